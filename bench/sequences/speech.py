@@ -2,6 +2,7 @@
 
     python -m bench.sequences.speech                       # ten minutes of the processor, then the report
     OMP_NUM_THREADS=1 python -m bench.sequences.speech --minutes 1 --folder speech
+    OMP_NUM_THREADS=1 python -m bench.sequences.speech --minutes 1.5 --defaults --draws 8
 
 Data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; nothing of it stays
@@ -119,15 +120,33 @@ def report(name: str, seconds: float, log_prob: Floats, active: NDArray[np.bool_
     return {key: float(value) for key, value in found.items()}
 
 
-def fitted(parts: Parts, seconds: float, **options: Any) -> tuple[hr.WaveNet, hr.training.History, float]:
+def levels(x: NDArray[Any], rate: int = 8000) -> Floats:
+    """The level of each whole second, in decibels of one step."""
+    seconds = x[: len(x) // rate * rate].reshape(-1, rate).astype(np.float64)
+    found: Floats = 10.0 * np.log10(np.square(seconds).mean(axis=1) + 1e-9)
+    return found
+
+
+def report_draws(flow: hr.WaveNet, files: Sequence[NDArray[np.int16]], seconds: int, draws: int = 20) -> None:
+    """Levels of drawn seconds beside those of the files."""
+    x = flow.sample(draws, 8000 * seconds, seed=1)[..., 0]
+    found = {"files": np.concatenate([levels(one) for one in files]), "draws": np.array([levels(one) for one in x])}
+    for name, own in found.items():
+        shown = "  ".join(f"{value:5.1f}" for value in np.quantile(own, (0.0, 0.05, 0.5, 0.95, 1.0)))
+        print(f"levels of seconds, {name}, dB: least, 5 %, median, 95 %, most {shown}", flush=True)
+    print(f"clipped: {int((np.abs(x) > 32767).sum())} of {x.size} samples", flush=True)
+
+
+def fitted(
+    parts: Parts, seconds: float, settings: dict[str, Any] | None = None, **options: Any
+) -> tuple[hr.WaveNet, hr.training.History, float]:
     """A flow after a number of seconds of the processor, its history, and the seconds that it took."""
+    settings = {"epochs": 1000, **SETTINGS} if settings is None else settings
     flow = hr.WaveNet(**options)
     train, valid = ([x[:, None] for x in parts[name]] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()
-    history = flow.fit(
-        train, quantised=1, validation=valid, time_budget=seconds, epochs=1000, progress=False, **SETTINGS
-    )
+    history = flow.fit(train, quantised=1, validation=valid, time_budget=seconds, progress=False, **settings)
     return flow, history, time.process_time() - begin
 
 
@@ -143,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
     parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
+    parser.add_argument("--defaults", action="store_true", help="fit by the defaults of `fit`")
+    parser.add_argument("--linear", action="store_true", help="without a trial of an adaptive prediction")
+    parser.add_argument("--draws", type=int, metavar="SECONDS", help="also report levels of 20 drawn signals")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
     parts = recordings(given.folder)
@@ -156,9 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         anchor = adaptive_prediction(parts["train"], noisy)
         report("adaptive linear prediction 24, Student", time.process_time() - begin, anchor, active)
     options: dict[str, Any] = {"prediction": 0, "companded": False, "level": False} if given.plain else {}
-    flow, history, seconds = fitted(parts, 60.0 * given.minutes, **options)
-    print(history, flush=True)
+    settings: dict[str, Any] = {} if given.defaults else {"epochs": 1000, **SETTINGS}
+    settings |= {"gaussianize": False} if given.linear else {}
+    flow, history, seconds = fitted(parts, 60.0 * given.minutes, settings, **options)
+    print(f"{history}, adaptive={history.adaptive}", flush=True)
     report("hr.WaveNet(), plain" if given.plain else "hr.WaveNet()", seconds, log_probs(flow, noisy), active)
+    if given.draws:
+        report_draws(flow, parts["train"], given.draws)
     return 0
 
 

@@ -57,17 +57,32 @@ namespace {
 template <class T>
 using Chained = std::shared_ptr<const SequenceChain<T>>;
 
-// ("steps", program, its like in the other dtype or None), ("prediction", order) or ("network", transform, is_rounded).
+// ("steps", program, its like in the other dtype or None), ("prediction", order), ("adaptive", order, window, every,
+// floor, ceiling) or ("network", transform, is_rounded, reads_sizes).
 template <class T>
 SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
     const auto kind = given[0].cast<std::string>();
     if (kind == "prediction") return PredictionLink<T>(features, given[1].cast<int64_t>());
+    if (kind == "adaptive") {
+        const AdaptiveOptions options{features,
+                                      given[1].cast<int64_t>(),
+                                      given[2].cast<int64_t>(),
+                                      given[3].cast<int64_t>(),
+                                      given[4].cast<double>(),
+                                      given[5].cast<double>()};
+        require(options.order > 0 && options.window > options.order && options.every > 0 && options.floor > 0.0,
+                "links: expected an order below the window");
+        return AdaptiveLink<T>(options);
+    }
     if (kind == "network") {
         auto transform = given[1].cast<std::shared_ptr<CausalTransform<T>>>();
         require(transform && (transform->map() || transform->inner()),
                 "links: expected a network with a map or a flow");
         require(transform->network().network().values == features, "links: expected networks of the features");
-        return NetworkLink<T>(std::move(transform), given[2].cast<bool>());
+        const bool reads_sizes = given[3].cast<bool>();
+        require(!reads_sizes || transform->network().network().covariates == features * adaptive_sizes,
+                "links: expected a network of as many covariates as there are running sizes");
+        return NetworkLink<T>(std::move(transform), given[2].cast<bool>(), reads_sizes);
     }
     using Other = typename StepsLink<T>::Other;
     auto program = given[1].cast<std::shared_ptr<Program<T>>>();
@@ -208,9 +223,10 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// One link alone, which is no network: its values, in their own dtype. The state's position stays.
+// One link alone, which is no network: its values, in their own dtype, log-derivatives of steps, and running sizes (rows,
+// steps, columns) or None. The state's position stays.
 template <class T>
-py::array chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
+py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
     const ChainWeights<T>& used = weights.of(chain);
     const StateInUse in_use(state);
@@ -229,19 +245,31 @@ py::array chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T
             },
             chain.links()[link]);
     });
-    return copied(values, {own.rows(), own.steps(), own.call.features});
+    py::object sizes = py::none();
+    if (!room.sizes.empty())
+        sizes = Array<T>({own.rows(), own.steps(), py::ssize_t(own.call.features * adaptive_sizes)}, room.sizes.data());
+    return py::make_tuple(copied(values, {own.rows(), own.steps(), own.call.features}),
+                          Array<T>({own.rows(), own.steps()}, log_det.data()), sizes);
 }
 
 // Outputs of the first link, a network, from values of the side that it reads. The state's position stays.
 template <class T>
 Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, const py::object& given,
-                       const py::object& context, const py::object& frames, HeldChainState<T>* state) {
+                       const py::object& context, const py::object& frames, HeldChainState<T>* state,
+                       const py::object& sizes) {
     const ChainWeights<T>& used = weights.of(chain);
     const StateInUse in_use(state);
     const auto* const network = std::get_if<NetworkLink<T>>(&chain.links()[0]);
     if (network == nullptr) throw py::value_error("links: expected a network as the first");
-    const ChainArguments<T> own(chain, true, given, context, frames, state ? state->state->position : 0);
+    ChainArguments<T> own(chain, true, given, context, frames, state ? state->state->position : 0);
     check_state(chain, state, own.rows());
+    require(sizes.is_none() != network->reads_sizes(), "sizes: expected if and only if the network reads them");
+    if (network->reads_sizes()) {
+        own.call.frames = host_numbers<const T>(sizes, {own.rows(), own.steps(), own.call.features * adaptive_sizes},
+                                                "sizes: expected (rows, steps, columns)");
+        own.call.n_frames = own.steps();
+        own.call.first_frame = state ? state->state->position : 0;
+    }
     Array<T> raw({own.rows(), own.steps(), py::ssize_t(network->transform().network().network().outputs)});
     T* const to = raw.mutable_data();
     if (state) state->is_broken = true;
@@ -277,13 +305,13 @@ Array<T> chain_noise(const SequenceChain<T>& chain, const HeldChainWeights<T>& w
     return noise;
 }
 
-// (log_prob or None, gradient by the given steps, by context or None, by covariates or None, terms of linear
+// (log_prob or None, gradient by the given steps or None, by context or None, by covariates or None, terms of linear
 // predictions); gradients by weights are added to `parameters` if that is not None.
 template <class T>
 py::tuple chain_vjp(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                     const py::object& given, const py::object& context, const py::object& frames,
                     const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_log_prob,
-                    const py::object& parameters, bool by_context, bool by_frames) {
+                    const py::object& parameters, bool by_context, bool by_frames, bool by_inputs) {
     const ChainWeights<T>& used = weights.of(chain);
     const ChainArguments<T> own(chain, inverse, given, context, frames, 0);
     const py::ssize_t rows = own.rows(), steps = own.steps(), features = own.call.features;
@@ -298,6 +326,7 @@ py::tuple chain_vjp(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
             "grad_log_prob: expected it alone, of a chain with a base, towards latent steps");
     require(rows > 0 && steps > 0, "given: expected at least one step");
     ChainGradient<T> to;
+    to.with_inputs = by_inputs;
     if (!parameters.is_none())
         to.weights = host_numbers<double>(parameters, {int64_t(chain.n_weights())}, "parameters: expected float64");
     py::object of_context = py::none(), of_frames = py::none(), log_prob = py::none();
@@ -316,7 +345,8 @@ py::tuple chain_vjp(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
         terms.append(py::make_tuple(one.link, Array<T>(shape, one.by_value.data()),
                                     Array<T>(shape, one.by_residual.data()), copied(one.x, shape),
                                     copied(one.z, shape)));
-    return py::make_tuple(log_prob, copied(to.inputs, shape), of_context, of_frames, terms);
+    const py::object inputs = by_inputs ? py::object(copied(to.inputs, shape)) : py::none();
+    return py::make_tuple(log_prob, inputs, of_context, of_frames, terms);
 }
 
 template <class T>
@@ -342,13 +372,13 @@ void bind_chain_of(py::module_& m, const char* name, const char* weights_name) {
         .def("run_link", &chain_run_link<T>, py::arg("weights"), py::arg("link"), py::arg("inverse"), py::arg("given"),
              py::arg("state"))
         .def("outputs", &chain_outputs<T>, py::arg("weights"), py::arg("given"), py::arg("context"), py::arg("frames"),
-             py::arg("state"))
+             py::arg("state"), py::arg("sizes"))
         .def("log_base", &chain_log_base<T>, py::arg("weights"), py::arg("z"))
         .def("noise", &chain_noise<T>, py::arg("weights"), py::arg("seed"), py::arg("first"), py::arg("rows"),
              py::arg("begin"), py::arg("end"))
         .def("vjp", &chain_vjp<T>, py::arg("weights"), py::arg("inverse"), py::arg("given"), py::arg("context"),
              py::arg("frames"), py::arg("grad_value"), py::arg("grad_log_det"), py::arg("grad_log_prob"),
-             py::arg("parameters"), py::arg("by_context"), py::arg("by_frames"));
+             py::arg("parameters"), py::arg("by_context"), py::arg("by_frames"), py::arg("by_inputs"));
 }
 
 template <class T>

@@ -35,7 +35,7 @@ template <class T>
 WeightedLink<T> network_of(detail::CausalDescription<T, LoweredSteps<T>>& d, bool is_rounded) {
     const auto network = std::make_shared<const CausalConvolution>(
         CausalOptions{d.features, d.is_companded, d.channels, d.skip, d.kernel, d.dilations, d.outputs(), d.context,
-                      d.covariates, d.hop});
+                      d.columns(), d.hop});
     std::vector<const T*> tensors{d.input.data(), d.input_bias.data()};
     for (const detail::CausalLayerDescription<T>& layer : d.layers)
         for (const std::vector<T>* one :
@@ -54,7 +54,7 @@ WeightedLink<T> network_of(detail::CausalDescription<T, LoweredSteps<T>>& d, boo
         map = std::make_shared<const TransformMap>(settings_of(d.map));
     }
     const auto transform = std::make_shared<const CausalTransform<T>>(network, map, inner, d.reads_data, d.has_level);
-    const NetworkLink<T> link(transform, is_rounded);
+    const NetworkLink<T> link(transform, is_rounded, d.reads_sizes);
     return {link, link.weights_of(packed.data(), inner ? inner->snapshot() : nullptr)};
 }
 
@@ -66,6 +66,10 @@ WeightedLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int feat
         return network_of<T>(*network, is_rounded);
     if (const auto* const prediction = std::get_if<detail::PredictionDescription<T>>(&d))
         return prediction_of<T>(*prediction);
+    if (const auto* const adaptive = std::get_if<detail::AdaptiveDescription>(&d))
+        return {AdaptiveLink<T>({adaptive->features, adaptive->order, adaptive->window, adaptive->every,
+                                 adaptive->floor, adaptive->ceiling}),
+                {}};
     return steps_of<T>(std::get<detail::StepDescription<LoweredSteps<T>>>(d), features);
 }
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
+    from headrace.sequences.adaptive import AdaptivePrediction
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
@@ -59,6 +60,7 @@ __all__ = [
     "MAF",
     "NSF",
     "Adam",
+    "AdaptivePrediction",
     "Base",
     "CausalConvolution",
     "Conditional",
@@ -115,6 +117,7 @@ _LATER = {
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),
     "_fit.ensemble": ("Ensemble",),
     "_fit.many": ("fit_many",),
+    "sequences.adaptive": ("AdaptivePrediction",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),
     "sequences.prediction": ("LinearPrediction",),

@@ -14,7 +14,8 @@ inline const std::set<std::string>& kinds_of_flows() {
 }
 
 inline const std::set<std::string>& kinds_of_sequences() {
-    static const std::set<std::string> kinds{"SequenceFlow", "WaveNet", "CausalConvolution", "LinearPrediction"};
+    static const std::set<std::string> kinds{"SequenceFlow", "WaveNet", "CausalConvolution", "LinearPrediction",
+                                             "AdaptivePrediction"};
     return kinds;
 }
 

@@ -163,6 +163,9 @@ struct LinkMaker {
     std::unique_ptr<Link<T>> operator()(const PredictionDescription<T>& d) const {
         return std::make_unique<PredictionLink<T>>(d);
     }
+    std::unique_ptr<Link<T>> operator()(const AdaptiveDescription&) const {
+        refuse("transforms: AdaptivePrediction is not in this header; the C library has it");
+    }
     std::unique_ptr<Link<T>> operator()(StepDescription<TransformPtr<T>>& d) const {
         return std::make_unique<StepLink<T>>(std::move(d.made));
     }

@@ -33,13 +33,15 @@ struct CausalDescription {
     int channels = 0, skip = 0, kernel = 2;
     std::vector<int> dilations;
     bool is_companded = false, has_level = false, reads_data = true;
-    MapSettings map;                               // of each value; beside an inner flow it has no meaning
+    bool reads_sizes = false;  // in place of covariates: of the adaptive prediction at its data side
+    MapSettings map;           // of each value; beside an inner flow it has no meaning
     std::unique_ptr<FlowDescription<Made>> inner;  // of the values of a step, whose context the outputs are
     std::vector<T> input, input_bias, head, head_bias, last, last_bias;
     std::vector<CausalLayerDescription<T>> layers;
 
     // Values of a step as the network reads them.
     int inputs() const { return is_companded ? 2 * features : features; }
+    int columns() const { return reads_sizes ? 3 * features : covariates; }  // of covariates, or of sizes
     int outputs() const { return inner ? inner->context : features * (map.n_params() + (has_level ? 1 : 0)); }
     std::int64_t field() const {
         std::int64_t steps = kernel;
@@ -54,6 +56,11 @@ struct PredictionDescription {
     std::vector<T> reflection;  // (features, order)
 };
 
+struct AdaptiveDescription {
+    int features = 0, order = 0, window = 0, every = 0;
+    double floor = 0.0, ceiling = 0.0;
+};
+
 // A transform of rows, which acts on each step.
 template <class Made>
 struct StepDescription {
@@ -62,7 +69,8 @@ struct StepDescription {
 };
 
 template <class T, class Made>
-using LinkDescription = std::variant<CausalDescription<T, Made>, PredictionDescription<T>, StepDescription<Made>>;
+using LinkDescription =
+    std::variant<CausalDescription<T, Made>, PredictionDescription<T>, AdaptiveDescription, StepDescription<Made>>;
 
 template <class T, class Made>
 struct SequenceDescription {
@@ -95,6 +103,7 @@ class CausalReader {
             stored_.fail("dilations: expected 1 to " + std::to_string(most_layers) + " of them");
         if (stored_.has("covariates")) d_.covariates = stored_.size("covariates", 0, most_sequence_units);
         if (stored_.has("hop")) d_.hop = stored_.size("hop", 1, most_dilation);
+        if (stored_.has("sizes")) d_.reads_sizes = stored_.truth("sizes");
         if (stored_.has("companded")) d_.is_companded = stored_.truth("companded");
         if (stored_.has("level")) d_.has_level = stored_.truth("level");
         d_.reads_data = stored_.choice("reads", {"data", "latent"}) == 0;
@@ -109,6 +118,7 @@ class CausalReader {
         std::int64_t state = std::int64_t(d_.kernel) * d_.inputs();
         for (const int dilation : d_.dilations)
             state += std::int64_t(d_.kernel - 1) * dilation * ((d_.channels + unit - 1) / unit * unit);
+        if (d_.reads_sizes && d_.covariates) stored_.fail("covariates: expected none beside sizes");
         if (state >= most) stored_.fail("dilations: expected a field whose values fit 32-bit offsets");
         if (!d_.inner) return;
         if (d_.inner->features != d_.features)
@@ -130,7 +140,7 @@ class CausalReader {
             layer.gate = tensor(name + ".gate.weight", {2 * r, r, k});
             layer.gate_bias = tensor(name + ".gate.bias", {2 * r});
             if (d_.context) layer.context = tensor(name + ".gate.context", {2 * r, size(d_.context)});
-            if (d_.covariates) layer.covariates = tensor(name + ".gate.covariates", {2 * r, size(d_.covariates)});
+            if (d_.columns()) layer.covariates = tensor(name + ".gate.covariates", {2 * r, size(d_.columns())});
             layer.out = tensor(name + ".out.weight", {units, r});
             layer.out_bias = tensor(name + ".out.bias", {units});
             d_.layers.push_back(std::move(layer));
@@ -156,6 +166,18 @@ PredictionDescription<T> read_prediction(Stored& stored) {
     d.order = stored.size("order", 1, most_sequence_units);
     d.reflection = stored.template array<T>(
         "reflection", {static_cast<std::uint64_t>(d.features), static_cast<std::uint64_t>(d.order)});
+    return d;
+}
+
+inline AdaptiveDescription read_adaptive(Stored& stored) {
+    AdaptiveDescription d;
+    d.features = stored.size("features", 1, most_sequence_units);
+    d.order = stored.size("order", 1, most_sequence_units);
+    d.window = stored.size("window", d.order + 1, most_dilation);
+    d.every = stored.size("every", 1, most_dilation);
+    d.floor = stored.number("floor", 0.0, std::numeric_limits<double>::infinity());
+    d.ceiling = stored.number("ceiling", 0.0, std::numeric_limits<double>::infinity());
+    if (!(d.ceiling >= d.floor)) stored.fail("ceiling: expected a number that is at least the floor");
     return d;
 }
 

@@ -56,7 +56,7 @@ class SequenceReader : private FileReader<T, Make> {
             Stored own = stored.part(header, "transforms[" + number + "]", "transforms." + number + ".");
             const Value kind = own.has("kind") ? header.entries().at("kind") : Value();
             const std::string name = kind.is(Value::Kind::text) ? kind.text() : "";
-            if (name == "CausalConvolution" || name == "LinearPrediction") {
+            if (name == "CausalConvolution" || name == "LinearPrediction" || name == "AdaptivePrediction") {
                 own.take("kind");
                 add_over_time(own, name);
                 own.close();
@@ -68,6 +68,13 @@ class SequenceReader : private FileReader<T, Make> {
             if (one.context) own.fail("expected a transform of rows without context");
             const bool is_fixed = one.is_fixed();
             d_.chain.push_back(StepDescription<Made>{make_(std::move(one)), is_fixed});
+        }
+        for (std::size_t i = 0; i < d_.chain.size(); ++i) {
+            const auto* const one = std::get_if<CausalDescription<T, Made>>(&d_.chain[i]);
+            const bool has_sizes =
+                i + 1 < d_.chain.size() && std::holds_alternative<AdaptiveDescription>(d_.chain[i + 1]);
+            if (one && one->reads_sizes && !has_sizes)
+                stored.fail("transforms: expected an AdaptivePrediction behind a network with sizes");
         }
         if (!has_network) stored.fail("transforms: expected at least one CausalConvolution");
         if (stored.has("standardize_context"))
@@ -84,6 +91,13 @@ class SequenceReader : private FileReader<T, Make> {
             fits(one.features);
             d_.field += one.order;
             d_.chain.push_back(std::move(one));
+            return;
+        }
+        if (kind == "AdaptivePrediction") {
+            const AdaptiveDescription one = read_adaptive(stored);
+            fits(one.features);
+            d_.field += one.window + one.every - 1 + 320;
+            d_.chain.push_back(one);
             return;
         }
         std::unique_ptr<FlowDescription<Made>> inner;

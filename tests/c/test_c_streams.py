@@ -13,7 +13,7 @@ from c_library import Refused
 
 def made(library, name, dtype):
     """An example, what opens it, and the flow whose streams it has to have."""
-    module = sequence_cases.READ[name](dtype)
+    module = sequence_cases.IN_CORE[name](dtype)
     return module, library.open(hr.to_bytes(module)), sequence_cases.flow_of(module)
 
 
@@ -28,7 +28,7 @@ def same(got, want, flow):
 
 @pytest.mark.parametrize("rows", [1, 3, 20])
 @pytest.mark.parametrize("dtype", cases.DTYPES)
-@pytest.mark.parametrize("name", sequence_cases.READ)
+@pytest.mark.parametrize("name", sequence_cases.IN_CORE)
 def test_pushes_are_those_of_python(library, name, dtype, rows):
     module, handle, flow = made(library, name, dtype)
     assert (handle.features, handle.context, handle.dtype) == (flow.features, flow.context, flow.dtype)
@@ -54,7 +54,7 @@ def test_pushes_are_those_of_python(library, name, dtype, rows):
 
 @pytest.mark.parametrize("rows", [1, 20])
 @pytest.mark.parametrize("dtype", cases.DTYPES)
-@pytest.mark.parametrize("name", sequence_cases.READ)
+@pytest.mark.parametrize("name", sequence_cases.IN_CORE)
 def test_pulls_are_those_of_python(library, name, dtype, rows):
     _, handle, flow = made(library, name, dtype)
     x, context, frames = sequence_cases.streamed(flow, rows, 200)

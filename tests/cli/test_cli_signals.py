@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import wave
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     assert "saved to g.safetensors" in out
 
 
+def test_fit_of_signals_foresees_its_duration(folder, run):
+    path = write_wave("a.wav", values(3000))
+    loud = [one for one in SMALL if one != "--quiet"]
+    code, _, err = run("fit", path, "-o", "f.safetensors", *loud)
+    assert code == 0
+    assert re.search(r"at most 2 epochs of \d+ steps, together [\d.]+ (ms|s) at this speed, fewer", err)
+    code, _, err = run("fit", path, "-o", "f.safetensors", *loud, "--time-budget", 5)
+    assert (code, "at most" in err) == (0, False)
+    first = hr.load("f.safetensors")
+    assert run("fit", path, "-o", "g.safetensors", *SMALL)[0] == 0
+    assert_array_equal(first.parameters, hr.load("g.safetensors").parameters)
+
+
 def test_a_signal_of_one_step_beside_a_long_one_costs_nothing(folder, result):
     write_wave("a.wav", values(4000))
     write_wave("one.wav", values(1))
@@ -113,7 +127,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     write_wave("a.wav", values(400))
     given = {
         "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
-        "level": False,
+        "level": False, "adaptive": False,
     }  # fmt: skip
     kind = offered.SIGNALS["WaveNet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)

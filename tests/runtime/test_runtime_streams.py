@@ -189,3 +189,8 @@ def test_truncated_and_changed_files_are_refused(runtime):
     changed[-3] ^= 1
     with pytest.raises(Refused, match="damaged: expected the checksum"):
         runtime.load_sequences(bytes(changed), "float32")
+
+
+def test_adaptive_predictions_are_refused_by_name(runtime):
+    with pytest.raises(Refused, match="AdaptivePrediction is not in this header; the C library has it"):
+        runtime.load_sequences(hr.to_bytes(sequence_cases.adaptive("float64")), "float64")

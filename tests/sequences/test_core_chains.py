@@ -145,7 +145,7 @@ def test_inputs_of_a_chain_have_its_shapes():
         chain.run(weights, True, x, context, frames, state)
     ones = np.ones((2, 7), "float32")
     with pytest.raises(ValueError, match="grad_log_prob: expected it alone"):
-        chain.vjp(weights, False, x, context, frames, None, None, ones, None, False, False)
+        chain.vjp(weights, False, x, context, frames, None, None, ones, None, False, False, True)
 
 
 def test_a_stream_is_for_one_call_at_a_time():

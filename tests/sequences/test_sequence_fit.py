@@ -8,9 +8,11 @@ import pytest
 import cases
 import headrace as hr
 import sequence_cases
+from headrace._base import progress
 from headrace._core import cpu
 from headrace._fit.optimizer import Adam
 from headrace._fit.plan import MANY_FOR_COSINE
+from headrace.sequences import fit as sequence_fit
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.fit import _TRIAL
@@ -356,6 +358,126 @@ def test_an_interrupted_fit_keeps_the_best_or_leaves_the_flow(monkeypatch):
     history = flow.fit(x, epochs=1000, crop=50, patience=1000, progress=False)
     assert history.stopped == "interrupted"
     assert history.best_epoch > 0
+
+
+LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rate": 0.02}
+
+
+@pytest.fixture
+def long_epochs(monkeypatch):
+    """Epochs of small signals count as long ones, and their held-out steps as many."""
+    monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
+    monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
+
+
+def judged(monkeypatch):
+    """A list to which each judgement of a fit adds its sample's steps and its loss."""
+    losses, loss = [], HeldSequences.loss
+
+    def noted(held, flow, parameters=None):
+        losses.append((held.size, loss(held, flow, parameters)))
+        return losses[-1][1]
+
+    monkeypatch.setattr(HeldSequences, "loss", noted)
+    return losses
+
+
+def test_long_epochs_are_judged_on_a_sample_every_few_steps(long_epochs, monkeypatch):
+    x = [autoregression(n, "long") for n in (900, 700, 500, 300)]
+    losses, flow = judged(monkeypatch), hr.WaveNet(**SHORT)
+    history = fitted(flow, x, **LONG)
+    steps = sum(history.held_out.values())
+    batches = -(-sum(-(-(len(one) - history.held_out.get(i, 0)) // 30) for i, one in enumerate(x)) // 3)
+    every = max(2 * batches // 20, 1)
+    assert len(losses) == 1 + 2 * -(-batches // every)  # the start, in between, and the end of each epoch
+    assert {size for size, _ in losses} == {losses[0][0]}
+    assert losses[0][0] < steps
+    assert history.best_loss == min(loss for _, loss in losses)
+    assert history.validation_loss == [losses[-(-batches // every)][1], losses[-1][1]]
+    own = judged(monkeypatch)
+    short = fitted(hr.WaveNet(**SHORT), x, **LONG | {"validation": None})
+    assert not own
+    assert short.best_epoch == 2
+
+
+def test_a_sample_of_held_out_steps_is_spread_over_them_and_given_the_steps_before():
+    flow = hr.WaveNet(**SHORT)
+    given = opened(flow, [autoregression(n, "sample") for n in (500, 200, 90)])
+    held = HeldSequences(given, [Stretch(0, 100, 500), Stretch(1, 150, 200), Stretch(2, 0, 90)], flow.field, 0)
+    each = np.split(held.log_probs(flow), [400, 450])
+    sample = held.sample(40, 200)
+    pieces = [each[0][:40], each[0][120:160], each[0][240:280], each[0][360:400], each[2][:40]]
+    assert (sample.log_probs(flow) == np.concatenate(pieces)).all()
+    assert held.sample(40, 10_000) is held
+    whole = HeldSequences(given, given.whole(), None, 0).sample(40, 400)
+    assert whole.size == 590  # every second sequence
+
+
+def test_a_long_epoch_goes_on_from_its_checkpoint_with_equal_bits(long_epochs, tmp_path, monkeypatch):
+    x = [autoregression(n, "kept") for n in (600, 500, 300)]
+    whole = hr.WaveNet(**SHORT)
+    expected = fitted(whole, x, **LONG)
+    step, taken = Adam.step, []
+
+    def stopped(adam, gradient):
+        taken.append(1)
+        if len(taken) % 5 == 0:
+            raise RuntimeError("stop")
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", stopped)
+    for _ in range(100):
+        flow = hr.WaveNet(**SHORT)
+        try:
+            history = fitted(flow, x, checkpoint=tmp_path / "state", checkpoint_every=0.0, **LONG)
+            break
+        except RuntimeError:
+            pass
+    assert len(taken) > 30
+    assert (flow.parameters == whole.parameters).all()
+    assert (history.best_loss, history.validation_loss) == (expected.best_loss, expected.validation_loss)
+
+
+def test_an_interruption_within_a_long_epoch_keeps_the_best_and_counts_the_steps(long_epochs, monkeypatch):
+    x = [autoregression(n, "break") for n in (900, 700, 500, 300)]
+    step, taken, losses = Adam.step, [], judged(monkeypatch)
+
+    def stopped(adam, gradient):
+        taken.append(1)
+        if len(taken) == 12:
+            raise KeyboardInterrupt
+        return step(adam, gradient)
+
+    monkeypatch.setattr(Adam, "step", stopped)
+    history = fitted(hr.WaveNet(**SHORT), x, **LONG)
+    batches = round(11 / history.partial_epoch)
+    assert (history.stopped, history.best_epoch, history.epochs) == ("interrupted", 1, 0)
+    assert history.best_loss == min(loss for _, loss in losses[1:]) < losses[0][1]
+    assert history.partial_epoch == 11 / batches
+    assert history.elapsed > 0.0
+    assert repr(history).startswith(f"History(epochs={11 / batches:.2g}")
+    assert repr(history).endswith(f"seconds={history.elapsed:.2f})")
+
+
+def test_the_bar_of_a_fit_counts_steps_and_has_losses_of_training(long_epochs):
+    x, sent = [autoregression(n, "bar") for n in (900, 700)], []
+    with progress.sent_to(sent.append):
+        history = hr.WaveNet(**SHORT).fit(x, **LONG)
+    bars = [one for one in sent if one["made"]["desc"] == "fit"]
+    total = bars[0]["made"]["total"]
+    assert bars[0]["made"]["unit"] == "step"
+    assert bars[-1]["n"] == total > 2 * history.epochs
+    assert "train=" in bars[1]["postfix"]  # from the first step on
+    assert f"held out={history.validation_loss[-1]:.3f}" in bars[-1]["postfix"]
+
+
+def test_a_bar_with_a_time_budget_has_seconds_and_losses():
+    sent = []
+    with progress.sent_to(sent.append):
+        hr.WaveNet(**SHORT).fit(autoregression(2000, "bar"), epochs=1000, time_budget=1.5, patience=None)
+    bars = [one for one in sent if one["made"]["desc"] == "fit"]
+    assert bars[-1]["n"] == bars[0]["made"]["total"] == 1.5
+    assert all(text in bars[-1]["postfix"] for text in ("train=", "held out=", "epoch="))
 
 
 def test_defaults_take_as_many_steps_as_rows_with_a_cosine():

@@ -22,7 +22,7 @@ STOREYS = {
     "core": (2100, "_arrays _core config"),
     "flow": (5000, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
-    "methods": (6250, "ascent continuum sequences variational"),
+    "methods": (6550, "ascent continuum sequences variational"),
     "analysis": (4650, "_tables choosing diagnosis plot"),
     "clients": (
         11350,

@@ -12,7 +12,7 @@ import sequence_cases
 from headrace.variational import over_time
 from headrace.variational.divergence_over_time import Divergence
 from headrace.variational.inputs_over_time import Inputs
-from headrace.variational.spectra import Magnitudes, Spectrum
+from headrace.variational.spectra import Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 from targets import QUIET, plan_of
 
 DAMPING, ANGLE, DEVIATION = 0.95, 0.4, 2.0  # x_t = 2 r cos(w) x_{t-1} - r^2 x_{t-2} + e_t, scaled to this deviation
@@ -263,6 +263,35 @@ def test_signals_go_with_their_covariates():
         **({"covariates": frames, "signals": signals, "length": 10, "steps": 3, "samples": 4} | QUIET),
     )
     assert np.isfinite([report.kl, report.spectrum, report.level, report.excess]).all()
+
+
+def test_noise_of_the_right_colour_has_neither_the_range_of_levels_nor_the_pitch():
+    """Voiced bursts and pauses, and noise of the same spectrum on average."""
+    draw, t = cases.rng("figures"), np.arange(16_000)
+    buzz = (np.sin(0.08 * t) + 0.5 * np.sin(0.16 * t) + 0.3 * np.sin(0.24 * t)) * np.exp(2.0 * np.sin(t / 400.0))
+    speech = (buzz + 0.01 * draw.standard_normal(t.size)).reshape(4, 4000, 1)
+    phases = np.exp(2j * np.pi * draw.random((4, 2001, 1)))
+    noise = np.fft.irfft(np.abs(np.fft.rfft(draw.standard_normal(speech.shape), axis=1)) * phases, axis=1)
+    envelope = np.sqrt(np.square(np.abs(np.fft.rfft(speech, axis=1))).mean(axis=0, keepdims=True))
+    smooth = np.apply_along_axis(lambda one: np.convolve(one, np.ones(201) / 201, "same"), 1, envelope)
+    noise = np.fft.irfft(np.fft.rfft(noise, axis=1) * smooth, axis=1)
+    assert range_of_levels(speech, 160) > 25.0
+    assert range_of_levels(noise, 160) < 12.0
+    assert strength_of_pitch(speech, 320) > 0.95
+    assert strength_of_pitch(noise, 320) < 0.8
+    louder = range_of_levels(10.0 * speech, 160)
+    assert_allclose(louder, range_of_levels(speech, 160), rtol=1e-9)
+
+
+def test_a_report_has_the_figures_of_student_teacher_and_signals():
+    teacher, student = autoregression(), pupil(layers=2)
+    signals = np.concatenate([0.1 * teacher.sample(4, steps=700, seed=1), teacher.sample(4, steps=700, seed=2)], axis=1)
+    _, report = hr.distill_sequences(teacher, student, signals=signals, length=1400, steps=2, samples=4, **QUIET)
+    assert report.level_range.signals > 15.0 > 8.0 > report.level_range.teacher > report.level_range.student
+    assert f"level_range={report.level_range.student:.3g} (teacher" in repr(report)
+    assert 0.0 < report.pitch.teacher < 1.0
+    _, short = hr.distill_sequences(teacher, student, signals=signals, length=600, steps=1, samples=2, **QUIET)
+    assert short.level_range is short.pitch is None
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "chain.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace headrace {
 
@@ -111,6 +112,29 @@ SequenceChain<T>::SequenceChain(int64_t features, std::vector<SequenceLink<T>> l
         covariates_ = std::max(covariates_, sides.covariates);
         if (sides.covariates > 0) hop_ = sides.hop;
     }
+    for (size_t i = 0; i < links_.size(); ++i) {
+        if (!reads_sizes(i)) continue;
+        if (i + 1 == links_.size() || !std::holds_alternative<AdaptiveLink<T>>(links_[i + 1]))
+            throw std::invalid_argument("transforms: expected an AdaptivePrediction behind a network with sizes=True");
+        is_apart_ = true;
+    }
+}
+
+// Whether a link is a network that reads running sizes of the next link.
+template <class T>
+bool SequenceChain<T>::reads_sizes(size_t link) const {
+    const auto* const network = std::get_if<NetworkLink<T>>(&links_[link]);
+    return network && network->reads_sizes();
+}
+
+// The call of such a network, for steps from this position on.
+template <class T>
+LinkCall<T> SequenceChain<T>::with_sizes(const LinkCall<T>& call, const std::vector<T>& sizes, int64_t position) const {
+    LinkCall<T> own = call;
+    own.frames = sizes.data();
+    own.first_frame = position;
+    own.n_frames = call.steps;
+    return own;
 }
 
 template <class T>
@@ -146,14 +170,21 @@ ChainState<T> SequenceChain<T>::state(int64_t rows) const {
 template <class T>
 StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given,
                                  ChainState<T>* state, ChainRoom<T>& room) const {
+    if (is_apart_ && !call.inverse) {
+        if (state) return run_apart(weights, call, given, *state, room);
+        ChainState<T> own = this->state(call.rows);
+        return run_apart(weights, call, given, own, room);
+    }
     room.log_det.assign(size_t(call.rows * call.steps), T(0));
     if (state) state->is_broken = true;  // until all links are at one position again
     const size_t n = links_.size();
     for (size_t k = 0; k < n; ++k) {
         const size_t i = call.inverse ? n - 1 - k : k;
+        const LinkCall<T> own =
+            reads_sizes(i) ? with_sizes(call, room.links[(k - 1) % 2].sizes, state ? state->position : 0) : call;
         given = std::visit(
             [&](const auto& link) {
-                return link.run(call, weights.links[i], given, room.log_det.data(), state ? &state->links[i] : nullptr,
+                return link.run(own, weights.links[i], given, room.log_det.data(), state ? &state->links[i] : nullptr,
                                 room.links[k % 2]);
             },
             links_[i]);
@@ -163,6 +194,48 @@ StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<
         state->is_broken = false;
     }
     return given;
+}
+
+// Towards data, where a network reads sizes that the result of the step before determines.
+template <class T>
+StepValues SequenceChain<T>::run_apart(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given,
+                                       ChainState<T>& state, ChainRoom<T>& room) const {
+    const int64_t line = features_, steps = call.steps;
+    const T* const z = values_in(given, call.values(), room.steps.work);
+    T* const result = room.steps.result.template of<T>(call.values());
+    std::vector<T> log_det(size_t(call.rows * steps)), one(size_t(call.rows * line)), sizes;
+    LinkCall<T> of_step = call;
+    of_step.steps = 1;
+    state.is_broken = true;
+    for (int64_t t = 0; t < steps; ++t) {
+        for (int64_t r = 0; r < call.rows; ++r) std::copy_n(z + (r * steps + t) * line, line, one.data() + r * line);
+        StepValues values = StepValues::of(one.data());
+        room.log_det.assign(size_t(call.rows), T(0));
+        for (size_t i = 0; i < links_.size(); ++i) {
+            LinkCall<T> own = of_step;
+            if (reads_sizes(i)) {
+                sizes.resize(size_t(call.rows * line * adaptive_sizes));
+                const auto& adaptive = std::get<AdaptiveLink<T>>(links_[i + 1]).filter();
+                adaptive.next_sizes(state.links[i + 1].past.data(), call.rows, sizes.data());
+                own = with_sizes(of_step, sizes, state.position);
+            }
+            values = std::visit(
+                [&](const auto& link) {
+                    return link.run(own, weights.links[i], values, room.log_det.data(), &state.links[i],
+                                    room.links[i % 2]);
+                },
+                links_[i]);
+        }
+        const T* const made = static_cast<const T*>(values.data);
+        for (int64_t r = 0; r < call.rows; ++r) {
+            std::copy_n(made + r * line, line, result + (r * steps + t) * line);
+            log_det[size_t(r * steps + t)] = room.log_det[size_t(r)];
+        }
+        ++state.position;
+    }
+    state.is_broken = false;
+    room.log_det = std::move(log_det);
+    return StepValues::of(result);
 }
 
 // The base, if it has no parameters: networks then take its gradient with theirs.
@@ -204,6 +277,14 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     const size_t n = links_.size();
     const int64_t steps = call.rows * call.steps;
     const auto index = [&](size_t k) { return call.inverse ? n - 1 - k : k; };
+    const auto call_of = [&](size_t k) {
+        return reads_sizes(index(k)) ? with_sizes(call, to.memory[k - 1].sizes, 0) : call;
+    };
+    size_t first = 0;  // the first link in this direction with a gradient that is wanted
+    while (!to.with_inputs && first + 1 < n && begin_[index(first) + 1] == begin_[index(first)]) ++first;
+    for (size_t i = 0; i < n && !call.inverse; ++i)
+        if (const auto* const one = std::get_if<AdaptiveLink<T>>(&links_[i]))
+            one->back(call, {}, {}, {}, {}, {}, to.memory.emplace_back());  // refuses it
     std::vector<T> own_log_det(from.log_prob ? 0 : size_t(steps));
     T* const log_det = from.log_prob ? to.log_prob : own_log_det.data();
     std::fill_n(log_det, steps, T(0));
@@ -219,13 +300,13 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     for (size_t k = 0; k + (runs_last ? 0 : 1) < n; ++k)
         values.push_back(std::visit(
             [&](const auto& link) {
-                return link.run(call, weights.links[index(k)], values[k], log_det, nullptr, to.memory[k]);
+                return link.run(call_of(k), weights.links[index(k)], values[k], log_det, nullptr, to.memory[k]);
             },
             links_[index(k)]));
 
     // Gradients of a link, added to those of the chain.
     bool has_context = false, has_frames = false;
-    std::vector<T> by_weights, by_context, by_frames;
+    std::vector<T> by_weights, by_context, by_frames, by_sizes;
     const auto added = [&](size_t i, const auto& work) {
         LinkGradient<T> own;
         const size_t size = begin_[i + 1] - begin_[i];
@@ -249,6 +330,11 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         };
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
+        by_sizes.clear();
+        if (reads_sizes(i) && n - 2 - i >= first) {  // its adaptive prediction comes next
+            by_sizes.resize(size_t(call.values() * adaptive_sizes));
+            own.frames = by_sizes.data();
+        }
         const StepValues by_given = work(own);
         if (to.weights && own.weights)
             for (size_t w = 0; w < size; ++w) to.weights[begin_[i] + w] += double(by_weights[w]);
@@ -257,7 +343,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         if (to.frames && own.frames && has_frames)
             for (int64_t c = 0; c < n_frames; ++c) to.frames[c] += by_frames[size_t(c)];
         has_context = has_context || own.context;
-        has_frames = has_frames || own.frames;
+        has_frames = has_frames || (own.frames && !reads_sizes(i));
         return by_given;
     };
 
@@ -271,7 +357,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
             return std::visit(
                 [&](const auto& link) -> StepValues {
                     if constexpr (requires { link.joins_base(true); })
-                        return link.back_from_base(call, weights.links[index(left)], values[left], standard(),
+                        return link.back_from_base(call_of(left), weights.links[index(left)], values[left], standard(),
                                                    from.log_prob, own, log_det, z, to.memory[n + left]);
                     return {};
                 },
@@ -283,16 +369,20 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     } else if (from.log_prob) {
         by.value = base_back(weights, call, values[n], from.log_prob, to, to.memory[2 * n]);
     }
-    while (left-- > 0)
+    std::vector<T> sizes;
+    while (left-- > first) {
+        sizes = by_sizes;  // of the network before, which come next to it
+        by.sizes = sizes.empty() ? nullptr : sizes.data();
         by.value = added(index(left), [&](const LinkGradient<T>& own) {
             return std::visit(
                 [&](const auto& link) {
-                    return link.back(call, weights.links[index(left)], values[left],
+                    return link.back(call_of(left), weights.links[index(left)], values[left],
                                      left + 1 < values.size() ? values[left + 1] : StepValues{}, by, own,
                                      to.memory[n + left]);
                 },
                 links_[index(left)]);
         });
+    }
     to.inputs = by.value;
 }
 

@@ -41,6 +41,7 @@ template <class T>
 struct ChainRoom {
     LinkRoom<T> links[2];
     std::vector<T> log_det, log_base;
+    LinkRoom<T> steps;  // where links take one step after another
 };
 
 // Gradients by the results of a block of steps; null for zero.
@@ -58,6 +59,7 @@ struct ChainGradient {
     T* context = nullptr;       // (rows, columns), as networks read it
     T* frames = nullptr;        // (rows, frames, columns)
     T* log_prob = nullptr;      // (rows, steps): the log densities themselves, where the cotangent is of these
+    bool with_inputs = true;    // whether `inputs` are wanted
 
     std::vector<LinkRoom<T>> memory;  // of the results below
     StepValues inputs{};              // (rows, steps, features)
@@ -100,6 +102,10 @@ class SequenceChain {
     void draw(const ChainWeights<T>& weights, uint64_t seed, int64_t first_row, int64_t rows, T* z) const;
 
   private:
+    bool reads_sizes(size_t link) const;
+    LinkCall<T> with_sizes(const LinkCall<T>& call, const std::vector<T>& sizes, int64_t position) const;
+    StepValues run_apart(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given,
+                         ChainState<T>& state, ChainRoom<T>& room) const;
     Base standard() const;
     StepValues base_back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues z, const T* by_log_prob,
                          const ChainGradient<T>& to, LinkRoom<T>& room) const;
@@ -108,6 +114,7 @@ class SequenceChain {
     std::vector<SequenceLink<T>> links_;
     std::shared_ptr<const Program<T>> base_;
     std::vector<size_t> begin_;  // of each link's weights, and their end
+    bool is_apart_ = false;      // towards data, one step goes through all links before the next
 };
 
 // Noise of sequences with the weights of a chain. The last block is kept, because the next call of a stream often needs

@@ -1,6 +1,7 @@
 #include "links.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "prediction.hpp"
@@ -188,6 +189,7 @@ StepValues PredictionLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>
 template <class T>
 LinkSides NetworkLink<T>::sides() const {
     const CausalNetwork& n = transform_->network().network();
+    if (reads_sizes_) return {n.context, 0, 1};
     return {n.context, n.covariates, n.hop};
 }
 
@@ -278,7 +280,7 @@ StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& w
     gradient.given = room.result.template of<T>(call.values());
     gradient.weights = to.weights;
     if (network.context) gradient.context = to.context;
-    if (network.covariates) gradient.covariates = to.frames;
+    if (network.covariates) gradient.covariates = to.frames;  // null for running sizes
     gradient.is_sequential = is_sequential;
     if (transform_->inner()) return back_of_inner(call, weights, own, network, gradient, from);
     if (from.value.data) gradient.value = from.value.sequences(call.steps, call.features);
@@ -363,6 +365,35 @@ StepValues NetworkLink<T>::back_from_base(const LinkCall<T>& call, const LinkWei
     sequence_vjp(*transform_, network, gradient);
     for (int64_t i = 0; i < n; ++i) log_det[i] += network.log_det[i];
     return StepValues::of(gradient.given);
+}
+
+// ---- adaptive linear prediction
+
+template <class T>
+StepValues AdaptiveLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&, StepValues given, T* log_det,
+                                LinkState<T>* state, LinkRoom<T>& room) const {
+    const int64_t n = call.values();
+    room.sizes.resize(size_t(n * adaptive_sizes));
+    T* const result = room.result.template of<T>(n);
+    filter_.run(AdaptiveCall<T>{call.inverse, call.rows, call.steps, values_in(given, n, room.work),
+                                state ? state->past.data() : nullptr, result, log_det, room.sizes.data()});
+    return StepValues::of(result);
+}
+
+template <class T>
+StepValues AdaptiveLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>&, StepValues given, StepValues,
+                                 const LinkCotangent<T>& from, const LinkGradient<T>&, LinkRoom<T>& room) const {
+    if (!call.inverse)
+        throw std::invalid_argument(
+            "to_data_vjp: expected a flow without an AdaptivePrediction, which has gradients from data to latent "
+            "alone");
+    const int64_t n = call.values();
+    std::vector<T> converted;
+    const T* const by_value = from.value.data ? values_in(from.value, n, converted) : nullptr;
+    T* const inputs = room.result.template of<T>(n);
+    filter_.back(AdaptiveBack<T>{call.rows, call.steps, values_in(given, n, room.work), by_value, from.log_det,
+                                 from.sizes, inputs});
+    return StepValues::of(inputs);
 }
 
 HR_LINKS_OF(, float)

@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "adaptive.hpp"
 #include "gradient.hpp"
 #include "transform.hpp"
 
@@ -34,6 +35,7 @@ template <class T>
 struct LinkRoom {
     Room result;
     std::vector<T> work;
+    std::vector<T> sizes;  // (rows, steps, columns) of an adaptive prediction, for the network at its latent side
 };
 
 // Steps (rows, steps, features), contiguous. Transforms without parameters compute in the dtype of their input, so that
@@ -84,7 +86,8 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new
+    std::vector<T>
+        past;  // of a linear prediction: (rows, order, features), from old to new; of an adaptive one its own
 };
 
 // The filter of a linear prediction, and its gain.
@@ -117,6 +120,7 @@ template <class T>
 struct LinkCotangent {
     StepValues value;            // (rows, steps, features)
     const T* log_det = nullptr;  // (rows, steps)
+    const T* sizes = nullptr;    // (rows, steps, columns) of an adaptive prediction
 };
 
 // The gradient of a linear prediction. Its parameters are behind the filter, and their gradient is a sum over steps of
@@ -197,11 +201,13 @@ class PredictionLink {
 template <class T>
 class NetworkLink {
   public:
-    // is_rounded: the weights of products are rounded to bf16.
-    NetworkLink(std::shared_ptr<const CausalTransform<T>> transform, bool is_rounded)
-        : transform_(std::move(transform)), is_rounded_(is_rounded) {}
+    // is_rounded: the weights of products are rounded to bf16. reads_sizes: its covariates are the running sizes of the
+    // adaptive prediction at its data side, which the chain gives it, and no caller.
+    NetworkLink(std::shared_ptr<const CausalTransform<T>> transform, bool is_rounded, bool reads_sizes = false)
+        : transform_(std::move(transform)), is_rounded_(is_rounded), reads_sizes_(reads_sizes) {}
 
     const CausalTransform<T>& transform() const { return *transform_; }
+    bool reads_sizes() const { return reads_sizes_; }
     LinkSides sides() const;
     // The network's, then the inner flow's.
     size_t n_weights() const;
@@ -233,16 +239,39 @@ class NetworkLink {
                              const LinkCotangent<T>& from) const;
 
     std::shared_ptr<const CausalTransform<T>> transform_;
-    bool is_rounded_;
+    bool is_rounded_, reads_sizes_;
+};
+
+// A backward-adaptive linear prediction, which has no parameters.
+template <class T>
+class AdaptiveLink {
+  public:
+    explicit AdaptiveLink(const AdaptiveOptions& options) : filter_(options) {}
+
+    const AdaptiveFilter& filter() const { return filter_; }
+    LinkSides sides() const { return {}; }
+    size_t n_weights() const { return 0; }
+    LinkWeights<T> weights_of(const T*) const { return {}; }
+    bool needs_result(bool, bool) const { return false; }
+    LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * filter_.numbers()))}; }
+    StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
+                   LinkState<T>* state, LinkRoom<T>& room) const;
+    // Only from data to latent.
+    StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
+                    const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
+
+  private:
+    AdaptiveFilter filter_;
 };
 
 template <class T>
-using SequenceLink = std::variant<StepsLink<T>, PredictionLink<T>, NetworkLink<T>>;
+using SequenceLink = std::variant<StepsLink<T>, PredictionLink<T>, NetworkLink<T>, AdaptiveLink<T>>;
 
 #define HR_LINKS_OF(prefix, T)               \
     prefix template class StepsLink<T>;      \
     prefix template class PredictionLink<T>; \
-    prefix template class NetworkLink<T>;
+    prefix template class NetworkLink<T>;    \
+    prefix template class AdaptiveLink<T>;
 HR_LINKS_OF(extern, float)
 HR_LINKS_OF(extern, double)
 

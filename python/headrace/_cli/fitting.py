@@ -407,11 +407,11 @@ def _ascend(
 
 def _outcome(history: hr.training.History) -> dict[str, Any]:
     return {
-        "epochs": history.epochs,
+        "epochs": history.passes,
         "best_epoch": history.best_epoch,
         "stopped": history.stopped,
         "still_falls": history.still_falls,
-        "seconds": history.seconds[-1] if history.seconds else 0.0,
+        "seconds": history.duration,
         **({"chosen": history.chosen} if history.chosen else {}),
     }
 

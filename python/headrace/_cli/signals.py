@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import fitting, waves, writing
+from headrace._cli import fitting, screen, waves, writing
 from headrace._cli.commands import (
     OK,
     _check_output,
     _counted,
+    _duration,
     _load_any,
     _note,
     _say,
@@ -29,7 +30,9 @@ from headrace._cli.commands import (
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.waves import BITS, SUFFIX, Wave
+from headrace._flow.fit_arguments import Arguments
 from headrace.rows import _files as tables
+from headrace.sequences.fit import SequenceFit
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # of the grid of integers
@@ -146,17 +149,30 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)
         flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
-        history = flow.fit(
-            [one.values for one in signals],
-            quantised=STEP,
-            validation=fitting.VALIDATION if arguments.validation is None else arguments.validation,
-            seed=arguments.seed,
-            progress=not arguments.quiet,
+        given: dict[str, Any] = {
+            "validation": fitting.VALIDATION if arguments.validation is None else arguments.validation,
+            "seed": arguments.seed,
+            "progress": not arguments.quiet,
             **{name: options[name] for name in FIT if name in options},
-        )
+        }
+        values = [one.values for one in signals]
+        if not arguments.quiet and given.get("time_budget") is None:
+            screen.tell(_foreseen(flow, values, given))
+        history = flow.fit(values, quantised=STEP, **given)
         fitting._refuse_failed([history])
     fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
     return _report(arguments, flow, signals, history)
+
+
+def _foreseen(flow: Any, values: Sequence[Any], given: dict[str, Any]) -> str:
+    """How long the fit will take."""
+    plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(values)
+    most = plan.epochs * plan.batches * seconds
+    shown = f"{most / 60:,.0f} min" if most >= 120 else _duration(most)
+    return (
+        f"at most {_counted(plan.epochs, 'epoch')} of {_counted(plan.batches, 'step')}, together {shown} at this "
+        "speed, fewer where held-out steps gain no more; Ctrl-C keeps the best, --time-budget sets an end"
+    )
 
 
 def _report(

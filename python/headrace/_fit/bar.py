@@ -1,37 +1,58 @@
-"""The bar of a running fit: epochs, or the seconds of a time budget."""
+"""The bar of a running fit: epochs, steps, or the seconds of a time budget."""
 
 from __future__ import annotations
 
 from headrace._base import progress as _progress
+from headrace._fit import clock as _clock
 from headrace._fit.clock import Clock
+
+EVERY = 1.0  # seconds between two losses of steps
 
 
 class FitBar:
-    """Epochs of all that a fit may take; with a time budget seconds, because the number of epochs is not known."""
+    """All that a fit may take, in epochs or in steps; with a time budget in seconds, because the rest is not known."""
 
-    def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit") -> None:
-        self._clock = clock
+    def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit", batches: int = 0) -> None:
+        """`batches`: the steps of an epoch, of a bar that counts steps; 0: it counts epochs."""
+        self._clock, self._batches = clock, batches
+        self._texts: dict[str, str] = {}
+        self._total, self._steps, self._next = 0.0, 0, 0.0
         if clock.budget is None:
-            self._bar = _progress.bar(epochs, what, "epoch", progress)
+            unit = "step" if batches else "epoch"
+            self._bar = _progress.bar(epochs * (batches or 1), what, unit, progress)
         else:
             self._bar = _progress.seconds_bar(clock.budget, what, progress)
 
-    def begin(self, epochs: int) -> None:
-        """Show the epochs of the fit that this one goes on from."""
+    def begin(self, epochs: int, steps: int) -> None:
+        """Show the epochs, or the steps, of the fit that this one goes on from."""
         if self._clock.budget is None:
-            self._bar.update(epochs)
+            self._bar.update(steps if self._batches else epochs)
 
     def step(self, now: float) -> None:
         """Show the moment of a step."""
         if self._clock.budget is not None:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
+    def trained(self, loss: float) -> None:
+        """Count a step, and show the mean loss of the last ones each second."""
+        self._total, self._steps = self._total + loss, self._steps + 1
+        if (now := _clock.now()) >= self._next:
+            self.show({"train": f"{self._total / self._steps:.3f}"})
+            self._total, self._steps, self._next = 0.0, 0, now + EVERY
+        if self._clock.budget is None:
+            self._bar.update()
+
+    def show(self, texts: dict[str, str]) -> None:
+        """Show these texts, by name, beside those of other names."""
+        self._texts |= texts
+        self._bar.set_postfix(self._texts, refresh=False)
+
     def epoch(self, epoch: int, losses: dict[str, str]) -> None:
         """Show a finished epoch, from 1, with its losses."""
-        if self._clock.budget is not None:
+        if self._clock.budget is not None or self._batches:
             losses = {"epoch": str(epoch), **losses}
-        self._bar.set_postfix(losses, refresh=False)
-        if self._clock.budget is None:
+        self.show(losses)
+        if self._clock.budget is None and not self._batches:
             self._bar.update()
 
     def close(self) -> None:

@@ -137,6 +137,11 @@ class Checkpoint:
         return None if self._found is None else bool(self._found[0]["history"].get("heavy_tails"))
 
     @property
+    def adaptive(self) -> bool | None:
+        """Whether the stored fit has an adaptive prediction; None without any."""
+        return None if self._found is None else bool(self._found[0]["history"].get("adaptive"))
+
+    @property
     def residuals(self) -> list[int] | None:
         """The columns that the stored fit has replaced by residuals; None without any fit."""
         if self._found is None:

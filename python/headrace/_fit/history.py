@@ -27,9 +27,14 @@ class History:
     """Seconds since the fit began."""
     best_epoch: int = 0
     """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
-    interrupted by Ctrl-C or the time budget counts, though it is in no list."""
+    that ended early counts, though it is in no list; see `partial_epoch`."""
     best_loss: float = math.inf
-    """The validation loss of these weights, or the epoch's training loss without validation."""
+    """The validation loss of these weights, or the epoch's training loss without validation. In long epochs of
+    sequences it is that of a fixed sample of the steps held out (docs/sequences.md)."""
+    partial_epoch: float = 0.0
+    """The finished share of an epoch that Ctrl-C or the time budget ended early, which is in no list."""
+    elapsed: float = field(default=0.0, compare=False)
+    """Seconds of the whole fit, with such an epoch."""
     stopped: str = "epochs"
     """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
@@ -62,6 +67,9 @@ class History:
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
     did not lose by it."""
+    adaptive: bool = False
+    """Whether the fit of a `headrace.WaveNet` put a `headrace.AdaptivePrediction` in the place of its linear
+    prediction, because held-out steps gained by it."""
     residuals: dict[int, float] = field(default_factory=dict)
     """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
     each residual, 1 - R²."""
@@ -78,13 +86,23 @@ class History:
         """The number of whole epochs."""
         return len(self.train_loss)
 
+    @property
+    def passes(self) -> float:
+        """The number of epochs, with the share of one that ended early."""
+        return self.epochs + round(self.partial_epoch, 2) if self.partial_epoch else self.epochs
+
+    @property
+    def duration(self) -> float:
+        """Seconds until the last epoch, or until the end of one that ended early."""
+        return self.elapsed if self.partial_epoch or not self.seconds else self.seconds[-1]
+
     def __repr__(self) -> str:
         """The outcome."""
         held = f"held_out={self.held_out}, " if 0 < len(self.held_out) < LISTED else ""
         return (
-            f"History(epochs={self.epochs}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
+            f"History(epochs={self.passes:.7g}, best_epoch={self.best_epoch}, best_loss={self.best_loss:.4f}, "
             f"stopped={self.stopped!r}, {held}{'still_falls=True, ' if self.still_falls else ''}"
-            f"seconds={self.seconds[-1] if self.seconds else 0.0:.2f})"
+            f"seconds={self.duration:.2f})"
         )
 
 

@@ -118,6 +118,8 @@ class Run(abc.ABC):
     mean_weight: float
     warns = True
     """Whether to warn of an end at a loss that is not finite."""
+    shows_steps = False
+    """Whether its bar counts steps, because an epoch may be long."""
 
     def __init__(self, flow: Trainable, source: Source, arguments: RunArguments) -> None:
         """Prepare the first step."""
@@ -173,11 +175,12 @@ class Run(abc.ABC):
 
     def go(self, progress: bool) -> None:
         """Run all epochs, then restore the best weights, whatever happens."""
-        history, bar = self.history, FitBar(self.stages.most, self.clock, progress, self.what)
+        history, batches = self.history, self.plan.batches
+        bar = FitBar(self.stages.most, self.clock, progress, self.what, batches if self.shows_steps else 0)
         message, self.paced, self.bar = "", True, bar
         try:
             epoch = self.kept.resume(self) or self.plan.begun
-            bar.begin(epoch)
+            bar.begin(epoch, self.step)
             if self.clock.has(0.0) and (self.held_out is None or self.held_out.copied is not None):
                 self._try_start()  # many rows take long: their first validation waits for the first epoch's end
             while epoch < self.stages.end or self._next_stage(epoch):
@@ -208,6 +211,8 @@ class Run(abc.ABC):
                 self._keep_if_best(history.epochs + 1)  # an epoch may be long
         finally:
             self.flow.parameters = self.best
+            history.partial_epoch = max(self.step / batches - history.epochs, 0.0)
+            history.elapsed = _clock.now() - self.begin + self.spent
             history.still_falls = self._still_falls()
             bar.close()
         if message and self.warns:

@@ -1,5 +1,6 @@
 """Densities of sequences: causal convolutions over time, flows of them, and streams."""
 
+from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
@@ -7,4 +8,12 @@ from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
 
-__all__ = ["CausalConvolution", "Continuation", "LinearPrediction", "SequenceFlow", "Stream", "WaveNet"]
+__all__ = [
+    "AdaptivePrediction",
+    "CausalConvolution",
+    "Continuation",
+    "LinearPrediction",
+    "SequenceFlow",
+    "Stream",
+    "WaveNet",
+]

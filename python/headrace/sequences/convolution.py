@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +169,12 @@ class CausalConvolution(OverTime):
         else:  # each call gives its parameters
             size = sum(block.size for _, block in bare._blocks())
             options = {"inner": bare._remade(np.zeros(size, dtype), dtype, None)._program}
-        return "network", kind(self._structure, self._settings.reads == "data", **options), products == "bf16"
+        return (
+            "network",
+            kind(self._structure, self._settings.reads == "data", **options),
+            products == "bf16",
+            self._settings.sizes,
+        )
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> CausalLinkOnDevice:
         return CausalLinkOnDevice(self._settings, device, dtype)
@@ -187,6 +193,18 @@ class CausalConvolution(OverTime):
     def reads(self) -> str:
         """The side that the network sees, "data" or "latent"."""
         return self._settings.reads
+
+    def with_sizes(self, seed: int) -> Self:
+        """A fresh one that reads running sizes in place of companded values."""
+        other = type(self).__new__(type(self))
+        other._set(replace(self._settings, sizes=True, companded=False), self._dtype)
+        other._take_parameters(other._fresh([seed, 1], self._dtype))
+        return other
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether it reads running sizes of an `AdaptivePrediction`."""
+        return self._settings.sizes
 
     @property
     def inner(self) -> Flow | None:

@@ -81,6 +81,7 @@ class OpenSequences:
         # Steps become float32 after they are standardised: those far from zero lose nothing.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
+        self.every = 1  # steps from one solution of an adaptive prediction to the next, which crops keep
 
     @property
     def lengths(self) -> list[int]:
@@ -186,7 +187,7 @@ class OpenSequences:
     def start_of(self, one: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
         begin = 0 if before is None else max(one.begin - before, 0)
-        return begin - begin % self.hop
+        return begin - begin % math.lcm(self.hop, self.every)
 
     def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
         """The context of each."""
@@ -277,7 +278,7 @@ class HeldSequences:
 
     def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
         """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
-        self._stretches, self._given = list(stretches), given
+        self._stretches, self._given, self._before, self._seed = list(stretches), given, before, seed
         self.size = sum(one.steps for one in stretches)
         self._starts = [given.start_of(one, before) for one in stretches]
         noise = np.random.default_rng([seed, 1])
@@ -295,6 +296,21 @@ class HeldSequences:
     def source(self) -> HeldSequences:
         """See `headrace._fit.run.Judge`."""
         return self
+
+    def sample(self, crop: int, most: int) -> HeldSequences:
+        """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
+
+        Where a density depends on all steps before, sequences stay whole.
+        """
+        pieces = self._stretches
+        if self._before is not None:
+            pieces = [
+                Stretch(one.sequence, begin, min(begin + crop, one.end))
+                for one in pieces
+                for begin in range(one.begin, one.end, crop)
+            ]
+        chosen = pieces[:: max(-(-self.size // max(most, 1)), 1)]
+        return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity where it is not finite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
+from headrace._fit import clock as _clock
 from headrace._fit import marginals as _marginals
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import TRYING, Fit
@@ -21,6 +23,7 @@ from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
 from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
+from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates, Sequences, chunks
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
@@ -28,15 +31,26 @@ from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace._fit.clock import Clock
     from headrace._flow.bases import Base
     from headrace._flow.fit_arguments import Arguments
+    from headrace._flow.program.evaluation import Pair
+    from headrace.sequences.internals import SequenceInterior
 
 # A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
 # least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
-_TRIAL = 64  # steps of the optimiser
+_TRIAL, _SHORT = 64, 24  # steps of the optimiser, in trials of a base and of a prediction
+LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
+FRONT, JUDGING = 0.2, 2**16  # the share of a time budget for it, at most; steps that judge it
+_BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
+# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
+# or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
+# judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
+WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
 
 class SequenceFit(Fit):
@@ -81,9 +95,17 @@ class SequenceFit(Fit):
             out = judges.whole()
         self.given, self.is_end = given, any(one.begin for one in out)
         self.history.held_out = {one.sequence: one.steps for one in out if judges is given}
-        longest = max(given.lengths)
-        before: int | None = self.flow._interior.check_field(self.crop, longest)
-        self.source = Crops(given, stretches, min(self.crop or self._usual_crop(stretches, before), longest), before)
+        self.parts = stretches, judges, out
+        self._cut(self.flow._interior)
+
+    def _cut(self, interior: SequenceInterior) -> None:
+        """Cut training steps into crops, and prepare those held out, for the field of a flow."""
+        stretches, judges, out = self.parts
+        longest, every = max(self.given.lengths), interior.every
+        before = interior.check_field(self.crop, longest)
+        self.given.every = judges.every = every
+        crop = min(self.crop or self._usual_crop(stretches, before), longest)
+        self.source = Crops(self.given, stretches, crop, before)
         self.judge = HeldSequences(judges, out, before, self.seed) if out else None
 
     def _of_caller(self, validation: Any) -> OpenSequences:
@@ -148,9 +170,38 @@ class SequenceFit(Fit):
         if self.judge is not None:
             history.judged_by = "held-out steps" if self.is_end else "held-out sequences"
         self._start()
-        CropRun(flow, self.source, self._arguments_of(self.checked, self.judge)).go(self.progress)
+        every = self._judged_every()
+        if self.judge is not None and every < self.checked.batches:
+            most = every * self.source.size // (self.checked.batches * EIGHTH)
+            self.judge = self.judge.sample(self.source.crop, most)
+        run = CropRun(flow, self.source, self._arguments_of(self.checked, self.judge))
+        run.every = every
+        run.go(self.progress)
         if self.judge is not None and is_untrained(history):
             warn_of_no_gain(history)
+
+    def foreseen(self, x: Any) -> tuple[Plan, float]:
+        """The plan of a fit to sequences without context, and the seconds of a step here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit warns
+            self.open(x, None)
+        plan, rng = self.planned(), np.random.default_rng(0)
+        batch = self.source.batch(next(self.source.epoch(0, plan.batches)), rng)
+        values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
+        begins = []
+        for _ in range(2):  # the first one is slower
+            begins.append(_clock.now())
+            self.flow.nll_and_grad(values, weights=batch.weights)
+        return plan, _clock.now() - begins[-1]
+
+    def _judged_every(self) -> int:
+        """Steps of the optimiser between two judgements: an epoch's, or fewer."""
+        plan, source = self.checked, self.source
+        whole = 1.0 + (0 if source.before is None else source.before) / source.crop
+        each = GRADIENT * whole * self.flow.n_parameters * source.size / plan.batches
+        if plan.batches * each <= WORK:
+            return plan.batches
+        return max(min(int(WORK / each), plan.epochs * plan.batches // JUDGEMENTS, plan.batches), 1)
 
     def _start(self) -> None:
         """Standardise features and context by the training steps, unless an earlier fit has."""
@@ -164,9 +215,12 @@ class SequenceFit(Fit):
             warn_of_offsets(names, None, are_narrow, scale, self.flow.dtype, "draw")
             starts[len(interior.chain) - 1] = Standardize(*scale)
             self._start_predictions(starts)
+            self._start_adaptive(starts, self.flow._interior.chain)
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
         if starts or context is not None:
+            if starts and self._tries_adaptive():
+                self._try_adaptive(starts, context)
             interior.set_starts(starts, context)
         if starts and self._tries_tails():
             self._try_tails()
@@ -184,17 +238,52 @@ class SequenceFit(Fit):
         flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.heavy_tails
         base = StudentT(flow.features)
         if is_heavy is None:
-            heavy, other = (self._trial_run_of(kind, clock) for kind in (base, None))
+            heavy, other = (self._trial_run_of({}, None, clock, base=kind) for kind in (base, None))
             own = True, self.progress, _TRIAL, "try heavy tails"
             is_heavy = _marginals.gain(heavy, other, self.judge, *own)
         if is_heavy:
             flow._interior.set_starts({}, None, base)
         self.history.heavy_tails = is_heavy
 
-    def _trial_run_of(self, base: Base | None, clock: Clock) -> CropRun:
-        """A short run of a copy, with another base, on the beginnings of stretches."""
-        tried, share = copy.copy(self.flow), min(_TRIAL / self.checked.batches, 1.0)
-        tried._interior.set_starts({}, None, base)
+    def _tries_adaptive(self) -> bool:
+        """Whether a trial may replace a linear prediction by an adaptive one."""
+        flow, plan, source, judge = self.flow, self.checked, self.source, self.judge
+        network, *others = flow._chain
+        is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
+        is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be chosen for a closed form
+        is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.size >= LEAST_ADAPTIVE
+        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= _marginals.TRIED
+        return bool(flow._chooses_prediction and is_plain and is_judged and is_long and self.crop is None)
+
+    def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
+        """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
+        network, found = self.flow._chain[0], self.kept.adaptive
+        chain = [network.with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
+        other = dict(enumerate(chain))
+        self._start_adaptive(other, chain)
+        tried = copy.copy(self.flow)
+        tried._interior.set_starts(other, context)
+        self._cut(tried._interior)  # both are judged by the same steps
+        whole, self.checked = self.checked, self.planned()
+        if found is None:
+            clock, self.judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
+            own, linear = (self._trial_run_of(kind, context, clock, _SHORT) for kind in (other, starts))
+            loses = _marginals.gain(linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction")
+            found = not loses and not clock.ran_out
+        self.history.adaptive = found
+        self._cut((tried if found else self.flow)._interior)
+        if found:
+            starts.update(other)
+        else:
+            self.checked = whole
+
+    def _trial_run_of(
+        self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
+    ) -> CropRun:
+        """A short run of a copy, with other starts or another base, on the beginnings of stretches."""
+        tried, share = copy.copy(self.flow), min(steps / self.checked.batches, 1.0)
+        tried._interior.set_starts(starts, context, base)
         some = [replace(one, end=one.begin + math.ceil(share * one.steps)) for one in self.source.stretches]
         crops = Crops(self.given, some, self.source.crop, self.source.before)
         plan = replace(self.checked, batches=math.ceil(share * self.checked.batches))
@@ -212,11 +301,28 @@ class SequenceFit(Fit):
             reflections = np.array([levinson(own) for own in found.T])
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
+    def _start_adaptive(self, starts: dict[int, Any], chain: Sequence[Any]) -> None:
+        """Adaptive predictions before the `Standardize` get bounds from some of the training steps."""
+        last = len(chain) - 1
+        one, standardize = chain[last - 1] if last else None, starts[last]
+        if isinstance(one, AdaptivePrediction) and one.is_identity:
+            left, values = _BOUNDING, []
+            for stretch in self.source.stretches:
+                own = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
+                values.append((own.astype(np.float64) - standardize.mean) / standardize.std)
+                if (left := left - len(own)) <= 0:
+                    break
+            step = None if self.quantised is None else self.quantised / float(standardize.std.max())
+            starts[last - 1] = one.bounded(values, step)
+
 
 class CropRun(Run):
     """A running fit over crops."""
 
     source: Crops
+    shows_steps = True
+    every = 0
+    """Steps between two judgements; 0: only at the end of an epoch."""
 
     def __init__(self, flow: Any, source: Crops, arguments: RunArguments) -> None:
         """See `Run`."""
@@ -244,6 +350,7 @@ class CropRun(Run):
             weight += share
             if i < done:  # before this fit was stopped
                 continue
+            self._judge_in_between(i)
             if not self._has_time():
                 return math.nan
             loss, gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
@@ -254,5 +361,17 @@ class CropRun(Run):
                 return math.nan
             self.step += 1
             total += loss
+            if self.bar is not None:
+                self.bar.trained(loss / share)
             self.kept.step_ends(self)
         return total / weight
+
+    def _judge_in_between(self, batch: int) -> None:
+        """Judge the weights before this batch, if it is time. A fit that goes on from here does so again."""
+        after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
+        if self.bar is None or not self.every or not batch or batch % self.every or not after:
+            return
+        self.tick = 0.0  # because a step takes less
+        loss = self._keep_if_best(self.history.epochs + 1)
+        if math.isfinite(loss):
+            self.bar.show({"held out": f"{loss:.3f}"})

@@ -23,6 +23,7 @@ from headrace._flow.fit_arguments import Arguments, FitKeywords
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Program
 from headrace._flow.transforms.transform import Transform
+from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.fit import SequenceFit
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
 class SequenceFlow(Chained, SequenceDerivatives):
     """A density of sequences: log p(x) = Σ_t log p(x_t | x_<t), a sum over steps.
 
-    A step has one or more values. Transforms are `CausalConvolution` and `LinearPrediction`, which read the past, and
-    any transform of rows without context, as `Standardize` and `Linear`, which is then applied to each step.
+    A step has one or more values. Transforms are `CausalConvolution`, `LinearPrediction` and `AdaptivePrediction`,
+    which read the past, and any transform of rows without context, as `Standardize` and `Linear`, which is then applied
+    to each step.
 
     Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
     list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
@@ -68,6 +70,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     """
 
     _moves = True
+    _chooses_prediction = False  # whether a fit may replace its linear prediction
 
     def __init__(
         self,
@@ -383,8 +386,10 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
         A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
         columns are standardised. Then a `StandardNormal` below an inner flow becomes a `StudentT`, unless held-out
-        steps lose by it in a short trial or `gaussianize` is False. Few values far from all others, such as clicks,
-        are taken as the outermost of these, with a warning.
+        steps lose by it in a short trial or `gaussianize` is False. Likewise the linear prediction of a `WaveNet` of
+        one feature becomes an `AdaptivePrediction`, and its network another, where there are 50,000 steps to train on
+        and steps held out gain by it (`History.adaptive`): the flow has other parameters then. Few values far from all
+        others, such as clicks, are taken as the outermost of these, with a warning.
 
         As in `Flow.fit` the same seed gives the same bits for any number of threads, a later fit is never worse on what
         it holds out than it began, and Ctrl-C keeps the best weights so far.
@@ -508,8 +513,8 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
     for i, t in enumerate(chain):
         if not isinstance(t, (OverTime, Transform)):
             raise TypeError(
-                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction or a transform of rows, got "
-                f"{check.kind_of(t)}"
+                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction, an AdaptivePrediction or a "
+                f"transform of rows, got {check.kind_of(t)}"
             )
         if isinstance(t, Transform) and t.context:
             raise ValueError(
@@ -519,6 +524,12 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
             raise ValueError(
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
                 "call .to('cpu')"
+            )
+        sizes = getattr(t, "reads_sizes", False)
+        if sizes and not (i + 1 < len(chain) and isinstance(chain[i + 1], AdaptivePrediction)):
+            after = "nothing" if i + 1 == len(chain) else repr(chain[i + 1])
+            raise ValueError(
+                f"transforms[{i + 1}]: expected an AdaptivePrediction behind a network with sizes=True, got {after}"
             )
     if not any(_is_network(t) for t in chain):
         raise ValueError("transforms: expected at least one CausalConvolution, got none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,11 @@ class SequenceInterior(Restorable):
         return isinstance(last, Standardize) and last.is_identity
 
     @property
+    def every(self) -> int:
+        """Steps from one solution of its adaptive predictions to the next."""
+        return math.lcm(*(getattr(t, "every", 1) for t in self.chain))
+
+    @property
     def widest(self) -> int:
         """Units of the widest layer."""
         return max((t._widest for t in self.chain if hasattr(t, "_widest")), default=0)
@@ -50,7 +56,7 @@ class SequenceInterior(Restorable):
         return self.program, lambda: None
 
     def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
-        """Replace transforms by others of the same kind and size, with their own parameters; standardise the context.
+        """Replace transforms by others, with their own parameters; standardise the context.
 
         `starts`: by the index in the chain. A `base` takes the place of the flow's, with its own parameters.
         """

@@ -20,8 +20,9 @@ NOISE_STEPS, MOST_SAMPLES = 64, 2**31
 MOST_DRAWN_STEPS = 2**32
 
 Link = tuple[Any, ...]
-"""A transform in the core's form: ("network", transform, whether weights are rounded to bf16), ("prediction", order),
-or ("steps", program, its like in the other dtype or None)."""
+"""A transform in the core's form: ("network", transform, whether weights are rounded to bf16, whether it reads running
+sizes), ("prediction", order), ("adaptive", order, window, every, floor, ceiling) or ("steps", program, its like in the
+other dtype or None)."""
 
 
 class Weights(NamedTuple):
@@ -151,7 +152,7 @@ class SequenceProgram:
         )
         log_prob, inputs, by_context, by_frames, terms = self.core.vjp(
             *(vector.core, inverse, given, self.standardised(context), covariates),
-            *(value, by_log_det, by_log_prob, sums, "context" in kinds, "covariates" in kinds),
+            *(value, by_log_det, by_log_prob, sums, "context" in kinds, "covariates" in kinds, "inputs" in kinds),
         )
         by_steps = by_log_det if by_log_prob is None else by_log_prob
         for i, by_value, by_residual, x, z in terms:
@@ -159,7 +160,7 @@ class SequenceProgram:
             sums[self._of_link[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
         if self.scale is not None and by_context is not None:  # by the context as it is given
             by_context = (by_context / self.scale[1]).astype(self._dtype)
-        return log_prob, ChainGradients(inputs if "inputs" in kinds else None, sums, by_context, by_frames)
+        return log_prob, ChainGradients(inputs, sums, by_context, by_frames)
 
     def standardised(self, context: Array | None) -> Array | None:
         """The context that networks read, in the dtype of the flow."""

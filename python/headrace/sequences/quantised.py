@@ -11,10 +11,12 @@ from headrace._base.types import Array
 from headrace._core.maps import has_bins
 from headrace._flow.bases import Logistic
 from headrace._flow.transforms.fixed import Standardize
+from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.runs import Part, Run
-from headrace.sequences.settings import LEVELS
+from headrace.sequences.sequential import OverTime
+from headrace.sequences.settings import LEVELS, RUNNING
 
 
 def has_cells(flow: Any) -> bool:
@@ -24,7 +26,7 @@ def has_cells(flow: Any) -> bool:
         isinstance(first, CausalConvolution)
         and first.reads == "data"
         and first._settings.inner is None
-        and all(isinstance(t, (Standardize, LinearPrediction)) for t in others)
+        and all(isinstance(t, (Standardize, LinearPrediction, AdaptivePrediction)) for t in others)
         and isinstance(flow._base, Logistic)
     )
 
@@ -37,15 +39,15 @@ class Cells:
     """
 
     def __init__(self, flow: Any, step: float, run: Run) -> None:
-        """`flow`: of one causal convolution that reads data, followed only by `LinearPrediction` and `Standardize`."""
+        """`flow`: of one causal convolution that reads data, followed only by predictions and `Standardize`."""
         if not has_cells(flow):
             raise ValueError(
                 "quantised: expected None for this flow, as cells have a probability in closed form under one "
                 "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
-                f"but LinearPrediction and Standardize; got {step:g}"
+                f"but LinearPrediction, AdaptivePrediction and Standardize; got {step:g}"
             )
         first: CausalConvolution = flow._chain[0]
-        self._half, self._run, self._links = 0.5 * step, run, len(flow._chain)
+        self._half, self._run, self._chain = 0.5 * step, run, flow._chain
         self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
         if has_bins(first._settings.map):
             self._map["bins"] = first._settings.bins
@@ -63,15 +65,18 @@ class Cells:
         program, vector = self._run.program, self._run.vector
         core, weights, state = program.core, vector.core, part.state
         x = part.values.astype(np.float64)
-        middle, low, high = x, x - self._half, x + self._half
-        for i in reversed(range(1, self._links)):
-            if i in vector.filters:  # cells move with their middle: given the past, its slope is the gain
-                low, high, gain = low - middle, high - middle, np.exp(vector.filters[i].log_gain)
-                middle = core.run_link(weights, i, True, middle, state).astype(np.float64)
+        middle, low, high, sizes = x, x - self._half, x + self._half, None
+        for i in reversed(range(1, len(self._chain))):
+            if isinstance(self._chain[i], OverTime):  # cells move with their middle: given the past, its slope is known
+                low, high = low - middle, high - middle
+                middle, _, logs = core.run_link(weights, i, True, middle, state)
+                middle, sizes = middle.astype(np.float64), logs if i == 1 else None
+                gain = np.exp(vector.filters[i].log_gain if logs is None else -logs[..., 1::RUNNING].astype(np.float64))
                 low, high = middle + gain * low, middle + gain * high
                 continue
-            middle, low, high = (core.run_link(weights, i, True, values, None) for values in (middle, low, high))
-        raw = core.outputs(weights, middle, program.standardised(part.context), part.covariates, state)
+            middle, low, high = (core.run_link(weights, i, True, values, None)[0] for values in (middle, low, high))
+        own = sizes if self._chain[0].reads_sizes else None
+        raw = core.outputs(weights, middle, program.standardised(part.context), part.covariates, state, own)
         if state is not None:
             state.go_on(x.shape[1])
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)

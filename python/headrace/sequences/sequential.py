@@ -19,7 +19,7 @@ class Sequential(Parametrised):
 
     _moves = False  # whether it may be on a device
 
-    def __init__(self, features: int, context: int, covariates: int, hop: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, features: int, context: int, covariates: int, hop: int, dtype: np.dtype[Any] | None) -> None:
         """Store sizes; a subclass then calls `_take_parameters`."""
         super().__init__(features, context, dtype)
         self._covariates, self._hop = covariates, hop

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from headrace._base.stored import Stored
 
+RUNNING = 3  # running sizes of a value: cpp/core/sequences/adaptive.hpp
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
 
 MOST_TAPS, MOST_UNITS, MOST_LAYERS, MOST_STEPS = 32, 2**13, 2**10, 2**24
@@ -89,6 +90,7 @@ class Convolution(OverTime, MapShape, total=False):
     inner: Flow | None
     companded: bool
     level: bool
+    sizes: bool
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -113,6 +115,8 @@ class CausalSettings(MapSettings):
         level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
             x = e^c · map(z). So the other parameters are in units of the level, and can stay as they are where a signal
             becomes quiet.
+        sizes: Whether the network also reads logarithms of running sizes, three of each value, of the
+            `AdaptivePrediction` that is next to it at its data side; then without covariates.
     """
 
     channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
@@ -129,6 +133,7 @@ class CausalSettings(MapSettings):
     hop: int = setting(1, _size("hop", MOST_STEPS), optional=True)
     companded: bool = setting(False, lambda settings, value: _truth("companded", value), optional=True)
     level: bool = setting(False, lambda settings, value: _truth("level", value), optional=True)
+    sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
     # A flow without parameters, or None; see `header`.
     inner: Any = setting(None, _inner, stored=False)  # a Flow or None once it is checked
@@ -172,7 +177,7 @@ class CausalSettings(MapSettings):
             "dilations": self.dilations,
             "outputs": self.outputs,
             "context": self.context,
-            "covariates": self.covariates,
+            "covariates": RUNNING * self.features if self.sizes else self.covariates,
             "hop": self.hop,
             "is_companded": self.companded,
         }
@@ -206,6 +211,7 @@ class CausalSettings(MapSettings):
             own = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
         own += ", level=True" if self.level else ""
         own += ", companded=True" if self.companded else ""
+        own += ", sizes=True" if self.sizes else ""
         return (
             f"channels={self.channels}, skip={self.skip}, kernel={self.kernel}, dilations={list(self.dilations)}, "
             f"{own}, reads={self.reads!r}{more}"
@@ -215,6 +221,12 @@ class CausalSettings(MapSettings):
 def _of_map() -> dict[str, Any]:
     """The settings of a map by name, with their defaults."""
     return {one.name: one.default for one in MapSettings._own()}
+
+
+def _sizes(settings: Any, value: Any) -> bool:
+    if _truth("sizes", value) and settings.covariates:
+        raise ValueError(f"covariates: expected 0 beside sizes=True, got {settings.covariates}")
+    return bool(value)
 
 
 def _truth(name: str, value: Any) -> bool:

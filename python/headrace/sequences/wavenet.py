@@ -15,6 +15,7 @@ from headrace._flow.bases import Base, Logistic, StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
 from headrace._flow.transforms.fixed import Standardize
+from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.prediction import LinearPrediction
@@ -41,6 +42,9 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
     prediction: Annotated[
         int | None,
         argument(None, check.integer, option="steps that a linear prediction reads (default: 32)"),
+    ]
+    adaptive: Annotated[
+        bool, argument(False, check.truth, option="whether the past's own linear prediction and scale are before it")
     ]
     companded: Annotated[
         bool | None, argument(None, option="whether the network also reads asinh(512 v) (default: on)")
@@ -78,8 +82,10 @@ class WaveNet(SequenceFlow):
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
         prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
             default 32 (``reads="latent"``: 0). `fit` begins with that of the training steps.
+        adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
+            reads running sizes. By default `fit` decides.
         companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which shows them levels that
-            lie decades apart. By default true (``reads="latent"``: false).
+            lie decades apart. By default true (``reads="latent"``, or adaptive: false).
         level: Whether the networks also give each value a level, the logarithm of its scale; see `CausalConvolution`.
             By default true without an inner flow (``reads="latent"``: false).
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
@@ -104,6 +110,8 @@ class WaveNet(SequenceFlow):
     'NSF'
     """
 
+    _chooses_prediction = True
+
     @takes(WaveNetKeywords, CausalSettings, Settings, **dict.fromkeys(MapShape.__annotations__))
     def __init__(self, features: int = 1, **keywords: "Unpack[WaveNetKeywords]") -> None:
         own, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
@@ -113,7 +121,10 @@ class WaveNet(SequenceFlow):
             raise ValueError(f"dilations: expected {own.layers} of them, one for each of the layers, got {len(spread)}")
         is_teacher = check.choice("reads", rest.get("reads", "data"), ("data", "latent")) == "data"
         count = own.transforms or (1 if is_teacher else 3)
-        order = (32 if is_teacher else 0) if own.prediction is None else own.prediction
+        if own.adaptive and (not is_teacher or own.prediction or rest.get("covariates")):
+            raise ValueError("adaptive: expected False beside reads='latent', prediction or covariates, got True")
+        reads_all = is_teacher and not own.adaptive
+        order = (32 if reads_all else 0) if own.prediction is None else own.prediction
         of_map = {name: value for name in MapShape.__annotations__ if (value := rest.pop(name)) is not None}
         inner = own.inner
         if inner is None and n > 1 and not of_map:
@@ -126,7 +137,8 @@ class WaveNet(SequenceFlow):
                 n,
                 dilations=spread,
                 inner=_flow_of_steps(inner, n, units, own.seed + i, own.dtype) if isinstance(inner, str) else inner,
-                companded=is_teacher if own.companded is None else own.companded,
+                companded=reads_all if own.companded is None else own.companded,
+                sizes=own.adaptive and i + 1 == count,
                 level=is_teacher and inner is None if own.level is None else own.level,
                 seed=(own.seed, i),
                 dtype=own.dtype,
@@ -135,6 +147,8 @@ class WaveNet(SequenceFlow):
             )
             for i in range(count)
         ]
+        if own.adaptive:
+            chain.append(AdaptivePrediction(n))
         if order:
             chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
         mean, std = (np.zeros(n), np.ones(n)) if own.standardize is None else _pair(own.standardize, n)

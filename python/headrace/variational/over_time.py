@@ -24,7 +24,7 @@ from headrace.variational.arguments import DistilledOverTime, OfSteps
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
 from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
 from headrace.variational.inputs_over_time import Batch, Inputs
-from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum
+from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,12 +33,26 @@ STEPS, SAMPLES = 2000, 16
 RATE = 0.8  # of the default of `fit`
 FIRST = 0.25  # of the steps by spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
+LEVEL_FRAME, PITCH_FRAME = 160, 320  # steps: of 8 kHz 20 ms, and 40 ms
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A figure of samples of the student, beside the teacher's own and the signals'."""
+
+    student: float
+    teacher: float
+    signals: float
+
+    def __repr__(self) -> str:
+        """The three."""
+        return f"{self.student:.3g} (teacher {self.teacher:.3g}, signals {self.signals:.3g})"
 
 
 @public("headrace.variational")
 @dataclass(frozen=True)
 class SequenceDistillation:
-    """The result of `distill_sequences`. **A small KL alone is no good student**: see the other three."""
+    """The result of `distill_sequences`. **A small KL alone is no good student**: see the others."""
 
     kl: float
     """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN if it was interrupted."""
@@ -54,6 +68,13 @@ class SequenceDistillation:
     excess: float
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
     more probable than what is real; NaN without."""
+    level_range: Sides | None
+    """From the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, of samples of the student
+    and of the teacher, and of `signals`: noise at one level has next to 0, whatever its spectrum. None without signals,
+    and for samples of fewer than 640 steps."""
+    pitch: Sides | None
+    """The highest autocorrelation of frames of 320 steps at lags of 40 to 160, its mean over the louder half of frames,
+    likewise: noise has little."""
     history: StepHistory
     seconds: float
     """Seconds of all steps and the report."""
@@ -63,6 +84,8 @@ class SequenceDistillation:
         heard = ""
         if self.spectrum == self.spectrum:
             heard = f"spectrum={self.spectrum:.3f}, level={self.level:.1f} dB, excess={self.excess:.3f}, "
+        if self.level_range is not None:
+            heard += f"level_range={self.level_range!r} dB, pitch={self.pitch!r}, "
         return (
             f"SequenceDistillation(kl={self.kl:.4f} ± {self.kl_error:.4f} nats a step, "
             f"estimator={self.estimator!r}, {heard}{self.history!r})"
@@ -244,14 +267,14 @@ def distill_sequences(
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
-    found = (
-        _reported(step, of_report)
-        if history.stopped != "interrupted"
-        else (math.nan, math.nan, math.nan, math.nan, math.nan)
-    )
-    kl, error, distance, level, excess = found
+    is_whole = history.stopped != "interrupted"
+    kl, error, distance, level, excess = _reported(step, of_report) if is_whole else (math.nan,) * 5
+    sides: tuple[Sides | None, Sides | None] = (None, None)
+    if is_whole and step.spectrum is not None and length >= 4 * LEVEL_FRAME:
+        sides = _of_sides(step, of_report)
     kind = "closed_form" if is_closed else "pathwise"
-    return student, SequenceDistillation(kl, error, kind, distance, level, excess, history, time.perf_counter() - begin)
+    figures = (distance, level, excess, *sides)
+    return student, SequenceDistillation(kl, error, kind, *figures, history, time.perf_counter() - begin)
 
 
 def _check_flows(teacher: Any, student: Any) -> None:
@@ -290,6 +313,19 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
     columns = teacher.standardize_context if student.standardize_context is None else None
     if starts or columns is not None:
         interior.set_starts(starts, columns)
+
+
+def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
+    """The range of levels and the strength of the pitch, of one batch for each side."""
+    inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
+    batch = inputs.draw(step.plan.samples, rng)
+    x, _ = divergence.forth(None, batch, step.plan.samples)
+    own = divergence.teacher.sample(len(x), inputs.length, batch.context, batch.covariates, seed)
+    signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
+    return (
+        Sides(*(range_of_levels(side, LEVEL_FRAME) for side in (x, own, signals))),
+        Sides(*(strength_of_pitch(side, PITCH_FRAME) for side in (x, own, signals))),
+    )
 
 
 def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:

@@ -13,6 +13,27 @@ from headrace._base.types import Floats
 WINDOW, OVERLAP = 256, 4  # steps of a frame, and frames that a step is in
 
 
+def range_of_levels(x: NDArray[Any], frame: int) -> float:
+    """From the 10 % to the 90 % quantile of the mean square of frames of x, (rows, steps, features), in decibels."""
+    frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame]
+    low, high = np.quantile(10.0 * np.log10(np.square(frames).mean(axis=(2, 3)) + 1e-30), (0.1, 0.9))
+    return float(high - low)
+
+
+def strength_of_pitch(x: NDArray[Any], frame: int) -> float:
+    """The highest autocorrelation of a frame at lags from an eighth to half of it: its mean over the louder half."""
+    frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame].reshape(-1, frame)
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    energy = np.square(frames).sum(axis=1)
+    loud = frames[energy >= np.median(energy)]
+    peaks = []
+    for lag in range(frame // 8, frame // 2 + 1):
+        now, before = loud[:, lag:], loud[:, : frame - lag]
+        size = np.sqrt(np.square(now).sum(axis=1) * np.square(before).sum(axis=1))
+        peaks.append((now * before).sum(axis=1) / np.maximum(size, 1e-30))
+    return float(np.max(peaks, axis=0).mean())
+
+
 class Magnitudes:
     """|STFT| of signals (rows, steps, features): frames of `window` steps under a Hann window.
 
