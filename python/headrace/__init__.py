@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
+    from headrace.integrations._accelerate import restore as restore
+    from headrace.integrations._libraries import accelerate_libraries as accelerate_libraries
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
@@ -108,7 +110,8 @@ __all__ = [
 ]
 
 _LATER = {
-    "integrations._accelerate": ("accelerate",),
+    "integrations._accelerate": ("accelerate", "restore"),
+    "integrations._libraries": ("accelerate_libraries",),
     "_tables.density": ("TableDensity", "from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),

@@ -8,7 +8,7 @@ from typing import Any
 
 import headrace as hr
 from headrace._base.moved import ARGUMENTS as RENAMED
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, run, signal_fit, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import folder_scores as parts
 from headrace._cli import score_and_sample as use
@@ -77,6 +77,11 @@ def parser() -> Parser:
     )  # fmt: skip
     sub.add_argument("--epochs", type=integer(1), metavar="N", help=f"of each flow (default: {demo.EPOCHS})")
     sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of weights and samples (default: 0)")
+    sub = command("run", run.run, "run a script whose flows of zuko, sbi, nflows and normflows are accelerated")
+    sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
+    sub.add_argument(
+        "arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help="of the script; options of run stand before it"
+    )
     return whole
 
 
