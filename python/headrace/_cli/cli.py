@@ -82,10 +82,12 @@ def _run(given: Sequence[str]) -> int:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)
+    code: int
     if arguments.run is program.run:  # whose warnings and errors stay its own
-        return program.run(arguments)
+        code = arguments.run(arguments)
+        return code
     with _warnings_in_one_line(), screen.bars():
-        code: int = arguments.run(arguments)
+        code = arguments.run(arguments)
     return code
 
 
