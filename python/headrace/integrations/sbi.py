@@ -206,6 +206,14 @@ def estimators_of(posterior: Any) -> list[ConditionalDensityEstimator]:
     return list({id(one): one for one in own if isinstance(one, ConditionalDensityEstimator)}.values())
 
 
+def estimator_in(model: Any) -> FlowEstimator:
+    """The estimator of a posterior, or the model itself, on headrace's core."""
+    found = [model] if isinstance(model, ConditionalDensityEstimator) else estimators_of(model)
+    if len(found) != 1:
+        raise TypeError(f"flow: expected one density estimator, got {len(found)} in {check.kind_of(model)}")
+    return found[0] if isinstance(found[0], FlowEstimator) else _estimator(found[0], True)
+
+
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
     """An estimator to be trained; layers that differ in training mode are refused."""
     if not isinstance(model, ConditionalDensityEstimator):

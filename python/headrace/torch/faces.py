@@ -96,6 +96,20 @@ def outside(model: Any) -> list[nn.Module]:
     return [net] if isinstance(net, nn.Module) else []
 
 
+def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
+    """The flow of a module, of a face or of an estimator of sbi, and what its embedding net makes of a context."""
+    module = model if isinstance(model, FlowModule) else model._module()
+    nets = outside(model)
+    if context is not None and nets:
+        rows = torch.as_tensor(context)
+        rows = rows.to(module._like().device, module._like().dtype)
+        shape = getattr(model, "condition_shape", rows.shape[-1:])
+        with torch.no_grad():
+            embedded = nets[0](rows.reshape(-1, *shape)).reshape(-1, module.context_features).cpu()
+        context = embedded if isinstance(context, Tensor) else embedded.numpy()
+    return module.flow, context
+
+
 class ZukoFace(Replacing, FlowModule):
     """A flow that is called as `zuko.flows.Flow` is: ``flow(context)`` gives a distribution with a `transform`."""
 
