@@ -134,6 +134,13 @@ _MODULES = (
     "sklearn torch training transforms variational"
 )
 """Public modules that are imported when they are first used."""
+_INSTEAD = {
+    "FlowDensity": "sklearn.FlowDensity",
+    "FlowModule": "torch.FlowModule, or headrace.jax.FlowModule",
+    "MaskedAutoregressiveFlow": "MAF",
+    "NeuralSplineFlow": "NSF",
+}
+"""Names that are tried here, and where they are."""
 
 
 def __getattr__(name: str) -> Any:
@@ -147,7 +154,8 @@ def __getattr__(name: str) -> Any:
         warn_of(f"headrace.{name}", f"{place}.{name}")
         return getattr(importlib.import_module(place), name)
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+        instead = f"; it is headrace.{_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}{instead}")
     value = getattr(importlib.import_module(f"headrace.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
