@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
     from headrace.sequences.adaptive import AdaptivePrediction
+    from headrace.integrations._accelerate import restore as restore
+    from headrace.integrations._libraries import accelerate_libraries as accelerate_libraries
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
@@ -110,7 +112,8 @@ __all__ = [
 ]
 
 _LATER = {
-    "integrations._accelerate": ("accelerate",),
+    "integrations._accelerate": ("accelerate", "restore"),
+    "integrations._libraries": ("accelerate_libraries",),
     "_tables.density": ("TableDensity", "from_bytes", "load"),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
@@ -134,6 +137,13 @@ _MODULES = (
     "sklearn torch training transforms variational"
 )
 """Public modules that are imported when they are first used."""
+_INSTEAD = {
+    "FlowDensity": "sklearn.FlowDensity",
+    "FlowModule": "torch.FlowModule, or headrace.jax.FlowModule",
+    "MaskedAutoregressiveFlow": "MAF",
+    "NeuralSplineFlow": "NSF",
+}
+"""Names that are tried here, and where they are."""
 
 
 def __getattr__(name: str) -> Any:
@@ -147,7 +157,8 @@ def __getattr__(name: str) -> Any:
         warn_of(f"headrace.{name}", f"{place}.{name}")
         return getattr(importlib.import_module(place), name)
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+        instead = f"; it is headrace.{_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}{instead}")
     value = getattr(importlib.import_module(f"headrace.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -60,6 +60,36 @@ class TestTorch:
         for tensor, expected in zip(given, want, strict=True):
             cases.assert_same_bits(tensor.grad.numpy(), expected)
 
+    @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (0,)], ids=str)
+    @every_direction
+    @every_map
+    def test_the_shorter_path_has_the_bits_of_the_longer_one(
+        self, torch, coupling, direction, leading, map, monkeypatch
+    ):
+        arrays = [torch.tensor(a) for a in batch(leading, leading, map)]
+        arrays[0] = arrays[0].repeat_interleave(2, dim=-1)[..., ::2]  # copied
+        found = []
+        for _ in range(2):
+            value, params = (a.detach().requires_grad_() for a in arrays[:2])
+            out = coupling(value, params, map, direction=direction)
+            torch.autograd.backward(out, arrays[2:])
+            with torch.no_grad():
+                found.append([*out, *coupling(value, params, map, direction=direction), value.grad, params.grad])
+            shorter = "_RunAtOnce" in type(out[0].grad_fn).__name__
+            assert shorter == (len(found) == 1)
+            monkeypatch.setattr(hr.torch.couplings, "_ready", lambda *a: None)
+        for got, want in zip(*found, strict=True):
+            assert torch.equal(got, want)
+
+    def test_settings_are_checked_on_the_shorter_path(self, torch, coupling):
+        value, params = torch.zeros(3, 2), torch.zeros(3, 2, 14)
+        coupling(value, params, "rq_spline", bound=1, bins=5)
+        for wrong in ({"bins": 5.0}, {"bins": True}, {"bound": [2.0, 1.0]}, {"width": 3}):
+            with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+                coupling(value, params, "rq_spline", **wrong)
+        with pytest.raises(ValueError, match=r"params: expected shape \(3, 2, 11\)"):
+            coupling(value, params, "rq_spline", bins=4)
+
     def test_strides_are_copied_and_one_result_is_enough(self, torch, coupling):
         both = torch.tensor(batch((5,), (5,))[1], requires_grad=True)  # shift and raw scale of two elements
         value = torch.randn(2, 5, dtype=torch.float64).T

@@ -1,7 +1,11 @@
 """Flows of headrace inside of nessai: whole runs, resumed ones, and the methods that its proposals call."""
 
+import importlib
 import os
 import pickle
+import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,3 +264,17 @@ def test_flows_are_described_by_flow_config(tmp_path):
         model(tmp_path, ftype="gf")
     with pytest.raises(ValueError, match=r"^distribution: expected None"):
         model(tmp_path, distribution="lars")
+
+
+def test_nessai_finds_the_proposal_by_name(tmp_path, monkeypatch):
+    from nessai.proposal.utils import get_flow_proposal_class
+
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    group = re.search(r'^\[project\.entry-points\."nessai\.proposals"\]\n(\w+ = ".+")$', text, re.MULTILINE)
+    folder = tmp_path / "headrace_entry-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-entry\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(f"[nessai.proposals]\n{group[1].replace(chr(34), '')}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    assert get_flow_proposal_class("headrace") is ours.FlowProposal

@@ -91,7 +91,8 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
     """A tuple of ints."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
-        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}")
+        one = f"; for one give ({values},)" if type(values) is int else ""
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{one}")
     return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
 
 
@@ -130,7 +131,10 @@ def coordinates(name: str, values: Any, features: int) -> tuple[int, ...]:
 def choice(name: str, value: Any, options: Collection[str]) -> str:
     """A string, checked to be one of `options`."""
     if not isinstance(value, str) or value not in options:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+        named = value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
+        near = [option for option in options if option.replace("_", "") == named.lower().replace("_", "")]
+        advice = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}{advice}")
     return value
 
 

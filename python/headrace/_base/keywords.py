@@ -196,12 +196,29 @@ _ELSEWHERE = {
 """Names that other libraries have for a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
 
 
+_OTHERWISE = {
+    "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order=",
+}
+"""What to do in place of a keyword of other libraries."""
+ATTRIBUTES = {
+    "forward": "to_data(z), from latent to data, or to_latent(x)",
+    "inverse": "to_latent(x), from data to latent, or to_data(z)",
+    "train": "fit(x); modes are of modules, headrace.torch.FlowModule(flow)",
+    "eval": "nothing, because flows have no modes; modules have, headrace.torch.FlowModule(flow)",
+    "score": "log_prob(x), or log_prob_vjp for its gradient by rows",
+    "state_dict": "save(path), or headrace.torch.FlowModule(flow).state_dict()",
+}
+"""Attributes of other libraries' flows, and what headrace has for them."""
+
+
 def suggestion(name: str, expected: Collection[str]) -> str:
     """The end of an error about an unknown keyword, with the one that is probably meant, or nothing.
 
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
     """
+    if name in _OTHERWISE:
+        return f"; {_OTHERWISE[name]}"
     close = meant(name, expected)
     return f"; did you mean {close}?" if close else ""
 

@@ -1,4 +1,4 @@
-"""The command line: ``headrace info | fit | score | diagnose | sample | export | bench | demo``.
+"""The command line: ``headrace info | fit | score | diagnose | sample | export | bench | demo | run``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
@@ -19,6 +19,7 @@ from typing import TextIO
 import headrace as hr
 from headrace._base.output import NO_ROOM, printable
 from headrace._cli import commands, options, screen
+from headrace._cli import run as program
 from headrace._cli import score_and_sample as use
 from headrace._cli.parser import USAGE
 from headrace.rows._files import STANDARD
@@ -81,8 +82,12 @@ def _run(given: Sequence[str]) -> int:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)
+    code: int
+    if arguments.run is program.run:  # whose warnings and errors stay its own
+        code = arguments.run(arguments)
+        return code
     with _warnings_in_one_line(), screen.bars():
-        code: int = arguments.run(arguments)
+        code = arguments.run(arguments)
     return code
 
 

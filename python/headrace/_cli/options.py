@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signals, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, run, signals, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
@@ -91,6 +91,10 @@ def parser() -> Parser:
     _add(sub, "-o --output", "PICTURE", help_text, type=file(pictures))
     _add(sub, "--epochs", "N", f"of each flow (default: {demo.EPOCHS})", type=integer(1))
     _add(sub, "--seed", "N", "of weights and samples (default: 0)", type=integer(0), default=0)
+    sub = command("run", run.run, "run a script whose flows of zuko, sbi, nflows and normflows are accelerated")
+    sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
+    help_text = "of the script; options of run stand before it"
+    sub.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help=help_text)
     for sub in subparsers.choices.values():
         _add_common(sub, lambda default: argparse.SUPPRESS)  # an option before the command stays
     return whole

@@ -53,7 +53,9 @@ class Parser(argparse.ArgumentParser):
         required = [one for one in self._actions if one.required and one.option_strings]
         named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
         placed = [
-            f"[{one.metavar}]" if one.nargs == "?" else f"{one.metavar}{'...' if one.nargs == '+' else ''}"
+            f"[{one.metavar}]"
+            if one.nargs in ("?", argparse.REMAINDER)
+            else f"{one.metavar}{'...' if one.nargs == '+' else ''}"
             for one in self._actions
             if not one.option_strings
         ]

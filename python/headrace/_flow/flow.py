@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from headrace._arrays.caller import Array, Caller, named
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
-from headrace._base.keywords import takes
+from headrace._base.keywords import ATTRIBUTES, takes
 from headrace._base.rng import Rng
 from headrace._base.stored import Stored, header_of, header_of_scale, storable
 from headrace._core.device import Device, matmul_on_cpu
@@ -58,6 +58,13 @@ class Flow(Chained, Density):
     """
 
     _called = Names()  # those of the columns of x and of the context
+
+    if not TYPE_CHECKING:  # types of missing attributes are errors
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise for missing attributes, with the method that is meant where other libraries have it."""
+            instead = f"; call {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
     def __init__(
         self,

@@ -62,6 +62,12 @@ def model_of(leaves: Arrays, given: Mapping[str, Any], place: Place) -> Any:
         for template in _templates(leaves, options, place):
             arrays, rest = equinox.partition(template, lambda leaf: equinox.is_array(leaf) and leaf.ndim > 0)
             flat, tree = jax.tree_util.tree_flatten(arrays)
+            if _is_older_spline(leaves, flat, transformer):
+                raise NotImplementedError(
+                    f"{place.path}: expected splines of flowjax 18 or newer, of 3 knots + 4 parameters, got arrays of "
+                    "flowjax 14 to 17, of 3 knots + 2: their first and last bins have half the least width, and their "
+                    "slopes at the ends are trained; fit hr.NSF to samples, which takes seconds"
+                )
             if [one.shape for one in flat] == [one.shape for one in leaves]:
                 filled = [jax.numpy.asarray(one) for one in leaves]
                 return equinox.combine(jax.tree_util.tree_unflatten(tree, filled), rest)
@@ -69,6 +75,19 @@ def model_of(leaves: Arrays, given: Mapping[str, Any], place: Place) -> Any:
     raise NotImplementedError(
         f"{place.path}: expected the leaves of flowjax's masked_autoregressive_flow or coupling_flow with this "
         f"transformer, got arrays of shapes {shapes}"
+    )
+
+
+def _is_older_spline(leaves: Arrays, made: Sequence[Any], transformer: Any) -> bool:
+    """Whether arrays differ from those of a flow of today in the outputs of their networks alone, as older splines."""
+    knots = getattr(transformer, "knots", None)
+    if knots is None or len(leaves) != len(made):
+        return False
+    now, before = 3 * knots + 4, 3 * knots + 2
+    differ = [(old.shape, new.shape) for old, new in zip(leaves, made, strict=True) if old.shape != new.shape]
+    return bool(differ) and all(
+        len(old) == len(new) and old[0] == new[0] and old[2:] == new[2:] and old[1] * now == new[1] * before
+        for old, new in differ
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace._arrays.caller import Array
 from headrace._arrays.frames import labels_of
 from headrace._base import arguments as check
+from headrace._base import clients
 from headrace._base.keywords import taken_from, takes
 from headrace._base.moved import moved_where
 from headrace._base.progress import bar
@@ -71,7 +72,8 @@ def diagnose(
     Args:
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
             Or a fitted `FlowDensity`, a result of `auto`, or the density of a table that `load` gives: rows are then
-            treated like its own, and whole numbers get noise.
+            treated like its own, and whole numbers get noise. Or a posterior or an estimator of sbi, of which the
+            network's density is looked at, or what `accelerate` gave: x are parameters then, and the context data.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then
@@ -101,6 +103,7 @@ def diagnose(
     weights, training = given.weights, given.training
     names, context_names = given.names, given.context_names
     again = False
+    flow, context = clients.opened(flow, context)
     if hasattr(flow, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]

@@ -1,4 +1,4 @@
-"""`headrace.accelerate`: a model of another library computes with headrace's core and keeps its interface."""
+"""`headrace.accelerate` and `headrace.restore`: models of other libraries on headrace's core, and back."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any
 
 from headrace._base import arguments as check
 from headrace.convert import from_glasflow, from_nflows, from_normflows, from_zuko
+from headrace.convert._gathered import write_back
+
+LIBRARIES = frozenset(("zuko", "nflows", "glasflow", "normflows", "nessai"))
 
 
 def accelerate(model: Any, *, verify: bool = True) -> Any:
     """The model, computed by headrace: densities, samples and gradients from one network pass in both directions.
 
     The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
-    with a context and gives a distribution; flows of nflows, glasflow and normflows have `sample`, `log_prob` and their
-    other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its mode and
-    takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes a builder
-    of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. `model` is unchanged.
-    It loads states that the model saved.
+    with a context and gives a distribution; flows of nflows, glasflow, nessai and normflows have `sample`, `log_prob`
+    and their other methods; a density estimator of sbi stays one, and a posterior of sbi samples, evaluates, finds its
+    mode and takes many observations as before. A builder, such as ``sbi.neural_nets.posterior_nn("nsf")``, becomes a
+    builder of estimators that sbi's trainers train on headrace's core. Embedding nets stay in PyTorch. Of any other
+    module of PyTorch the result is a copy in which each flow is accelerated. `model` is unchanged.
+    It loads states that the model saved; `headrace.restore` gives the model back, with the weights of now.
     The result may be trained further: its parameters are one vector (`headrace.torch.FlowModule`), its batch norms are
     fixed. A model in training mode with batch norm, dropout or an act norm that no rows have started is refused: its
     density is another one in evaluation mode, which headrace computes. Call ``model.eval()`` first.
 
     Args:
-        model: A flow of zuko, nflows, normflows or glasflow; an estimator, a posterior or a builder of sbi.
+        model: A flow of zuko, nflows, normflows, glasflow or nessai; an estimator, a posterior or a builder of sbi; a
+            module with flows among its parts. One that is accelerated already is given back.
         verify: Whether to compare log densities of some rows with the model's, see `headrace.convert`.
 
     Raises:
         TypeError: something else.
         NotImplementedError, ValueError: see `headrace.convert`; a model in training mode with a layer as above.
     """
-    packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
-    packages.add(str(getattr(model, "__module__", "")).split(".")[0])  # of a function
+    packages = _packages(model)
+    if _is_face(model):
+        return model
     if "sbi" in packages:
         from headrace.integrations import sbi
 
         return sbi.accelerate(model, verify=verify)
-    if not packages & {"zuko", "nflows", "glasflow", "normflows"}:
-        raise TypeError(
-            "model: expected a model of zuko, nflows, normflows, glasflow or sbi, or a builder that sbi made, got "
-            f"{check.kind_of(model)}; headrace.convert takes models of flowjax, and "
-            "headrace.integrations.sbi.accelerate builders of your own"
-        )
+    if not packages & LIBRARIES:
+        return _module(model, verify)
     from headrace.torch import faces
 
     convert: Any
@@ -59,12 +61,120 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         face = faces.NflowsFace(convert(model, verify=verify), copy.deepcopy(model._embedding_net))
     else:
         convert = from_glasflow
-        face = faces.GlasflowFace(convert(model, verify=verify))
+        face = (faces.NessaiFace if "nessai" in packages else faces.GlasflowFace)(convert(model, verify=verify))
+        face.device = getattr(model, "device", None)
     face._original = (copy.deepcopy(model), convert)
     return _same_mode(face, model)
+
+
+def _packages(model: Any) -> set[str]:
+    packages = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
+    return packages | {str(getattr(model, "__module__", "")).split(".")[0]}  # of a function
+
+
+def _is_face(part: Any) -> bool:
+    """Whether a part stands for a model of another library."""
+    return any(kind.__name__ == "Replacing" for kind in type(part).__mro__) and part._original is not None
+
+
+def _is_flow(part: Any) -> bool:
+    """Whether a module is a flow or an estimator of a library as a whole, and no part of one."""
+    return bool(_packages(part) & (LIBRARIES | {"sbi"})) and (
+        all(hasattr(part, name) for name in ("_transform", "_distribution"))  # nflows, glasflow, nessai
+        or all(hasattr(part, name) for name in ("flows", "q0"))  # normflows
+        or any(kind.__name__ in ("Flow", "ConditionalDensityEstimator") for kind in type(part).__mro__)  # zuko, sbi
+    )
+
+
+def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
+    """Parts of a module by their paths, without those inside of one."""
+    parts: dict[str, Any] = {}
+    for path, part in model.named_modules():
+        if is_wanted(part) and not any(path.startswith(f"{above}.") or not above for above in parts):
+            parts[path] = part
+    return parts
+
+
+def _module(model: Any, verify: bool) -> Any:
+    """A copy of a module with its flows accelerated."""
+    flows = _outermost(model, _is_flow) if hasattr(model, "named_modules") else {}
+    if not flows:
+        raise TypeError(
+            "model: expected a model of zuko, nflows, normflows, glasflow, nessai or sbi, a module with one among its "
+            f"parts, or a builder that sbi made, got {check.kind_of(model)}; headrace.convert takes models of flowjax, "
+            "and headrace.integrations.sbi.accelerate builders of your own"
+        )
+    memo: dict[int, Any] = {}
+    for path, part in flows.items():
+        try:
+            memo[id(part)] = accelerate(part, verify=verify)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise type(error)(f"model.{path}: {error}") from error
+    return copy.deepcopy(model, memo)
 
 
 def _same_mode(face: Any, model: Any) -> Any:
     """The replacement on the model's device, and in its mode of training."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)
+
+
+# ---- and back --------------------------------------------------------------------------------------------------------
+
+
+def restore(accelerated: Any) -> Any:
+    """The model that was accelerated, in its own library, with the weights of now.
+
+    Its `state_dict` loads where headrace is not installed. Each parameter of the flow has to be one of the model, as it
+    is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation is another one since
+    `Flow.fit` has no such model.
+
+    Args:
+        accelerated: What `headrace.accelerate` gave; a module or a posterior of sbi with such parts gives a copy with
+            these restored.
+
+    Raises:
+        TypeError: nothing of `headrace.accelerate`, or nothing inside.
+        NotImplementedError: a layer whose parameters are folded, such as batch norms and LU maps; its class and its
+            place are named.
+        ValueError: a flow that computes another density than the model can.
+    """
+    posteriors = () if hasattr(accelerated, "named_modules") else _estimators(accelerated)
+    parts = dict(enumerate(posteriors)) or _outermost_faces(accelerated)
+    if not parts:
+        raise TypeError(
+            f"accelerated: expected a model that headrace.accelerate gave, got {check.kind_of(accelerated)}"
+        )
+    memo: dict[int, Any] = {id(part): _restored(part) for part in parts.values()}
+    return memo.get(id(accelerated)) or copy.deepcopy(accelerated, memo)
+
+
+def _estimators(posterior: Any) -> list[Any]:
+    if "sbi" not in _packages(posterior):
+        return []
+    from headrace.integrations import sbi
+
+    return [one for one in sbi.estimators_of(posterior) if _is_face(one)]
+
+
+def _outermost_faces(module: Any) -> dict[Any, Any]:
+    if not hasattr(module, "named_modules"):
+        return {}
+    return _outermost(module, _is_face)
+
+
+def _restored(face: Any) -> Any:
+    import torch
+
+    from headrace.torch.faces import outside
+
+    original, convert = face._original
+    model, flow = copy.deepcopy(original), face._module().flow
+    write_back(model, convert, flow)
+    for theirs, ours in zip(outside(model), outside(face), strict=True):
+        theirs.load_state_dict(ours.state_dict())
+    if hasattr(model, "p"):  # the target of normflows
+        model.p = copy.deepcopy(face.p)
+    like = face._module()._like()
+    torch.nn.Module.to(model, like.device, like.dtype)
+    return model.train(face.training)

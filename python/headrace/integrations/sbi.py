@@ -13,6 +13,7 @@ over thousands of observations in batches.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from headrace._flow.flows import MAF, NSF, RealNVP
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
 from headrace.torch import FlowModule
+from headrace.torch.faces import Replacing
 
 __all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn", "run_sbc"]
 
@@ -35,7 +37,7 @@ KINDS: dict[str, Callable[..., Flow]] = {"maf": MAF, "nsf": NSF, "realnvp": Real
 Builder = Callable[[Tensor, Tensor], "FlowEstimator"]
 
 
-class FlowEstimator(ConditionalDensityEstimator):
+class FlowEstimator(Replacing, ConditionalDensityEstimator):
     """A conditional density estimator of sbi with a `headrace.Flow` for its network.
 
     ``DirectPosterior(FlowEstimator(flow), prior)`` is the posterior of a flow that was fitted to parameters, with the
@@ -180,7 +182,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     """
     if isinstance(model, ConditionalDensityEstimator):
         return _estimator(model, verify)
-    found = _estimators(model)
+    found = estimators_of(model)
     if not found and callable(model) and not isinstance(model, (nn.Module, type)):
 
         def build(batch_theta: Tensor, batch_x: Tensor, **settings: Any) -> FlowEstimator:
@@ -195,12 +197,21 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def _estimators(posterior: Any) -> list[ConditionalDensityEstimator]:
+def estimators_of(posterior: Any) -> list[ConditionalDensityEstimator]:
+    """The estimators inside of a posterior."""
     inner = [*getattr(posterior, "posteriors", ()), getattr(posterior, "potential_fn", None)]
     names = ("posterior_estimator", "likelihood_estimator")
     own = [getattr(part, name, None) for part in (posterior, *inner) for name in names]
-    own += [one for part in getattr(posterior, "posteriors", ()) for one in _estimators(part)]
+    own += [one for part in getattr(posterior, "posteriors", ()) for one in estimators_of(part)]
     return list({id(one): one for one in own if isinstance(one, ConditionalDensityEstimator)}.values())
+
+
+def estimator_in(model: Any) -> FlowEstimator:
+    """The estimator of a posterior, or the model itself, on headrace's core."""
+    found = [model] if isinstance(model, ConditionalDensityEstimator) else estimators_of(model)
+    if len(found) != 1:
+        raise TypeError(f"flow: expected one density estimator, got {len(found)} in {check.kind_of(model)}")
+    return found[0] if isinstance(found[0], FlowEstimator) else _estimator(found[0], True)
 
 
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
@@ -217,6 +228,7 @@ def _estimator(model: Any, verify: bool) -> FlowEstimator:
     flow = from_sbi(model, embedding="outside", verify=verify)
     net = copy.deepcopy(model.embedding_net) if model.embedding_net is not None else nn.Identity()
     made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
+    made._original = (copy.deepcopy(model), functools.partial(from_sbi, embedding="outside"))
     device = next((p.device for p in model.parameters()), None)
     made.to(device).train(model.training)
     return made

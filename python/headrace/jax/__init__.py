@@ -32,6 +32,7 @@ from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform  
 from headrace.jax._calls import Structure, structure_of  # noqa: E402
 from headrace.jax._couplings import coupling  # noqa: E402
 from headrace.jax._sequences import SequenceModule  # noqa: E402
+from headrace.jax._stack import Stack, stack  # noqa: E402
 from headrace.jax._tangents import axes_of, varying  # noqa: E402
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FlowModule",
     "SequenceModule",
+    "Stack",
     "Structure",
     "coupling",
     "freeze",
     "log_prob",
     "sample",
     "sample_and_log_prob",
+    "stack",
     "structure",
     "to_data",
     "to_latent",

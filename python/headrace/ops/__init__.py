@@ -39,6 +39,11 @@ __all__ = [
     "vector_map_vjp",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 MAPS: tuple[str, ...] = tuple(_MAPS)
 """Names of the maps."""
 _SLOPE = 0.2

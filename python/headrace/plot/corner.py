@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays.frames import names_of as names_of_frame
 from headrace._base import arguments as check
+from headrace._base import clients
 from headrace._base.pictures import BAND, BLUE, INK, ORANGE
 from headrace._base.rng import Rng, takes_rng
 from headrace.plot import _planes as planes
@@ -58,8 +59,9 @@ def corner(
     Contours hold 50 % and 90 % of the samples. Axes have the data's own units.
 
     Args:
-        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, or rows of its own, shape (rows,
-            features): then contours are those of the rows.
+        flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, of which the network
+            draws, or what `accelerate` gave; or rows of its own, shape (rows, features): then contours are those of
+            the rows.
         x: Rows to compare with, shape (rows, features), or None.
         context: For a conditional density: (context,) for all draws; with x, or for draws only, (rows, context), of
             which each draw takes one at random.
@@ -210,6 +212,7 @@ def _both(
         known = None if first is None else tuple(first)
         table = None if x is None else rows_of(in_order(x, known), drawn.shape[1], weights=weights)
         return drawn, table, known
+    flow, context = clients.opened(flow, context)
     source: Drawn = density_of(flow)
     contexts = source.flow.context
     rng = np.random.default_rng([seed, 0x636F726E])

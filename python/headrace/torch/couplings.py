@@ -5,13 +5,16 @@ Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as ope
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headrace._base import array_errors as errors
 from headrace._base.keywords import type_text
+from headrace._core import cpu
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace.torch import _autograd, _operators
@@ -59,6 +62,11 @@ def coupling(
     >>> x.shape, log_det.shape, params.grad.shape
     (torch.Size([4, 2]), torch.Size([4]), torch.Size([4, 2, 23]))
     """
+    if (ready := _ready(value, params, map, direction, settings)) is not None:
+        if torch.is_grad_enabled() and (value.requires_grad or params.requires_grad):
+            out, log_det = _RunAtOnce.apply(value, params, ready)
+            return out, log_det
+        return _run_at_once(value, params, ready)
     inverse = _couplings.is_inverse(direction)
     for name, given in (("value", value), ("params", params)):
         if not isinstance(given, Tensor):
@@ -73,6 +81,80 @@ def coupling(
     else:
         value, log_det = _Run.apply(value, params, how)
     return value, log_det
+
+
+# ---- by a shorter path: rows in memory as the core has them, each with its parameters --------------------------------
+
+Ready = tuple[tuple[Any, ...], dict[str, Any], "How"]
+"""The core's arguments before the arrays and behind them, and those of the operators."""
+
+
+def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords) -> Ready | None:
+    """The settings for the core; None where the longer path checks, copies, repeats, traces or refuses something."""
+    if not (isinstance(value, Tensor) and isinstance(params, Tensor) and _autograd.is_plain(value, params)):
+        return None
+    shape, dtype = params.shape, value.dtype
+    is_usual = dtype == params.dtype and dtype in _FLOATS and shape[:-1] == value.shape and len(shape) > 1
+    if not (is_usual and value.is_cpu and params.is_cpu and value.layout is params.layout is torch.strided):
+        return None
+    if value.is_neg() or params.is_neg():
+        return None
+    try:
+        return _compiled(map, direction, shape[-2], shape[-1], **settings)
+    except (TypeError, ValueError):  # whose messages have the shapes there
+        return None
+
+
+@functools.lru_cache(256, typed=True)
+def _compiled(map: str, direction: str, active: int, n_params: int, **settings: Any) -> Ready:
+    inverse, how = _couplings.is_inverse(direction), settings_of(map, settings)  # type: ignore[arg-type]
+    before, named = _couplings.arguments(how, "value", (1, active), (1, active, n_params))
+    return (*before, inverse), named, (*how, inverse)
+
+
+_FLOATS = (torch.float32, torch.float64)
+
+
+def _array(tensor: Tensor) -> Any:
+    return (tensor.detach() if tensor.requires_grad else tensor).contiguous().numpy()
+
+
+def _called(call: Any, ready: Ready, given: list[Any], results: list[Any]) -> tuple[Tensor, Tensor]:
+    """Results of the core, for arrays with any leading dimensions."""
+    arrays = given + results
+    lead = given[0].ndim - 1
+    if lead != 1:
+        arrays = [a.reshape(given[0].size // max(given[0].shape[-1], 1), *a.shape[lead:]) for a in arrays]
+    call(*ready[0], *arrays, **ready[1])
+    return torch.from_numpy(results[0]), torch.from_numpy(results[1])
+
+
+def _run_at_once(value: Tensor, params: Tensor, ready: Ready) -> tuple[Tensor, Tensor]:
+    array = _array(value)
+    results = [np.empty(array.shape, array.dtype), np.empty(array.shape[:-1], array.dtype)]
+    return _called(cpu.coupling, ready, [array, _array(params)], results)
+
+
+class _RunAtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, params: Tensor, ready: Ready) -> tuple[Tensor, Tensor]:
+        ctx.ready = ready
+        ctx.save_for_backward(value, params)
+        return _run_at_once(value, params, ready)
+
+    @staticmethod
+    def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
+        value, params = ctx.saved_tensors
+        of_value, of_params, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled() or not _autograd.is_plain(grad_value, grad_log_det):
+            by_value, by_params = _Pull.apply(value, params, grad_value, grad_log_det, ctx.ready[2])
+        elif _autograd.is_batched_the_old_way(grad_value, grad_log_det):
+            raise RuntimeError(_autograd.NO_BATCHED_GRADS)
+        else:
+            given = [_array(one) for one in (value, params, grad_value, grad_log_det)]
+            results = [np.empty(a.shape, a.dtype) for a in given[:2]]
+            by_value, by_params = _called(cpu.coupling_backward, ctx.ready, given, results)
+        return by_value if of_value else None, by_params if of_params else None, None
 
 
 # ---- the operators ---------------------------------------------------------------------------------------------------

@@ -49,10 +49,14 @@ def _without_a_state(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
-class _Replacing:
+class Replacing:
     """In place of a model, of which it also loads states that were saved before it was accelerated."""
 
     _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
+
+    def _module(self) -> FlowModule:
+        """The flow among the parts."""
+        return self if isinstance(self, FlowModule) else getattr(self, "flow", None) or self.net  # type: ignore[attr-defined]
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -78,16 +82,35 @@ class _Replacing:
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
     def _load_original(self, model: nn.Module, convert: Convert, state_dict: Mapping[str, Any]) -> Any:
-        found = model.load_state_dict(state_dict)
-        own: FlowModule = self if isinstance(self, FlowModule) else self.flow  # type: ignore[attr-defined]
-        like = own._like()
-        own.flow = convert(model).astype(str(like.dtype).removeprefix("torch."))
-        if isinstance(self, NflowsFace):
-            self._embedding_net.load_state_dict(model._embedding_net.state_dict())
-        return found
+        result = model.load_state_dict(state_dict)
+        like = self._module()._like()
+        self._module().flow = convert(model).astype(str(like.dtype).removeprefix("torch."))
+        for theirs, ours in zip(outside(model), outside(self), strict=True):
+            ours.load_state_dict(theirs.state_dict())
+        return result
 
 
-class ZukoFace(_Replacing, FlowModule):
+def outside(model: Any) -> list[nn.Module]:
+    """The embedding net of a model, which is no part of its flow, if there is one."""
+    net = getattr(model, "embedding_net", None) or getattr(model, "_embedding_net", None)
+    return [net] if isinstance(net, nn.Module) else []
+
+
+def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
+    """The flow of a module, of a face or of an estimator of sbi, and what its embedding net makes of a context."""
+    module = model if isinstance(model, FlowModule) else model._module()
+    nets = outside(model)
+    if context is not None and nets:
+        rows = torch.as_tensor(context)
+        rows = rows.to(module._like().device, module._like().dtype)
+        shape = getattr(model, "condition_shape", rows.shape[-1:])
+        with torch.no_grad():
+            embedded = nets[0](rows.reshape(-1, *shape)).reshape(-1, module.context_features).cpu()
+        context = embedded if isinstance(context, Tensor) else embedded.numpy()
+    return module.flow, context
+
+
+class ZukoFace(Replacing, FlowModule):
     """A flow that is called as `zuko.flows.Flow` is: ``flow(context)`` gives a distribution with a `transform`."""
 
     def forward(self, c: Tensor | None = None) -> _ZukoDistribution:
@@ -95,7 +118,7 @@ class ZukoFace(_Replacing, FlowModule):
         return _ZukoDistribution(self, c)
 
 
-class _Face(_Replacing, nn.Module):
+class _Face(Replacing, nn.Module):
     """A flow as a part of a module with other methods."""
 
     def __init__(self, flow: Flow) -> None:
@@ -241,6 +264,52 @@ class GlasflowFace(_Face):
     def sample(self, num_samples: int, conditional: Tensor | None = None) -> Tensor:
         """Draws."""
         return self.sample_and_log_prob(num_samples, conditional)[0]
+
+
+def _by_context(name: str) -> Any:
+    """A method of `GlasflowFace` whose conditional has nessai's name."""
+
+    def call(self: Any, value: Any, context: Tensor | None = None) -> Any:
+        return getattr(GlasflowFace, name)(self, value, context)
+
+    call.__doc__ = getattr(GlasflowFace, name).__doc__
+    return call
+
+
+class NessaiFace(GlasflowFace):
+    """The methods of nessai's `NFlow`."""
+
+    device: Any = None
+    forward, inverse, log_prob = map(_by_context, ("forward", "inverse", "log_prob"))
+    forward_and_log_prob, sample_and_log_prob = map(_by_context, ("forward_and_log_prob", "sample_and_log_prob"))
+    sample = _by_context("sample")
+
+    def to(self, device: Any = None, *others: Any, **named: Any) -> Any:
+        """Move the flow, and keep the device as nessai does."""
+        if not others and not named and isinstance(device, (str, torch.device)):
+            self.device = device
+        return super().to(device, *others, **named)
+
+    def base_distribution_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density of latent rows."""
+        return super().base_distribution_log_prob(z)
+
+    def sample_latent_distribution(self, n: int, context: Tensor | None = None) -> Tensor:
+        """Latent draws."""
+        return _Base(self.flow).sample(n)
+
+    def freeze_transform(self) -> None:
+        """Keep the parameters as they are."""
+        self.flow.requires_grad_(False)
+
+    def unfreeze_transform(self) -> None:
+        """Train the parameters."""
+        self.flow.requires_grad_(True)
+
+    def finalise(self) -> None:
+        """Do nothing: the base has no constant to estimate."""
+
+    end_iteration = finalise
 
 
 class NormflowsFace(_Face):

@@ -1,0 +1,117 @@
+"""The way back: parameters of a converted flow into the model that it was made from.
+
+A conversion moves each parameter of a model to its index in a flow, as it is or shifted and scaled. Which one goes
+where is found from conversions of moved models, so that no reader of a library's parts has a twin that writes them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._flow.flow import Flow
+from headrace.convert._parts import Numbers
+from headrace.convert._verify import LIMIT, rows_of
+
+_PROBES = 3
+_NEAR = 1e-9  # of ratios of changes; those of two parameters differ by far more
+_SAME = 1e-6  # of values that a model has once and a flow several times, and of log densities
+_INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
+
+
+def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
+    """Set the parameters of a model of PyTorch to those of a flow that was trained since it was converted from it.
+
+    Raises:
+        NotImplementedError: parameters of the flow that are none of the model, as those of folded layers.
+        ValueError: values that the model has once and the flow several times, which training moved apart; another
+            density.
+    """
+    import torch
+
+    wide = copy.deepcopy(model).cpu().double().eval()
+    named = dict(wide.named_parameters())
+    begins = np.cumsum([0, *(p.numel() for p in named.values())])
+    first = np.concatenate([p.detach().numpy().ravel() for p in named.values()])
+
+    def filled(values: Numbers) -> Flow:
+        with torch.no_grad():
+            for p, begin in zip(named.values(), begins[:-1], strict=True):
+                p.copy_(torch.from_numpy(values[begin : begin + p.numel()].copy()).reshape(p.shape))
+        return convert(wide, verify=False)
+
+    generator = np.random.default_rng(24)
+    start = filled(first).parameters
+    moved = [first + generator.choice([-1.0, 1.0], first.shape) * generator.uniform(0.05, 0.2, first.shape)]
+    moved += [first + generator.uniform(-0.2, 0.2, first.shape) for _ in range(_PROBES - 1)]
+    theirs = np.stack([values - first for values in moved])
+    ours = np.stack([filled(values).parameters - start for values in moved])
+    source = _sources(theirs, ours)
+    now = np.asarray(flow.parameters, np.float64)
+    is_constant = ~ours.any(axis=0)
+    if (source < 0)[~is_constant].any():
+        raise _folded(wide, named, begins, source)
+    if not np.allclose(now[is_constant], start[is_constant], rtol=_SAME):
+        raise NotImplementedError(
+            f"model: expected no values that training moved and {type(model).__name__} has as constants, as those of a "
+            f"scale that is cut off, got some; {_INSTEAD}"
+        )
+    factor = ours[0, ~is_constant] / theirs[0, source[~is_constant]]
+    target, of = (now - start)[~is_constant] / factor, source[~is_constant]
+    values = first.copy()
+    values[of] += target
+    if not np.allclose((values - first)[of], target, rtol=_SAME, atol=_SAME):
+        raise ValueError(
+            f"model: expected equal values where {type(model).__name__} has one parameter and the flow several, got "
+            f"some that training moved apart; {_INSTEAD}"
+        )
+    made = filled(values)
+    convert(wide)  # which compares with the model itself
+    x, context = rows_of(made)
+    want = np.asarray(flow.astype("float64").log_prob(x, context))
+    got = np.asarray(made.log_prob(x, context))
+    usual = np.isfinite(want)
+    difference = np.abs(got - want)[usual]
+    if not (difference <= (_SAME + LIMIT) * np.maximum(1.0, np.abs(want[usual]))).all():
+        raise ValueError(
+            f"model: expected log densities of the restored model to {_SAME:g}, but they differ by up to "
+            f"{difference.max():.3g} nats: the flow's fixed part, such as its standardisation, is another one"
+        )
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(named[name])
+
+
+def _sources(theirs: Numbers, ours: Numbers) -> NDArray[np.intp]:
+    """The index of the parameter whose changes are in proportion to those of each value of the flow, or -1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios, wanted = theirs[1:] / theirs[0], ours[1:] / ours[0]
+    order = np.argsort(ratios[0], kind="stable")
+    near = np.searchsorted(ratios[0], wanted[0], sorter=order)
+    source = np.full(ours.shape[1], -1)
+    for step in (-1, 0):
+        index = order[np.clip(near + step, 0, len(order) - 1)]
+        difference = np.abs(ratios[:, index] - wanted)
+        fits = (difference <= _NEAR * (1.0 + np.abs(wanted))).all(axis=0)
+        source[fits] = index[fits]
+    return source
+
+
+def _folded(model: Any, named: dict[str, Any], begins: NDArray[np.int64], source: NDArray[np.intp]) -> Exception:
+    """The error that names layers none of whose parameters are values of the flow."""
+    counts = np.diff(np.searchsorted(np.sort(source), begins))
+    parts = {}
+    for name, count in zip(named, counts, strict=True):
+        path = name.rpartition(".")[0]
+        if not count and "embedding_net" not in path:
+            parts[path] = type(model.get_submodule(path)).__name__
+    path = next(iter(parts), "")
+    kinds = ", ".join(dict.fromkeys(parts.values())) or type(model).__name__
+    return NotImplementedError(
+        f"model.{path}: expected layers whose parameters a flow has one by one, got {kinds}, which are folded into "
+        f"others; {_INSTEAD}"
+    )

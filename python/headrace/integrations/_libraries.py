@@ -1,0 +1,159 @@
+"""`headrace.accelerate_libraries`: models that other libraries make are accelerated, and programs stay as they are."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterable
+from importlib.abc import Loader, MetaPathFinder
+from types import ModuleType, TracebackType
+from typing import Any
+
+from headrace._base import arguments as check
+from headrace._base.install import install
+
+LOG = logging.getLogger("headrace.libraries")
+
+CLASSES = {
+    "zuko": {"zuko.lazy": ("Flow",)},
+    "nflows": {"nflows.flows.base": ("Flow",)},
+    "normflows": {"normflows.core": ("NormalizingFlow",)},
+    "sbi": {
+        "sbi.neural_nets.estimators.nflows_flow": ("NFlowsFlow",),
+        "sbi.neural_nets.estimators.zuko_flow": ("ZukoFlow",),
+    },
+}
+"""The classes whose models are accelerated, and those of their library that are subclasses, by their modules."""
+
+
+def accelerate_libraries(*names: str) -> Acceleration:
+    """From now on each flow that these libraries make is `headrace.accelerate` of it where it can be.
+
+    Classes stay what they are: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
+    those that the library draws, and random numbers after them the same. Flows stay as they are where headrace refuses
+    them, where they are of a class of your own, where they come from a pickle or a copy, and inside of another of
+    these libraries, which takes them apart. The logger "headrace.libraries" has a line, once, for each kind of model:
+    accelerated, or why not. A flow is made from a copy of its parts: an optimiser has to have ``flow.parameters()`` and
+    not those of a transform that was made before.
+
+    Libraries are patched when they are imported, so that this imports none. ``python -m headrace run script.py`` does
+    the same for a program as it stands.
+
+    Args:
+        *names: Of "zuko", "nflows", "normflows" and "sbi"; without any, all that are installed.
+
+    Returns:
+        A context manager; its `undo`, and the end of its ``with`` block, stop it.
+
+    Raises:
+        ValueError: another name.
+        ImportError: a library that is not installed.
+    """
+    for name in names:
+        check.choice("names", name, tuple(CLASSES))
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"names: expected an installed library, got {name!r}: {install(name)}")
+    return Acceleration(names or CLASSES)
+
+
+class Acceleration(MetaPathFinder):
+    """What `accelerate_libraries` began, until `undo`."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._waiting = {module: kinds for name in names for module, kinds in CLASSES[name].items()}
+        self._patched: list[tuple[Any, Any]] = []  # with what made them before
+        for module in [*self._waiting]:
+            if module in sys.modules:
+                self._patch(sys.modules[module])
+        sys.meta_path.insert(0, self)
+
+    def undo(self) -> None:
+        """Let the libraries make plain models again; those that were accelerated stay so."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        while self._patched:
+            kind, before = self._patched.pop()
+            kind.__new__ = before
+
+    def __enter__(self) -> Acceleration:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+        self.undo()
+
+    def _patch(self, module: ModuleType) -> None:
+        for name in self._waiting.pop(module.__name__):
+            kind = getattr(module, name)
+            # A class without a `__new__` does not have its object's again once it had one of its own.
+            self._patched.append((kind, vars(kind).get("__new__", staticmethod(_plain))))
+            kind.__new__ = staticmethod(functools.partial(_made, kind.__module__.split(".")[0]))
+
+    # ---- modules that are imported later -----------------------------------------------------------------------------
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """The spec of a module of a library, whose classes are patched behind its import."""
+        if name not in self._waiting:
+            return None
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((spec for finder in finders if (spec := finder.find_spec(name, path, target))), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Patching(spec.loader, self)
+        return spec
+
+
+class _Patching(Loader):
+    """A loader, and a patch of what it has loaded."""
+
+    def __init__(self, loader: Any, acceleration: Acceleration) -> None:
+        self._loader, self._acceleration = loader, acceleration
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__.loader = module.__loader__ = self._loader  # type: ignore[union-attr]
+        self._loader.exec_module(module)
+        self._acceleration._patch(module)
+
+
+# ---- the calls of classes --------------------------------------------------------------------------------------------
+
+
+def _plain(kind: Any, *arguments: Any, **settings: Any) -> Any:
+    return object.__new__(kind)
+
+
+def _made(library: str, kind: Any, *arguments: Any, **settings: Any) -> Any:
+    """A model, accelerated if it can be: an object of another type, for which Python does not call `__init__` again.
+
+    Pickles and copies call without arguments, and libraries take flows apart that they make themselves.
+    """
+    model = object.__new__(kind)
+    caller = str(sys._getframe(1).f_globals.get("__name__")).split(".")[0]
+    inner = caller in CLASSES and library != "sbi"
+    if not (arguments or settings) or inner or kind.__module__.split(".")[0] != library:
+        return model
+    model.__init__(*arguments, **settings)
+    return _accelerated(f"{kind.__module__}.{kind.__qualname__}", model)
+
+
+def _accelerated(name: str, model: Any) -> Any:
+    from headrace.integrations._accelerate import accelerate
+
+    try:
+        made = accelerate(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        _say(f"{name} stays as it is: {error}")
+        return model
+    _say(f"{name} is accelerated")
+    return made
+
+
+@functools.cache
+def _say(line: str) -> None:
+    LOG.info(" ".join(line.split()))
