@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headrace._fit.many import fit_many
     from headrace._tables.density import TableDensity as TableDensity
     from headrace._tables.density import from_bytes, load
+    from headrace._tables.mixed import MixedDensity as MixedDensity
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
@@ -110,6 +111,7 @@ __all__ = [
 _LATER = {
     "integrations._accelerate": ("accelerate",),
     "_tables.density": ("TableDensity", "from_bytes", "load"),
+    "_tables.mixed": ("MixedDensity",),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),
