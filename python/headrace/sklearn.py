@@ -1,4 +1,4 @@
-"""A density estimator and outlier detector for scikit-learn: `FlowDensity`."""
+"""Estimators of scikit-learn: `FlowDensity`, of densities and outliers, and `FlowRegressor`, of responses."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from headrace._fit.ensemble import Ensemble
 from headrace._fit.high_effort import with_effort
 from headrace._flow.flow import Flow
 from headrace._flow.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace._regression.regressor import FlowRegressor
 from headrace._tables import table as _tables
 from headrace._tables.arguments import Treatment
 from headrace._tables.classes import discretes
@@ -41,7 +42,7 @@ from headrace._tables.stream import Present
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._stream import Block, Stream
 
-__all__ = ["FitSettings", "FlowDensity", "FlowSettings"]
+__all__ = ["FitSettings", "FlowDensity", "FlowRegressor", "FlowSettings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

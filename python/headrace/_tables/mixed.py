@@ -564,6 +564,18 @@ def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
     return found
 
 
+def context_scale(given: NDArray[Any], first: int = 0) -> tuple[Floats, Floats]:
+    """Means and deviations of context columns, 1 for columns of zeros and ones from `first` on.
+
+    Standardised columns of rare classes would be large, and networks overfit them.
+    """
+    mean, std = given.mean(axis=0, dtype=np.float64), given.std(axis=0, dtype=np.float64)
+    is_flag: NDArray[np.bool_] = np.asarray(np.isin(given, (0.0, 1.0)).all(axis=0))
+    is_flag[:first] = False
+    std[is_flag | (std == 0.0)] = 1.0
+    return mean, std
+
+
 def fitted(
     x: NDArray[Any],
     context: Any,
@@ -599,11 +611,7 @@ def fitted(
         return density, History(best_loss=loss, best_epoch=epochs)
     gated = {continuous.index(one.column): i for i, one in enumerate(columns) if one.rest}
     given, members = density._given(inputs, context), getattr(flow, "flows", (flow,))
-    scale = given.mean(axis=0, dtype=np.float64), given.std(axis=0, dtype=np.float64)
-    scale[1][scale[1] == 0.0] = 1.0
-    is_flag: NDArray[np.bool_] = np.asarray(np.isin(given, (0.0, 1.0)).all(axis=0))
-    is_flag[:width] = False
-    scale[1][is_flag] = 1.0  # standardised columns of rare classes would be large
+    scale = context_scale(given, width)
     for one in members:
         if gated:
             exists = np.ones((len(x), len(continuous)), bool)
