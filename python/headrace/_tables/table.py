@@ -529,7 +529,7 @@ def about_repeats(
 
 
 SPREAD = "a density spikes there, and its likelihood means little"
-APART = "a density spikes there; fit the rows with and without it apart (docs/tables.md)"
+APART = "a density spikes there; headrace.sklearn.FlowDensity of splines gives it a probability (docs/tables.md)"
 
 
 def _counted_list(columns: Sequence[str]) -> str:
