@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from headrace._fit.many import fit_many
     from headrace._tables.density import TableDensity as TableDensity
     from headrace._tables.density import from_bytes, load
+    from headrace._tables.mixed import MixedDensity as MixedDensity
     from headrace.ascent.dual_ascent import DualAscentFlow
     from headrace.choosing import auto
     from headrace.diagnosis import diagnose, diagnose_sequences, recalibrate
     from headrace.integrations._accelerate import accelerate as accelerate
-    from headrace.sequences.adaptive import AdaptivePrediction
     from headrace.integrations._accelerate import restore as restore
     from headrace.integrations._libraries import accelerate_libraries as accelerate_libraries
+    from headrace.sequences.adaptive import AdaptivePrediction
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
     from headrace.sequences.prediction import LinearPrediction
@@ -115,6 +116,7 @@ _LATER = {
     "integrations._accelerate": ("accelerate", "restore"),
     "integrations._libraries": ("accelerate_libraries",),
     "_tables.density": ("TableDensity", "from_bytes", "load"),
+    "_tables.mixed": ("MixedDensity",),
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),

@@ -1,4 +1,4 @@
-"""A density estimator and outlier detector for scikit-learn: `FlowDensity`."""
+"""Estimators of scikit-learn: `FlowDensity`, of densities and outliers, and `FlowRegressor`, of responses."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ from headrace._fit.ensemble import Ensemble
 from headrace._fit.high_effort import with_effort
 from headrace._flow.flow import Flow
 from headrace._flow.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
+from headrace._regression.regressor import FlowRegressor
 from headrace._tables import table as _tables
 from headrace._tables.arguments import Treatment
+from headrace._tables.classes import discretes
 from headrace._tables.density import Columns, TableDensity, by_row, library_of
+from headrace._tables.mixed import can_gate, fitted
 from headrace._tables.preparing import Prepared, prepared
 from headrace._tables.stream import Present
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._stream import Block, Stream
 
-__all__ = ["FitSettings", "FlowDensity", "FlowSettings"]
+__all__ = ["FitSettings", "FlowDensity", "FlowRegressor", "FlowSettings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -123,6 +126,7 @@ def _signature() -> inspect.Signature:
         discrete: Any = "auto",
         spread: Any = "auto",
         missing: str = "refuse",
+        categories: Any = "auto",
         dtype: str | None = None,
         random_state: Any = None,
         progress: bool = False,
@@ -180,8 +184,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             none; or a list of columns, by number or name.
         spread: Uniform noise for columns of other numbers whose values repeat: "auto", as wide as the smallest gap
             between two values of such columns; "none"; a width for all of them; or a dict of widths by number or name.
-        missing: "refuse" rows with NaN, with the counts of each column; or "drop" them in `fit`, and give NaN for them
-            elsewhere.
+        missing: "refuse" rows with NaN, with the counts of each column; "drop" them in `fit`, and give NaN for them
+            elsewhere; or "model" them: that a value is missing has a probability, and the others a density.
+        categories: Which columns have a probability for each value, by a network before the flow: "auto", columns of
+            text, categories and truth values, whole numbers of up to 128 values where held-out rows prefer it to noise,
+            and values that a twentieth of the rows share, beside a density of all others; None for none, which leaves
+            out text; or a list of columns, by number or name. Rows of streams have none.
         contamination: The share of the training rows that `predict` calls outliers, above 0 and at most 0.5.
         dtype: "float32" (faster), "float64" or None.
         random_state: Of fresh weights, of the rows held out and of the order of rows: an int, a
@@ -309,6 +317,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self._names: tuple[str, ...] | None = None  # of the columns of a stream
         self._frame: str | None = None
         self._contexts: tuple[str, ...] | None = None
+        self._labels: dict[str, tuple[str, ...]] = {}
         texts: tuple[str, ...] = ()
         rows: Block | Stream
         if (stream := stream_of(X, context, sample_weight)) is not None:
@@ -334,6 +343,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _of_arrays(self, X: Any, sample_weight: Any, context: Any) -> tuple[Block, list[str] | None, tuple[str, ...]]:
         """Rows in memory, the kinds of their columns by dtype, and the names of those of text."""
         self._frame = library_of(X)
+        X, self._labels = (X, {}) if self.categories is None else frames.coded(X)
         X, texts = frames.without_text(X)
         if self._frame != "pandas":  # pandas columns of objects may hold numbers
             frames.check_numbers("X", X)  # dates of polars would be numbers of days
@@ -356,7 +366,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def _treatment(self, texts: tuple[str, ...] = ()) -> Treatment:
         """How the columns are treated."""
         names = ("discrete", "spread", "missing", "bounds", "periodic")
-        how = {name: getattr(self, name) for name in names}
+        how: dict[str, Any] = {name: getattr(self, name) for name in names}
+        how |= {"categories": self.categories, "labels": self._labels}
+        how["gates"] = self.categories is not None and self.periodic is None and self._can_gate()
         labels = [f"column {name!r}" for name in texts]
         return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
@@ -368,18 +380,37 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         how["validation"] = self._held_out(how["validation"])
         is_stream = isinstance(ready.rows, Stream)
         rows, context, weights = (ready.rows, None, None) if is_stream else ready.rows.arrays()
-        make = partial(self._fresh, next(iter(ready.rows)) if is_stream else ready.rows, ready)
+        like = next(iter(ready.rows)) if is_stream else ready.rows
+        every, width = [*range(like.x.shape[1])], 0 if like.context is None else like.context.shape[1]
+        make = partial(self._fresh, self._dtype(like.x), ready)
+        if not is_stream and (columns := discretes([self.table_.columns[i] for i in self.table_.kept], rows)):
+            members = None if self.ensemble is None else check.integer("ensemble", self.ensemble, least=1)
+
+            def made(kept: list[int], contexts: int) -> Any:
+                if members is None:
+                    return make(kept, contexts, seed)
+                return Ensemble([make(kept, contexts, seed + i) for i in range(members)])
+
+            if members is not None:
+                how["bootstrap"] = bool(bootstrap)
+            density, self.history_ = fitted(rows, context, weights, columns, made, seed, progress=self.progress, **how)
+            self._name(density)
+            return
         if self.ensemble is None:
             if bootstrap:
                 raise ValueError("bootstrap: expected False without an ensemble, got True")
-            flow: Any = make(seed)
+            flow: Any = make(every, width, seed)
         else:
             members = check.integer("ensemble", self.ensemble, least=1)
-            flow = Ensemble([make(seed + i) for i in range(members)])
+            flow = Ensemble([make(every, width, seed + i) for i in range(members)])
             how["bootstrap"] = bool(bootstrap)
         self.history_ = flow.fit(rows, context, weights=weights, seed=seed, progress=self.progress, **how)
         if self.ensemble is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
+        self._name(flow)
+
+    def _name(self, flow: Any) -> None:
+        """Keep a fitted density, with the names of its columns."""
         called = self._called()
         flow._names = Names(None if called is None else tuple(called[i] for i in self.table_.kept), self._contexts)
         self.flow_, self.n_context_ = flow, flow.context
@@ -435,7 +466,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             X, context: As in `score_samples`.
         """
         check_is_fitted(self)
-        if not isinstance(self.flow_, Ensemble):
+        if not isinstance(self.as_table().numbers, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
         rows = self._opened(X)
         found = by_row(self.as_table().spread, rows, self._context(context, len(rows)))
@@ -444,7 +475,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def score(self, X: Any, y: Any = None, *, context: Any = None) -> float:
         """The mean log density of rows in nats; if ``missing="drop"``, of those without missing values."""
         log_prob = self.score_samples(X, context)
-        return float(log_prob[~np.isnan(self._opened(X)).any(axis=1)].mean(dtype=np.float64))
+        there = ~np.isnan(self._opened(X)).any(axis=1) if self.missing == "drop" else slice(None)
+        return float(log_prob[there].mean(dtype=np.float64))
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
         """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing values, shape (rows,)."""
@@ -493,7 +525,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore an estimator; one that was pickled by an earlier version gets settings, and a plain table."""
         old = {name: p.default for name, p in self._signature.parameters.items() if p.default is not p.empty}
-        state = {**old, "_frame": None, "_names": None, "_contexts": None, **state}
+        state = {**old, "_labels": {}, "_frame": None, "_names": None, "_contexts": None, **state}
         for nested, kind in _NESTED.items():
             inner = {name: state.pop(name) for name in [*state] if _OLD.get(name) == nested}
             state[nested] = kind(**inner) if inner else state[nested]
@@ -505,8 +537,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def _opened(self, X: Any) -> NDArray[Any]:
         """The used columns of rows to score, or of samples."""
-        finite: Any = "allow-nan" if self.missing == "drop" else True
-        X = frames.without_text(X, self._called() or ())[0]
+        finite: Any = True if self.missing == "refuse" else "allow-nan"
+        X = frames.without_text(frames.coded(X, self.as_table().columns.labels)[0], self._called() or ())[0]
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
         places = self.table_.places
         if len(places) < self.n_features_in_ and np.shape(X)[1:] == (len(places),):
@@ -515,8 +547,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         rows = validate_data(self, X, reset=False, **how)
         return rows if len(places) == rows.shape[1] else rows[:, places]
 
-    def _fresh(self, like: Block, ready: Prepared, seed: int) -> Flow:
-        """A fresh flow of the remaining columns."""
+    def _can_gate(self) -> bool:
+        """Whether a flow of these parameters may have columns with frequent or missing values."""
+        return can_gate(self._fresh(np.dtype(np.float32), None, [0, 1], 0, 0))
+
+    def _dtype(self, x: NDArray[Any]) -> Any:
+        return x.dtype if self.dtype is None else self.dtype
+
+    def _fresh(self, dtype: Any, ready: Prepared | None, columns: list[int], context: int, seed: int) -> Flow:
+        """A fresh flow of some of the remaining columns."""
         name = check.choice("flow", self.flow, tuple(FLOWS))
         takes = _MADE_WITH[name]
         rare = self._inner("settings")
@@ -527,13 +566,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         for key in settings:
             if key not in takes:
                 raise ValueError(f"{key}: expected None, as flow={name!r} does not take it, got {settings[key]!r}")
-        for key, value in (("bounds", ready.bounds), ("periodic", ready.periodic)):
+        for key in ("bounds", "periodic"):
             settings.pop(key, None)
-            if value is not None:
-                settings[key] = value
-        dtype = like.x.dtype if self.dtype is None else self.dtype
-        context = 0 if like.context is None else like.context.shape[1]
-        flow: Flow = FLOWS[name](like.x.shape[1], context=context, seed=seed, dtype=dtype, **settings)
+            value = None if ready is None else getattr(ready, key)
+            if value is not None and any(value[i] is not None for i in columns):
+                settings[key] = [value[i] for i in columns]
+        flow: Flow = FLOWS[name](len(columns), context=context, seed=seed, dtype=dtype, **settings)
         return flow
 
     def _context(self, context: Any, rows: int) -> NDArray[Any] | None:

@@ -12,11 +12,23 @@ import headrace as hr
 from headrace._base import stored as _stored
 
 SMALL = {"transforms": 1, "hidden": (4,)}
+
+
+def mixed_density():
+    from headrace._tables.mixed import Discrete, fitted
+
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    x[:, 0] = x[:, 0] > 0
+    own = x, None, None, [Discrete(0, (0.0, 1.0))], lambda columns, contexts: hr.MAF(len(columns), contexts, **SMALL), 0
+    return fitted(*own, progress=False, epochs=1)[0]
+
+
 ABOVE = {
     "AscentFlow": lambda: hr.DualAscentFlow(steps=2, seed=0).fit(np.random.default_rng(0).normal(size=(200, 2))),
     "CausalConvolution": lambda: hr.CausalConvolution(1, channels=2, dilations=(1,)),
     "Ensemble": lambda: hr.Ensemble([hr.MAF(2, **SMALL)]),
     "LinearPrediction": lambda: hr.LinearPrediction(order=2),
+    "MixedDensity": lambda: mixed_density(),
     "SequenceFlow": lambda: hr.SequenceFlow([hr.CausalConvolution(1, channels=2, dilations=(1,))]),
     "WaveNet": lambda: hr.WaveNet(channels=2, layers=1),
 }

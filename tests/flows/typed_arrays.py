@@ -9,6 +9,7 @@ from typing_extensions import assert_type
 
 import headrace as hr
 
+Tables: TypeAlias = hr.MixedDensity | hr.TableDensity
 OverTime: TypeAlias = hr.SequenceFlow | hr.CausalConvolution | hr.LinearPrediction
 
 
@@ -30,7 +31,7 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.Ensemble([flow]).log_prob([[1.0]]), NDArray[Any])
     assert_type(flow.feature_names, tuple[str, ...] | None)
     hr.NSF(["age", "mass"], bounds={"mass": (0.0, None)}, periodic={0: (0.0, 1.0)})
-    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | hr.TableDensity | hr.transforms.Transform | OverTime)
+    assert_type(hr.load("path"), hr.Flow | hr.Ensemble | Tables | hr.transforms.Transform | OverTime)
     assert_type(hr.Flow.load("path").log_prob(x), NDArray[np.float32])
     assert_type(hr.MAF.load("path"), hr.MAF)
     assert_type(hr.Ensemble.load("path"), hr.Ensemble)

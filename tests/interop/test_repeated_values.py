@@ -96,6 +96,6 @@ def test_a_column_with_one_frequent_value_is_named_with_another_way_out(value):
     assert "values repeat in column 'wind'" in repeated
     assert "rain" not in repeated
     assert spiked.startswith(f"one value is frequent in column 'rain' ({value:g} in 240 of 600 rows): ")
-    assert "fit the rows with and without it apart (docs/tables.md)" in spiked
+    assert "FlowDensity of splines gives it a probability (docs/tables.md)" in spiked
     rounded = np.where(np.arange(600) % 5 < 2, 0.0, np.round(np.exp(NORMAL), 1))
     assert not any("frequent" in one for one in about_repeats(rounded[:, None], Table((Column(),)), None))

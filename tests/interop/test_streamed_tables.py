@@ -146,7 +146,9 @@ def test_rows_that_miss_a_number():
 
 def density(validation=0.1, **others):
     sklearn = pytest.importorskip("headrace.sklearn")
-    return sklearn.FlowDensity(fit=sklearn.FitSettings(epochs=2, validation=validation), **{**SHORT, **others})
+    return sklearn.FlowDensity(
+        fit=sklearn.FitSettings(epochs=2, validation=validation), **{**SHORT, "categories": None, **others}
+    )
 
 
 def test_an_estimator_of_a_long_stream_has_the_table_of_one_in_memory(monkeypatch):

@@ -18,7 +18,7 @@ pandas = pytest.importorskip("pandas")
 
 from headrace.sklearn import FitSettings, FlowDensity  # noqa: E402
 
-SHORT = {"transforms": 2, "hidden": (16,), "fit": FitSettings(epochs=15), "random_state": 0}
+SHORT = {"transforms": 2, "hidden": (16,), "fit": FitSettings(epochs=15), "random_state": 0, "categories": None}
 RATE = 3.0
 
 

@@ -18,15 +18,15 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1050, "_base"),
+    "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (5000, "_flow densities files ops transforms"),
+    "flow": (5050, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
     "methods": (6550, "ascent continuum sequences variational"),
-    "analysis": (4650, "_tables choosing diagnosis plot"),
+    "analysis": (5250, "_tables choosing diagnosis plot"),
     "clients": (
-        11350,
-        "_cli convert dask integrations jax onnx sklearn torch",
+        12050,
+        "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
 # Rooms of these storeys import no other room beside them, but for the pairs that follow.

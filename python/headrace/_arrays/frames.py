@@ -7,7 +7,7 @@ one array. Integers and truth values become floats, and missing values NaN.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -119,6 +119,35 @@ def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, .
         return x, ()
     rest = [label for label, _, _ in _columns(x) if str(label) not in texts]
     return x.select(rest) if hasattr(x, "select") else x[rest], texts
+
+
+def coded(
+    x: Any, known: Mapping[str, Sequence[str]] | None = None, most: int = 128
+) -> tuple[Any, dict[str, tuple[str, ...]]]:
+    """A frame of pandas or polars with codes for text and categories, NaN for missing ones, and the labels by column.
+
+    Args:
+        x: A frame; other objects stay unchanged.
+        known: Labels by column, of which others have the code -1; None to take those of the frame.
+        most: More labels than this, or another one in each row, stay text.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    if not any(isinstance(x, class_of(library, "DataFrame")) for library in ("pandas", "polars")):
+        return x, found
+    x = inferred(x)
+    for label, given, _ in _columns(x):
+        if not str(given).lower().startswith(TEXTS) or (known is not None and label not in known):
+            continue
+        absent = (x[label].isna() if hasattr(x[label], "isna") else x[label].is_null()).to_numpy()
+        texts = np.array([str(one) for one in x[label].to_list()], object)
+        labels = tuple(sorted(set(texts[~absent]))) if known is None else tuple(known[label])
+        if known is None and (len(labels) > most or len(labels) == len(texts) > 1):
+            continue
+        place = {text: float(i) for i, text in enumerate(labels)}
+        codes = np.array([np.nan if gone else place.get(one, -1.0) for one, gone in zip(texts, absent, strict=True)])
+        x = x.assign(**{label: codes}) if hasattr(x, "assign") else x.with_columns(type(x[label])(label, codes))
+        found[str(label)] = labels
+    return x, found
 
 
 TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of their dtypes

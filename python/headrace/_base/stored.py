@@ -30,6 +30,7 @@ LATER = {
     "CausalConvolution": "headrace.sequences.convolution",
     "Ensemble": "headrace._fit.ensemble",
     "LinearPrediction": "headrace.sequences.prediction",
+    "MixedDensity": "headrace._tables.mixed",
     "SequenceFlow": "headrace.sequences.flow",
     "WaveNet": "headrace.sequences.wavenet",
 }

@@ -161,7 +161,8 @@ def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
             "diagnose and sample take it, with .wav files"
         )
     if not isinstance(flow, Density):
-        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
+        more = " of discrete columns, which headrace.load takes" * (type(flow).__name__ == "MixedDensity")
+        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}{more}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
 
 

@@ -45,7 +45,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     context_names = None if density.columns.names is None else list(density.columns.context_names or ())
     named: dict[str, Any] = {"names": names, "context_names": context_names}
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
-    found = look(density.flow, x, context, weights=weights, training=training, **named, **own)
+    found = look(density.numbers, x, context, weights=weights, training=training, **named, **own)
     found = replace(found, on_the_command_line=True)
     if output is not None:
         if Path(output).suffix.lower() == ".html":

@@ -82,7 +82,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     kept.open()
     if kept.rows:
         _note(arguments, f"going on after {_counted(kept.rows, 'row')}, whose scores are in {kept.path}")
-    columns = _columns_of(made.density.flow)
+    columns = _columns_of(made.density.numbers)
 
     def parts() -> Iterator[NDArray[Any]]:
         yield from kept.parts(len(columns), made.density.flow.dtype)
@@ -145,7 +145,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         for file in files:
             if file in left:
                 made = _Made(density, *_columns_for(density, arguments, data=file), scores)
-                folder.write(file, _columns_of(density.flow), made.counted(made.densities()))
+                folder.write(file, _columns_of(density.numbers), made.counted(made.densities()))
             else:
                 for log_prob in folder.written(file, density.flow.dtype):
                     scores.add(log_prob)
@@ -253,7 +253,7 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions, columns = np.array(given) if given else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
     kinds = [one.kind for one in columns.used.columns]
-    digits = writing.digits_of_samples(flow, columns.used) if x.dtype == np.float64 else None
+    digits = writing.digits_of_samples(density.numbers, columns.used) if x.dtype == np.float64 else None
     writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

@@ -318,8 +318,8 @@ def warn_of_spikes(source: Any) -> None:
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
     if found := [text for text in texts if text]:
         warn(
-            f"{FREQUENT} in {listing(found)}: a density spikes there, and its "
-            "likelihood means little; fit the rows with and without it apart (docs/tables.md), or spread it by noise"
+            f"{FREQUENT} in {listing(found)}: a density spikes there, and its likelihood means little; "
+            "headrace.sklearn.FlowDensity gives it a probability (docs/tables.md), or spread it by noise"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from headrace._arrays import columns as _columns
 from headrace._base import arguments as check
 from headrace._flow.transforms.support import Support, support_or_none
+from headrace._tables import classes
 from headrace._tables import table as _table
 from headrace._tables.facts import Seen
 
@@ -24,7 +25,7 @@ class Treatment:
     spread: Any = "auto"
     """Noise for repeated values: "auto", "none" or None, a width, or widths by index or name."""
     missing: str = "refuse"
-    """"refuse" or "drop" rows that miss a number."""
+    """"refuse" or "drop" rows that miss a number, or "model" them."""
     bounds: Any = None
     periodic: Any = None
     """Of each column, or by index or name."""
@@ -40,6 +41,12 @@ class Treatment:
     """The name of the rows in messages."""
     dashes: str = ""
     """Before the names of arguments in messages: "--" on the command line."""
+    categories: Any = None
+    """Columns with a probability for each value: "auto", None or columns by index or name."""
+    gates: bool = True
+    """Whether a column may have values beside a density."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of columns of text, which are codes, by name."""
 
     def checked(self, features: int) -> Treatment:
         """With an entry for each of this number of columns in bounds and periods."""
@@ -87,10 +94,11 @@ class Treatment:
             if isinstance(self.spread, str) and self.spread != "auto":
                 raise ValueError(f"{option}: expected 'auto', 'none', a width or a dict of widths, got {self.spread!r}")
             fixed = None if self.spread == "auto" else check.number(option, self.spread, above=0.0, below=np.inf)
-            found = _table.repeating(seen.some, _table.Table.learn(seen, kinds, widths, **ends))
+            plain = classes.classified(_table.Table.learn(seen, kinds, widths, **ends), seen, self)
+            found = _table.repeating(seen.some, plain)
             for i, gap in zip(found, seen.smallest_gaps(found) if fixed is None else [fixed] * len(found), strict=True):
                 widths[i] = gap
-        learnt = _table.Table.learn(seen, kinds, widths, **ends)
+        learnt = classes.classified(_table.Table.learn(seen, kinds, widths, **ends), seen, self)
         return replace(learnt, missing=self.missing, seed=self.seed)
 
     def _kinds(self, by_dtype: Sequence[str] | None, features: int) -> list[str]:

@@ -24,7 +24,8 @@ from headrace._core import LEAST_ROWS
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._tables import table as _table
-from headrace._tables.table import FIT, LOOK, Table
+from headrace._tables.mixed import MixedDensity
+from headrace._tables.table import FIT, LOOK, Column, Table
 
 if TYPE_CHECKING:
     from headrace._flow.transforms.transform import Transform
@@ -66,6 +67,12 @@ class Columns:
         return None if self.names is None else tuple(self.names[i] for i in self.table.kept)
 
     @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels of columns of text, by name."""
+        names = self.frame_names or self.names or ()
+        return {name: one.labels for name, one in zip(names, self.table.columns, strict=False) if one.labels}
+
+    @property
     def matter(self) -> bool:
         """Whether rows of the table differ from those of the density."""
         return not self.table.is_plain or self.table.missing == "drop"
@@ -77,7 +84,7 @@ class Columns:
             ValueError: other columns than those of the fit, or a frame with the same in another order.
         """
         every, places = len(self.table.columns), self.table.places
-        x = frames.without_text(x, self.frame_names or ())[0]
+        x = frames.without_text(frames.coded(x, self.labels)[0], self.frame_names or ())[0]
         labels = frames.labels_of(x)
         if self.frame_names is not None and labels is not None:
             used = tuple(self.frame_names[i] for i in places)
@@ -104,7 +111,7 @@ class Columns:
         return found
 
     @classmethod
-    def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble) -> Columns:
+    def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble | MixedDensity) -> Columns:
         """The columns of a file's notes; plain ones, with the names that the flow knows, where it has none."""
         context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
@@ -156,7 +163,7 @@ class TableDensity:
     samples. `flow` is the density of the columns that change, with whole numbers and repeated values spread by noise.
     """
 
-    flow: Flow | Ensemble
+    flow: Flow | Ensemble | MixedDensity
     """The density of treated columns."""
     columns: Columns
     """Kinds and names of the table's columns, whose `table` prints."""
@@ -185,9 +192,27 @@ class TableDensity:
         verb = partial(by_row, self.flow.log_prob) if alone else self.flow.log_prob
         return self.columns.used.log_prob(verb, rows, context, name=x_name, names=self.columns.used_names)
 
+    def probabilities(self, column: str | int, x: Any, context: Any = None) -> dict[Any, NDArray[np.float64]]:
+        """Probabilities of the values of a discrete column given the rest of each row, shape (rows,) by value.
+
+        Args:
+            column: A column of labels, flags or counts with a probability for each value, by name or index.
+            x: Rows of the table; their values in the column do not count.
+            context: As in `log_prob`.
+        """
+        names = self.columns.names
+        at = _columns.chosen("column", [column], len(self.columns.table.columns), names, "x")[0]
+        one, kept = self.columns.table.columns[at], self.columns.table.kept
+        if not isinstance(self.flow, MixedDensity) or not one.values or one.rest:
+            raise ValueError(f"column: expected one with a probability for each value, got {_columns.label(at, names)}")
+        rows, given = self.columns.opened(x, context)
+        each = self.flow.probabilities(kept.index(at), self.columns.used.spread(rows, LOOK), given)
+        called = [one.labels[int(value)] if one.labels and value == value else value for value in one.values]
+        return dict(zip(called, each.T, strict=True))
+
     def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """How far the members of an ensemble differ on opened rows."""
-        assert isinstance(self.flow, Ensemble)
+        assert not isinstance(self.flow, Flow)
         return self.flow.spread(self.columns.used.without_constants(rows), context)
 
     @takes_rng
@@ -234,11 +259,18 @@ class TableDensity:
         for table in (self.columns.table, self.columns.used) if names is not None else ():
             if own is not None and len(own) == len(table.columns):
                 own = tuple(own[i] for i in table.kept)
-        found = self.looked_at(x, context, weights)
+        found = self._of_numbers(*self.looked_at(x, context, weights))
+        if isinstance(self.flow, MixedDensity) and own is not None:
+            own = tuple(own[i] for i in self.flow.continuous)
         if training is None:
             return *found, None, own
         parts = training if isinstance(training, tuple) else (training,)
-        return *found, self.looked_at(*(*parts, None)[:2], x_name="training", purpose=FIT)[:2], own
+        seen = self.looked_at(*(*parts, None)[:2], x_name="training", purpose=FIT)
+        return *found, self._of_numbers(*seen)[:2], own
+
+    def _of_numbers(self, *rows: Any) -> tuple[Any, ...]:
+        """Rows, context and weights of `numbers`, for rows of which all numbers exist."""
+        return self.flow.of_numbers(*rows) if isinstance(self.flow, MixedDensity) else rows
 
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
@@ -254,6 +286,15 @@ class TableDensity:
             rows, given, share, names=self.columns.used_names, x_name=x_name, purpose=purpose
         )
         return found
+
+    @property
+    def numbers(self) -> Flow | Ensemble:
+        """The flow that pictures and diagnoses look at: of a density with discrete columns that of the others."""
+        if not isinstance(self.flow, MixedDensity):
+            return self.flow
+        if self.flow.flow is None:
+            raise ValueError("flow: expected a density with a column of continuous numbers, got discrete ones alone")
+        return self.flow.flow
 
     def __repr__(self) -> str:
         """The flow and the number of columns."""
@@ -284,17 +325,23 @@ def library_of(x: Any) -> str | None:
 def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, library: str | None) -> Any:
     """Rows of a table as a frame of the library, of pandas where that is None, with whole numbers as integers."""
     called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
-    dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_, "float": rows.dtype}
     columns = {
-        str(name): rows[:, i].astype(dtypes[one.kind])
-        for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
+        str(name): _typed(rows[:, i], one) for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
     }
     return importlib.import_module(library or "pandas").DataFrame(columns)
 
 
+def _typed(values: NDArray[Any], column: Column) -> Any:
+    """Values of a column in its dtype; labels as text, None where they are missing."""
+    if column.labels:
+        return [None if np.isnan(code) else column.labels[int(code)] for code in values]
+    dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_}
+    return values if np.isnan(values).any() else values.astype(dtypes.get(column.kind, values.dtype))
+
+
 def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
     """What a file holds: the density of a table where its notes treat one, or else the flow or transform itself."""
-    if not isinstance(flow, (Flow, Ensemble)):
+    if not isinstance(flow, (Flow, Ensemble, MixedDensity)):
         return flow
     columns = Columns.of_notes(dict(notes), flow)
     return TableDensity(flow, columns) if columns.matter else flow
@@ -302,7 +349,9 @@ def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
 
 # ---- `headrace.load` and `headrace.from_bytes`: `files`, which reads, imports no class that it makes ----------------
 
-Loaded: TypeAlias = "Flow | Ensemble | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"
+Loaded: TypeAlias = (
+    "Flow | Ensemble | MixedDensity | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"
+)
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:

@@ -77,6 +77,7 @@ class Held(Seen):
     def facts(self, column: int, *, whole: bool) -> Facts:
         """See `Seen`."""
         values = self._x[:, column]
+        values = values[~np.isnan(values)]
         low, high = float(values.min()), float(values.max())
         if not whole:
             return Facts(len(values), low, high)
@@ -88,7 +89,7 @@ class Held(Seen):
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
         """See `Seen`."""
-        return [_smallest_gap(np.unique(self._x[:, i].astype(np.float64))) for i in columns]
+        return [_smallest_gap(_present(self._x[:, i])) for i in columns]
 
 
 class Passed(Seen):
@@ -167,6 +168,11 @@ class Passed(Seen):
         return [
             _smallest_gap(found, float(self.high[i] - self.low[i])) for found, i in zip(values, columns, strict=True)
         ]
+
+
+def _present(column: NDArray[Any]) -> NDArray[np.float64]:
+    """Its different numbers."""
+    return np.unique(column[~np.isnan(column)].astype(np.float64))
 
 
 def _ends(bounds: Pair | None) -> tuple[float, float]:

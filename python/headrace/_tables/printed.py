@@ -21,6 +21,11 @@ def _treatment(column: Any) -> str:
     if column.constant is not None:
         return f"always {column.constant:g}: kept aside"
     text = "as it is"
+    if column.values:
+        called = column.labels or ["missing" if value != value else f"{value:g}" for value in column.values]
+        shown = ", ".join(called[:4]) + (", …" if len(called) > 4 else "")
+        text = f"a probability for each of {len(called)} values ({shown})"
+        text += ", a density of all others" if column.rest else ""
     if column.width:
         text = f"noise {column.width:g} wide" + (", samples are rounded" if column.is_discrete or column.step else "")
     if column.bounds is not None:

@@ -26,8 +26,8 @@ from headrace._tables import repeats
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
 from headrace._tables.printed import described
 
-KINDS = ("float", "integer", "boolean")
-MISSING = ("refuse", "drop")
+KINDS = ("float", "integer", "boolean", "category")
+MISSING = ("refuse", "drop", "model")
 NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only
 FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
 CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
@@ -44,7 +44,7 @@ class Column:
     """The kind of a table's column, and its preprocessing."""
 
     kind: str = "float"
-    """"float", "integer" or "boolean"."""
+    """"float", "integer", "boolean" or "category", whose values are codes of labels."""
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
@@ -61,6 +61,12 @@ class Column:
     """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
     left_out: str = ""
     """Of a column that no density has, such as an identifier: what it is."""
+    values: tuple[float, ...] = ()
+    """Values with a probability each; NaN, for a missing number, is the last."""
+    rest: bool = False
+    """Whether all other numbers have a density."""
+    labels: tuple[str, ...] = ()
+    """Of a category, by their codes."""
 
     @property
     def is_discrete(self) -> bool:
@@ -189,7 +195,7 @@ class Table:
     @property
     def is_plain(self) -> bool:
         """Whether nothing is changed."""
-        return not any(one.width or one.constant is not None or one.left_out for one in self.columns)
+        return not any(one.width or one.constant is not None or one.left_out or one.values for one in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
         """Rows with only the columns that a density has."""
@@ -279,7 +285,8 @@ class Table:
         for impossible in (self._others, self._fractions):
             if (rows_without := impossible(x, name, "their log density is -inf", names)) is not None:
                 total = np.where(rows_without, -np.inf, total)
-        return total if len(rows) == 0 or self.is_plain else np.where(np.isnan(x).any(axis=1), np.nan, total)
+        is_given = len(rows) == 0 or self.is_plain or self.missing == "model"
+        return total if is_given else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
     def _others(self, x: NDArray[Any], x_name: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
         """Rows that differ in a constant column, with a warning; None where none does. Missing values do not."""
@@ -342,7 +349,7 @@ class Table:
 
     def header(self) -> list[dict[str, Any]]:
         """The columns in JSON's types; `of_header` is the inverse."""
-        every = [vars(one) for one in self.columns]
+        every = [{**vars(one), "values": [None if np.isnan(v) else v for v in one.values]} for one in self.columns]
         return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
 
     @classmethod
@@ -362,11 +369,15 @@ class Table:
             step = check.number("step", entry.get("step", 0.0), least=0.0, below=np.inf)
             frequent = [check.number("frequent", one, above=-np.inf, below=np.inf) for one in entry.get("frequent", ())]
             ends = support.bounds[0], support.periodic[0]
-            found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent)))
+            values = tuple(np.nan if one is None else float(one) for one in entry.get("values", ()))
+            labels, rest = tuple(map(str, entry.get("labels", ()))), entry.get("rest", False) is True
+            more: dict[str, Any] = {"values": values, "rest": rest, "labels": labels}
+            found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
         return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
 
 
-LATER = ("bounds", "period", "step", "frequent", "left_out")  # keys of a file's column that are left out if it has none
+# Keys of a file's column that are left out if it has none.
+LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "labels")
 
 
 # ---- notes of a file -------------------------------------------------------------------------------------------------
@@ -457,8 +468,8 @@ def without_missing(
     """
     absent = np.isnan(x)
     good: NDArray[np.bool_] = ~absent.any(axis=1)
-    if good.all():
-        return good
+    if good.all() or missing == "model":
+        return np.ones(len(x), bool)
     counts = absent.sum(axis=0)
     worst = np.argsort(-counts, kind="stable")[:5]
     counted = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
@@ -484,7 +495,7 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
     some = x[:: -(-len(x) // LOOKED_AT)]
     found = []
     for i, one in enumerate(table.columns):
-        if one.constant is None and not one.width and not one.left_out:
+        if one.constant is None and not (one.width or one.left_out or one.values):
             counts = np.unique(some[:, i], return_counts=True)[1]
             shared = counts[counts > 1].sum() / len(some)
             if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= _columns.SPIKE):
@@ -518,7 +529,7 @@ def about_repeats(
 
 
 SPREAD = "a density spikes there, and its likelihood means little"
-APART = "a density spikes there; fit the rows with and without it apart (docs/tables.md)"
+APART = "a density spikes there; headrace.sklearn.FlowDensity of splines gives it a probability (docs/tables.md)"
 
 
 def _counted_list(columns: Sequence[str]) -> str:

@@ -110,7 +110,8 @@ def diagnose(
         again = is_training(x, context, training)  # before whole numbers get noise, which differs
         table = flow.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
-        flow = table.flow
+        flow = table.numbers
+        context_names = context_names if flow is table.flow else None
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
     for name, value in (("x", x), ("context", context)):

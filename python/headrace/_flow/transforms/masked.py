@@ -376,6 +376,27 @@ class Coupling(_Masked):
         return f"Coupling({self.features}, passive={list(self._passive)}, {more})"
 
 
+def logits_network(
+    levels: Sequence[int], hidden: Sequence[int], *, context: int = 0, seed: int = 0, dtype: DTypeLike = "float32"
+) -> MaskedAutoregressive:
+    """z = x + shift, where the shifts of a coordinate read those of lower levels: coordinates may share a level.
+
+    Args:
+        levels: Of each coordinate, from 1 without gaps.
+        hidden, context, seed, dtype: As in `MaskedAutoregressive`.
+    """
+    described, others = _hidden_layers(hidden, {"map": "additive", "formula": "to_latent"})
+    settings = Settings(features=len(levels), context=context, **others)
+    first, last = 0 if context or max(levels) == 1 else 1, max(levels)
+    degrees = [[first + i * (last - first) // size for i in range(size)] for size in described.units]
+    every = range(len(levels))
+    network = _network(settings, every, every, Staircase(list(levels), degrees), described)
+    kind = check.float_dtype("dtype", dtype)
+    self = MaskedAutoregressive.__new__(MaskedAutoregressive)
+    _Masked.__init__(self, settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
+    return self
+
+
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Conditional densities of responses, as regression: `headrace.sklearn.FlowRegressor`."""

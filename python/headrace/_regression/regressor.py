@@ -1,0 +1,267 @@
+"""`FlowRegressor`: the conditional density of responses given features, as an estimator of scikit-learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from headrace._arrays import frames
+from headrace._base import arguments as check
+from headrace._base.types import Floats
+from headrace._base.warn import FREQUENT, silent
+from headrace._flow.flows import NSF
+from headrace._regression.trees import Boosting, Forest
+from headrace._tables.mixed import context_scale
+
+LEAST_ROWS = 200  # with fewer there are no trees, and no rows held out for weights
+HELD_OUT, LEAST_HELD_OUT = 0.15, 50
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # of the members' weights; the prior in rows of each
+POINTS, DRAWS, HALVINGS = 64, 512, 50  # for means, for several responses, for quantiles
+
+
+class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """The density of one or several responses given features: means, quantiles, intervals, samples and densities.
+
+    A mixture of neural spline flows and of a forest. The features of the flows are x; x and the mean and log scale of
+    gradient boosting; and x and quantiles of the forest, both of scikit-learn and from trees without the row. The
+    fourth member is the density of the forest's weights. Held-out rows weigh the members (docs/regression.md).
+
+    Args:
+        transforms: Of each flow; None for 2 with one response and 5 with several.
+        hidden: Units of each hidden layer.
+        trees: Whether there are members with trees; otherwise, and with fewer than 200 rows, one flow of x is all.
+        settings: A `FitSettings` of the flows; None for its defaults.
+        random_state: An int, a `numpy.random.RandomState` or None.
+
+    Attributes:
+        weights_: Of the members, by name: "raw", "boosted", "quantiles", "forest".
+        flows_: The flows, by name.
+        n_features_in_, feature_names_in_: As scikit-learn defines them.
+
+    >>> import numpy as np
+    >>> from headrace.sklearn import FlowRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.uniform(-1.0, 1.0, (400, 2))
+    >>> y = x[:, 0] + 0.1 * rng.standard_normal(400)
+    >>> model = FlowRegressor(trees=False, hidden=(16,), random_state=0).fit(x, y)
+    >>> model.predict(x[:3]).shape, model.predict_quantiles(x[:3], [0.1, 0.9]).shape, model.log_prob(x, y).shape
+    ((3,), (3, 2), (400,))
+    """
+
+    def __init__(
+        self,
+        transforms: int | None = None,
+        *,
+        hidden: Any = (64, 64),
+        trees: bool = True,
+        settings: Any = None,
+        random_state: Any = None,
+    ) -> None:
+        self.transforms, self.hidden, self.trees, self.settings = transforms, hidden, trees, settings
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """Missing features and several responses are taken; `score` is no coefficient of determination."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.target_tags.multi_output = True, True
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there are flows."""
+        return hasattr(self, "flows_")
+
+    @silent(FREQUENT)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FlowRegressor:
+        """Fit to rows.
+
+        Args:
+            X: Shape (rows, features), a frame with columns of text or categories too; values may be missing.
+            y: Shape (rows,), or (rows, responses).
+            sample_weight: Shape (rows,): weights of the rows in the likelihood.
+        """
+        X, self._labels = frames.coded(X)
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", multi_output=True, y_numeric=True
+        )
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        self._is_one = y.ndim == 1 or y.shape[1] == 1
+        y = np.asarray(y, np.float64).reshape(len(X), -1)
+        if weights is not None and not weights.all():
+            X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        rng, n = np.random.default_rng(seed), len(X)
+        names = getattr(self, "feature_names_in_", None)
+        self._texts = {
+            i: len(self._labels[name])
+            for i, name in enumerate(names if names is not None else ())
+            if name in self._labels
+        }
+        self._middle = np.array([np.median(c[~np.isnan(c)]) if (~np.isnan(c)).any() else 0.0 for c in X.T])
+        self._gaps = np.flatnonzero(np.isnan(X).any(axis=0))
+        self._boosting: Any = None
+        self._forest: Any = None
+        contexts = {"raw": self._raw(X)}
+        if self.trees and n >= LEAST_ROWS:
+            self._boosting, self._forest = Boosting.fit(X, y, weights, rng), Forest(X, y, weights, seed)
+            quantiles = self._forest.quantiles(self._forest.training)
+            contexts |= {
+                "boosted": np.concatenate([contexts["raw"], self._boosting.training], axis=1),
+                "quantiles": np.concatenate([contexts["raw"], quantiles], axis=1),
+            }
+        own = {} if self.settings is None else self.settings.get_params()
+        own = {name: value for name, value in own.items() if name != "bootstrap"} | {"progress": False, "seed": seed}
+        held = rng.permutation(n)[: max(int(HELD_OUT * n), LEAST_HELD_OUT)] if n >= LEAST_ROWS else np.empty(0, int)
+        train = np.setdiff1d(np.arange(n), held)
+        self.flows_, log_probs = {}, {}
+        for i, (name, context) in enumerate(contexts.items()):
+            transforms = (2 if self._is_one else 5) if self.transforms is None else self.transforms
+            flow = NSF(y.shape[1], context.shape[1], transforms, self.hidden, seed=seed + i)
+            flow._interior.rescale(None, context_scale(context))
+            how = dict(own)
+            if held.size:
+                how["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))
+            flow.fit(y[train], context[train], weights=None if weights is None else weights[train], **how)
+            self.flows_[name] = flow
+            if held.size:
+                log_probs[name] = np.asarray(flow.log_prob(y[held], context[held]), np.float64)
+        if self._forest is not None and self._is_one:
+            log_probs["forest"] = self._forest.choose(held)
+        self.weights_ = _weighed(log_probs, None if weights is None else weights[held]) if held.size else {"raw": 1.0}
+        return self
+
+    def _raw(self, X: NDArray[Any]) -> Floats:
+        """Features of the flows: medians for missing values and a flag for each such column, one-hot labels."""
+        gone = np.isnan(X)
+        filled = np.where(gone, self._middle, X)
+        parts = [filled[:, [i for i in range(X.shape[1]) if i not in self._texts]], gone[:, self._gaps].astype(float)]
+        parts += [(X[:, [i]] == np.arange(size)).astype(float) for i, size in self._texts.items()]
+        return np.concatenate(parts, axis=1)
+
+    def _opened(self, X: Any) -> tuple[dict[str, Floats], Any]:
+        """The contexts of the flows with a weight, and weights of the forest, for new rows."""
+        check_is_fitted(self)
+        X = frames.coded(X, self._labels)[0]
+        X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
+        raw, found, forest = self._raw(X), {}, None
+        if "raw" in self.weights_:
+            found["raw"] = raw
+        if "boosted" in self.weights_:
+            found["boosted"] = np.concatenate([raw, self._boosting.features(X)], axis=1)
+        if "quantiles" in self.weights_:
+            found["quantiles"] = np.concatenate([raw, self._forest.quantiles(self._forest._leaves(X))], axis=1)
+        if "forest" in self.weights_:
+            forest = self._forest.weights(X)
+        return found, forest
+
+    def log_prob(self, X: Any, y: Any) -> Floats:
+        """The log density of each row's responses given its features, shape (rows,), in nats."""
+        contexts, forest = self._opened(X)
+        y = np.asarray(y, np.float64).reshape(len(next(iter(contexts.values()), [])) or forest.shape[0], -1)
+        each = [np.log(self.weights_[name]) + self.flows_[name].log_prob(y, c) for name, c in contexts.items()]
+        if forest is not None:
+            each.append(np.log(self.weights_["forest"]) + self._forest.log_prob(forest, y[:, 0]))
+        return np.asarray(np.logaddexp.reduce(each), np.float64)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The mean log density of rows in nats."""
+        return float(np.average(self.log_prob(X, y), weights=sample_weight))
+
+    def cdf(self, X: Any, y: Any) -> Floats:
+        """The probability of a smaller response, of one response, shape (rows,)."""
+        self._refuse_several("cdf")
+        return self._cdf(*self._opened(X), np.asarray(y, np.float64).reshape(-1))
+
+    def _refuse_several(self, name: str) -> None:
+        check_is_fitted(self)
+        if not self._is_one:
+            raise ValueError(f"{name}: expected a model of one response, got several")
+
+    def _cdf(self, contexts: dict[str, Floats], forest: Any, y: Floats) -> Floats:
+        total = np.zeros(len(y))
+        for name, context in contexts.items():
+            total += self.weights_[name] * ndtr(
+                np.asarray(self.flows_[name].to_latent(y[:, None], context)[0][:, 0], float)
+            )
+        if forest is not None:
+            total += self.weights_["forest"] * self._forest.cdf(forest, y)
+        return total
+
+    def predict(self, X: Any) -> Floats:
+        """The mean of each row's responses, shape (rows,), or (rows, responses)."""
+        contexts, forest = self._opened(X)
+        if not self._is_one:
+            return np.asarray(self._drawn(contexts, forest, DRAWS, 0).mean(axis=1))
+        z = ndtri((np.arange(POINTS) + 0.5) / POINTS)
+        total: Any = 0.0
+        for name, c in contexts.items():
+            each = self.flows_[name].to_data(np.tile(z, len(c))[:, None], np.repeat(c, POINTS, axis=0))[0]
+            total = total + self.weights_[name] * each.astype(float).reshape(len(c), POINTS).mean(axis=1)
+        return np.asarray(
+            total if forest is None else total + self.weights_["forest"] * (forest @ self._forest.y[:, 0])
+        )
+
+    def predict_quantiles(self, X: Any, levels: Any) -> Floats:
+        """Quantiles of each response, shape (rows, levels); of several (rows, levels, responses), from draws."""
+        at = np.atleast_1d(np.asarray(levels, np.float64))
+        if not ((at > 0.0) & (at < 1.0)).all():
+            raise ValueError(f"levels: expected numbers between 0 and 1, got {levels!r}")
+        contexts, forest = self._opened(X)
+        if not self._is_one:
+            return np.moveaxis(np.quantile(self._drawn(contexts, forest, DRAWS, 0), at, axis=1), 0, 1)
+        found = []
+        for level in at:
+            ends = [self._forest.ends(forest)] if forest is not None else []
+            for name, c in contexts.items():
+                one = np.asarray(self.flows_[name].to_data(np.full((len(c), 1), ndtri(level)), c)[0][:, 0], float)
+                ends.append((one, one))
+            low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
+            for _ in range(HALVINGS if len(ends) > 1 or forest is not None else 0):
+                middle = 0.5 * (low + high)
+                below = self._cdf(contexts, forest, middle) < level
+                low, high = np.where(below, middle, low), np.where(below, high, middle)
+            found.append(0.5 * (low + high))
+        return np.stack(found, axis=1)
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> Floats:
+        """The central interval with this probability, shape (rows, 2), or (rows, 2, responses)."""
+        share = check.number("coverage", coverage, above=0.0, below=1.0)
+        return self.predict_quantiles(X, [0.5 - 0.5 * share, 0.5 + 0.5 * share])
+
+    def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> Floats:
+        """Draw responses of each row, shape (rows, n_samples), or (rows, n_samples, responses)."""
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        drawn = self._drawn(*self._opened(X), check.integer("n_samples", n_samples, least=1), seed)
+        return drawn[:, :, 0] if self._is_one else drawn
+
+    def _drawn(self, contexts: dict[str, Floats], forest: Any, n: int, seed: int) -> Floats:
+        rows = len(next(iter(contexts.values()))) if contexts else forest.shape[0]
+        rng, names = np.random.default_rng(seed), [*contexts, *["forest"] * (forest is not None)]
+        share = np.array([self.weights_[name] for name in names])
+        chosen, parts = rng.choice(len(names), (rows, n), p=share / share.sum()), []
+        for i, name in enumerate(names):
+            if name == "forest":
+                parts.append(self._forest.sample(forest, n, rng)[:, :, None])
+            else:
+                parts.append(
+                    np.moveaxis(np.asarray(self.flows_[name].sample((n,), contexts[name], seed=seed + i)), 0, 1)
+                )
+        return np.asarray(np.choose(chosen[:, :, None], parts), np.float64)
+
+
+def _weighed(log_probs: dict[str, Floats], weights: Any) -> dict[str, float]:
+    """Weights of the members by which held-out rows are most probable: expectation and maximisation."""
+    each, share = np.stack([*log_probs.values()], axis=1), np.full(len(log_probs), 1.0 / len(log_probs))
+    for _ in range(ROUNDS):
+        terms = np.log(share) + each
+        terms = np.exp(terms - np.logaddexp.reduce(terms, axis=1)[:, None])
+        counts = len(terms) * np.average(terms, axis=0, weights=weights) + PRIOR
+        share = counts / counts.sum()
+    share[share < LEAST_WEIGHT] = 0.0
+    return {name: float(one) for name, one in zip(log_probs, share / share.sum(), strict=True) if one > 0.0}

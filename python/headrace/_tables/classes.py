@@ -1,0 +1,100 @@
+"""Which columns of a table have a probability for each value: labels, flags, counts with spikes, frequent values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._arrays import columns as _columns
+from headrace._tables.facts import Held, Seen
+from headrace._tables.mixed import Discrete
+
+if TYPE_CHECKING:
+    from headrace._tables.table import Column, Table
+
+MOST = 128  # classes of a column
+LEAST_ROWS = 50
+WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of kernels by which counts are smoothed, in their gaps
+UNIFORM = 0.01  # the share of a smoothed law that is uniform
+REPEATED = 0.5  # share of the numbers beside frequent values that may have the value of another one
+
+
+def classified(table: Table, seen: Seen, how: Any) -> Table:
+    """The table with the columns of classes, which have no noise; rows of a stream have none. `how`: a `Treatment`."""
+    asked = how.categories
+    if isinstance(asked, str) and asked != "auto":
+        raise ValueError(f"categories: expected 'auto', None or a list of columns, got {asked!r}")
+    if asked is None or not isinstance(seen, Held):
+        return table
+    own = "categories", asked, seen.features, how.names, how.x_name
+    named = set() if isinstance(asked, str) else set(_columns.chosen(*own))
+    found = []
+    for i, one in enumerate(table.columns):
+        x, is_free = seen.some[:, i], all(ends is None or ends[i] is None for ends in (how.bounds, how.periodic))
+        labels = how.labels.get(how.names[i], ()) if how.names is not None else ()
+        if one.left_out:
+            found.append(one)
+            continue
+        values, rest = _values(one, x, is_free, bool(labels) or i in named, how)
+        lost = (np.nan,) if np.isnan(x).any() else ()
+        if (values or lost) and not (one.constant is not None and not lost):
+            if not (rest and one.is_discrete):
+                one = replace(one, width=0.0, step=0.0, frequent=())
+            one = replace(one, constant=None, values=(*values, *lost), rest=rest)
+        found.append(replace(one, kind="category", labels=labels) if labels else one)
+    return replace(table, columns=tuple(found))
+
+
+def _values(one: Column, x: NDArray[Any], is_free: bool, is_named: bool, how: Any) -> tuple[tuple[float, ...], bool]:
+    """Values with a probability each, and whether all other numbers have a density."""
+    x = x[~np.isnan(x)]
+    different, counts = np.unique(x, return_counts=True)
+    values = tuple(map(float, different))
+    if is_named or one.kind == "boolean" or one.constant is not None:
+        return values, False
+    if one.is_discrete:
+        steps = 1 + round((values[-1] - values[0]) / one.width)
+        if is_free and one.width and steps <= MOST and (steps <= 2 or has_spikes(x, one.width)):
+            return tuple((values[0] + one.width * np.arange(steps)).tolist()), False
+        return (), True
+    if not (how.gates and is_free) or len(x) < LEAST_ROWS:
+        return (), True
+    frequent = counts >= _columns.SPIKE * len(x)
+    others = counts[~frequent]
+    if others.size < 2 or others[others > 1].sum() >= REPEATED * others.sum():
+        return (), True
+    return tuple(map(float, different[frequent])), True
+
+
+def has_spikes(x: NDArray[Any], step: float) -> bool:
+    """Whether shares of whole numbers predict held-out rows at least as well as shares smoothed by a normal kernel."""
+    if len(x) < LEAST_ROWS:
+        return False
+    grid = np.round((x - x.min()) / step).astype(int)
+    size, held = int(grid.max()) + 1, np.random.default_rng(len(x)).permutation(len(x)) % 5 == 0
+    counts = np.bincount(grid[~held], minlength=size)
+    shares, apart = (counts + 0.5) / (counts + 0.5).sum(), np.subtract.outer(np.arange(size), np.arange(size))
+    smooth = []
+    for width in WIDTHS:
+        kernel = np.exp(-0.5 * np.square(apart / width))
+        law = (kernel / kernel.sum(axis=0)) @ counts / counts.sum()
+        smooth.append(float(np.log((1.0 - UNIFORM) * law + UNIFORM / size)[grid[held]].mean()))
+    return float(np.log(shares)[grid[held]].mean()) >= max(smooth)
+
+
+def discretes(columns: Sequence[Column], x: NDArray[Any]) -> list[Discrete]:
+    """The discrete columns of rows of a density."""
+    found = []
+    for i, one in enumerate(columns):
+        if one.values:
+            gaps = np.diff(one.values)
+            has_gaps = one.kind == "integer" and not one.rest and not np.isnan(gaps).all()
+            step = float(np.nanmin(gaps)) if has_gaps else 0.0
+            there = x[:, i][~np.isnan(x[:, i])]
+            scale = (float(there.mean()), float(there.std()) or 1.0) if step else (0.0, 1.0)
+            found.append(Discrete(i, one.values, one.rest, step, *scale))
+    return found
