@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 # least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
-_TRIAL, _SHORT = 64, 24  # steps of the optimiser, in trials of a base and of a prediction
+_TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
 LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
-FRONT, JUDGING = 0.2, 2**16  # the share of a time budget for it, at most; steps that judge it
+FRONT, JUDGING = 0.5, 2**15  # the share of a time budget for it, at most; steps that judge it
 _BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
 # or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
