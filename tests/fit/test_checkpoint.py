@@ -128,6 +128,28 @@ def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
         assert kill.steps < total / 2
 
 
+@pytest.mark.parametrize("share", [1.5, 0.0], ids=["by Muon", "by stages"])
+def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(share, dtype, tmp_path, monkeypatch):
+    """By a cosine of Muon, or by the stages of Adam; it is killed again and again after its trials."""
+    monkeypatch.setattr("headrace._fit.trials.AFFINE", ((2.0, 1.0, share),))
+    kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
+
+    def fitted(**more):
+        flow = small(dtype, transforms=2)
+        return flow, flow.fit(X, batch_size=180, **QUIET, **more)
+
+    want, kept = fitted(), {"checkpoint": path, "checkpoint_every": 0.0}
+    total = kill.steps
+    assert want[1].schedule == ("cosine" if share else "constant")
+    for steps in (total - 4, 2):
+        kill.after(steps)
+        with pytest.raises(Killed):
+            fitted(**kept)
+    kill.after(0)
+    assert_same_fit(fitted(**kept), want)
+    assert kill.steps == 4  # the last ones, and no trials
+
+
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("steps", [1, 18, 19, 60])
 def test_an_interrupted_fit_goes_on(steps, before, dtype, tmp_path, monkeypatch):

@@ -132,6 +132,11 @@ class Checkpoint:
         return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
     @property
+    def schedule(self) -> str | None:
+        """The schedule of the stored fit's best weights; None without any."""
+        return None if self._found is None else str(self._found[0]["history"]["schedule"])
+
+    @property
     def heavy_tails(self) -> bool | None:
         """Whether the stored fit has found the tails of steps heavy; None without any."""
         return None if self._found is None else bool(self._found[0]["history"].get("heavy_tails"))
