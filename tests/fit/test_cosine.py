@@ -221,7 +221,8 @@ def searched(losses, *, links=(), shares=None, best=10, bends=True, **settings):
         weights=lambda: np.ones(4), log_probs=lambda loss: 0.01 * len(tried) * np.array([1, -1, 1, -1]) - loss
     )
     plan = SimpleNamespace(
-        **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None, "bends": bends} | settings
+        **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None, "bends": bends}
+        | settings
     )
     first, other = Choice(links=links), Choice(Residuals(shares=shares), links) if shares else None
     return tried, *_trials.searched(made, held_out, first, other, plan)
@@ -297,7 +298,9 @@ def test_a_fit_goes_on_from_the_best_trial(trials):
     assert (history.schedule, history.weight_decay) == ("cosine", trial.plan.weight_decay)
     assert history.learning_rate[begun] > history.learning_rate[begun - 1]
     assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch - 1]
-    assert history.seconds == sorted(history.seconds)
+    for seconds in (history.seconds, history.cpu_seconds):
+        assert len(seconds) == history.epochs
+        assert seconds == sorted(seconds)
 
 
 def test_a_fit_goes_on_for_longer_where_less_regular_trials_win(trials, monkeypatch):

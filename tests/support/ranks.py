@@ -205,7 +205,9 @@ def digest(found):
     """Of all that a fit decides: parameters, what is standardised, the history but for its times."""
     flow, history = found
     entries = [
-        repr(history.__dict__[name]) for name in sorted(history.__dict__) if name not in ("seconds", "refinement")
+        repr(history.__dict__[name])
+        for name in sorted(history.__dict__)
+        if name not in ("seconds", "cpu_seconds", "refinement")
     ]
     parts = [flow.parameters.tobytes(), hr.to_bytes(flow), *(one.encode() for one in entries)]
     return [hashlib.sha256(part).hexdigest()[:16] for part in parts]

@@ -65,6 +65,7 @@ class KeptRun(Protocol):
 
     flow: Trainable
     history: History
+    clock: _clock.Clock
     rng: np.random.Generator
     adam: Adam
     stages: Stages
@@ -289,7 +290,7 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
     for name in kept_fields():
         value = getattr(run.history, name)
         if isinstance(value, list):
-            setattr(run.history, name, arrays[f"history.{name}"].tolist())
+            setattr(run.history, name, arrays.get(f"history.{name}", np.empty(0)).tolist())
         elif isinstance(value, dict):
             pairs = arrays.get(f"history.{name}", np.empty(0)).reshape(-1, 2).tolist()
             keys = int if name == "residuals" else float  # columns
@@ -298,6 +299,7 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
             setattr(run.history, name, _read(state["history"][name]))
     run.step = state["step"]
     run.begin = _clock.now() - float.fromhex(state["seconds"])
+    run.clock.cpu_begin = _clock.cpu() - max(run.history.cpu_seconds, default=0.0)
     run.rng.bit_generator.state = _read(state["random"])
     run.flow.parameters = run.library.asarray(arrays["weights"])
     run.best = run.library.asarray(arrays["best"])

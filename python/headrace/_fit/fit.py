@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
-LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds")  # of a history
+LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
 TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes on
 
 

@@ -108,7 +108,7 @@ class _HighEffort:
         self.flow, self.arguments = flow, _refused(flow, arguments)
         self.clock = Clock(arguments.time_budget)
         self.members_clock = self.clock.share(MEMBERS_TIME) if self.clock.is_limited else self.clock
-        self.structure, self.before_student = _structure(flow), 0.0
+        self.structure = _structure(flow)
         self.first = self._fit_of(copy.copy(flow), 0, {})
         self.first.open(x, context)
         self.rows = _enough(self.first, arguments)
@@ -135,7 +135,6 @@ class _HighEffort:
             student = self._fit_student(mixture)
             interrupted = student is None or is_interrupted(student[1])
             if student is not None:
-                student[1].seconds = [self.before_student + seconds for seconds in student[1].seconds]
                 tried["student"] = student[1].best_loss
                 if student[1].best_loss <= history.best_loss:
                     chosen, (flow, history) = "student", student
@@ -203,7 +202,8 @@ class _HighEffort:
 
     def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
         """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
-        given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
+        given, student = self.arguments, copy.copy(self.flow)
+        before = _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
         give_memory_back()
         size = len(data.x)
@@ -218,10 +218,13 @@ class _HighEffort:
             settings["time_budget"] = max(self.clock.left(), 1e-9)
         one = Fit(student, History(), replace(given, **settings, keep=False))
         one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
+        one.clock.cpu_begin = self.clock.cpu_begin
         try:
-            return student, finished(student, one.history, lambda: one)
+            history = finished(student, one.history, lambda: one)
         except KeyboardInterrupt:
             return None
+        history.seconds = [before + seconds for seconds in history.seconds]
+        return student, history
 
     def _rows_of_members(self) -> int:
         """The number of rows that members read in all, with a given number of epochs."""

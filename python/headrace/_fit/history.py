@@ -25,6 +25,8 @@ class History:
     """Learning rate at the end of the epoch."""
     seconds: list[float] = field(default_factory=list)
     """Seconds since the fit began."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
     """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
     interrupted by Ctrl-C or the time budget counts, though it is in no list."""
