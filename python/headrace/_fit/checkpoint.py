@@ -88,6 +88,9 @@ class KeptRun(Protocol):
 class Checkpoint:
     """The file of a fit's state; without a path none."""
 
+    stays = False
+    """Whether the state of a finished fit stays, so that the same fit is soon at its end again."""
+
     def __init__(self, path: Any, every: Any) -> None:
         """The two arguments as `Flow.fit` takes them."""
         given = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
@@ -161,8 +164,10 @@ class Checkpoint:
         return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the state of a finished fit."""
-        if self.path is not None:
+        """Remove the state of a finished fit, or write its last one if it stays."""
+        if self.stays and self._held is not None and _place(self._held[0]) > self._written:
+            self._write(*self._held)
+        elif self.path is not None and not self.stays:
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
 

@@ -61,6 +61,8 @@ class Fit:
     """Names of the columns of frames."""
     what = "fit"
     """The name of its bar."""
+    decays = 1.0
+    """The factor of weight decays that the fit chooses."""
     mixes = True
     """Whether a mixture may take the place of the base, where rows are few."""
 
@@ -116,7 +118,8 @@ class Fit:
 
     def planned(self) -> Plan:
         """The plan of the fit, checked."""
-        return Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
+        plan = Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
+        return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
