@@ -156,6 +156,15 @@ def test_flows_of_shifts_and_scales_have_the_bits_of_the_stages_where_the_probe_
         assert (history.schedule, history.validation_loss) == ("constant", before.validation_loss)
 
 
+def test_a_group_takes_the_stages_where_the_probe_gains(weak, monkeypatch):
+    monkeypatch.setattr(_trials, "AFFINE", ((2.0, 0.2, 0.0),))
+    group = hr.distributed.local()
+    rows = hr.distributed.shards(bent(1200), group, rows=300)
+    (flow, history), (plain, _) = fits_of(rows, shifts_and_scales, batch_size=32, group=group)
+    assert history.schedule == "constant"
+    cases.assert_same_bits(flow.parameters, plain.parameters)
+
+
 def test_it_begins_with_the_best_weights_so_far(weak):
     """Its first epoch is near those before it."""
     losses = small().fit(bent(1200), optimizer="adam", **ROUGH, **QUIET).train_loss
