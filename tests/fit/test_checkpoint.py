@@ -70,9 +70,10 @@ def assert_same_fit(one, other):
     cases.assert_same_bits(flow.parameters, other_flow.parameters)
     assert repr(flow) == repr(other_flow)
     for field in fields(history):
-        if field.name == "seconds":
-            assert len(history.seconds) == len(other_history.seconds)
-            assert (np.diff(history.seconds) > 0).all()
+        if field.name in ("seconds", "cpu_seconds"):
+            seconds = getattr(history, field.name)
+            assert len(seconds) == len(getattr(other_history, field.name))
+            assert (np.diff(seconds) > 0).all()
         else:
             np.testing.assert_equal(getattr(history, field.name), getattr(other_history, field.name), field.name)
 
@@ -126,6 +127,28 @@ def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
         assert_same_fit(fit(name, dtype, checkpoint=path), want)
         assert kill.steps <= 2 or name in ("staged decay", "patience", "a Gaussian after it")
         assert kill.steps < total / 2
+
+
+@pytest.mark.parametrize("share", [1.5, 0.0], ids=["by Muon", "by stages"])
+def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(share, dtype, tmp_path, monkeypatch):
+    """By a cosine of Muon, or by the stages of Adam; it is killed again and again after its trials."""
+    monkeypatch.setattr("headrace._fit.trials.AFFINE", ((2.0, 1.0, share),))
+    kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
+
+    def fitted(**more):
+        flow = small(dtype, transforms=2)
+        return flow, flow.fit(X, batch_size=180, **QUIET, **more)
+
+    want, kept = fitted(), {"checkpoint": path, "checkpoint_every": 0.0}
+    total = kill.steps
+    assert want[1].schedule == ("cosine" if share else "constant")
+    for steps in (total - 4, 2):
+        kill.after(steps)
+        with pytest.raises(Killed):
+            fitted(**kept)
+    kill.after(0)
+    assert_same_fit(fitted(**kept), want)
+    assert kill.steps == 4  # the last ones, and no trials
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -100,8 +100,11 @@ def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
     for more in ({}, {"rows": 40_000, "schedule": "auto", "learning_rate": 1e-3, "seed": 3}):
         assert plan(**more).tries
         assert plan(**more, optimizer="adam").tries_cosine
+    for make in (hr.MAF, hr.IAF, hr.RealNVP):
+        assert plan(make=make).tries
+        assert not plan(make=make, optimizer="adam").tries_cosine
+    assert not plan(make=hr.PlanarFlow).tries  # without networks
     for more in (
-        {"make": hr.MAF},
         {"rows": 7999},
         {"rows": 60_000},
         {"judged": False},

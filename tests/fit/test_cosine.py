@@ -124,9 +124,12 @@ def test_few_rows_have_the_bits_of_a_fit_without(monkeypatch):
     assert history.validation_loss == before.validation_loss
 
 
-def test_flows_of_shifts_and_scales_try_none(weak):
-    """They lose by it."""
-    (flow, history), (plain, before) = fits_of(bent(1200), lambda: hr.MAF(3, transforms=1, hidden=(16,)), **ROUGH)
+def shifts_and_scales():
+    return hr.MAF(3, transforms=1, hidden=(16,))
+
+
+def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
+    (flow, history), (plain, before) = fits_of(bent(1200), shifts_and_scales, optimizer="adam", **ROUGH)
     assert len(history.train_loss) == len(before.train_loss)
     cases.assert_same_bits(flow.parameters, plain.parameters)
     bending = (hr.NSF(2), hr.NSF(2, coupling=True), hr.NSF(2, periodic=[(0, 1), None]))
@@ -135,6 +138,31 @@ def test_flows_of_shifts_and_scales_try_none(weak):
     for make in (hr.MAF, hr.IAF, hr.RealNVP):
         assert not make(2)._interior.bends
         assert not make(2, link="linear", bounds=[(0, 1), None])._interior.bends
+
+
+def test_flows_of_shifts_and_scales_go_on_by_muon_after_their_trials(weak):
+    """They are better than the stages after as many epochs."""
+    (_, history), (_, before) = fits_of(bent(1200), shifts_and_scales, batch_size=32)
+    assert history.schedule == "cosine"
+    assert history.epochs < before.epochs
+    assert history.best_loss < min(before.validation_loss[: history.epochs]) - 0.01
+
+
+def test_flows_of_shifts_and_scales_have_the_bits_of_the_stages_where_the_probe_gains(weak, monkeypatch):
+    monkeypatch.setattr(_trials, "AFFINE", ((2.0, 0.2, 0.0),))
+    for more in ({}, {"optimizer": "muon"}):
+        (flow, history), (plain, before) = fits_of(bent(1200), shifts_and_scales, batch_size=32, **more)
+        cases.assert_same_bits(flow.parameters, plain.parameters)
+        assert (history.schedule, history.validation_loss) == ("constant", before.validation_loss)
+
+
+def test_a_group_takes_the_stages_where_the_probe_gains(weak, monkeypatch):
+    monkeypatch.setattr(_trials, "AFFINE", ((2.0, 0.2, 0.0),))
+    group = hr.distributed.local()
+    rows = hr.distributed.shards(bent(1200), group, rows=300)
+    (flow, history), (plain, _) = fits_of(rows, shifts_and_scales, batch_size=32, group=group)
+    assert history.schedule == "constant"
+    cases.assert_same_bits(flow.parameters, plain.parameters)
 
 
 def test_it_begins_with_the_best_weights_so_far(weak):
@@ -190,7 +218,7 @@ class Stood:
         assert not self.warns
 
 
-def searched(losses, *, links=(), shares=None, best=10, **settings):
+def searched(losses, *, links=(), shares=None, best=10, bends=True, **settings):
     """The choices that were tried, and the best one, from losses one after another."""
     left, tried = iter(losses), []
 
@@ -202,7 +230,8 @@ def searched(losses, *, links=(), shares=None, best=10, **settings):
         weights=lambda: np.ones(4), log_probs=lambda loss: 0.01 * len(tried) * np.array([1, -1, 1, -1]) - loss
     )
     plan = SimpleNamespace(
-        **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None} | settings
+        **{"learning_rate": 0.1, "constant_decay": 0.2, "has_rate": False, "gaussianize": None, "bends": bends}
+        | settings
     )
     first, other = Choice(links=links), Choice(Residuals(shares=shares), links) if shares else None
     return tried, *_trials.searched(made, held_out, first, other, plan)
@@ -221,6 +250,17 @@ def test_less_regular_fits_are_not_tried_where_the_first_one_overfits():
     assert len(tried) == 1
     assert _trials.overfits(run)
     assert not _trials.overfits(searched([1.0, 0.9])[2])
+
+
+def test_a_probe_that_gains_ends_the_trials_of_shifts_and_scales():
+    links = (hr.transforms.Gaussianize(*cases.curves(2, 9)),)
+    tried, best, run = searched([1.0, 0.9], bends=False, links=links)
+    assert [(one.rate, one.decay) for one in tried] == [(0.2, 0.2), (0.2, pytest.approx(0.04))]
+    assert (best.share, run) == (0.0, None)
+    tried, best, run = searched([0.9, 1.0, 0.8], bends=False, links=links)
+    assert (best, run.flow, len(tried)) == (tried[2], 0.8, 3)
+    assert (best.decay, best.links) == (0.2, ())
+    assert len(searched([1.0], bends=False, best=9)[0]) == 1
 
 
 def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
@@ -267,7 +307,9 @@ def test_a_fit_goes_on_from_the_best_trial(trials):
     assert (history.schedule, history.weight_decay) == ("cosine", trial.plan.weight_decay)
     assert history.learning_rate[begun] > history.learning_rate[begun - 1]
     assert history.best_loss == min(history.validation_loss) == history.validation_loss[history.best_epoch - 1]
-    assert history.seconds == sorted(history.seconds)
+    for seconds in (history.seconds, history.cpu_seconds):
+        assert len(seconds) == history.epochs
+        assert seconds == sorted(seconds)
 
 
 def test_a_fit_goes_on_for_longer_where_less_regular_trials_win(trials, monkeypatch):

@@ -113,7 +113,7 @@ def test_threads_change_no_bits(threads, set_threads):
 
 
 def test_a_member_of_the_same_structure_can_be_what_is_returned(monkeypatch):
-    monkeypatch.setattr(_effort, "_KINDS", (_effort._Kind("again", lambda n, **more: flow_of(n, **more), 0.0),) * 4)
+    monkeypatch.setattr(_effort, "_KINDS", (_effort._Kind("again", lambda n, **more: flow_of(n, **more)),) * 4)
     finished, losses = _effort.finished, iter([5.0, 6.0, 4.0, 7.0, 9.0])
 
     def judged(flow, history, opened):
@@ -127,6 +127,62 @@ def test_a_member_of_the_same_structure_can_be_what_is_returned(monkeypatch):
         history = flow.fit(bent(600), keep=True, **HIGH)
     assert (history.chosen, history.best_loss) == ("again", 4.0)
     cases.assert_same_bits(flow.parameters, history.members[2].parameters)
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """Among the members, then in the student; flows that were finished take no steps again."""
+    steps, left, step = [], [], hr.Adam.step
+
+    def counted(adam, gradient):
+        steps.append(1)
+        if left and len(steps) == left[0]:
+            raise Killed
+        return step(adam, gradient)
+
+    monkeypatch.setattr(hr.Adam, "step", counted)
+    monkeypatch.setattr(_effort, "SAMPLES", 2000)
+    kept = {"checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
+    with hr.threads(1):  # members in turn
+        want, flow = flow_of(), flow_of()
+        history = want.fit(bent(600), **HIGH)
+        total = len(steps)
+        for at in (total // 3, total // 3, 40):
+            steps.clear()
+            left[:] = [at]
+            with pytest.raises(Killed):
+                flow_of().fit(bent(600), **HIGH, **kept)
+        assert (tmp_path / "state.student").exists() or (tmp_path / "state.3").exists()
+        steps.clear()
+        left.clear()
+        again = flow.fit(bent(600), **HIGH, **kept)
+    assert len(steps) < total // 3
+    assert state(flow) == state(want)
+    assert (again.tried, again.chosen, again.validation_loss) == (
+        history.tried,
+        history.chosen,
+        history.validation_loss,
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_history_of_each_flow_is_there():
+    history = flow_of().fit(bent(700), **HIGH)
+    assert [one.best_loss for one in history.fits] == list(history.tried.values())[:4]
+    assert all(one.weight_decay > 0 and one.residuals == {} for one in history.fits)
+
+
+def test_members_differ_in_decay_where_rows_are_many(monkeypatch):
+    seen = []
+    monkeypatch.setattr(_effort, "finished", lambda flow, history, opened: seen.append(opened().decays) or history)
+    for many, want in ((1000, {1.0}), (100, {1.0, 0.25, 2.5})):
+        monkeypatch.setattr(_effort, "MANY", many)
+        seen.clear()
+        flow_of().fit(bent(600), **HIGH)
+        assert set(seen) == want
 
 
 # ---- rows of all kinds -----------------------------------------------------------------------------------------------
@@ -420,7 +476,10 @@ REFUSED = {
     "none held out": ({"validation": None}, "validation: expected rows to hold out with effort='high'"),
     "no time": ({"time_budget": 0.0}, "time_budget: expected a number above 0"),
     "less": ({"time_budget": -3.0}, "time_budget: expected a number above 0"),
-    "a checkpoint": ({"checkpoint": "a"}, "checkpoint: expected None with effort='high'"),
+    "a checkpoint and a budget": (
+        {"checkpoint": "a", "time_budget": 9.0},
+        "time_budget: expected None with effort='high' and a checkpoint",
+    ),
     "a group": ({"group": hr.distributed.local()}, "group: expected None with effort='high'"),
     "a wrong one": ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),
     "members of a normal fit": ({"effort": "normal", "keep": True}, "keep: expected False with effort='normal'"),

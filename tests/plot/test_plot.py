@@ -247,6 +247,10 @@ def test_history_of_every_fit(capsys):
     assert axis.lines[1].get_ydata().tolist() == fit.validation_loss
     assert axis.lines[2].get_xdata().tolist() == [fit.best_epoch]
     assert axis.get_title("left") == "stopped: epochs"
+    axis = drawn(hr.plot.history(fit, across="cpu_seconds")).axes[0]
+    assert [line.get_xdata().tolist() for line in axis.lines[:2]] == [fit.cpu_seconds] * 2
+    assert axis.lines[2].get_xdata().tolist() == [fit.cpu_seconds[fit.best_epoch - 1]]
+    assert axis.get_xlabel() == "CPU seconds"
     assert len(drawn(hr.plot.history([fit] * 3)).axes) == 3
     drawn(hr.plot.history(hr.training.History()))
     ascent = hr.DualAscentFlow(steps=3, refine=False)
@@ -255,6 +259,10 @@ def test_history_of_every_fit(capsys):
     energies = hr.fit_to_density(hr.MAF(2), hr.densities.U1(), steps=5, samples=16, evaluated=0, progress=False)
     lines = drawn(hr.plot.history(energies)).axes[0].lines
     assert lines[0].get_ydata().tolist() == energies.history.free_energy
+    with pytest.raises(ValueError, match="across: expected 'epochs' for what is no History"):
+        hr.plot.history(energies, "cpu_seconds")
+    with pytest.raises(ValueError, match="across: expected one of 'epochs', 'cpu_seconds', got 'time'"):
+        hr.plot.history(fit, "time")
     with pytest.raises(TypeError, match="fit: expected a History"):
         hr.plot.history(3)
 

@@ -207,7 +207,7 @@ def digest(found):
     entries = [
         repr(history.__dict__[name])
         for name in sorted(history.__dict__)
-        if name not in ("seconds", "elapsed", "refinement")
+        if name not in ("seconds", "cpu_seconds", "elapsed", "refinement")
     ]
     parts = [flow.parameters.tobytes(), hr.to_bytes(flow), *(one.encode() for one in entries)]
     return [hashlib.sha256(part).hexdigest()[:16] for part in parts]

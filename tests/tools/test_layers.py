@@ -21,7 +21,7 @@ STOREYS = {
     "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5050, "_flow densities files ops transforms"),
-    "fit": (7250, "_fit distributed rows training"),
+    "fit": (7300, "_fit distributed rows training"),
     "methods": (6550, "ascent continuum sequences variational"),
     "analysis": (5250, "_tables choosing diagnosis plot"),
     "clients": (

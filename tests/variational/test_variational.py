@@ -57,6 +57,20 @@ def test_every_kind_of_flow_learns_a_bent_density(name):
     assert abs(fit.final.log_z - density.log_z) < 0.15
 
 
+def test_muon_takes_the_steps_where_it_is_named(monkeypatch):
+    steps, step = [], hr.Adam.step
+    monkeypatch.setattr(hr.Adam, "step", lambda one, gradient: steps.append(type(one)) or step(one, gradient))
+    density = hr.densities.U2()
+    for name, kind in (("adam", hr.Adam), ("muon", hr.Muon)):
+        steps.clear()
+        flow = BUILDERS["NSF"](seed=2)
+        fit = hr.fit_to_density(flow, density, optimizer=name, steps=200, samples=64, evaluated=8000, **QUIET)
+        assert set(steps) == {kind}
+        assert fit.final.free_energy < fit.history.free_energy[0] - 0.2
+    with pytest.raises(ValueError, match="optimizer: expected one of 'adam', 'muon', got 'sgd'"):
+        hr.fit_to_density(flow, density, optimizer="sgd", steps=1, **QUIET)
+
+
 @pytest.mark.parametrize("estimator", ["sticking_the_landing", "plain"])
 def test_a_trainable_base_alone_finds_mean_and_deviations(estimator):
     target = normal([3.0, -1.0], np.diag([4.0, 0.25]))

@@ -65,6 +65,7 @@ class KeptRun(Protocol):
 
     flow: Trainable
     history: History
+    clock: _clock.Clock
     rng: np.random.Generator
     adam: Adam
     stages: Stages
@@ -86,6 +87,9 @@ class KeptRun(Protocol):
 
 class Checkpoint:
     """The file of a fit's state; without a path none."""
+
+    stays = False
+    """Whether the state of a finished fit stays, so that the same fit is soon at its end again."""
 
     def __init__(self, path: Any, every: Any) -> None:
         """The two arguments as `Flow.fit` takes them."""
@@ -132,6 +136,11 @@ class Checkpoint:
         return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
 
     @property
+    def schedule(self) -> str | None:
+        """The schedule of the stored fit's best weights; None without any."""
+        return None if self._found is None else str(self._found[0]["history"]["schedule"])
+
+    @property
     def heavy_tails(self) -> bool | None:
         """Whether the stored fit has found the tails of steps heavy; None without any."""
         return None if self._found is None else bool(self._found[0]["history"].get("heavy_tails"))
@@ -160,8 +169,10 @@ class Checkpoint:
         return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the state of a finished fit."""
-        if self.path is not None:
+        """Remove the state of a finished fit, or write its last one if it stays."""
+        if self.stays and self._held is not None and _place(self._held[0]) > self._written:
+            self._write(*self._held)
+        elif self.path is not None and not self.stays:
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
 
@@ -289,7 +300,7 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
     for name in kept_fields():
         value = getattr(run.history, name)
         if isinstance(value, list):
-            setattr(run.history, name, arrays[f"history.{name}"].tolist())
+            setattr(run.history, name, arrays.get(f"history.{name}", np.empty(0)).tolist())
         elif isinstance(value, dict):
             pairs = arrays.get(f"history.{name}", np.empty(0)).reshape(-1, 2).tolist()
             keys = int if name == "residuals" else float  # columns
@@ -298,6 +309,7 @@ def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]
             setattr(run.history, name, _read(state["history"][name]))
     run.step = state["step"]
     run.begin = _clock.now() - float.fromhex(state["seconds"])
+    run.clock.cpu_begin = _clock.cpu() - max(run.history.cpu_seconds, default=0.0)
     run.rng.bit_generator.state = _read(state["random"])
     run.flow.parameters = run.library.asarray(arrays["weights"])
     run.best = run.library.asarray(arrays["best"])

@@ -16,12 +16,17 @@ def now() -> float:
     return time.perf_counter()
 
 
+def cpu() -> float:
+    """CPU seconds of this process, all threads together."""
+    return time.process_time()
+
+
 class Clock:
     """A moment by which a fit has to be over; none where there is no budget."""
 
     def __init__(self, budget: Any = None) -> None:
         """`budget`: in seconds from now on, checked; None for no limit."""
-        self.begin = now()
+        self.begin, self.cpu_begin = now(), cpu()
         self.end = math.inf
         self.budget: float | None = None
         """The seconds of a whole fit; None without a limit, and of a share."""

@@ -35,7 +35,7 @@ from headrace._fit.starts.mixture import COMPONENTS
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
-from headrace._fit.trials import FEW, STEPS, Choice, overfits, searched
+from headrace._fit.trials import FEW, HALF, STEPS, Choice, overfits, searched
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.transforms.transform import Transform
 from headrace.rows._as_stream import arrays_of, stream_of
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
-LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds")  # of a history
+LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
 TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes on
 
 
@@ -61,6 +61,8 @@ class Fit:
     """Names of the columns of frames."""
     what = "fit"
     """The name of its bar."""
+    decays = 1.0
+    """The factor of weight decays that the fit chooses."""
     mixes = True
     """Whether a mixture may take the place of the base, where rows are few."""
 
@@ -116,7 +118,8 @@ class Fit:
 
     def planned(self) -> Plan:
         """The plan of the fit, checked."""
-        return Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
+        plan = Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
+        return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
         """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
@@ -169,17 +172,20 @@ class Fit:
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
         is_few = by_default and held < LEAST_HELD_OUT and self.cross_validates(held)
-        steps = _marginals.TRIED if checked.tries else checked.epochs * checked.batches
-        curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
+        curves = self._looks_for_curves(None if is_few else held)
         if is_few:
             self._few(checked.gaussianize)
             return
         held_out = None
         if judge is not None:
             held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
-        start, weights = Start.of(flow, source), None
-        if checked.tries and judge is not None:
-            start, marginals, checked, weights = self._chosen(start, judge, curves=curves)
+        start, weights, chosen = Start.of(flow, source), None, None
+        if checked.tries and judge is not None and (chosen := self._chosen(start, judge, curves=curves)) is None:
+            self.arguments = replace(self.arguments, schedule="constant")
+            self.checked = checked = self.planned()
+            curves = self._looks_for_curves(held)
+        if chosen is not None:
+            start, marginals, checked, weights = chosen
         else:
             start = self._replaced(start, judge, curves=curves)
             marginals = self._marginals(start, judge) if curves and judge is not None else ()
@@ -209,6 +215,11 @@ class Fit:
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
 
+    def _looks_for_curves(self, held: int | None) -> bool:
+        plan = self.checked
+        steps = _marginals.TRIED if plan.tries else plan.epochs * plan.batches
+        return _marginals.looked_for(plan.gaussianize, self.flow._interior, held, steps)
+
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
         """The best choice of trials and its run; only the former where a stopped fit had it."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
@@ -224,9 +235,10 @@ class Fit:
 
         if kept.residuals is not None:
             return choice(both[set(both[1].shares) == set(kept.residuals)]), None
-        some, rest = source.trial(standing, judge, STEPS * -(-source.size // plan.batches), self.seed)
+        steps = STEPS if plan.bends else 2 * STEPS
+        some, rest = source.trial(standing, judge, steps * -(-source.size // plan.batches), self.seed)
         held_out, batches = HeldOut(rest), -(-some.size * plan.batches // source.size)
-        short = replace(plan, batches=batches, epochs=max(1, STEPS // batches))
+        short = replace(plan, batches=batches, epochs=max(1, steps // batches))
 
         def made(one: Choice) -> Run:
             own = replace(short, learning_rate=one.rate, weight_decay=one.decay)
@@ -235,15 +247,19 @@ class Fit:
         more = choice(both[1]) if set(both[0].shares) != set(both[1].shares) else None
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
-    def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
+    def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any] | None:
         """The start, curves and plan that trials choose, and the weights from which the fit goes on; None for its own.
 
-        The history goes on from the best trial, too.
+        The history goes on from the best trial, too. None where the stages of a fit without trials are better.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
-        standing, choice, run = source.standing(), Choice(), None
-        if source.is_first:  # the others take its choice, because NumPy's rounding depends on its version and processor
+        standing, choice, run = source.standing(), Choice(share=0.0), None
+        if source.is_first and self.kept.schedule != "constant":
+            # the others take its choice, because NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
+        if not source.broadcast(np.array([choice.share]))[0]:
+            return None
+        if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
         found = shared(source, choice.residuals, flow.features)
         links = shared_curves(source, choice.links, flow.features, plan.gaussianize)
@@ -251,7 +267,7 @@ class Fit:
         if going_on := self.kept.chosen:
             return start, links, replace(plan, **going_on), None
         one = History() if run is None else run.history
-        share = FEW if overfits(run) else choice.share
+        share = choice.share if not overfits(run) else FEW if plan.bends else HALF * choice.share
         begun = min(one.best_epoch, one.epochs)  # the time may have ended an epoch
         rate, decay, share, begun = source.broadcast(np.array([choice.rate, choice.decay, share, begun])).tolist()
         plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(begun), share)

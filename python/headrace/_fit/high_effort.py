@@ -23,6 +23,7 @@ from headrace._base.stored import header_of
 from headrace._base.types import Floats
 from headrace._base.warn import fixed_epochs
 from headrace._fit import clock as _clock
+from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.fit import Fit, finished
@@ -40,8 +41,7 @@ from headrace.rows._held_out import held_of
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
 MEMBERS_TIME = 0.6  # their share of the time
-MANY = 8000  # training rows from which members have a falling rate and much decay, which fewer rows do not bear
-EPOCHS = 300  # of such a member
+MANY = 8000  # training rows from which there are more members with splines, whose decays differ
 SAMPLES = 200_000  # of the mixture, at most
 BYTES = 1 << 25  # that these may have
 DRAWN = 1 << 13  # samples at a time
@@ -60,14 +60,15 @@ class _Kind:
 
     name: str
     make: Callable[..., Flow]
-    decay: float  # over the rows, where there are many
+    decays: float = 1.0
+    """Of its fit, over those of others, where rows are many: members differ, and no decay is right for all tables."""
 
 
 _KINDS = (
-    _Kind("NSF with residual blocks", partial(NSF, residual=True), 5e3),
-    _Kind("NSF", NSF, 5e3),
-    _Kind("MAF", MAF, 0.0),
-    _Kind("NSF with residual blocks", partial(NSF, residual=True), 3e3),
+    _Kind("NSF with residual blocks", partial(NSF, residual=True)),
+    _Kind("NSF", NSF, 0.25),
+    _Kind("MAF", MAF),
+    _Kind("NSF with residual blocks", partial(NSF, residual=True), 2.5),
 )
 _SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more members begin again from the first
 
@@ -75,14 +76,6 @@ _SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more me
 def _kind(index: int, rows: int) -> _Kind:
     order = _LARGER if rows >= MANY else _SMALLER
     return _KINDS[order[(index - 1) % len(order)]]
-
-
-def _settings(kind: _Kind, rows: int, given: Arguments) -> dict[str, Any]:
-    """The arguments of a member's fit that differ from the given ones: of those that have their defaults."""
-    if rows < MANY or not kind.decay or not _is_default(given, "epochs", "schedule", "weight_decay", "patience"):
-        return {}
-    decay = min(kind.decay / rows, 1.0)
-    return {"epochs": EPOCHS, "schedule": "cosine", "weight_decay": decay, "patience": None}
 
 
 def _is_default(given: Arguments, *names: str) -> bool:
@@ -108,17 +101,28 @@ class _HighEffort:
         self.flow, self.arguments = flow, _refused(flow, arguments)
         self.clock = Clock(arguments.time_budget)
         self.members_clock = self.clock.share(MEMBERS_TIME) if self.clock.is_limited else self.clock
-        self.structure, self.before_student = _structure(flow), 0.0
-        self.first = self._fit_of(copy.copy(flow), 0, {})
+        self.structure, self.kept = _structure(flow), Checkpoint(arguments.checkpoint, arguments.checkpoint_every)
+        self.states: list[Checkpoint] = []
+        self.first = self._fit_of(copy.copy(flow), 0)
         self.first.open(x, context)
         self.rows = _enough(self.first, arguments)
         self.found: list[_Member] = []
 
-    def _fit_of(self, flow: Flow, index: int, settings: dict[str, Any]) -> Fit:
-        own = replace(self.arguments, **settings, seed=self.arguments.seed + index, keep=False)
+    def _fit_of(self, flow: Flow, index: int) -> Fit:
+        own = replace(self.arguments, checkpoint=self._path(index), seed=self.arguments.seed + index, keep=False)
         if self.members_clock.is_limited:
             own = replace(own, time_budget=max(self.members_clock.left(), 1e-9))
-        return Fit(flow, History(), own)
+        return self._kept(Fit(flow, History(), own))
+
+    def _path(self, what: int | str) -> str | None:
+        """The file of a state, beside those of the other fits."""
+        return None if self.kept.path is None else f"{self.kept.path}.{what}"
+
+    def _kept(self, one: Fit) -> Fit:
+        """The fit, whose state stays until all fits are over."""
+        one.kept.stays = True
+        self.states.append(one.kept)
+        return one
 
     def go(self) -> History:
         """Fit members and the student; the flow becomes the best that has its structure."""
@@ -135,7 +139,6 @@ class _HighEffort:
             student = self._fit_student(mixture)
             interrupted = student is None or is_interrupted(student[1])
             if student is not None:
-                student[1].seconds = [self.before_student + seconds for seconds in student[1].seconds]
                 tried["student"] = student[1].best_loss
                 if student[1].best_loss <= history.best_loss:
                     chosen, (flow, history) = "student", student
@@ -143,7 +146,12 @@ class _HighEffort:
         self.flow._interior.name(self.first.names())
         if interrupted:
             history.stopped = "interrupted"
+        else:
+            for state in self.states:
+                state.stays = False
+                state.remove()
         history.tried, history.chosen = tried, chosen
+        history.fits = [replace(one.history) for one in members]
         history.members = mixture if self.arguments.keep else None
         return history
 
@@ -184,7 +192,8 @@ class _HighEffort:
             kind = _kind(index, self.rows)
             flow = _fresh(self.flow, kind.make, self.arguments.seed + index)
             name, fits_in = kind.name, _structure(flow) == self.structure
-            one = self._fit_of(flow, index, _settings(kind, self.rows, self.arguments))
+            one = self._fit_of(flow, index)
+            one.decays = kind.decays if self.rows >= MANY else 1.0
             one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
         history = finished(one.flow, one.history, lambda: one)
         member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)  # type: ignore[arg-type]
@@ -203,7 +212,8 @@ class _HighEffort:
 
     def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
         """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
-        given, student, self.before_student = self.arguments, copy.copy(self.flow), _clock.now() - self.clock.begin
+        given, student = self.arguments, copy.copy(self.flow)
+        before = _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
         give_memory_back()
         size = len(data.x)
@@ -216,12 +226,16 @@ class _HighEffort:
             settings["weight_decay"] = DECAY
         if self.clock.is_limited:
             settings["time_budget"] = max(self.clock.left(), 1e-9)
-        one = Fit(student, History(), replace(given, **settings, keep=False))
+        settings |= {"checkpoint": self._path("student"), "keep": False}
+        one = self._kept(Fit(student, History(), replace(given, **settings)))
         one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
+        one.clock.cpu_begin = self.clock.cpu_begin
         try:
-            return student, finished(student, one.history, lambda: one)
+            history = finished(student, one.history, lambda: one)
         except KeyboardInterrupt:
             return None
+        history.seconds = [before + seconds for seconds in history.seconds]
+        return student, history
 
     def _rows_of_members(self) -> int:
         """The number of rows that members read in all, with a given number of epochs."""
@@ -345,9 +359,13 @@ def _refused(flow: Flow, arguments: Arguments) -> Arguments:
     """The arguments of the flow's own fit."""
     if arguments.effort == "normal":
         raise ValueError("keep: expected False with effort='normal', which has one flow, got True")
-    for name, why in (("group", "on several ranks"), ("checkpoint", "whose state is not kept")):
-        if getattr(arguments, name) is not None:
-            raise ValueError(f"{name}: expected None with effort='high', {why}, got {getattr(arguments, name)!r}")
+    if arguments.group is not None:
+        raise ValueError(f"group: expected None with effort='high', on several ranks, got {arguments.group!r}")
+    if arguments.checkpoint is not None and arguments.time_budget is not None:
+        raise ValueError(
+            "time_budget: expected None with effort='high' and a checkpoint, because its time decides how many flows "
+            f"there are, got {arguments.time_budget!r}"
+        )
     if flow._interior.on_device:
         raise ValueError("effort: expected 'normal' for a flow on a device, got 'high'; call flow.to('cpu')")
     held = arguments.validation

@@ -25,6 +25,8 @@ class History:
     """Learning rate at the end of the epoch."""
     seconds: list[float] = field(default_factory=list)
     """Seconds since the fit began."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    """CPU seconds of the process since the fit began, of all threads and with everything that the fit has tried."""
     best_epoch: int = 0
     """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
     that ended early counts, though it is in no list; see `partial_epoch`."""
@@ -78,6 +80,9 @@ class History:
     """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
     """Of ``effort="high"``: the name of what the flow ended as, "student" or a member's. All else is of its fit."""
+    fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
+    """Of ``effort="high"``: the histories of the flows, in their order, with the weight decay, curves and residual
+    columns of each."""
     members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
     """Of ``effort="high"`` with ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
 

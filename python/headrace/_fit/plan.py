@@ -57,6 +57,7 @@ class Plan:
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
     optimizer: str  # of all else
+    bends: bool  # whether the flow has splines
     begun: int = 0  # those of the epochs that are a trial's
 
     def after(self, begun: int, share: float) -> Plan:
@@ -80,8 +81,8 @@ class Plan:
         left_to_rows = a.schedule == "auto" and a.epochs is None and a.patience == PATIENCE
         passes *= STAGED if staged else 1
         passes = passes if a.epochs is None else a.epochs
-        tries_cosine = staged and left_to_rows and rows >= MANY_FOR_COSINE and flow._interior.bends
-        tries = tries_cosine and a.optimizer != "adam" and takes_muon(flow)
+        has_cosine, bends = staged and left_to_rows and rows >= MANY_FOR_COSINE, flow._interior.bends
+        tries = has_cosine and a.optimizer != "adam" and takes_muon(flow) and (bends or flow._interior.widest > 0)
         optimizer = "adam" if a.optimizer == "auto" else a.optimizer
         schedule = "constant" if a.schedule == "auto" else a.schedule
         if tries:
@@ -98,9 +99,10 @@ class Plan:
             a.average,
             passes + 1 if a.patience is None or tries else a.patience,
             staged and not tries,
-            tries_cosine and not tries,
+            has_cosine and bends and not tries,
             tries,
             flow._interior.products(a.matmul),
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
             optimizer,
+            bends,
         )

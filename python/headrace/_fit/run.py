@@ -286,6 +286,7 @@ class Run(abc.ABC):
         history.train_loss.append(loss)
         history.learning_rate.append(self.adam.learning_rate)
         history.seconds.append(_clock.now() - self.begin + self.spent)
+        history.cpu_seconds.append(_clock.cpu() - self.clock.cpu_begin)
         if judged < self.lowest:
             self.lowest, self.lowest_epoch = judged, epoch
         waited = epoch - self.lowest_epoch

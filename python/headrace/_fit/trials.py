@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from headrace._fit.run import HeldOut, Run
     from headrace._flow.transforms.gaussianize import Gaussianize
 
-STEPS = 1280  # of a trial
+STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials
-WEAK, STRONG = (1.0, 1.0, 1.0), (2.0, 4.0, 0.8)
-"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
-LATE, FEW = 0.9, 0.2  # the share of a trial's epochs after which its best one has to be; epochs of the fit otherwise
+SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
+AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 0.0))
+"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's.
+
+The last one of shifts and scales is a probe: where it gains, many steps at a constant rate gain more than a cosine.
+"""
+LATE = 0.9  # the share of a trial's epochs after which its best one has to be
+FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; of shifts and scales, in units of theirs
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Choice:
     rate: float = math.nan
     decay: float = math.nan
     share: float = 1.0
-    """Of the epochs of the plan."""
+    """Of the epochs of the plan; 0 for the stages of a fit without trials."""
 
 
 class Trials:
@@ -102,10 +107,14 @@ def searched(
         return replace(first, rate=rate, decay=plan.constant_decay * decay, share=share)
 
     with _progress.bar(MOST, "try", "fit", progress, leave=False) as shown:
-        trials = Trials(made, held_out, shown, at(*STRONG))
-        trials.takes(trials.best)
-        if not overfits(trials.run):
-            trials.takes(at(*WEAK))
+        rungs = [at(*rung) for rung in (SPLINES if plan.bends else AFFINE)]
+        trials = Trials(made, held_out, shown, rungs[0])
+        for i, rung in enumerate(rungs):
+            if i and (overfits(trials.run) or trials.best is not rungs[i - 1]):
+                break
+            trials.takes(rung)
+        if not trials.best.share:
+            return trials.best, None
         if first.links and not plan.gaussianize:
             errors = _marginals.CLEARLY if _marginals.has_long_tails(first.links) else 0.0
             trials.takes(replace(trials.best, links=()), errors=errors)

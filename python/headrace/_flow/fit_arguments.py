@@ -97,8 +97,9 @@ class Arguments:
         learning_rate: At the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less.
         schedule: "constant", "cosine" (down to nothing over all epochs) or "plateau" (halved whenever a third of
             `patience` passes without a new best on held-out rows, or in training if there are none). "auto": constant;
-            flows with splines are then fitted with a cosine, too, and held-out rows choose, where 8,000 to 50,000 rows
-            are left to train on and `epochs`, `weight_decay` and `patience` are the defaults.
+            flows of networks (by Adam, with splines) are then fitted with a cosine, too, and held-out rows choose,
+            where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the
+            defaults.
         optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, and Muon for
             the cosine that `schedule="auto"` tries, where Muon is possible.
         weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over the

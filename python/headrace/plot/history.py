@@ -21,12 +21,14 @@ MOST = 24  # panels
 FIRST = 0.1  # of a fit, which may be off the top of the picture
 
 
-def history(fit: Any) -> Figure:
+def history(fit: Any, across: str = "epochs") -> Figure:
     """Draw the losses of a fit, which weights were kept, and why it ended.
 
     Args:
         fit: A `History`, a list of them (of an ensemble), a fitted `FlowDensity`, an `AscentHistory`, a
             `DualAscentFlow` after its fit, a `StepHistory`, a `DensityFit` or a `Distillation`.
+        across: "epochs", or steps; "cpu_seconds": the CPU seconds of the process since the fit began, by which fits
+            with other settings can be compared. Of a `History` alone.
 
     Returns:
         A matplotlib ``Figure``, with a panel for each fit.
@@ -42,13 +44,15 @@ def history(fit: Any) -> Figure:
     [True, True]
     """
     require()
-    fits = _opened(fit)
+    fits, by = _opened(fit), check.choice("across", across, ("epochs", "cpu_seconds"))
+    if by == "cpu_seconds" and not all(isinstance(one, History) for one in fits):
+        raise ValueError(f"across: expected 'epochs' for what is no History, got {across!r}")
     from headrace.plot import _figure
 
     with _figure.styled():
         figure, axes = _figure.grid(len(fits), 4.4, 3.2, most=3)
         for i, (axis, one) in enumerate(zip(axes, fits, strict=True)):
-            _DRAWN[type(one)](axis, one)
+            _DRAWN[type(one)](axis, one, *(() if by == "epochs" else (one.cpu_seconds,)))
             if len(fits) > 1:
                 axis.set_title(f"{i}: " + axis.get_title("left"))
     return figure
@@ -70,16 +74,20 @@ def _opened(fit: Any) -> list[Any]:
     return many
 
 
-def _epochs(axis: Any, one: History) -> None:
+def _epochs(axis: Any, one: History, seconds: Sequence[float] | None = None) -> None:
     train, held = np.array(one.train_loss), np.array(one.validation_loss)
-    axis.plot(1 + np.arange(len(train)), train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
-    axis.plot(1 + np.arange(len(held)), held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
+    at = np.arange(1, max(len(train), len(held)) + 1) if seconds is None else np.array(seconds)
+    train, held = train[: len(at)], held[: len(at)]  # cross-validation may have judged more epochs than the fit has
+    axis.plot(at[: len(train)], train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
+    axis.plot(at[: len(held)], held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
     if 0 < one.best_epoch <= len(held):
-        axis.plot(one.best_epoch, held[one.best_epoch - 1], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
+        axis.plot(
+            at[one.best_epoch - 1], held[one.best_epoch - 1], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}"
+        )
     elif np.isfinite(one.best_loss):
         origin = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch == 0 else "the last weights"
         axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {origin}")
-    _finish(axis, "epoch", "loss, nats a row", one.stopped, [train, held])
+    _finish(axis, "epoch" if seconds is None else "CPU seconds", "loss, nats a row", one.stopped, [train, held])
 
 
 def _steps(axis: Any, one: StepHistory) -> None:
@@ -116,7 +124,7 @@ def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]
     values = values[np.isfinite(values)]
     axis.set(xlabel=across, ylabel=up, title=f"stopped: {stopped}")
     limit_ticks(axis, 5, 5)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer="seconds" not in across)
     if values.size:
         low, high = unit_interval(values.min(), values.max())
         axis.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))

@@ -8,7 +8,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._base.rng import Rng
-from headrace._flow.fit_arguments import BY_LOSS
+from headrace._flow.fit_arguments import BY_LOSS, OPTIMIZER_NAMES
 from headrace._flow.fit_arguments import SCHEDULES as OF_FITS
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ class OfSteps(TypedDict, total=False):
 
 
 class Evaluated(TypedDict, total=False):
-    """The argument of descents of flows of rows.
+    """The arguments of descents of flows of rows.
 
     Args:
         evaluated: Fresh samples for the estimate at the end; 0 for none.
+        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. What it gains: docs/variational.md.
     """
 
+    optimizer: Annotated[str, argument("adam", check.one_of(*OPTIMIZER_NAMES))]
     evaluated: Annotated[int, argument(EVALUATED, check.integer)]
 
 

@@ -20,7 +20,7 @@ from headrace._base import progress as _progress
 from headrace._base.public import public
 from headrace._base.warn import warn
 from headrace._core import cpu
-from headrace._fit.optimizer import Adam, scheduled
+from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
 from headrace.variational.contexts import Contexts
 from headrace.variational.target import Target
 
@@ -86,11 +86,12 @@ class DescentPlan:
     clip: float | None
     average: float | None
     skip: float
+    optimizer: str = "adam"
 
     @classmethod
     def of(cls, given: Any, **settings: Any) -> DescentPlan:
         """That of arguments of `headrace.variational.arguments`, checked, with other values of some."""
-        names = [one.name for one in fields(cls)]
+        names = [one.name for one in fields(cls) if hasattr(given, one.name)]
         return cls(**{name: settings.get(name, getattr(given, name)) for name in names})
 
     def beta(self, step: int) -> float:
@@ -257,7 +258,7 @@ def log_weights(
 
 
 class Descent:
-    """Steps of Adam along gradients of reparametrised samples, while they run."""
+    """Steps of an optimiser along gradients of reparametrised samples, while they run."""
 
     def __init__(
         self,
@@ -274,7 +275,9 @@ class Descent:
         """
         self.name, self.flow, self.plan, self.step, self.judge = name, flow, plan, step, judge
         self.history = StepHistory() if history is None else history
-        self.adam = Adam(flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average)
+        self.adam: Adam = OPTIMIZERS[plan.optimizer](
+            flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average
+        )
         self.kept = flow.parameters
         self.slack = 0.0
 

@@ -181,7 +181,7 @@ def distill(
     )
     judge = judge_of(learner, target, contexts, plan, seed_of(rng))
     begin = time.perf_counter()
-    first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate)
+    first = replace(plan, steps=count, learning_rate=FIRST_RATE * plan.learning_rate, optimizer="adam")
     not_alone = "" if closed else pairs.reason or ("" if count else "first_steps is 0")
     alone = Alone()
     if not closed and not not_alone:

@@ -138,7 +138,7 @@ def fit_to_density(
         estimator: "sticking_the_landing": the parameters are held fixed inside log q, so that the gradient's noise
             vanishes with KL; costs another pass to latent and back. "plain": the whole gradient of E[log q - log p].
             Both are unbiased.
-        steps: Steps of Adam.
+        steps: Steps of the optimiser.
         samples: Of each step.
         per_context: The number of successive samples of a step that share a row of context: a divisor of `samples`.
             More than 1 pays where `log_density` has work to do for each different context.
