@@ -1,4 +1,4 @@
-"""The way back: parameters of a converted flow into the model that it was made from.
+"""The inverse of conversions: parameters of a converted flow into the model that it was made from.
 
 A conversion moves each parameter of a model to its index in a flow, as it is or shifted and scaled. Which one goes
 where is found from conversions of moved models, so that no reader of a library's parts has a twin that writes them.

@@ -104,7 +104,7 @@ class Acceleration(MetaPathFinder):
 
 
 class _Patching(Loader):
-    """A loader, and a patch of what it has loaded."""
+    """A loader that patches its module after the import."""
 
     def __init__(self, loader: Any, acceleration: Acceleration) -> None:
         self._loader, self._acceleration = loader, acceleration

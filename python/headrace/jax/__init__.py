@@ -142,6 +142,9 @@ def sample_and_log_prob(
     return rows.vectors(value), rows.numbers(row)
 
 
+Stack._log_prob = staticmethod(log_prob)
+
+
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(init=False, repr=False, eq=False)
 class FlowModule:

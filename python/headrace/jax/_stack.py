@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -18,9 +18,7 @@ from headrace._flow.transforms.fixed import Permutation, Standardize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from headrace.jax._calls import Structure
+from headrace.jax._calls import Structure, structure_of
 
 _AFFINE = (Linear, Permutation, Rotation, Standardize)
 
@@ -81,8 +79,6 @@ def stack(flows: Sequence[Flow]) -> Stack:
     >>> jax.jit(lambda s, x: s.log_prob(x))(events, rows).shape
     (4, 10)
     """
-    from headrace.jax import structure
-
     if isinstance(flows, (Flow, str)) or not isinstance(flows, Sequence) or not flows:
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
     for flow in flows:
@@ -98,7 +94,7 @@ def stack(flows: Sequence[Flow]) -> Stack:
             f"and, at index {unlike[0]}, {next(given)}"
         )
     params = jnp.asarray(np.stack([flow.parameters for flow in inner]))
-    return Stack(params, structure(inner[0]), _Ends(flows))
+    return Stack(params, structure_of(inner[0]), _Ends(flows))
 
 
 @jax.tree_util.register_pytree_node_class
@@ -108,6 +104,8 @@ class Stack:
     Attributes:
         params: The one leaf, shape (flows, n).
     """
+
+    _log_prob: ClassVar[Callable[..., Any]]  # of one flow, `headrace.jax.log_prob`, which is made after this
 
     def __init__(self, params: Any, structure: Structure, ends: _Ends) -> None:
         self.params, self._structure, self._ends = params, structure, ends
@@ -141,8 +139,6 @@ class Stack:
         Returns:
             Shape (flows, ...).
         """
-        from headrace.jax import log_prob
-
         own, ends = self._structure, self._ends
         for name, value, columns in (("x", x, own.features), ("context", context, own.context)):
             given = getattr(value, "shape", None)
@@ -154,7 +150,7 @@ class Stack:
 
         def of_one(params: Any, x: Any, context: Any, shift: Any, inverse: Any, mean: Any, std: Any) -> Any:
             given = None if context is None else (context - mean) / std
-            return log_prob(own, params, jnp.matmul(x - shift, inverse.T), given)
+            return self._log_prob(own, params, jnp.matmul(x - shift, inverse.T), given)
 
         fixed = [jnp.asarray(a, own.dtype) for a in (ends.shift, ends.inverse, ends.mean, ends.std)]
         axes = (0, 0, None if context is None else 0, 0, 0, 0, 0)
