@@ -233,6 +233,7 @@ def public_kinds():
 
 def test_every_public_transform_base_and_flow_can_be_saved():
     of_rows = {name for name, kind in _stored.KINDS.items() if not issubclass(kind, Sequential)}
+    of_rows -= {"MixedDensity"}  # saved in tests/tables, because no other reader has it
     assert of_rows == public_kinds(), "a class lacks @storable, _header and _from_file"
 
 

@@ -53,7 +53,7 @@ def of_estimator(table, folder, **how):
     pytest.importorskip("sklearn")
     from sklearn_cases import estimator
 
-    settings = {"transforms": 1, "hidden": (8,), "epochs": 3, "random_state": 0}
+    settings = {"transforms": 1, "hidden": (8,), "epochs": 3, "random_state": 0, "categories": None}
     density, told = _heard(lambda: estimator(**settings, **how).fit(frame(table)))
     return Fitted(
         "FlowDensity",
