@@ -44,7 +44,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--quality", action="store_true")
-    parser.add_argument("--matmul", choices=["bf16", "bf16x3", "bf16x6"], default="bf16")
+    parser.add_argument(
+        "--matmul", choices=["bf16", "bf16x3", "bf16x6", "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles"], default="bf16"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block", type=float, default=0.2, help="seconds of a timed block")

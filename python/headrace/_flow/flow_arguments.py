@@ -81,8 +81,8 @@ class Named(TypedDict, total=False):
             base is uniform. Dependences between them are left to shears of the circles.
         seed: Of the fresh weights.
         dtype: "float32" or "float64".
-        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
-            (docs/bf16.md).
+        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6",
+            which with "_tiles" sum in the order of AMX (docs/bf16.md).
     """
 
     base: Annotated[
@@ -93,7 +93,7 @@ class Named(TypedDict, total=False):
     seed: Annotated[int, argument(0, check.integer)]
     dtype: Annotated["DTypeLike", argument("float32")]
     matmul: Annotated[
-        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")
+        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16_tiles, ...")
     ]
 
 
