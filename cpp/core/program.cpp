@@ -24,8 +24,8 @@ constexpr int64_t tile_cache_bytes = 768 * 1024;
 // Rows for which a tile of one vector takes less time than a small batch, whose time grows with its rows: fewer where
 // the time is not that of reading the weights. Beside these numbers of rows the two differ by a fifth at most (Zen 4).
 // In bf16 a row more costs a small batch less.
-int least_tile_rows(size_t n_weights, const Bf16Layout& bf16) {
-    if (bf16.parts > 0) return bf16.fewest_rows;
+int least_tile_rows(size_t n_weights, bool in_bf16) {
+    if (in_bf16) return small_batch;
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
 }
 
@@ -146,8 +146,8 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_with(compiled, request, weights);
 
-    if (request.rows < least_tile_rows(n_weights(), structure_.n_pairs() > 0 ? structure_.bf16() : Bf16Layout{}) &&
-        !chain.tiles_only && !request.tiles_only) {
+    if (request.rows < least_tile_rows(n_weights(), structure_.n_pairs() > 0) && !chain.tiles_only &&
+        !request.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }

@@ -44,7 +44,6 @@ constexpr Bf16Kernels by_tiles = [] {
     kernels.layout.waits = false;
     kernels.layout.apart = true;
     kernels.layout.settles = true;
-    kernels.layout.fewest_rows = 4;
     kernels.round_lines = round_lines<TileWords, P>;
     kernels.product = amx_product<P>;
     kernels.round_tile_weights = round_weight_tiles<P>;

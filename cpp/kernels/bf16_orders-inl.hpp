@@ -97,7 +97,7 @@ struct PairOrder {
     template <int P>
     using Values = Factors<P>;
     template <int P>
-    HR_FN static Values<P> values(const uint32_t* row, int64_t k) {
+    HR_FN static Values<P> values(const uint32_t* row, uint64_t k) {
         const uint32_t* const x = row + row_place<Format, P>(k);
         return Factors<P>([&](int i) { return splat_word(x + i * step_words<Format>); });
     }
@@ -110,7 +110,7 @@ struct PairOrder {
         HR_FN void store_to(float* place, int) const { store(place, total); }
         HR_FN void end_step(float*) {}
         HR_FN V finished(const float*) const { return total; }
-        HR_FN void add(const uint32_t* weights, int64_t k, const Values<P>& x) {
+        HR_FN void add(const uint32_t* weights, uint64_t k, const Values<P>& x) {
             const uint32_t* const w = weights + k / 2 * P * bf16_units;
             total = dot(total, Factors<P>([&](int i) { return load_words(w + i * bf16_units); }), x);
         }
@@ -239,7 +239,7 @@ struct StepOrder {
         Factor part[P][words];
     };
     template <int P>
-    HR_FN static Values<P> values(const uint32_t* row, int64_t k) {
+    HR_FN static Values<P> values(const uint32_t* row, uint64_t k) {
         const uint32_t* const x = row + row_place<Format, P>(k);
         Values<P> v;
         for (int i = 0; i < P; ++i)
@@ -275,7 +275,7 @@ struct StepOrder {
             for (int kind = 0; kind < bf16_kinds(P); ++kind) total += half[kind][0] + half[kind][1];
             return total;
         }
-        HR_FN void add(const uint32_t* weights, int64_t k, const Values<P>& x) {
+        HR_FN void add(const uint32_t* weights, uint64_t k, const Values<P>& x) {
             const uint32_t* const w = weights + k / Format::values * P * bf16_units;
             for (int word = 0; word < words; ++word)
                 for (int kind = 0; kind < bf16_kinds(P); ++kind) {

@@ -16,7 +16,6 @@ struct Bf16Layout {
     bool waits = false;  // inside a step, in tiles of rows
     bool apart = false;  // tiles of rows and small batches have weights of their own
     bool settles = false;  // products of tiles round the values of the units that they finish
-    int fewest_rows = 8;   // for which a tile is taken
 };
 
 // How a backward sum is combined with its output: added, written as it is, or multiplied by an activation's
