@@ -93,12 +93,12 @@ struct PairOrder {
 
     HR_FN static constexpr bool ends_step(int) { return false; }
 
-    // Of a row: a pair of values, and the sums of W units.
+    // Of a row: the pair j of values, and the sums of W units.
     template <int P>
     using Values = Factors<P>;
     template <int P>
-    HR_FN static Values<P> values(const uint32_t* row, uint64_t k) {
-        const uint32_t* const x = row + row_place<Format, P>(k);
+    HR_FN static Values<P> values(const uint32_t* row, int64_t j) {
+        const uint32_t* const x = row + (P == 1 ? j : row_place<Format, P>(j * quad));
         return Factors<P>([&](int i) { return splat_word(x + i * step_words<Format>); });
     }
 
@@ -110,8 +110,8 @@ struct PairOrder {
         HR_FN void store_to(float* place, int) const { store(place, total); }
         HR_FN void end_step(float*) {}
         HR_FN V finished(const float*) const { return total; }
-        HR_FN void add(const uint32_t* weights, uint64_t k, const Values<P>& x) {
-            const uint32_t* const w = weights + k / 2 * P * bf16_units;
+        HR_FN void add(const uint32_t* weights, int64_t j, const Values<P>& x) {
+            const uint32_t* const w = weights + j * P * bf16_units;
             total = dot(total, Factors<P>([&](int i) { return load_words(w + i * bf16_units); }), x);
         }
     };
@@ -232,15 +232,15 @@ struct StepOrder {
         }
     };
 
-    // Of a row: a quad of values; of W units the even and the odd sum of a step for each kind of product. The sums of
-    // complete steps stay in memory, in the first plane; the others are in the planes behind it where a step waits.
+    // Of a row: the quad j of values; of W units the even and the odd sum of a step for each kind of product. The sums
+    // of complete steps stay in memory, in the first plane; the others are in the planes behind it where a step waits.
     template <int P>
     struct Values {
         Factor part[P][words];
     };
     template <int P>
-    HR_FN static Values<P> values(const uint32_t* row, uint64_t k) {
-        const uint32_t* const x = row + row_place<Format, P>(k);
+    HR_FN static Values<P> values(const uint32_t* row, int64_t j) {
+        const uint32_t* const x = row + (P == 1 ? j * words : row_place<Format, P>(j * quad));
         Values<P> v;
         for (int i = 0; i < P; ++i)
             for (int word = 0; word < words; ++word)
@@ -275,8 +275,8 @@ struct StepOrder {
             for (int kind = 0; kind < bf16_kinds(P); ++kind) total += half[kind][0] + half[kind][1];
             return total;
         }
-        HR_FN void add(const uint32_t* weights, uint64_t k, const Values<P>& x) {
-            const uint32_t* const w = weights + k / Format::values * P * bf16_units;
+        HR_FN void add(const uint32_t* weights, int64_t j, const Values<P>& x) {
+            const uint32_t* const w = weights + j * words * P * bf16_units;
             for (int word = 0; word < words; ++word)
                 for (int kind = 0; kind < bf16_kinds(P); ++kind) {
                     const Kind parts = kinds<P>.all[kind];

@@ -282,7 +282,6 @@ constexpr int step_words = bf16_step / F::values;
 // The first part of value k of a row; the others follow at distances of step_words.
 template <class F, int P>
 HR_FN uint64_t row_place(uint64_t k) {
-    if constexpr (P == 1) return k / F::values;
     return k / bf16_step * (P * step_words<F>)+k % bf16_step / F::values;
 }
 

@@ -87,20 +87,20 @@ HR_FN float* sums_of(float* row, int unit) {
 // Blocks are no shorter than those before: each rise adds inputs to all from First on.
 template <class O, int P, int First, int B, int R>
 HR_FN void rise(const Bf16Sums& a, const uint32_t* const* weights, const int (&length)[B], const uint32_t* x,
-                typename O::template Sums<P> (&sum)[R][B][block_vectors_of], float* sums, int k) {
+                typename O::template Sums<P> (&sum)[R][B][block_vectors_of], float* sums, int j) {
     constexpr int Q = block_vectors_of;
-    for (const int end = lesser(length[First], a.k1); k < end; k += O::quad) {
+    for (const int end = lesser(length[First], a.k1) / O::quad; j < end; ++j) {
         for (int b = First; b < B; ++b)
             for (int q = 0; q < Q; ++q)
                 for (int r = 0; r < R; ++r)
-                    sum[r][b][q].add(weights[b] + q * W, k, O::template values<P>(x + r * a.stride, k));
-        if (O::ends_step(k + O::quad))
+                    sum[r][b][q].add(weights[b] + q * W, j, O::template values<P>(x + r * a.stride, j));
+        if (O::ends_step((j + 1) * O::quad))
             for (int r = 0; r < R; ++r)
                 for (int b = First; b < B; ++b)
                     for (int q = 0; q < Q; ++q)
                         sum[r][b][q].end_step(sums_of<O, P>(sums + r * a.stride, b * bf16_units + q * W));
     }
-    if constexpr (First + 1 < B) rise<O, P, First + 1, B, R>(a, weights, length, x, sum, sums, k);
+    if constexpr (First + 1 < B) rise<O, P, First + 1, B, R>(a, weights, length, x, sum, sums, j);
 }
 
 template <class O, int P, int B, int R>
@@ -121,23 +121,24 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
                     f(sum[r][b][q], sums_of<O, P>(sums + r * a.stride, b * bf16_units + q * W), b);
     };
     each([&](auto& one, float* place, int) HR_INLINE { one.load_from(place, a.k0); });
-    rise<O, P, 0, B, R>(a, weights, length, a.input + row * a.stride, sum, sums, a.k0);
+    rise<O, P, 0, B, R>(a, weights, length, a.input + row * a.stride, sum, sums, a.k0 / O::quad);
     each([&](auto& one, float* place, int b) HR_INLINE { one.store_to(place, lesser(length[b], a.k1)); });
 }
 
 // N quads of one step to all blocks, which have them all.
 template <class O, int P, int N>
 void add_narrow(const Bf16Sums& a) {
+    const int64_t j0 = a.k0 / O::quad;
     for (int r = 0; r < a.rows; ++r) {
         typename O::template Values<P> x[N];
-        for (int j = 0; j < N; ++j) x[j] = O::template values<P>(a.input + r * a.stride, a.k0 + j * O::quad);
+        for (int j = 0; j < N; ++j) x[j] = O::template values<P>(a.input + r * a.stride, j0 + j);
         for (int b = a.first; b < a.end; ++b) {
             const uint32_t* const weights = words_at<O, P>(a.weights, a.block[b], 0);
             for (int q = 0; q < bf16_units; q += W) {
                 float* const place = sums_of<O, P>(a.sums + r * a.stride, b * bf16_units + q);
                 typename O::template Sums<P> sum;
                 sum.load_from(place, a.k0);
-                for (int j = 0; j < N; ++j) sum.add(weights + q, a.k0 + j * O::quad, x[j]);
+                for (int j = 0; j < N; ++j) sum.add(weights + q, j0 + j, x[j]);
                 if (O::ends_step(a.k1)) sum.end_step(place);
                 sum.store_to(place, a.k1);
             }
@@ -173,12 +174,13 @@ HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     float* const place = sums_of<O, P>(a.add.sums + row, unit);
     typename O::template Sums<P> sum;
     sum.load_from(place, k0 < length ? k0 : 0);  // after the block's last step nothing waits
-    for (int k = k0; k < k1; k += O::quad) {
-        sum.add(weights, k, O::template values<P>(x, k));
-        if (O::ends_step(k + O::quad)) sum.end_step(place);
+    for (int64_t j = k0 / O::quad; j < k1 / O::quad; ++j) {
+        sum.add(weights, j, O::template values<P>(x, j));
+        if (O::ends_step(int(j + 1) * O::quad)) sum.end_step(place);
     }
     if (k0 < k1) sum.store_to(place, k1);
-    for (int k = a.add.k1; k < lesser(length, a.k_end); k += O::quad) sum.add(weights, k, O::template values<P>(x, k));
+    for (int64_t j = a.add.k1 / O::quad; j * O::quad < lesser(length, a.k_end); ++j)
+        sum.add(weights, j, O::template values<P>(x, j));
     return sum.finished(place) + load(a.bias + unit);
 }
 
