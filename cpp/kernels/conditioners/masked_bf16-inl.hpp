@@ -25,7 +25,7 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// Whether a product of tiles can finish a layer's units: nothing else reads what lies between sums and values.
+// Whether a product of tiles can finish a layer's units: nothing else reads values between sums and results.
 HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const TileBuffers<float>& b) {
     return c.bf16.settles && layer.pairs >= 0 && layer.value == layer.product && !layer.c && !layer.adds &&
            layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
