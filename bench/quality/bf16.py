@@ -44,7 +44,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--quality", action="store_true")
-    parser.add_argument("--matmul", choices=["bf16", "bf16x3", "bf16x6"], default="bf16")
+    kinds = [f"{name}{order}" for order in ("", "_tiles") for name in ("bf16", "bf16x3", "bf16x6")]
+    parser.add_argument("--matmul", choices=kinds, default="bf16")
+    parser.add_argument("--beside", choices=["exact", *kinds], default="exact", help="the other one of the times")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block", type=float, default=0.2, help="seconds of a timed block")
@@ -61,8 +63,8 @@ def arguments() -> argparse.Namespace:
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-def models(matmul: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
-    """A name, a flow in float32 and the same in bf16, and rows."""
+def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
+    """A name, a flow with the products `beside`, the same with those of `matmul`, and rows."""
     rng = np.random.default_rng(0)
     for name, make in MODELS.items():
         exact = make()
@@ -72,12 +74,12 @@ def models(matmul: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, NDArray[Any]]]:
         change = np.abs(exact.log_prob(x) - fast.log_prob(x))
         if not 0 < np.median(change) < 0.5:
             raise AssertionError(f"{name}: {matmul} changes log densities by {np.median(change)}")
-        yield name, exact, fast, x
+        yield name, exact.to("cpu", matmul=beside), fast, x
 
 
-def cases(matmul: str) -> Iterator[tuple[str, Call, Call]]:
-    """A name, a call in float32 and the same in bf16."""
-    for name, exact, fast, x in models(matmul):
+def cases(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
+    """A name, a call with the products `beside` and the same with those of `matmul`."""
+    for name, exact, fast, x in models(matmul, beside):
         for rows in (ROWS, 1):
             part = x[:rows]
             yield f"{name} log_prob {rows}", partial(exact.log_prob, part), partial(fast.log_prob, part)
@@ -92,34 +94,36 @@ def step_of(flow: hr.Flow, x: NDArray[Any]) -> Call:
     return lambda: adam.step(flow.nll_and_grad(x)[1])
 
 
-def steps(matmul: str) -> Iterator[tuple[str, Call, Call]]:
-    """A name, a step in float32 and the same in bf16."""
-    for name, exact, fast, x in models(matmul):
+def steps(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
+    """A name, a step with the products `beside` and the same with those of `matmul`."""
+    for name, exact, fast, x in models(matmul, beside):
         for rows in (1000, 128):
             yield f"{name} step of {rows}", step_of(exact, x[:rows]), step_of(fast, x[:rows])
 
 
-def block(call: Call, seconds: float) -> float:
+def block(call: Call, seconds: float, clock: Callable[[], float]) -> float:
     """The median time of a call."""
-    times, end = [], time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        begin = time.perf_counter()
+    times, end = [], clock() + seconds
+    while not times or clock() < end:
+        begin = clock()
         call()
-        times.append(time.perf_counter() - begin)
+        times.append(clock() - begin)
     return statistics.median(times)
 
 
 def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) -> None:
-    """Print one line a case."""
+    """Print one line a case: of one thread by the processor's time, which other programs change least."""
+    clock = time.process_time if options.threads == 1 else time.perf_counter
     info = hr.info()
-    print(f"headrace {hr.__version__}, set {info['isa']}, {options.matmul} {info['bf16']}, {options.threads} threads")
+    kernels = info["bf16_tiles"] if options.matmul.endswith("_tiles") else info["bf16"]
+    print(f"headrace {hr.__version__}, set {info['isa']}, {options.matmul} {kernels}, {options.threads} threads")
     for name, *calls in cases:
         if options.only not in name:
             continue
         rounds: list[list[float]] = [[], []]
         for turn in range(options.rounds):
             for side in (0, 1) if turn % 2 == 0 else (1, 0):
-                rounds[side].append(block(calls[side], options.block))
+                rounds[side].append(block(calls[side], options.block, clock))
         ratios = [a / b for a, b in zip(*rounds, strict=True)]
         exact, fast = map(statistics.median, rounds)
         print(
@@ -167,9 +171,9 @@ def main() -> None:
     options = arguments()
     hr.set_num_threads(options.threads)
     if options.speed:
-        speed(options, cases(options.matmul))
+        speed(options, cases(options.matmul, options.beside))
     if options.train:
-        speed(options, steps(options.matmul))
+        speed(options, steps(options.matmul, options.beside))
     if options.quality:
         quality(options)
 

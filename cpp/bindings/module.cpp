@@ -63,6 +63,7 @@ PYBIND11_MODULE(_cpu_of_main_interpreter, m, pybind11::mod_gil_not_used()) {
     active_isa();  // a bad HEADRACE_ISA is an ImportError
 
     m.def("isa", [] { return std::string(active_isa().name); });
+    m.def("isa_of_tiles", [] { return std::string(name_of_isa_of_steps()); });
     m.def("isas", [] {
         std::vector<std::string> names;
         for (const InstructionSet& set : instruction_sets())

@@ -69,12 +69,12 @@ void bind_program_of(py::module_& m, const char* name) {
     program
         .def(py::init([](int features, int context, const std::string& base, std::vector<StepSpec> steps,
                          size_t base_steps, std::vector<double> context_mean, std::vector<double> context_std,
-                         int bf16_parts) {
+                         int bf16_kind) {
                  return std::make_shared<P>(features, context, base_of(base), std::move(steps), base_steps,
-                                            ContextScale{std::move(context_mean), std::move(context_std)}, bf16_parts);
+                                            ContextScale{std::move(context_mean), std::move(context_std)}, bf16_kind);
              }),
              py::arg("features"), py::arg("context"), py::arg("base"), py::arg("steps"), py::arg("base_steps"),
-             py::arg("context_mean"), py::arg("context_std"), py::arg("bf16_parts") = 0)
+             py::arg("context_mean"), py::arg("context_std"), py::arg("bf16_kind") = 0)
         .def("parts",  // (begin, end, whether it is of biases) for each stretch of the vector
              [](const P& p) {
                  py::list out;

@@ -18,10 +18,10 @@ void append(LoweredSteps<T>& to, LoweredSteps<T>& from) {
 
 template <class T>
 std::shared_ptr<const Program<T>> compiled(int features, int context, Base base, LoweredSteps<T> lowered,
-                                           size_t base_steps, ContextScale scale, int bf16_parts) {
+                                           size_t base_steps, ContextScale scale, int bf16_kind) {
     try {
         const auto program = std::make_shared<Program<T>>(features, context, base, std::move(lowered.steps), base_steps,
-                                                          std::move(scale), bf16_parts);
+                                                          std::move(scale), bf16_kind);
         if (lowered.weights.size() != program->n_weights())
             throw std::logic_error("weights: expected as many as the program has");
         program->set_weights(lowered.weights.data());
@@ -32,12 +32,12 @@ std::shared_ptr<const Program<T>> compiled(int features, int context, Base base,
 }
 
 template <class T>
-std::shared_ptr<const Program<T>> compiled_flow(detail::FlowDescription<LoweredSteps<T>>& flow, int bf16_parts) {
+std::shared_ptr<const Program<T>> compiled_flow(detail::FlowDescription<LoweredSteps<T>>& flow, int bf16_kind) {
     LoweredSteps<T> all = lowered_base<T>(flow.base);
     const size_t base_steps = all.steps.size();
     for (LoweredSteps<T>& one : flow.transforms) append(all, one);
     return compiled<T>(flow.features, flow.context, standard_of(flow.base), std::move(all), base_steps,
-                       {std::move(flow.context_mean), std::move(flow.context_std)}, bf16_parts);
+                       {std::move(flow.context_mean), std::move(flow.context_std)}, bf16_kind);
 }
 
 #define HR_INSTANTIATE(T)                                                                                         \

@@ -11,7 +11,7 @@ namespace headrace {
 // Throws FileFormatError where the core refuses.
 template <class T>
 std::shared_ptr<const Program<T>> compiled(int features, int context, Base base, LoweredSteps<T> lowered,
-                                           size_t base_steps, ContextScale scale, int bf16_parts);
+                                           size_t base_steps, ContextScale scale, int bf16_kind);
 
 // A transform alone, without a context.
 template <class T>
@@ -21,6 +21,6 @@ std::shared_ptr<const Program<T>> compiled_transform(int features, LoweredSteps<
 
 // Takes the flow's transforms.
 template <class T>
-std::shared_ptr<const Program<T>> compiled_flow(detail::FlowDescription<LoweredSteps<T>>& flow, int bf16_parts);
+std::shared_ptr<const Program<T>> compiled_flow(detail::FlowDescription<LoweredSteps<T>>& flow, int bf16_kind);
 
 }  // namespace headrace

@@ -93,14 +93,14 @@ Model<T>::Model(detail::Container& file) {
     facts_ = {read.features, read.context, !read.flows.empty(), read.is_ensemble};
     if (read.flows.empty()) {
         members_.push_back(
-            {compiled<T>(read.features, read.context, Base::none, std::move(read.alone[0]), 0, {}, read.rounded_parts),
+            {compiled<T>(read.features, read.context, Base::none, std::move(read.alone[0]), 0, {}, read.bf16_kind),
              Base::none, 1.0});
         return;
     }
     const std::vector<double> shares = read.is_ensemble ? detail::shares(read.weights) : std::vector<double>{1.0};
     for (size_t i = 0; i < read.flows.size(); ++i) {
         const Base standard = standard_of(read.flows[i].base);
-        members_.push_back({compiled_flow<T>(read.flows[i], read.rounded_parts),
+        members_.push_back({compiled_flow<T>(read.flows[i], read.bf16_kind),
                             standard == Base::density ? Base::none : standard, shares[i]});
     }
     if (!read.is_ensemble) return;

@@ -5,18 +5,23 @@
 // second remainder rounded. The product of two values is the sum of the products of those of their parts that count, in
 // the order of math/bf16.hpp.
 //
-// Values are in pairs, the even one in the lower half of 32 bits: inputs 2j and 2j + 1 of a layer for a row, or under a
-// unit as weights. Weights are in blocks of bf16_units units, [pair][part][unit], each block as long as the inputs of
-// its last unit: tiles broadcast them one by one, small batches read a block's at once. In both each unit's sum starts
-// at zero, takes its pairs in ascending order and its bias last, so that no bit of a row depends on the kernel.
+// A sum has one of two orders, which is the flow's setting. In *pairs* it starts at zero and takes its inputs two by
+// two, the second one first. In *steps* of 32, as tiles of AMX do: of a step the even inputs from zero, the odd ones
+// from zero; both are added, and this to the sum. The bias is last. Inputs that do not exist, or are not computed yet,
+// count as zero, so that no bit depends on the kernel. A sum of pairs waits as one value, a sum of steps with the two
+// of its present step beside it, after any whole number of *quads*, which are here pairs or four inputs.
 //
-// Where kernels add a *step* of several pairs at once, the same holds of steps: blocks are whole multiples of them, and
-// pairs that do not exist, or are not computed yet, count as zero.
+// Kernels differ in the *words* of 32 bits of their factors. Those of pairs and of AMX have two adjacent inputs in a
+// word, the even one in the lower half. VDPBF16PS adds the upper half's product first, and then the lower half's: for
+// steps, words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper and the lower half.
+// Multiply-adds for steps have words of one input, a rounded float32.
 //
-// In the backward pass both products are of rounded values, too, and both sum pairs from zero in ascending order. The
-// gradient of an input is summed over units, in pairs of these; weights are stored a second time for it, in blocks of
-// bf16_units inputs, [pair of units][part][input], from the first step that reads the block. That of a weight is summed
-// over rows, in pairs of these; values beyond the last row are zero.
+// Weights are in blocks of bf16_units units, [word][part][unit], each block as long as the inputs of its last unit,
+// rounded up to steps: tiles of rows broadcast them one by one, small batches read a block's at once.
+//
+// In the backward pass both products are of rounded values, too, and have the same order. The gradient of an input is
+// summed over units; weights are stored a second time for it, in blocks of bf16_units inputs, [word][part][input], from
+// the first step that reads the block. That of a weight is summed over rows; values beyond the last row are zero.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +33,20 @@ namespace headrace {
 constexpr int bf16_units = 16;
 constexpr int panel_blocks = 8;  // of a layer, that a position's values are added to at once (small_batch_plan)
 constexpr int most_bf16_parts = 3;
-constexpr int pair_group = 16;  // pairs of a row whose parts are adjacent
+constexpr int bf16_step = 32;  // inputs of a step
+constexpr int bf16_quad = 4;
 
-// Offsets of blocks, here and below, are those of one part and one copy.
+// The products of parts of a weight and of a value, the smallest first; and the sums of a unit in a small batch: the
+// sum, and of each kind of product the two of its step.
+constexpr int bf16_kinds(int parts) {
+    return parts * (parts + 1) / 2;
+}
+
+constexpr int bf16_planes(int parts) {
+    return 1 + 2 * bf16_kinds(parts);
+}
+
+// Offsets of blocks, here and below, are those of one part, in words of two inputs.
 
 // A layer whose weights are to be rounded.
 struct Bf16Layer {
@@ -38,56 +54,62 @@ struct Bf16Layer {
     const uint32_t* row;   // offset of each unit's
     const int* visible;    // number of inputs that each unit reads
     int in, out;
-    const uint32_t* block;  // where the pairs of each block of units start, and their end
-    const int64_t* back;    // where those of each block of inputs would start, if its first pair of units read it
+    const uint32_t* block;  // where each block of units starts, and their end
+    const int64_t* back;    // where each block of inputs would start, if the first step of units read it
 };
 
 // Units [unit, unit + units) of a layer, for the rows of a tile.
 struct Bf16Product {
-    const uint32_t* weights;  // the transform's first pair
+    const uint32_t* weights;  // the transform's first word
     const uint32_t* block;    // of the layer's blocks: where each starts, and their end
     int unit, units;
-    int pair0, pair1;
-    const uint32_t* input;  // [pair][part][stride]
+    int k0, k1;             // inputs; the first one starts a step, or a quad
+    const uint32_t* input;  // [word][part][stride]
     float* output;          // [unit][stride], of the first one
     int64_t stride;
-    const float* bias;  // of the first one; null: more pairs follow
+    float* waiting;     // [unit][2][stride], of the first one: sums of the step that k0 or k1 is inside of
+    const float* bias;  // of the first one; null: more inputs follow, and the last one ends a step, or a quad
     bool from_zero;     // otherwise from the values in the output
     bool relu;
+    // Kernels that `settle` finish the units of the whole op, where `words` is given:
+    int activation;
+    uint32_t* words;  // of the layer's values: lines like the input
+    bool keeps;       // the output gets the values, too
 };
 
-// Blocks [first, end) of a layer, small batches: pairs [pair0, pair1), clipped to each block's, are added to sums.
+// Blocks [first, end) of a layer, small batches: inputs [k0, k1), clipped to each block's, are added to sums. Both are
+// whole quads.
 struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
-    int pair0, pair1;
-    const uint32_t* input;  // [row][stride], a row's [pair / pair_group][part][pair_group]
-    float* sums;            // [row][stride], a number for each of the layer's units
+    int k0, k1;
+    const uint32_t* input;  // [row][stride], a row's [step][part][word]
+    float* sums;            // [row][stride], a row's [block][plane][unit] of the layer
     int64_t stride;
     int rows;
 };
 
-// Units [unit, end): pairs [pair0, pair1) are added to the sums of their blocks; then the later pairs, some of which
-// are not computed yet, or do not exist, the bias, the activation, and the values in pairs for the layer above. Units
-// form whole blocks unless `alone`.
+// Units [unit, end): inputs [k0, k1) are added to the sums of their blocks; then the inputs up to k_end, which do not
+// fill a quad, the bias, the activation, and the rounded values for the layer above. Units form whole blocks unless
+// `alone`.
 struct Bf16Ends {
     Bf16Sums add;
     int unit, end;
     bool alone;
-    int pair_end;            // of the pairs after those that are added
+    int k_end;
     const float* bias;       // of the layer's units; whole blocks can be read, here and below
     float *product, *value;  // of the layer's units; equal to the other where only one is needed
     int activation;          // identity_index: none here
-    uint32_t* pairs;         // of the layer's values; null: no layer reads them
+    uint32_t* words;         // of the layer's values; null: no layer reads them
 };
 
-// The gradient of inputs [column, column + columns) of a layer from that of pairs of units [pair0, pair1).
+// The gradient of inputs [column, column + columns) of a layer from that of units [unit0, unit1).
 struct Bf16Columns {
-    const uint32_t* weights;  // the transform's first pair
+    const uint32_t* weights;  // the transform's first word
     const int64_t* back;
     int column, columns;
-    int pair0, pair1;
-    const uint32_t* grad;  // [pair][part][stride]
+    int unit0, unit1;
+    const uint32_t* grad;  // [word][part][stride]
     float* output;         // [input][stride], from `column`
     const float* gate;
     int64_t stride;
@@ -96,8 +118,8 @@ struct Bf16Columns {
 
 // The gradient of weights of some units, summed over rows of a group of tapes.
 struct Bf16Weights {
-    const uint32_t* grad;    // [unit][part][height / 2] of the first tile's tape
-    const uint32_t* panels;  // [input / width][height / 2][part][width] of the first tile's tape
+    const uint32_t* grad;    // [unit][part][word] of the first tile's tape
+    const uint32_t* panels;  // [input / width][word][part][width] of the first tile's tape
     int64_t size;            // from tape to tape
     int height, rows;
     float* output;        // the transform's first weight's gradient
@@ -108,26 +130,46 @@ struct Bf16Weights {
 
 struct Bf16Kernels {
     Bf16Layout layout;
-    // Lines [2 first, end) of a tile to pairs; lines beyond the end count as zero.
-    void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* pairs) noexcept;
+    // Lines [first, end) of a tile to words; lines beyond the end count as zero.
+    void (*round_lines)(const float* lines, int64_t stride, int first, int end, int vectors, uint32_t* words) noexcept;
     void (*product)(const Bf16Product&, int vectors) noexcept;
-    // Pairs of a small batch, whose values are adjacent.
-    void (*round_row)(const float* numbers, int first, int end, uint32_t* pairs) noexcept;
+    // Values [first, end) of a row of a small batch.
+    void (*round_row)(const float* values, int first, int end, uint32_t* words) noexcept;
     void (*add)(const Bf16Sums&) noexcept;
     void (*finish)(const Bf16Ends&) noexcept;  // with the values to add before
-    // A layer's weights in the layouts that the run and the backward pass read.
-    void (*round_weights)(const Bf16Layer&, uint32_t* pairs) noexcept;
-    void (*round_columns)(const Bf16Layer&, uint32_t* pairs) noexcept;
-    // Lines [first, end) of gradients to pairs. The second value of the last pair is `next` where there is one, else
-    // zero; lines before `first` in its step are not computed yet, and count as zero.
-    void (*round_gradients)(const float* lines, int64_t stride, int first, int end, bool has_next, int vectors,
-                            uint32_t* pairs) noexcept;
+    // A layer's weights in the layouts that the run and the backward pass read; tiles of rows may have their own.
+    void (*round_weights)(const Bf16Layer&, uint32_t* words) noexcept;
+    void (*round_tile_weights)(const Bf16Layer&, uint32_t* words) noexcept;
+    void (*round_columns)(const Bf16Layer&, uint32_t* words) noexcept;
+    // Lines [first, end) of gradients to words. Lines from the end to `live` are rounded already, and may be rounded
+    // again; those beyond count as zero. Lines before `first` are not computed yet, and count as zero.
+    void (*round_gradients)(const float* lines, int64_t stride, int first, int end, int live, int vectors,
+                            uint32_t* words) noexcept;
     void (*columns)(const Bf16Columns&, int vectors) noexcept;
-    // Lines of a tile to pairs of rows: [line][part][height / 2], and [line / width][height / 2][part][width].
-    void (*row_pairs)(const float* lines, int n, int64_t height, int rows, uint32_t* pairs) noexcept;
+    // Lines of a tile to words of rows: [line][part][word], and [line / width][word][part][width].
+    void (*row_words)(const float* lines, int n, int64_t height, int rows, uint32_t* words) noexcept;
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Up to row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
+    // Around the tiles of rows that a thread takes, and its sums of weights; null: nothing is to be done.
+    void (*begin)() noexcept = nullptr;
+    void (*end)() noexcept = nullptr;
+};
+
+// A thread's use of the kernels for tiles of rows, if a call has any.
+class Bf16Session {
+  public:
+    explicit Bf16Session(const Bf16Kernels* kernels) : end_(kernels ? kernels->end : nullptr) {
+        if (kernels && kernels->begin) kernels->begin();
+    }
+    ~Bf16Session() {
+        if (end_) end_();
+    }
+    Bf16Session(const Bf16Session&) = delete;
+    Bf16Session& operator=(const Bf16Session&) = delete;
+
+  private:
+    void (*end_)() noexcept;
 };
 
 }  // namespace headrace

@@ -76,6 +76,7 @@ class Conditioner : public WeightLayout {
     // Pairs of its rounded weights, for the run and the backward pass.
     struct Pairs {
         size_t forth = 0, back = 0;
+        size_t tiles = 0;  // of the first ones, where those for tiles of rows start
     };
     virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
     virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }

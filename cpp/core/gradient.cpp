@@ -88,10 +88,10 @@ std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& co
     return phases;
 }
 
-// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one.
-int tile_height(int64_t rows, int width, int64_t threads) {
+// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one, nor smaller than `least`.
+int tile_height(int64_t rows, int width, int least, int64_t threads) {
     int height = sum_rows / 2;
-    while (height > 2 * width && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
+    while (height > least && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
         height /= 2;
     return height;
 }
@@ -112,6 +112,7 @@ void run_apart(const KernelsOf<T>& kernels, const Chain<T>& chain, const Call<T>
             out_of_memory = true;
             return;
         }
+        const Bf16Session session(call.bf16);
         kernels.record_tile(chain, call, back, row, rows, scratch);
         for (int network = std::max(0, chain.n_networks - 1); network >= 0; --network)
             kernels.backward_tile(chain, call, back, row, rows, network, scratch);
@@ -139,7 +140,9 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         }
 
     const int64_t threads = threads_for(request.rows);
-    const int height = tile_height(request.rows, kernels.width, threads);
+    // In bf16 the sums over rows take whole steps of them.
+    const int least = std::max(2 * kernels.width, back.bf16 ? back.bf16->layout.step : 0);
+    const int height = tile_height(request.rows, kernels.width, least, threads);
     back.height = height;
     const int64_t tape = (chain.tape.lines * height + 15) / 16 * 16;
     if (!gradient.weights || chain.n_networks == 0) return run_apart(kernels, chain, call, back, request.rows, tape);
@@ -177,6 +180,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         wait_for(done, uint32_t(first + phase.first_task));
         const int64_t begin = g * group, end = std::min(request.rows, begin + group);
         const int64_t tile = i - first - phase.first_task;
+        const Bf16Session session(back.bf16);
         if (tile < phase.tiles) {
             const int64_t row = begin + tile * height;
             const int rows = int(std::min<int64_t>(height, end - row));

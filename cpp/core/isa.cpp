@@ -1,5 +1,6 @@
 #include "isa.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -11,29 +12,19 @@
 namespace headrace {
 
 // HEADRACE_SETS is X(v2) X(v4), for example: those that CMakeLists.txt compiles, the best one last.
-#define X(set)                             \
-    extern const KernelTable table_##set;  \
-    extern const Bf16Kernels bf16_##set[]; \
+#define X(set)                                                       \
+    extern const KernelTable table_##set;                            \
+    extern const Bf16Kernels bf16_pairs_##set[], bf16_steps_##set[]; \
     extern const SequenceKernels sequences_##set;
 HEADRACE_SETS
 #undef X
 #ifdef HEADRACE_WIDE_SET
-extern const Bf16Kernels HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16))[],
-    HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx))[];
-extern const Bf16Kernels bf16_amx_emulated[];
+extern const Bf16Kernels HR_JOIN(bf16_pairs_, HR_JOIN(HEADRACE_WIDE_SET, _bf16))[],
+    HR_JOIN(bf16_steps_, HR_JOIN(HEADRACE_WIDE_SET, _bf16))[], HR_JOIN(bf16_steps_, HR_JOIN(HEADRACE_WIDE_SET, _amx))[];
+extern const Bf16Kernels bf16_steps_amx_emulated[];
 #endif
 
 namespace {
-
-#ifdef HEADRACE_AMX
-// Whether the processor has the instructions for tiles of bf16, and the system lets this process use their registers.
-// The request for these registers has a cost, so it is made only where HEADRACE_ISA names the set.
-bool may_use_tiles(const char* name) {
-    if (!x86_sets().amx_bf16) return false;
-    const char* const wanted = std::getenv("HEADRACE_ISA");
-    return !wanted || std::string(wanted) != name || request_tiles();
-}
-#endif
 
 // Whether the processor has a set, by its name in HEADRACE_SETS.
 [[maybe_unused]] bool has_native() {
@@ -49,27 +40,74 @@ bool may_use_tiles(const char* name) {
     return x86_sets().v4;
 }
 
+// Kernels for tiles of rows, with those of another set for small batches; in steps each has weights of its own.
+struct Mixed {
+    Bf16Kernels kernels[most_bf16_parts];
+    Mixed(const Bf16Kernels* few, const Bf16Kernels* many) {
+        for (int i = 0; i < most_bf16_parts; ++i) {
+            Bf16Kernels& both = kernels[i] = many[i];
+            both.round_row = few[i].round_row;
+            both.add = few[i].add;
+            both.finish = few[i].finish;
+            if (!both.layout.steps) continue;
+            both.layout.row_words = few[i].layout.row_words;
+            both.layout.apart = true;
+            both.round_weights = few[i].round_weights;
+            both.round_tile_weights = many[i].round_weights;
+        }
+    }
+};
+
+#define HR_TEXT_(text) #text
+#define HR_TEXT(text) HR_TEXT_(text)
+#define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
+
+// Products in bf16 by the kernels that are fastest on a processor: the first line that it fits. Nothing is timed at run
+// time. VDPBF16PS takes half the time of the multiply-adds that it replaces on Zen 4 and Zen 5, and twice that time on
+// Intel's Xeons: there it pays for small batches alone, which wait for the bytes of their weights.
+struct FastestProducts {
+    bool tiles, intel;  // what the processor must have, and be
+    const char* set;
+};
+#ifdef HEADRACE_WIDE_SET
+constexpr FastestProducts fastest_products[] = {
+    {true, false, HR_NAME(_amx)},
+    {false, true, HR_NAME(_bf16_few)},
+    {false, false, HR_NAME(_bf16)},
+};
+#else
+constexpr FastestProducts fastest_products[] = {{true, false, ""}};
+#endif
+
 std::vector<InstructionSet> compiled_sets() {
-#define X(set) {#set, &table_##set, bf16_##set, &sequences_##set, has_##set()},
+#define X(set) {#set, &table_##set, bf16_pairs_##set, bf16_steps_##set, &sequences_##set, has_##set()},
     std::vector<InstructionSet> sets = {HEADRACE_SETS};
 #undef X
 #ifdef HEADRACE_WIDE_SET
     const KernelTable* const table = &HR_JOIN(table_, HEADRACE_WIDE_SET);
     const SequenceKernels* const sequences = &HR_JOIN(sequences_, HEADRACE_WIDE_SET);
-#define HR_TEXT_(text) #text
-#define HR_TEXT(text) HR_TEXT_(text)
-#define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
     [[maybe_unused]] const bool wide = HR_JOIN(has_, HEADRACE_WIDE_SET)() && x86_sets().v4;
     [[maybe_unused]] const bool dot = wide && x86_sets().avx512_bf16;
+    [[maybe_unused]] const Bf16Kernels* pairs = HR_JOIN(bf16_pairs_, HEADRACE_WIDE_SET);
+#ifdef HEADRACE_AMX_EMULATION
+    const InstructionSet emulated = {"amx_emulated", table, pairs, bf16_steps_amx_emulated,
+                                     sequences,      wide,  false, true};
+#endif
 #ifdef HEADRACE_BF16_DOT
-    sets.push_back({HR_NAME(_bf16), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)), sequences, dot});
+    const Bf16Kernels *const steps = HR_JOIN(bf16_steps_, HEADRACE_WIDE_SET),
+                             *const pairs_by_dot = HR_JOIN(bf16_pairs_, HR_JOIN(HEADRACE_WIDE_SET, _bf16)),
+                             *const steps_by_dot = HR_JOIN(bf16_steps_, HR_JOIN(HEADRACE_WIDE_SET, _bf16));
+    static const Mixed few_pairs(pairs_by_dot, pairs), few_steps(steps_by_dot, steps);
+    sets.push_back({HR_NAME(_bf16_few), table, few_pairs.kernels, few_steps.kernels, sequences, dot});
+    sets.push_back({HR_NAME(_bf16), table, pairs_by_dot, steps_by_dot, sequences, dot});
+    pairs = pairs_by_dot;
 #endif
 #ifdef HEADRACE_AMX
-    const bool tiles = dot && may_use_tiles(HR_NAME(_amx));
-    sets.push_back({HR_NAME(_amx), table, HR_JOIN(bf16_, HR_JOIN(HEADRACE_WIDE_SET, _amx)), sequences, tiles, true});
+    const Bf16Kernels* const by_tiles = HR_JOIN(bf16_steps_, HR_JOIN(HEADRACE_WIDE_SET, _amx));
+    sets.push_back({HR_NAME(_amx), table, pairs, by_tiles, sequences, dot && x86_sets().amx_bf16, true});
 #endif
 #ifdef HEADRACE_AMX_EMULATION
-    sets.push_back({"amx_emulated", table, bf16_amx_emulated, sequences, wide, true, true});
+    sets.push_back(emulated);
 #endif
 #endif
     return sets;
@@ -92,30 +130,67 @@ std::string set_not_built() {
 
 namespace {
 
+// Null: any.
+const char* wanted_set() {
+    const char* const wanted = std::getenv("HEADRACE_ISA");
+    return wanted && *wanted ? wanted : nullptr;
+}
+
+const InstructionSet* fastest(bool with_tiles) {
+    for (const FastestProducts& line : fastest_products) {
+        if ((line.tiles && !with_tiles) || (line.intel && !x86_sets().intel)) continue;
+        for (const InstructionSet& set : instruction_sets())
+            if (set.supported && std::string_view(set.name) == line.set) return &set;
+    }
+    return nullptr;
+}
+
 const InstructionSet& choose() {
-    const auto& sets = instruction_sets();
-    const char* wanted = std::getenv("HEADRACE_ISA");
+    const char* const wanted = wanted_set();
     std::string supported;
     const InstructionSet* best = nullptr;
-    for (const InstructionSet& set : sets) {
+    for (const InstructionSet& set : instruction_sets()) {
         if (!set.supported) continue;
-        if (wanted && *wanted && std::string(wanted) == set.name) return set;
+        if (wanted && std::string_view(wanted) == set.name && (!set.tiles || request_tiles())) return set;
         if (set.emulated) continue;
         supported += (supported.empty() ? "" : ", ") + std::string(set.name);
-        if (!set.on_request) best = &set;
+        if (!set.tiles) best = &set;
     }
-    if (wanted && *wanted)
+    if (wanted)
         throw std::runtime_error("HEADRACE_ISA: expected one of " + supported +
                                  ", which this build has and this processor runs, got " + wanted);
     if (!best) throw std::runtime_error("headrace needs at least x86-64-v2 (SSE4.2)");
-    return *best;
+    const InstructionSet* const products = fastest(false);
+    return products ? *products : *best;
 }
+
+const InstructionSet& expected_for_steps() {
+    const InstructionSet* const set = wanted_set() ? nullptr : fastest(true);
+    return set ? *set : active_isa();
+}
+
+std::atomic<const InstructionSet*> chosen_for_steps{nullptr};
 
 }  // namespace
 
 const InstructionSet& active_isa() {
     static const InstructionSet& set = choose();
     return set;
+}
+
+const InstructionSet& isa_of_steps() {
+    static const InstructionSet& set = []() -> const InstructionSet& {
+        const InstructionSet& expected = expected_for_steps();
+        const InstructionSet& used = expected.tiles && !request_tiles() ? active_isa() : expected;
+        chosen_for_steps = &used;
+        return used;
+    }();
+    return set;
+}
+
+const char* name_of_isa_of_steps() {
+    const InstructionSet* const chosen = chosen_for_steps;
+    return (chosen ? *chosen : expected_for_steps()).name;
 }
 
 }  // namespace headrace

@@ -13,11 +13,11 @@ struct SequenceKernels;
 struct InstructionSet {
     const char* name;
     const KernelTable* table;
-    const Bf16Kernels* bf16;  // by the number of parts, from 1
+    const Bf16Kernels *bf16_pairs, *bf16_steps;  // of each order of sums; by the number of parts, from 1
     const SequenceKernels* sequences;
     bool supported;
-    bool on_request = false;  // used only where HEADRACE_ISA names it
-    bool emulated = false;    // and so is this, which is for tests
+    bool tiles = false;     // needs registers that the system must grant
+    bool emulated = false;  // for tests: used only where HEADRACE_ISA names it
 };
 
 // All compiled sets, the best one last.
@@ -29,5 +29,13 @@ std::string set_not_built();
 // The set chosen at first use: HEADRACE_ISA, or the best one that the processor supports. Throws std::runtime_error if
 // HEADRACE_ISA names a set that is unknown or unsupported.
 const InstructionSet& active_isa();
+
+// The set whose products in bf16 in steps are used: HEADRACE_ISA, or the fastest set of this processor, on which
+// no bit depends. At the first call the process requests the registers for tiles from the system, if the processor has
+// them; where the system refuses, vectors take the place of tiles.
+const InstructionSet& isa_of_steps();
+
+// Its name; before the first call, that of the set which will be used unless the system refuses tiles.
+const char* name_of_isa_of_steps();
 
 }  // namespace headrace

@@ -71,6 +71,7 @@ X86Registers read_registers() {
     const auto read = [](uint32_t leaf, uint32_t part, X86Registers::Leaf& to) {
         if (!__get_cpuid_count(leaf, part, &to.a, &to.b, &to.c, &to.d)) to = {};
     };
+    read(0, 0, r.zero);
     read(1, 0, r.one);
     read(7, 0, r.seven);
     if (r.seven.a >= 1) read(7, 1, r.seven_one);
@@ -99,6 +100,7 @@ X86Sets x86_sets(const X86Registers& r) {
     sets.avx512_bf16 = sets.v4 && has_all(r.seven_one.a, {5});
     // AMX_BF16, AMX_TILE; the shape of tiles, and tiles.
     sets.amx_bf16 = has_all(r.seven.d, {22, 24}) && has_all(r.enabled_state, {17, 18});
+    sets.intel = r.zero.b == 0x756e6547 && r.zero.d == 0x49656e69 && r.zero.c == 0x6c65746e;  // "GenuineIntel"
     return sets;
 }
 

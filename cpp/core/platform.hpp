@@ -25,13 +25,14 @@ struct X86Registers {
     struct Leaf {
         uint32_t a, b, c, d;
     };
-    Leaf one{}, seven{}, seven_one{}, extended_one{};
+    Leaf zero{}, one{}, seven{}, seven_one{}, extended_one{};
     uint64_t enabled_state = 0;  // XCR0: the registers that the system saves
 };
 
 // Instruction sets of x86-64, in the notation of its psABI, and those for bf16.
 struct X86Sets {
     bool v2, v3, v4, avx512_bf16, amx_bf16;
+    bool intel;  // the vendor
 };
 X86Sets x86_sets(const X86Registers& registers);
 

@@ -29,28 +29,33 @@ int least_tile_rows(size_t n_weights, bool in_bf16) {
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
 }
 
-Bf16Layout layout_of(int parts) {
-    if (parts < 0 || parts > most_bf16_parts) throw std::invalid_argument("bf16_parts: expected 0, 1, 2 or 3");
-    return parts > 0 ? active_isa().bf16[parts - 1].layout : Bf16Layout{};
+const Bf16Kernels& bf16_kernels(int parts, bool steps) {
+    return steps ? isa_of_steps().bf16_steps[parts - 1] : active_isa().bf16_pairs[parts - 1];
 }
 
 const Bf16Kernels& bf16_kernels(const Bf16Layout& layout) {
-    return active_isa().bf16[layout.parts - 1];
+    return bf16_kernels(layout.parts, layout.steps);
+}
+
+Bf16Layout layout_of(int kind) {
+    if (kind < 0 || kind > 2 * most_bf16_parts) throw std::invalid_argument("bf16_kind: expected 0 to 6");
+    if (kind == 0) return {};
+    return bf16_kernels((kind - 1) % most_bf16_parts + 1, kind > most_bf16_parts).layout;
 }
 
 }  // namespace
 
 template <class T>
 Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps,
-                    ContextScale context_scale, int bf16_parts)
+                    ContextScale context_scale, int bf16_kind)
     : base_(base),
-      structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_parts)),
+      structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_kind)),
       chains_(structure_, base_steps),
       // Biases are read a whole vector at a time.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
-    if (bf16_parts > 0 && sizeof(T) != sizeof(float))
-        throw std::invalid_argument("bf16_parts: expected none but in a program of float32");
+    if (bf16_kind > 0 && sizeof(T) != sizeof(float))
+        throw std::invalid_argument("bf16_kind: expected none but in a program of float32");
 }
 
 template <class T>
@@ -72,22 +77,24 @@ Aligned<uint32_t> Program<T>::rounded(const float* weights, bool back) const {
     Aligned<uint32_t> pairs = aligned_memory<uint32_t>(back ? structure_.n_back_pairs() : structure_.n_pairs());
     struct Task {
         RoundedLayer of;
-        uint32_t* pairs;
+        uint32_t *words, *of_tiles;
     };
     std::vector<Task> tasks;
     for (size_t i = 0; i < structure_.steps().size(); ++i) {
         const Bf16Layout layout = structure_.bf16_of(i);
         if (layout.parts == 0) continue;
         uint32_t* const out = pairs.get() + (back ? structure_.back_pairs_of(i) : structure_.pairs_of(i));
+        uint32_t* const of_tiles = out + structure_.conditioner(i)->n_pairs(layout).tiles;
         for (RoundedLayer& rounded : structure_.conditioner(i)->rounded(layout)) {
             rounded.layer.weights = weights + structure_.weights_of(i);
-            tasks.push_back({std::move(rounded), out});
+            tasks.push_back({std::move(rounded), out, of_tiles});
         }
     }
     const Bf16Kernels& kernels = bf16_kernels(structure_.bf16());
     parallel_for(int64_t(tasks.size()), [&](int64_t i) {
         const Task& task = tasks[size_t(i)];
-        (back ? kernels.round_columns : kernels.round_weights)(task.of.layer, task.pairs);
+        (back ? kernels.round_columns : kernels.round_weights)(task.of.layer, task.words);
+        if (!back && kernels.round_tile_weights) kernels.round_tile_weights(task.of.layer, task.of_tiles);
     });
     return pairs;
 }
@@ -146,7 +153,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     }
 
     Aligned<T> folded;
-    // In bf16 a unit's sum takes its pairs in one order, so that nothing is folded.
+    // In bf16 a unit's sum takes its inputs in one order, so that nothing is folded.
     if (structure_.n_folded() > 0 && request.one_context_row && structure_.n_pairs() == 0) {
         std::vector<T> row(context());
         bool finite = true;
@@ -198,6 +205,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
             out_of_memory = true;
             return;
         }
+        const Bf16Session session(call.bf16);
         kernels.run_tile(chain, call, row, rows, (rows + kernels.width - 1) / kernels.width, scratch);
     });
     if (out_of_memory) throw std::bad_alloc();

@@ -17,10 +17,11 @@ namespace headrace {
 template <class T>
 class Program {
   public:
-    // The first base_steps steps belong to the base: they lead from the standard density to it. bf16: see Structure;
-    // float32 only.
+    // The first base_steps steps belong to the base: they lead from the standard density to it. bf16_kind: 0, of
+    // exact products; of values rounded to bf16 in 1 to 3 parts 1 to 3, of sums in pairs, and 4 to 6, in steps
+    // (bf16.hpp); float32 only.
     Program(int features, int context, Base base, std::vector<StepSpec> steps, size_t base_steps = 0,
-            ContextScale context_scale = {}, int bf16_parts = 0);
+            ContextScale context_scale = {}, int bf16_kind = 0);
 
     int features() const { return structure_.features(); }
     int context() const { return structure_.context(); }

@@ -149,9 +149,10 @@ void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
 HR_FN void bf16_weights(const Summed& s, const Back<float>& back, const WeightArgs<float>& args, const float* panels,
                         int u, int units, int vectors) {
     Bf16Weights a;
-    const int64_t line = int64_t(args.height) * back.bf16->layout.parts;  // two of them are one of pairs
-    a.grad = as_pairs(panels + s.grad_rows * int64_t(args.height)) + u * line / 2;
-    a.panels = as_pairs(panels + s.panel * int64_t(args.height)) + args.input * line / 2;
+    const Bf16Layout& layout = back.bf16->layout;
+    const int64_t two = int64_t(args.height) * layout.parts * layout.words;  // lines, of rounded values
+    a.grad = as_pairs(panels + s.grad_rows * int64_t(args.height)) + u * two / 2;
+    a.panels = as_pairs(panels + s.panel * int64_t(args.height)) + args.input * two / 2;
     a.size = args.size;
     a.height = args.height;
     a.rows = args.rows;

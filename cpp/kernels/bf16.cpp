@@ -1,5 +1,6 @@
 // Compiled once for every instruction set, and once more for those with bf16 instructions: HR_BF16_DOT enables those
-// for pairs, HR_BF16_TILES those for tiles. The tables are the only symbols with external linkage.
+// for words, HR_BF16_TILES those for tiles, which have one order of sums. The tables are the only symbols with external
+// linkage.
 #include "../core/bf16.hpp"
 #include "../core/set_name.hpp"
 
@@ -12,35 +13,64 @@
 namespace headrace {
 namespace {
 
+template <class O, int P>
+constexpr Bf16Kernels by_vectors = [] {
+    using F = typename O::Format;
+    constexpr int words = 2 / F::values;
+    return Bf16Kernels{
+        {P, O::waits, O::step, O::quad, O::template planes<P>, words, words, row_block, O::waits && P == 1, false},
+        round_lines<F, P>,
+        vector_product<O, P>,
+        round_row<F, P>,
+        add_inputs<O, P>,
+        finish_units<O, P>,
+        round_weights<F, P>,
+        nullptr,
+        round_columns<F, P, O::step>,
+        round_gradients<F, P>,
+        column_product<O, P>,
+        row_words_of<F, P>,
+        word_panels<F, P>,
+        vector_weight_product<O, P>,
+    };
+}();
+
 #ifdef HR_BF16_TILES
 template <int P>
-constexpr Bf16Kernels kernels_of = {
-    {P, tile_step, 2},
-    round_lines<P, tile_step>,
-    tile_pair_product<P>,
-    round_row<P, tile_step>,
-    tile_add_pairs<P>,
-    tile_finish_units<P>,
-    round_weight_tiles<P>,
-    round_column_tiles<P>,
-    round_gradients<P, tile_step>,
-    tile_column_product<P>,
-    row_pairs<P>,
-    pair_panels<P>,
-    tile_weight_product<P>,
-};
-#else
-template <int P>
-constexpr Bf16Kernels kernels_of = {
-    {P, 1, 1},       round_lines<P, 1>, pair_product<P>,        round_row<P, 1>,       add_pairs<P>,
-    finish_units<P>, round_weights<P>,  round_columns<P>,       round_gradients<P, 1>, column_product<P>,
-    row_pairs<P>,    pair_panels<P>,    weight_pair_product<P>,
-};
+constexpr Bf16Kernels by_tiles = [] {
+    Bf16Kernels kernels = by_vectors<StepOrder, P>;
+    kernels.layout.words = 1;
+    kernels.layout.units = tile_units;
+    kernels.layout.waits = false;
+    kernels.layout.apart = true;
+    kernels.layout.settles = true;
+    kernels.round_lines = round_lines<TileWords, P>;
+    kernels.product = amx_product<P>;
+    kernels.round_tile_weights = round_weight_tiles<P>;
+    kernels.round_columns = round_column_tiles<P>;
+    kernels.round_gradients = round_gradients<TileWords, P>;
+    kernels.columns = tile_column_product<P>;
+    kernels.row_words = row_words_of<TileWords, P>;
+    kernels.panels = word_panels<TileWords, P>;
+    kernels.weights = tile_weight_product<P>;
+    kernels.begin = begin_tiles;
+    kernels.end = end_tiles;
+    return kernels;
+}();
 #endif
 
 }  // namespace
 
-extern const Bf16Kernels HR_JOIN(bf16_, HR_ISA)[most_bf16_parts];
-const Bf16Kernels HR_JOIN(bf16_, HR_ISA)[most_bf16_parts] = {kernels_of<1>, kernels_of<2>, kernels_of<3>};
+#ifdef HR_BF16_TILES
+extern const Bf16Kernels HR_JOIN(bf16_steps_, HR_ISA)[most_bf16_parts];
+const Bf16Kernels HR_JOIN(bf16_steps_, HR_ISA)[most_bf16_parts] = {by_tiles<1>, by_tiles<2>, by_tiles<3>};
+#else
+extern const Bf16Kernels HR_JOIN(bf16_pairs_, HR_ISA)[most_bf16_parts];
+const Bf16Kernels HR_JOIN(bf16_pairs_, HR_ISA)[most_bf16_parts] = {by_vectors<PairOrder, 1>, by_vectors<PairOrder, 2>,
+                                                                   by_vectors<PairOrder, 3>};
+extern const Bf16Kernels HR_JOIN(bf16_steps_, HR_ISA)[most_bf16_parts];
+const Bf16Kernels HR_JOIN(bf16_steps_, HR_ISA)[most_bf16_parts] = {by_vectors<StepOrder, 1>, by_vectors<StepOrder, 2>,
+                                                                   by_vectors<StepOrder, 3>};
+#endif
 
 }  // namespace headrace

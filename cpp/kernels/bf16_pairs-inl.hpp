@@ -1,4 +1,4 @@
-// Pairs of bf16 values in vectors: their conversion from float32, and the product of pairs that is added to a sum.
+// Words of bf16 values in vectors: their conversion from float32, and the product of words that is added to a sum.
 // HR_BF16_DOT enables the instructions for both. P is the number of parts (core/bf16.hpp).
 #pragma once
 
@@ -15,85 +15,63 @@ namespace headrace {
 namespace {
 
 using V = PackF;
-using Pairs = PackU32;
+using Words = PackU32;
 typedef uint16_t Halves __attribute__((vector_size(HR_VECTOR_BYTES / 2)));
 constexpr int W = width<float>;
 
-HR_FN Pairs load_pairs(const void* p) {
-    Pairs v;
+HR_FN Words load_words(const void* p) {
+    Words v;
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
 
-HR_FN void store_pairs(uint32_t* p, Pairs v) {
+HR_FN void store_words(uint32_t* p, Words v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-HR_FN Pairs splat_pair(const uint32_t* p) {
-    return *p - Pairs{};
-}
+// ---- a product of words ---------------------------------------------------------------------------------------------
 
-// ---- a pair of products ---------------------------------------------------------------------------------------------
-
+// A word's two values, of which the product of the upper half is added first; and a word's one value.
 #ifdef HR_BF16_DOT
 
-// Register use of the other products: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more.
-constexpr int dot_units = 8;
-template <int P>
-constexpr int dot_vectors = P < 3 ? 3 : 2;
-
-struct Factor {
-    Pairs pair;
-    Factor() = default;
-    HR_FN explicit Factor(Pairs given) : pair(given) {}
+struct TwoValues {
+    Words words;
+    TwoValues() = default;
+    HR_FN explicit TwoValues(Words given) : words(given) {}
 };
 
-HR_FN V dot(V sum, Factor a, Factor b) {
-    return V(_mm512_dpbf16_ps(__m512(sum), (__m512bh)a.pair, (__m512bh)b.pair));
+HR_FN V dot(V sum, TwoValues a, TwoValues b) {
+    return V(_mm512_dpbf16_ps(__m512(sum), (__m512bh)a.words, (__m512bh)b.words));
 }
 
 #else
 
-// Both members of a pair take registers.
-constexpr int dot_units = HR_VECTOR_BYTES == 64 ? 8 : 4;
-template <int P>
-constexpr int dot_vectors = P < 3 ? 2 : 1;
-
-struct Factor {
-    V even, odd;
-    Factor() = default;
-    HR_FN explicit Factor(Pairs given) : even(bit_cast<V>(given << 16)), odd(bit_cast<V>(given & 0xffff0000u)) {}
+struct TwoValues {
+    V lower, upper;
+    TwoValues() = default;
+    HR_FN explicit TwoValues(Words given) : lower(bit_cast<V>(given << 16)), upper(bit_cast<V>(given & 0xffff0000u)) {}
 };
 
-HR_FN V dot(V sum, Factor a, Factor b) {
-    sum += a.odd * b.odd;
-    sum += a.even * b.even;
+HR_FN V dot(V sum, TwoValues a, TwoValues b) {
+    sum += a.upper * b.upper;
+    sum += a.lower * b.lower;
     return sum;
+}
+
+struct OneValue {
+    V value;
+    OneValue() = default;
+    HR_FN explicit OneValue(Words given) : value(bit_cast<V>(given)) {}
+};
+
+HR_FN V dot(V sum, OneValue a, OneValue b) {
+    return sum + a.value * b.value;
 }
 
 #endif
 
-// All parts of a pair.
-template <int P>
-struct Factors {
-    Factor part[P];
-    Factors() = default;
-    // parts(i): the pairs of part i.
-    template <class F>
-    HR_FN explicit Factors(const F& parts) {
-        for (int i = 0; i < P; ++i) part[i] = Factor(parts(i));
-    }
-};
-
-template <int P>
-HR_FN V dot(V sum, const Factors<P>& a, const Factors<P>& b) {
-    if constexpr (P > 1) {
-        V rest{};
-        for (int k = P - 1; k > 0; --k)
-            for (int i = k; i >= 0; --i) rest = dot(rest, a.part[i], b.part[k - i]);
-        sum += rest;
-    }
-    return dot(sum, a.part[0], b.part[0]);
+HR_FN Words splat_word(const uint32_t* p) {
+    return *p - Words{};
 }
 
 // ---- rounding -------------------------------------------------------------------------------------------------------
@@ -112,18 +90,26 @@ HR_FN __mmask16 kept(V x) {
 
 // Values of which the first ones are in `low`, two by two.
 template <int32_t Least>
-HR_FN Pairs rounded_adjacent(V low, V high) {
+HR_FN Words rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));
-    return Pairs((__m512i)_mm512_maskz_cvtne2ps_pbh(mask, __m512(high), __m512(low)));
+    return Words((__m512i)_mm512_maskz_cvtne2ps_pbh(mask, __m512(high), __m512(low)));
 }
 
 template <int32_t Least>
-HR_FN Pairs rounded_pair(V even, V odd) {
-    const __m512i apart = (__m512i)rounded_adjacent<Least>(even, odd);
+HR_FN Words rounded_pair(V lower, V upper) {
+    const __m512i apart = (__m512i)rounded_adjacent<Least>(lower, upper);
     typedef uint16_t Order __attribute__((vector_size(64)));
     constexpr Order order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                              8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return Pairs(_mm512_permutexvar_epi16((__m512i)order, apart));
+    return Words(_mm512_permutexvar_epi16((__m512i)order, apart));
+}
+
+// A step of adjacent values in the order of words of VDPBF16PS.
+HR_FN Words of_step(Words adjacent) {
+    typedef uint16_t Order __attribute__((vector_size(64)));
+    constexpr Order order = {2,  0,  3,  1,  6,  4,  7,  5,  10, 8,  11, 9,  14, 12, 15, 13,
+                             18, 16, 19, 17, 22, 20, 23, 21, 26, 24, 27, 25, 30, 28, 31, 29};
+    return Words(_mm512_permutexvar_epi16((__m512i)order, (__m512i)adjacent));
 }
 
 HR_FN Halves rounded_halves(V x) {
@@ -133,19 +119,19 @@ HR_FN Halves rounded_halves(V x) {
 #else
 
 template <int32_t Least>
-HR_FN Pairs rounded_pair(V even, V odd) {
-    return bf16_rounded(even, Least) >> 16 | bf16_rounded(odd, Least);
+HR_FN Words rounded_pair(V lower, V upper) {
+    return bf16_rounded(lower, Least) >> 16 | bf16_rounded(upper, Least);
 }
 
 template <int32_t Least>
-HR_FN Pairs rounded_adjacent(V low, V high) {
-    const Pairs first = bf16_rounded(low, Least) >> 16, second = bf16_rounded(high, Least) >> 16;
+HR_FN Words rounded_adjacent(V low, V high) {
+    const Words first = bf16_rounded(low, Least) >> 16, second = bf16_rounded(high, Least) >> 16;
     uint16_t halves[2 * W];
     for (int i = 0; i < W; ++i) {
         halves[i] = uint16_t(first[i]);
         halves[W + i] = uint16_t(second[i]);
     }
-    return load_pairs(halves);
+    return load_words(halves);
 }
 
 HR_FN Halves rounded_halves(V x) {
@@ -155,22 +141,22 @@ HR_FN Halves rounded_halves(V x) {
 #endif
 
 HR_FN V widened(Halves halves) {
-    return bit_cast<V>(__builtin_convertvector(halves, Pairs) << 16);
+    return bit_cast<V>(__builtin_convertvector(halves, Words) << 16);
 }
 
 // The remainder of a part is exact in float32. A value that became infinite gives only NaN, because no remainder of it
 // is finite.
 template <int P, int32_t Least = least_bf16_value>
-HR_FN void split_pair(V even, V odd, Pairs (&parts)[P]) {
+HR_FN void split_pair(V lower, V upper, Words (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
-        parts[i] = rounded_pair<Least>(even, odd);
-        even -= bit_cast<V>(parts[i] << 16);
-        odd -= bit_cast<V>(parts[i] & 0xffff0000u);
+        parts[i] = rounded_pair<Least>(lower, upper);
+        lower -= bit_cast<V>(parts[i] << 16);
+        upper -= bit_cast<V>(parts[i] & 0xffff0000u);
     }
 }
 
 template <int P, int32_t Least>
-HR_FN void split_adjacent(V low, V high, Pairs (&parts)[P]) {
+HR_FN void split_adjacent(V low, V high, Words (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
         parts[i] = rounded_adjacent<Least>(low, high);
         Halves halves[2];
@@ -180,28 +166,152 @@ HR_FN void split_adjacent(V low, V high, Pairs (&parts)[P]) {
     }
 }
 
-// Loads the n values from p on: a vector of 2 W, two by two.
 template <int P, int32_t Least>
-HR_FN void split_adjacent(const float* p, int n, Pairs (&parts)[P]) {
-    if (n >= 2 * W) return split_adjacent<P, Least>(load(p), load(p + W), parts);
-    split_adjacent<P, Least>(load_up_to(p, n > 0 ? n : 0), n > W ? load_up_to(p + W, n - W) : V{}, parts);
-}
-
-// ---- where parts lie ------------------------------------------------------------------------------------------------
-
-// The first part of a row's pair; the others follow at distances of pair_group.
-template <int P>
-HR_FN int64_t row_place(int64_t pair) {
-    return P == 1 ? pair : pair / pair_group * pair_group * P + pair % pair_group;
-}
-
-// Adjacent values, two to a pair.
-template <int P>
-HR_FN void store_split(uint32_t* place, V x) {
+HR_FN void split_values(V x, Words (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
-        const Halves halves = rounded_halves(x);
-        __builtin_memcpy(place + i * pair_group, &halves, sizeof halves);
-        x -= widened(halves);
+        parts[i] = bf16_rounded(x, Least);
+        x -= bit_cast<V>(parts[i]);
+    }
+}
+
+// ---- formats of words
+// ------------------------------------------------------------------------------------------------
+
+// A format has the words of `unit` values at once, each word of `values` of them.
+
+// A lane of a word's part among lines, [word][part][lane].
+template <int P>
+HR_FN int64_t lines_apart(int64_t word, int part, int64_t stride, int64_t lane) {
+    return (word * P + part) * stride + lane;
+}
+
+// Two adjacent values a word. `Whole`: a product reads a multiple of so many values.
+template <int Whole>
+struct AdjacentWords {
+    using Factor = TwoValues;
+    static constexpr int values = 2, unit = 2, whole = Whole;
+
+    HR_FN static constexpr int lower(int) { return 0; }
+    HR_FN static constexpr int upper(int) { return 1; }
+    HR_FN static Halves in_order(Halves adjacent) { return adjacent; }
+
+    // Lines of words lie tile by tile, [step][vector][part][word][lane], where a product reads whole steps.
+    template <int P>
+    HR_FN static int64_t line_place(int64_t word, int part, int64_t stride, int64_t lane) {
+        if constexpr (Whole == 2) return lines_apart<P>(word, part, stride, lane);
+        const int64_t tile = (word / 16 * (stride / 16) + lane / 16) * P + part;
+        return (tile * 16 + word % 16) * 16 + lane % 16;
+    }
+
+    // The n values from p on: a vector of words.
+    template <int P, int32_t Least>
+    HR_FN static void adjacent(const float* p, int n, Words (&parts)[P]) {
+        if (n >= 2 * W) return split_adjacent<P, Least>(load(p), load(p + W), parts);
+        split_adjacent<P, Least>(load_up_to(p, n > 0 ? n : 0), n > W ? load_up_to(p + W, n - W) : V{}, parts);
+    }
+};
+
+using PairWords = AdjacentWords<2>;
+using TileWords = AdjacentWords<bf16_step>;
+
+// Of a quad the even values, the first one in the upper half, and the odd ones; by multiply-adds, values one by one.
+#ifdef HR_BF16_DOT
+
+struct VectorWords {
+    using Factor = TwoValues;
+    static constexpr int values = 2, unit = bf16_quad, whole = bf16_quad;
+
+    HR_FN static constexpr int lower(int word) { return word + 2; }
+    HR_FN static constexpr int upper(int word) { return word; }
+    template <int P>
+    HR_FN static int64_t line_place(int64_t word, int part, int64_t stride, int64_t lane) {
+        return lines_apart<P>(word, part, stride, lane);
+    }
+    HR_FN static Halves in_order(Halves adjacent) {
+        return __builtin_shufflevector(adjacent, adjacent, 2, 0, 3, 1, 6, 4, 7, 5, 10, 8, 11, 9, 14, 12, 15, 13);
+    }
+
+    template <int P, int32_t Least>
+    HR_FN static void adjacent(const float* p, int n, Words (&parts)[P]) {
+        static_assert(2 * W == bf16_step);
+        TileWords::adjacent<P, Least>(p, n, parts);
+        for (int i = 0; i < P; ++i) parts[i] = of_step(parts[i]);
+    }
+};
+
+#else
+
+struct VectorWords {
+    using Factor = OneValue;
+    static constexpr int values = 1, unit = 1, whole = bf16_quad;
+
+    HR_FN static constexpr int lower(int) { return 0; }
+    HR_FN static constexpr int upper(int) { return 0; }
+    template <int P>
+    HR_FN static int64_t line_place(int64_t word, int part, int64_t stride, int64_t lane) {
+        return lines_apart<P>(word, part, stride, lane);
+    }
+
+    template <int P, int32_t Least>
+    HR_FN static void adjacent(const float* p, int n, Words (&parts)[P]) {
+        split_values<P, Least>(load_up_to(p, n > 0 ? n : 0), parts);
+    }
+};
+
+#endif
+
+// The words of lines [k, k + unit), as put(word, parts).
+template <class F, int P, int32_t Least, class Line, class G>
+HR_FN void words_of_lines(const Line& line, int64_t k, const G& put) {
+    for (int i = 0; i < F::unit / F::values; ++i) {
+        Words parts[P];
+        if constexpr (F::values == 2) {
+            split_pair<P, Least>(line(k + F::lower(i)), line(k + F::upper(i)), parts);
+        } else {
+            split_values<P, Least>(line(k), parts);
+        }
+        put(k / F::values + i, parts);
+    }
+}
+
+// ---- rows of small batches: [step][part][word] ----------------------------------------------------------------------
+
+template <class F>
+constexpr int step_words = bf16_step / F::values;
+
+// The first part of value k of a row; the others follow at distances of step_words.
+template <class F, int P>
+HR_FN uint64_t row_place(uint64_t k) {
+    return k / bf16_step * (P * step_words<F>)+k % bf16_step / F::values;
+}
+
+// The words of a unit of values.
+template <class F, int P>
+HR_FN void store_unit(uint32_t* place, const float (&given)[F::unit]) {
+    for (int word = 0; word < F::unit / F::values; ++word) {
+        float lower = F::values == 2 ? given[F::lower(word)] : 0, upper = given[F::upper(word)];
+        for (int i = 0; i < P; ++i) {
+            const uint32_t low = bf16_rounded(lower), high = bf16_rounded(upper);
+            place[word + i * step_words<F>] = low >> 16 | high;
+            lower -= bit_cast<float>(low);
+            upper -= bit_cast<float>(high);
+        }
+    }
+}
+
+// The words of a vector of adjacent values.
+template <class F, int P>
+HR_FN void store_values(uint32_t* place, V x) {
+    if constexpr (F::values == 2) {
+        for (int i = 0; i < P; ++i) {
+            const Halves halves = rounded_halves(x), words = F::in_order(halves);
+            __builtin_memcpy(place + i * step_words<F>, &words, sizeof words);
+            x -= widened(halves);
+        }
+    } else {
+        Words parts[P];
+        split_values<P, least_bf16_value>(x, parts);
+        for (int i = 0; i < P; ++i) store_words(place + i * step_words<F>, parts[i]);
     }
 }
 

@@ -1,192 +1,196 @@
-// Products of pairs, added to sums by bf16_pairs-inl.hpp: of tiles (lanes are rows), of small batches (lanes are
-// units), and of the backward pass. P is the number of parts (core/bf16.hpp).
+// Products of words, added to sums in one of the orders of bf16_orders-inl.hpp: of tiles (lanes are rows), of small
+// batches (lanes are units), and of the backward pass. O is the order, P the number of parts (core/bf16.hpp).
 #pragma once
 
 #include "../core/views.hpp"
 #include "../math/activations.hpp"
-#include "bf16_pairs-inl.hpp"
+#include "bf16_orders-inl.hpp"
 #include "gradient_product-inl.hpp"
 
 namespace headrace {
 namespace {
 
-// The first part of a unit's first pair; the next one is P * bf16_units on.
-template <int P>
-HR_FN const uint32_t* weights_of(const uint32_t* weights, const uint32_t* block, int unit) {
-    return weights + int64_t(P) * block[unit / bf16_units] + unit % bf16_units;
+// The first word of the block of a unit, and of an input of the backward pass, for a unit's first part.
+template <class O, int P>
+HR_FN const uint32_t* words_at(const uint32_t* weights, int64_t offset, int unit) {
+    return weights + offset * P * (2 / O::Format::values) + unit % bf16_units;
+}
+
+// Calls f<M, N>(unit, vector) for blocks of registers of M units by N vectors.
+template <class O, int P, class F>
+HR_FN void for_blocks(int units, int vectors, const F& f) {
+    for (int u = 0; u < units;) {
+        const int m = part(units - u, O::units);
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, O::template vectors<P>);
+            with_sizes<O::units, O::template vectors<P>>(m, n,
+                                                         [&]<int M, int N>() { f.template operator()<M, N>(u, v); });
+            v += n;
+        }
+        u += m;
+    }
 }
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// Pairs [pair0, pair1) of each weight by lines of pairs, added to sums.
-template <int P, int M, int N>
-HR_FN void add_products(V (&sum)[M][N], const uint32_t* const* weights, const uint32_t* lines, int64_t stride,
-                        int64_t pair0, int64_t pair1) {
-    const uint32_t* x = lines + pair0 * P * stride;
-    for (int64_t j = pair0; j < pair1; ++j, x += P * stride) {
-        Factors<P> input[N];
-        for (int n = 0; n < N; ++n) input[n] = Factors<P>([&](int i) { return load_pairs(x + i * stride + n * W); });
-        for (int m = 0; m < M; ++m) {
-            const uint32_t* const w = weights[m] + j * P * bf16_units;
-            const Factors<P> weight([&](int i) { return splat_pair(w + i * bf16_units); });
-            for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], weight, input[n]);
-        }
+template <class O, int P, int M, int N>
+void product_block(const Bf16Product& a, int done, int column) {
+    const uint32_t* weights[M];
+    for (int m = 0; m < M; ++m) {
+        const int unit = a.unit + done + m;
+        weights[m] = words_at<O, P>(a.weights, a.block[unit / bf16_units], unit);
     }
+    float* const y = a.output + done * a.stride + column;
+    float* const waiting = a.waiting ? a.waiting + 2 * done * a.stride + column : nullptr;
+    const float* const bias = a.bias ? a.bias + done : nullptr;
+    const Chain c{P * bf16_units, bf16_units, W, P * a.stride, a.stride};
+    typename O::template Block<P, M, N> sum;
+    for_sums<M, N>([&](int m, int n)
+                       HR_INLINE { sum.total[m][n] = a.from_zero ? V{} : load(y + m * a.stride + n * W); });
+    sum.resume(a.k0 % O::step ? waiting : nullptr, a.stride);
+    sum.template add<false>(weights, a.input + column, c, a.k0, a.k1, bias != nullptr);
+    if (!bias && a.k1 % O::step) sum.wait(waiting, a.stride);
+    for_sums<M, N>([&](int m, int n) HR_INLINE {
+        V x = sum.total[m][n];
+        if (bias) x += bias[m];
+        if (a.relu) x = max(x, 0.0f);
+        store(y + m * a.stride + n * W, x);
+    });
 }
 
-template <int P, int M, int N>
-void pair_block(const Bf16Product& a, const uint32_t* const* weights, float* y, const float* bias, int column) {
-    V sum[M][N];
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) sum[m][n] = a.from_zero ? V{} : load(y + m * a.stride + n * W);
-    add_products<P, M, N>(sum, weights, a.input + column, a.stride, a.pair0, a.pair1);
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) {
-            if (bias) sum[m][n] += bias[m];
-            if (a.relu) sum[m][n] = max(sum[m][n], 0.0f);
-            store(y + m * a.stride + n * W, sum[m][n]);
-        }
-}
-
-template <int P>
-void pair_product(const Bf16Product& a, int vectors) noexcept {
-    const uint32_t* weights[dot_units];
-    for (int done = 0; done < a.units;) {
-        const int units = part(a.units - done, dot_units);
-        for (int m = 0; m < units; ++m) weights[m] = weights_of<P>(a.weights, a.block, a.unit + done + m);
-        float* const y = a.output + done * a.stride;
-        const float* const bias = a.bias ? a.bias + done : nullptr;
-        for (int v = 0; v < vectors;) {
-            const int n = part(vectors - v, dot_vectors<P>);
-            with_sizes<dot_units, dot_vectors<P>>(
-                units, n, [&]<int M, int N>() { pair_block<P, M, N>(a, weights, y + v * W, bias, v * W); });
-            v += n;
-        }
-        done += units;
-    }
+template <class O, int P>
+void vector_product(const Bf16Product& a, int vectors) noexcept {
+    for_blocks<O, P>(a.units, vectors, [&]<int M, int N>(int u, int v) { product_block<O, P, M, N>(a, u, v * W); });
 }
 
 // ---- small batches: lanes are units ---------------------------------------------------------------------------------
 
 constexpr int block_vectors_of = bf16_units / W;  // vectors of a block
-constexpr int most_blocks = 8 / block_vectors_of > 0 ? 8 / block_vectors_of : 1;
-template <int P>
-constexpr int most_rows = HR_VECTOR_BYTES < 64 ? 1
-                          : P < 3              ? 3
-                                               : 2;
+template <class O, int P>
+constexpr int most_blocks = O::waits && P > 1 ? 1 : (O::most_vectors + block_vectors_of - 1) / block_vectors_of;
 
-HR_FN int pairs_of(const uint32_t* block, int i) {
-    return int(block[i + 1] - block[i]) / bf16_units;
+// Of a block, padded to steps.
+HR_FN int inputs_of(const Bf16Sums& a, int i) {
+    return int(a.block[i + 1] - a.block[i]) / bf16_units * 2;
 }
 
-// Of W units the weights of a pair, and that pair of a row.
-template <int P>
-HR_FN Factors<P> unit_weights(const uint32_t* weights, int64_t pair, int unit) {
-    return Factors<P>([&](int i) { return load_pairs(weights + (pair * P + i) * bf16_units + unit); });
+HR_FN int lesser(int a, int b) {
+    return a < b ? a : b;
 }
 
-template <int P>
-HR_FN Factors<P> row_pair(const uint32_t* row, int64_t pair) {
-    return Factors<P>([&](int i) { return splat_pair(row + row_place<P>(pair) + i * pair_group); });
+// The sums of W units.
+template <class O, int P>
+HR_FN float* sums_of(float* row, int unit) {
+    return row + unit / bf16_units * bf16_units * O::template planes<P> + unit % bf16_units;
 }
 
-// Blocks are no shorter than those before: each rise adds pairs to all from First on.
-template <int P, int First, int B, int R>
-HR_FN void rise(const Bf16Sums& a, const uint32_t* const* weights, const uint32_t* x, int begin,
-                V (&sum)[R][B][block_vectors_of], int first) {
-    const int length = pairs_of(a.block, first + First), end = length < a.pair1 ? length : a.pair1;
-    for (int64_t j = begin; j < end; ++j)
+// Blocks are no shorter than those before: each rise adds inputs to all from First on.
+template <class O, int P, int First, int B, int R>
+HR_FN void rise(const Bf16Sums& a, const uint32_t* const* weights, const int (&length)[B], const uint32_t* x,
+                typename O::template Sums<P> (&sum)[R][B][block_vectors_of], float* sums, int j) {
+    constexpr int Q = block_vectors_of;
+    for (const int end = lesser(length[First], a.k1) / O::quad; j < end; ++j) {
         for (int b = First; b < B; ++b)
-            for (int q = 0; q < block_vectors_of; ++q) {
-                const Factors<P> weight = unit_weights<P>(weights[b], j, q * W);
-                for (int r = 0; r < R; ++r) sum[r][b][q] = dot(sum[r][b][q], weight, row_pair<P>(x + r * a.stride, j));
-            }
-    if constexpr (First + 1 < B) rise<P, First + 1, B, R>(a, weights, x, end > begin ? end : begin, sum, first);
+            for (int q = 0; q < Q; ++q)
+                for (int r = 0; r < R; ++r)
+                    sum[r][b][q].add(weights[b] + q * W, j, O::template values<P>(x + r * a.stride, j));
+        if (O::ends_step((j + 1) * O::quad))
+            for (int r = 0; r < R; ++r)
+                for (int b = First; b < B; ++b)
+                    for (int q = 0; q < Q; ++q)
+                        sum[r][b][q].end_step(sums_of<O, P>(sums + r * a.stride, b * bf16_units + q * W));
+    }
+    if constexpr (First + 1 < B) rise<O, P, First + 1, B, R>(a, weights, length, x, sum, sums, j);
 }
 
-template <int P, int B, int R>
+template <class O, int P, int B, int R>
 void add_blocks(const Bf16Sums& a, int first, int row) {
-    V sum[R][B][block_vectors_of];
+    constexpr int Q = block_vectors_of;
+    typename O::template Sums<P> sum[R][B][Q];
     const uint32_t* weights[B];
-    float* const sums = a.sums + row * a.stride + first * bf16_units;
-    for (int b = 0; b < B; ++b) weights[b] = a.weights + int64_t(P) * a.block[first + b];
-    for (int r = 0; r < R; ++r)
-        for (int b = 0; b < B; ++b)
-            for (int q = 0; q < block_vectors_of; ++q)
-                sum[r][b][q] = load(sums + r * a.stride + b * bf16_units + q * W);
-    rise<P, 0, B, R>(a, weights, a.input + row * a.stride, a.pair0, sum, first);
-    for (int r = 0; r < R; ++r)
-        for (int b = 0; b < B; ++b)
-            for (int q = 0; q < block_vectors_of; ++q)
-                store(sums + r * a.stride + b * bf16_units + q * W, sum[r][b][q]);
+    int length[B];
+    for (int b = 0; b < B; ++b) {
+        weights[b] = words_at<O, P>(a.weights, a.block[first + b], 0);
+        length[b] = inputs_of(a, first + b);
+    }
+    float* const sums = sums_of<O, P>(a.sums + row * a.stride, first * bf16_units);
+    const auto each = [&](auto&& f) HR_INLINE {
+        for (int r = 0; r < R; ++r)
+            for (int b = 0; b < B; ++b)
+                for (int q = 0; q < Q; ++q)
+                    f(sum[r][b][q], sums_of<O, P>(sums + r * a.stride, b * bf16_units + q * W), b);
+    };
+    each([&](auto& one, float* place, int) HR_INLINE { one.load_from(place, a.k0); });
+    rise<O, P, 0, B, R>(a, weights, length, a.input + row * a.stride, sum, sums, a.k0 / O::quad);
+    each([&](auto& one, float* place, int b) HR_INLINE { one.store_to(place, lesser(length[b], a.k1)); });
 }
 
-// N pairs to all blocks, which have them all.
-template <int P, int N>
-void add_pairs_unrolled(const Bf16Sums& a) {
+// N quads of one step to all blocks, which have them all.
+template <class O, int P, int N>
+void add_narrow(const Bf16Sums& a) {
+    const int64_t j0 = a.k0 / O::quad;
     for (int r = 0; r < a.rows; ++r) {
-        Factors<P> x[N];
-        for (int j = 0; j < N; ++j) x[j] = row_pair<P>(a.input + r * a.stride, a.pair0 + j);
-        float* const sums = a.sums + r * a.stride;
+        typename O::template Values<P> x[N];
+        for (int j = 0; j < N; ++j) x[j] = O::template values<P>(a.input + r * a.stride, j0 + j);
         for (int b = a.first; b < a.end; ++b) {
-            const uint32_t* const weights = a.weights + int64_t(P) * a.block[b];
-            for (int q = 0; q < block_vectors_of; ++q) {
-                float* const place = sums + b * bf16_units + q * W;
-                V sum = load(place);
-                for (int j = 0; j < N; ++j) sum = dot(sum, unit_weights<P>(weights, a.pair0 + j, q * W), x[j]);
-                store(place, sum);
+            const uint32_t* const weights = words_at<O, P>(a.weights, a.block[b], 0);
+            for (int q = 0; q < bf16_units; q += W) {
+                float* const place = sums_of<O, P>(a.sums + r * a.stride, b * bf16_units + q);
+                typename O::template Sums<P> sum;
+                sum.load_from(place, a.k0);
+                for (int j = 0; j < N; ++j) sum.add(weights + q, j0 + j, x[j]);
+                if (O::ends_step(a.k1)) sum.end_step(place);
+                sum.store_to(place, a.k1);
             }
         }
     }
 }
 
-constexpr int most_unrolled_pairs = 4;
-
-template <int P>
-void add_pairs(const Bf16Sums& a) noexcept {
-    const int n = a.pair1 - a.pair0;
-    if (n <= 0) return;
-    if (n <= most_unrolled_pairs && pairs_of(a.block, a.first) >= a.pair1)  // the contribution of a narrow level
-        return with_sizes<most_unrolled_pairs, 1>(n, 1, [&]<int N, int>() { add_pairs_unrolled<P, N>(a); });
+template <class O, int P>
+void add_inputs(const Bf16Sums& a) noexcept {
+    if (a.k0 >= a.k1) return;
+    const int quads = (a.k1 - a.k0) / O::quad;
+    const bool in_a_step = !O::waits || a.k0 / bf16_step == (a.k1 - 1) / bf16_step;
+    if (quads <= O::most_narrow && in_a_step && inputs_of(a, a.first) >= a.k1)  // the contribution of a narrow level
+        return with_sizes<O::most_narrow, 1>(quads, 1, [&]<int N, int>() { add_narrow<O, P, N>(a); });
+    constexpr int blocks = most_blocks<O, P>, rows = O::template most_rows<P>;
     for (int first = a.first; first < a.end;) {
-        const int blocks = part(a.end - first, most_blocks);
+        const int some = part(a.end - first, blocks);
         for (int row = 0; row < a.rows;) {
-            const int rows = part(a.rows - row, most_rows<P>);
-            with_sizes<most_blocks, most_rows<P>>(blocks, rows,
-                                                  [&]<int B, int R>() { add_blocks<P, B, R>(a, first, row); });
-            row += rows;
+            const int few = part(a.rows - row, rows);
+            with_sizes<blocks, rows>(some, few, [&]<int B, int R>() { add_blocks<O, P, B, R>(a, first, row); });
+            row += few;
         }
-        first += blocks;
+        first += some;
     }
 }
 
-// Adds pairs [pair0, pair1) to the sums of a vector of a row's units; returns the sums with the later pairs and the
-// bias.
-template <int P>
-HR_FN V finished(const Bf16Ends& a, int pair0, int64_t row, int unit) {
-    const uint32_t *const weights = weights_of<P>(a.add.weights, a.add.block, unit), *const x = a.add.input + row;
-    const int length = pairs_of(a.add.block, unit / bf16_units);
-    float* const place = a.add.sums + row + unit;
-    V sum = load(place);
-    const auto add = [&](int first, int end) {
-        for (int64_t j = first; j < (length < end ? length : end); ++j)
-            sum = dot(sum, unit_weights<P>(weights, j, 0), row_pair<P>(x, j));
-    };
-    if (pair0 < a.add.pair1) {
-        add(pair0, a.add.pair1);
-        store(place, sum);
+// Adds inputs [k0, k1) to the sums of a vector of a row's units; returns the sums with the later inputs and the bias.
+template <class O, int P>
+HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
+    const uint32_t* const weights = words_at<O, P>(a.add.weights, a.add.block[unit / bf16_units], unit);
+    const uint32_t* const x = a.add.input + row;
+    const int length = inputs_of(a.add, unit / bf16_units), k1 = lesser(length, a.add.k1);
+    float* const place = sums_of<O, P>(a.add.sums + row, unit);
+    typename O::template Sums<P> sum;
+    sum.load_from(place, k0 < length ? k0 : 0);  // after the block's last step nothing waits
+    for (int64_t j = k0 / O::quad; j < k1 / O::quad; ++j) {
+        sum.add(weights, j, O::template values<P>(x, j));
+        if (O::ends_step(int(j + 1) * O::quad)) sum.end_step(place);
     }
-    add(a.add.pair1, a.pair_end);
-    return sum + load(a.bias + unit);
+    if (k0 < k1) sum.store_to(place, k1);
+    for (int64_t j = a.add.k1 / O::quad; j * O::quad < lesser(length, a.k_end); ++j)
+        sum.add(weights, j, O::template values<P>(x, j));
+    return sum.finished(place) + load(a.bias + unit);
 }
 
 // A vector of units of a row whose sums are complete.
-template <int P, class A>
+template <class O, int P, class A>
 HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     const V value = A::value(sum);
     if (a.product != a.value) store(a.product + row + u, sum);
     store(a.value + row + u, value);
-    if (a.pairs) store_split<P>(a.pairs + row + row_place<P>(u / 2), value);
+    if (a.words) store_values<typename O::Format, P>(a.words + row + row_place<typename O::Format, P>(u), value);
 }
 
 // Terms are still added to some of a vector's units, in place.
@@ -198,103 +202,79 @@ HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
 }
 
 // settle(row, unit, sums) for each vector of units of each row.
-template <int P, class F>
-HR_FN void finish_blocks(const Bf16Ends& a, int pair0, const F& settle) {
+template <class O, int P, class F>
+HR_FN void finish_blocks(const Bf16Ends& a, int k0, const F& settle) {
     for (int r = 0; r < a.add.rows; ++r) {
         const int64_t row = r * a.add.stride;
         for (int u = a.add.first * bf16_units; u < a.add.end * bf16_units; u += W)
-            settle(row, u, finished<P>(a, pair0, row, u));
+            settle(row, u, finished<O, P>(a, k0, row, u));
     }
 }
 
 // The arguments are not copied, because they were just written in small parts, for which a vector load would wait.
-template <int P>
+template <class O, int P>
 void finish_units(const Bf16Ends& a) noexcept {
-    int pair0 = a.add.pair0;
-    if (a.add.pair1 - pair0 > most_unrolled_pairs) {
-        add_pairs<P>(a.add);
-        pair0 = a.add.pair1;
+    int k0 = a.add.k0;
+    if (a.add.k1 - k0 > O::most_narrow * O::quad) {
+        add_inputs<O, P>(a.add);
+        k0 = a.add.k1;
     }
-    if (a.alone) return finish_blocks<P>(a, pair0, [&](int64_t row, int u, V sum) { settle_alone(a, row, u, sum); });
+    if (a.alone) return finish_blocks<O, P>(a, k0, [&](int64_t row, int u, V sum) { settle_alone(a, row, u, sum); });
     with_activation(a.activation, [&]<class A>() {
-        finish_blocks<P>(a, pair0, [&](int64_t row, int u, V sum) { settle_vector<P, A>(a, row, u, sum); });
+        finish_blocks<O, P>(a, k0, [&](int64_t row, int u, V sum) { settle_vector<O, P, A>(a, row, u, sum); });
     });
 }
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-template <int P, int M, int N>
-void column_block(const Bf16Columns& a, const uint32_t* const* weights, int64_t line, int lane) {
-    V sum[M][N] = {};
-    add_products<P, M, N>(sum, weights, a.grad + lane, a.stride, a.pair0, a.pair1);
+template <class O, int P, int M, int N>
+void column_block(const Bf16Columns& a, int line, int lane) {
+    const uint32_t* weights[M];
+    for (int m = 0; m < M; ++m) {
+        const int k = a.column + line + m;
+        weights[m] = words_at<O, P>(a.weights, a.back[k / bf16_units], k);
+    }
+    const Chain c{P * bf16_units, bf16_units, W, P * a.stride, a.stride};
+    typename O::template Block<P, M, N> sum = {};
+    sum.template add<false>(weights, a.grad + lane, c, a.unit0, a.unit1, true);
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
-            const int64_t place = (line + m) * a.stride + lane + n * W;
-            store_gated(a.kind, sum[m][n], a.output + place, a.gate + place);
+            const int64_t place = int64_t(line + m) * a.stride + lane + n * W;
+            store_gated(a.kind, sum.total[m][n], a.output + place, a.gate + place);
         }
 }
 
-template <int P>
+template <class O, int P>
 void column_product(const Bf16Columns& a, int vectors) noexcept {
-    const uint32_t* weights[dot_units];
-    for (int done = 0; done < a.columns;) {
-        const int columns = part(a.columns - done, dot_units);
-        for (int m = 0; m < columns; ++m) {
-            const int k = a.column + done + m;
-            weights[m] = a.weights + P * a.back[k / bf16_units] + k % bf16_units;
-        }
-        for (int v = 0; v < vectors;) {
-            const int n = part(vectors - v, dot_vectors<P>);
-            with_sizes<dot_units, dot_vectors<P>>(
-                columns, n, [&]<int M, int N>() { column_block<P, M, N>(a, weights, done, v * W); });
-            v += n;
-        }
-        done += columns;
-    }
+    for_blocks<O, P>(a.columns, vectors, [&]<int M, int N>(int u, int v) { column_block<O, P, M, N>(a, u, v * W); });
 }
 
-template <int P, int M, int N>
-void weight_pairs(const Bf16Weights& a) {
-    V sum[M][N] = {};
-    for (int m = 0; m < M; ++m)  // they lie beyond L2, and are due once the sums are done
-        for (int n = 0; n < N; ++n) __builtin_prefetch(a.output + a.row[m] + a.input + n * W, 1);
-    const uint32_t *grad = a.grad, *x = a.panels;
-    const int64_t half = a.height / 2;
-    for (int left = a.rows; left > 0; left -= a.height, grad += a.size, x += a.size) {
-        const int64_t pairs = left < a.height ? (left + 1) / 2 : half;
-        for (int64_t b = 0; b < pairs; ++b) {
-            Factors<P> input[N];
-            for (int n = 0; n < N; ++n)
-                input[n] = Factors<P>([&](int i) { return load_pairs(x + ((n * half + b) * P + i) * W); });
-            for (int m = 0; m < M; ++m) {
-                const Factors<P> g([&](int i) { return splat_pair(grad + (m * P + i) * half + b); });
-                for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], input[n], g);
-            }
-        }
+template <class O, int P, int M, int N>
+void weight_block(const Bf16Weights& a, int unit, int vector) {
+    const int64_t words = a.height / O::Format::values;
+    const uint32_t *grad[M], *x = a.panels + vector * P * words * W;
+    float* output[M];
+    for (int m = 0; m < M; ++m) {
+        grad[m] = a.grad + (unit + m) * P * words;
+        output[m] = a.output + a.row[unit + m] + a.input + vector * W;
+        for (int n = 0; n < N; ++n) __builtin_prefetch(output[m] + n * W, 1);  // beyond L2, and due after the sums
+    }
+    const Chain c{1, words, words * P * W, P * W, W};
+    typename O::template Block<P, M, N> sum = {};
+    for (int left = a.rows; left > 0; left -= a.height, x += a.size) {
+        sum.template add<true>(grad, x, c, 0, lesser(left, a.height), true);
+        for (int m = 0; m < M; ++m) grad[m] += a.size;
     }
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
-            float* p = a.output + a.row[m] + a.input + n * W;
-            store(p, a.add ? load(p) + sum[m][n] : sum[m][n]);
+            float* const p = output[m] + n * W;
+            store(p, a.add ? load(p) + sum.total[m][n] : sum.total[m][n]);
         }
 }
 
-template <int P>
-void weight_pair_product(const Bf16Weights& a, int units, int vectors) noexcept {
-    for (int u = 0; u < units;) {
-        const int m = part(units - u, dot_units);
-        Bf16Weights b = a;
-        b.grad += int64_t(u) * P * a.height / 2;
-        b.row += u;
-        for (int v = 0; v < vectors;) {
-            const int n = part(vectors - v, dot_vectors<P>);
-            with_sizes<dot_units, dot_vectors<P>>(m, n, [&]<int M, int N>() { weight_pairs<P, M, N>(b); });
-            b.panels += int64_t(n) * P * a.height / 2 * W;
-            b.input += n * W;
-            v += n;
-        }
-        u += m;
-    }
+template <class O, int P>
+void vector_weight_product(const Bf16Weights& a, int units, int vectors) noexcept {
+    for_blocks<O, P>(units, vectors, [&]<int M, int N>(int u, int v) { weight_block<O, P, M, N>(a, u, v); });
 }
 
 }  // namespace

@@ -1,11 +1,6 @@
-// Products of pairs by AMX: tiles of 16 x 16 sums, to which TDPBF16PS adds 16 pairs of each at once. P is the number of
-// parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
-// (tests/amx_emulation).
-//
-// A sum takes its pairs in another order than by VDPBF16PS: of 16 of them the even products from zero, the odd ones
-// from zero, both added, and this to the sum; of several parts the smallest products first. Its bits differ from
-// VDPBF16PS's, but again one sum has one order in every kernel: 16 pairs are a step, steps are those of the layer, and
-// zeros change nothing.
+// Products of tiles of rows by AMX: tiles of 16 x 16 sums, to which TDPBF16PS adds a step of each at once. P is the
+// number of parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
+// (tests/amx_emulation). Small batches take vectors, whose bits are the same.
 #pragma once
 
 #include "bf16_products-inl.hpp"
@@ -21,22 +16,22 @@ namespace headrace {
 namespace {
 
 static_assert(W == 16);
-constexpr int tile_step = 16;               // pairs of a step
+constexpr int tile_step = bf16_step / 2;    // words of a step
 constexpr int tile_words = 16 * tile_step;  // of a step of 16 units, or inputs, for one part
+constexpr int tile_units = 32;              // of an op, and inputs of one in the backward pass, which start at one step
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// Number of adjacent sums, whose tiles are 0, 1, ...; then come those of the left factor's parts, and the right one's.
+// A block of one part has 2 x 2 sums, whose tiles are 0 to 3, or 1 x 4; of more parts 1 x row_tiles. Then come the
+// tiles of the left factor, and of the right one.
 template <int P>
-constexpr int tile_columns = P == 1   ? 4
-                             : P == 2 ? 3
-                                      : 2;
+constexpr int unit_tiles = P == 1 ? 2 : 1;
+template <int P>
+constexpr int row_tiles = P == 2 ? 3 : 2;
 template <int P>
 constexpr int left_tile = P == 3 ? 2 : 4;
 template <int P>
-constexpr int right_tile = P == 3   ? 5
-                           : P == 2 ? 6
-                                    : 5;
+constexpr int right_tile = P == 3 ? 5 : 6;
 
 #define HR_EACH_TILE(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
 
@@ -98,32 +93,29 @@ HR_FN void each(const F& f) {
     }
 }
 
-// Configures tiles for this number of lines of sums during its lifetime. Other users in the thread may use them in
-// between, so nothing is kept.
-template <int P>
-class TileRegisters {
-  public:
-    HR_FN explicit TileRegisters(int lines) {
-        struct alignas(64) {
-            uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t bytes[16] = {};
-            uint8_t lines[16] = {};
-        } shape;
-        for (int i = 0; i < 8; ++i) {
-            shape.bytes[i] = 64;
-            shape.lines[i] = uint8_t(i < right_tile<P> ? lines : tile_step);
-        }
-        settle_memory(&shape);
-        _tile_loadconfig(&shape);
+// All tiles have 16 lines of 16 words while a thread takes tiles of rows; lines that no unit needs are computed, too.
+// Other users in the thread may configure them between calls, so nothing is kept.
+inline void begin_tiles() noexcept {
+    struct alignas(64) {
+        uint8_t palette = 1, start = 0, reserved[14] = {};
+        uint16_t bytes[16] = {};
+        uint8_t lines[16] = {};
+    } shape;
+    for (int i = 0; i < 8; ++i) {
+        shape.bytes[i] = 64;
+        shape.lines[i] = 16;
     }
-    HR_FN ~TileRegisters() { _tile_release(); }
-    TileRegisters(const TileRegisters&) = delete;
-    TileRegisters& operator=(const TileRegisters&) = delete;
-};
+    settle_memory(&shape);
+    _tile_loadconfig(&shape);
+}
+
+inline void end_tiles() noexcept {
+    _tile_release();
+}
 
 // ---- a product ------------------------------------------------------------------------------------------------------
 
-// A factor in memory, in words: the left one [line][pair], the right one [pair][column].
+// A factor in memory, in words: the left one [line][word], the right one [word][column].
 struct TileFactor {
     const uint32_t* at;
     int64_t line;  // from one line to the next
@@ -131,210 +123,218 @@ struct TileFactor {
     int64_t step;  // from one step to the next
 };
 
-// N adjacent tiles of sums in memory, in values.
-struct TileSums {
-    float* at;
-    int64_t line, column;
+// Calls f<C>(c) for each tile of sums of R blocks by N columns.
+template <int R, int N, class F>
+HR_FN void each_sum(const F& f) {
+    each<0, R>([&]<int I>() { each<0, N>([&]<int C>() { f.template operator()<(R == 2 ? 2 * I : 0) + C>(I, C); }); });
+}
+
+// Sums of a block on the stack: [block][line][column][lane].
+template <int R, int N>
+struct alignas(64) TileSums {
+    float at[R * 16][N * 16];
+
+    HR_FN void load_from() {
+        each_sum<R, N>([&]<int C>(int i, int c) { load_tile<C>(&at[i * 16][c * 16], sizeof at[0]); });
+    }
+    HR_FN void clear() {
+        each_sum<R, N>([]<int C>(int, int) { clear_tile<C>(); });
+    }
+    HR_FN void store_to() {
+        each_sum<R, N>([&]<int C>(int i, int c) { store_tile<C>(&at[i * 16][c * 16], sizeof at[0]); });
+    }
 };
 
-template <int N>
-HR_FN void load_sums(const TileSums& sums) {
-    each<0, N>([&]<int I>() { load_tile<I>(sums.at + I * sums.column, sums.line * 4); });
-}
-
-template <int N>
-HR_FN void clear_sums() {
-    each<0, N>([]<int I>() { clear_tile<I>(); });
-}
-
-template <int N>
-HR_FN void store_sums(const TileSums& sums) {
-    each<0, N>([&]<int I>() { store_tile<I>(sums.at + I * sums.column, sums.line * 4); });
-}
-
-// Adds `steps` products to the sums; right factors are `column` words apart. The factor that holds weights determines
-// which of two products of the same size is the first one.
-template <int P, int N, bool LeftWeights>
-HR_FN void add_steps(TileFactor left, TileFactor right, int64_t column, int steps) {
-    constexpr int A = left_tile<P>, B = right_tile<P>;
-    for (int s = 0; s < steps; ++s, left.at += left.step, right.at += right.step) {
-        each<0, P>([&]<int I>() { load_tile<A + I>(left.at + I * left.part, left.line * 4); });
-        each<0, N>([&]<int C>() {
-            const uint32_t* const at = right.at + C * column;
-            each<0, P>([&]<int I>() { load_tile<B + I>(at + I * right.part, right.line * 4); });
-            each<0, P>([&]<int K>() {
-                constexpr int order = P - 1 - K;  // smaller products first
-                each<0, order + 1>([&]<int I>() {
-                    constexpr int J = order - I;
-                    multiply_tiles<C, A + (LeftWeights ? J : I), B + (LeftWeights ? I : J)>();
+// Adds `steps` products to the sums of blocks from First on; right factors are `column` words apart. The factor that
+// holds weights determines which of two products of the same size is the first one.
+template <int P, int R, int N, bool LeftWeights, int First = 0>
+HR_FN void add_tile_steps(TileFactor (&left)[R], TileFactor& right, int64_t column, int steps) {
+    constexpr int A = left_tile<P>, B = R == 2 ? right_tile<P> : P == 1 ? 5 : right_tile<P>;
+    for (int s = 0; s < steps; ++s, right.at += right.step) {
+        each<First, R>([&]<int I>() {
+            each<0, P>([&]<int K>() { load_tile<A + I + K>(left[I].at + K * left[I].part, left[I].line * 4); });
+            left[I].at += left[I].step;
+        });
+        if constexpr (R == 2) {
+            each<0, N>([&]<int C>() { load_tile<B + C>(right.at + C * column, right.line * 4); });
+            each<First, R>([&]<int I>() { each<0, N>([&]<int C>() { multiply_tiles<2 * I + C, A + I, B + C>(); }); });
+        } else {
+            each<0, N>([&]<int C>() {
+                const uint32_t* const at = right.at + C * column;
+                each<0, P>([&]<int I>() { load_tile<B + I>(at + I * right.part, right.line * 4); });
+                each<0, P>([&]<int K>() {
+                    constexpr int order = P - 1 - K;  // smaller products first
+                    each<0, order + 1>([&]<int I>() {
+                        constexpr int J = order - I;
+                        multiply_tiles<C, A + (LeftWeights ? J : I), B + (LeftWeights ? I : J)>();
+                    });
                 });
             });
-        });
+        }
+    }
+}
+
+HR_FN int steps_with(int n) {
+    return (n + bf16_step - 1) / bf16_step;
+}
+
+// The right factor from a step and a vector of a tile's words on (TileWords).
+template <int P>
+HR_FN TileFactor of_lines(const uint32_t* words, int64_t stride, int64_t step, int vector) {
+    return {words + TileWords::line_place<P>(step * tile_step, 0, stride, int64_t(vector) * W), W, tile_words,
+            stride * P * tile_step};
+}
+
+// f<R, N>(block, vector) for the blocks [first, end) of units, or of inputs.
+template <int P, class F>
+HR_FN void for_tiles(int first, int end, int vectors, const F& f) {
+    for (int b = first; b < end;) {
+        const int blocks = end - b < unit_tiles<P> ? end - b : unit_tiles<P>;
+        for (int v = 0; v < vectors;) {
+            const int n = part(vectors - v, row_tiles<P>);
+            with_sizes<unit_tiles<P>, row_tiles<P>>(blocks, n,
+                                                    [&]<int R, int N>() { f.template operator()<R, N>(b, v); });
+            v += n;
+        }
+        b += blocks;
     }
 }
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// A block's weights lie step by step, in each [pair][part][unit] and then [part][unit][pair].
-template <int P>
-constexpr int step_words = 2 * P * tile_words;
+// Units of an op that lie in a block of sums.
+struct TileUnits {
+    int first, end;  // of the layer
+    int line0;       // the unit of the block's first line
+};
 
-template <int P>
-HR_FN const uint32_t* block_weights(const uint32_t* weights, const uint32_t* block, int i, int pair) {
-    return weights + 2 * P * int64_t(block[i]) + int64_t(pair) / tile_step * step_words<P>;
-}
-
-HR_FN void finish_lines(const Bf16Product& a, int unit, int units, int vectors) {
-    if (!a.bias) return;
-    for (int m = unit; m < unit + units; ++m)
-        for (int64_t i = 0; i < int64_t(vectors) * W; i += W) {
-            float* const place = a.output + m * a.stride + i;
-            V sum = load(place) + a.bias[m];
-            if (a.relu) sum = max(sum, 0.0f);
-            store(place, sum);
-        }
-}
-
-template <int P>
-void tile_pair_product(const Bf16Product& a, int vectors) noexcept {
-    const int steps = (a.pair1 - a.pair0) / tile_step;
-    for (int done = 0; done < a.units;) {
-        const int unit = a.unit + done, first = unit % bf16_units;
-        const int units = a.units - done < bf16_units - first ? a.units - done : bf16_units - first;
-        const uint32_t* const weights = block_weights<P>(a.weights, a.block, unit / bf16_units, a.pair0);
-        const TileFactor left{weights + P * tile_words + first * tile_step, tile_step, tile_words, step_words<P>};
-        const TileRegisters<P> registers(units);
-        for (int v = 0; v < vectors;) {
-            const int n = part(vectors - v, tile_columns<P>);
-            const TileFactor right{a.input + int64_t(a.pair0) * P * a.stride + v * W, P * a.stride, a.stride,
-                                   tile_step * P * a.stride};
-            const TileSums sums{a.output + done * a.stride + v * W, a.stride, W};
-            with_sizes<tile_columns<P>, 1>(n, 1, [&]<int N, int>() {
-                if (a.from_zero) {
-                    clear_sums<N>();
-                } else {
-                    load_sums<N>(sums);
-                }
-                add_steps<P, N, true>(left, right, W, steps);
-                store_sums<N>(sums);
-            });
-            v += n;
-        }
-        finish_lines(a, done, units, vectors);
-        done += units;
-    }
-}
-
-// The rows of a small batch are the left factor.
-template <int P>
-HR_FN void add_block(const Bf16Sums& a, int i, int pair0, int pair1) {
-    const int length = pairs_of(a.block, i), end = length < pair1 ? length : pair1;
-    const TileFactor left{a.input + int64_t(pair0) * P, a.stride, pair_group, P * pair_group};
-    const TileFactor right{block_weights<P>(a.weights, a.block, i, pair0), P * bf16_units, bf16_units, step_words<P>};
-    if (pair0 < end) add_steps<P, 1, false>(left, right, 0, (end - pair0) / tile_step);
-}
-
-template <int P>
-void tile_add_pairs(const Bf16Sums& a) noexcept {
-    if (a.pair1 <= a.pair0) return;
-    const TileRegisters<P> registers(a.rows);
-    for (int i = a.first; i < a.end; ++i) {
-        const TileSums sums{a.sums + i * bf16_units, a.stride, 0};
-        load_sums<1>(sums);
-        add_block<P>(a, i, a.pair0, a.pair1);
-        store_sums<1>(sums);
-    }
-}
-
-template <int P>
-void tile_finish_units(const Bf16Ends& a) noexcept {
-    for (int i = a.add.first; i < a.add.end; ++i) {
-        float lanes[small_batch][W];
-        {
-            const TileRegisters<P> registers(a.add.rows);
-            const TileSums sums{a.add.sums + i * bf16_units, a.add.stride, 0};
-            load_sums<1>(sums);
-            if (a.add.pair0 < a.add.pair1) {
-                add_block<P>(a.add, i, a.add.pair0, a.add.pair1);
-                store_sums<1>(sums);
+// A complete block of sums: the bias, the activation, and the values in words for the layer above, where zeros fill the
+// step of the op's last unit.
+template <int P, class A, int R, int N>
+HR_FN void settle_block(const Bf16Product& a, const TileSums<R, N>& sums, const TileUnits& units, int64_t lane) {
+    for (int u = units.first / 2 * 2; u < units.end; u += 2)
+        for (int c = 0; c < N; ++c) {
+            const int64_t i = lane + c * W;
+            V x[2] = {};
+            for (int k = 0; k < 2; ++k) {
+                if (u + k < units.first || u + k >= units.end) continue;
+                const int m = u + k - a.unit;
+                x[k] = A::value(load(&sums.at[u + k - units.line0][c * W]) + a.bias[m]);
+                if (!a.words || a.keeps) store(a.output + m * a.stride + i, x[k]);
             }
-            add_block<P>(a.add, i, a.add.pair1, a.pair_end);
-            store_sums<1>({lanes[0], W, 0});
+            if (!a.words) continue;
+            Words parts[P];
+            split_pair<P>(x[0], x[1], parts);
+            for (int p = 0; p < P; ++p) {
+                uint32_t* const place = a.words + TileWords::line_place<P>(u / 2, p, a.stride, i);
+                const Words before = u < units.first ? load_words(place) & 0xffffu : Words{};
+                store_words(place, parts[p] | before);
+            }
         }
-        const int u = i * bf16_units;
-        const auto finish = [&](auto&& with) {
-            for (int r = 0; r < a.add.rows; ++r) with(r * a.add.stride, load(lanes[r]) + load(a.bias + u));
-        };
-        if (a.alone) {
-            finish([&](int64_t row, V sum) { settle_alone(a, row, u, sum); });
-        } else {
-            with_activation(a.activation, [&]<class A>() {
-                finish([&](int64_t row, V sum) { settle_vector<P, A>(a, row, u, sum); });
-            });
-        }
+    if (!a.words || units.end < a.unit + a.units) return;
+    for (int64_t word = (units.end + 1) / 2; word % tile_step; ++word)
+        for (int64_t i = lane; i < lane + N * W; i += W)
+            for (int p = 0; p < P; ++p) store_words(a.words + TileWords::line_place<P>(word, p, a.stride, i), Words{});
+}
+
+// A block's weights lie step by step, in each [part][unit][word].
+template <int P, int R, int N>
+void product_of_tiles(const Bf16Product& a, int block, int vector) {
+    const int64_t step0 = a.k0 / bf16_step, lane = int64_t(vector) * W;
+    const int line0 = block * bf16_units, op_end = a.unit + a.units, end = line0 + R * bf16_units;
+    const TileUnits units{a.unit > line0 ? a.unit : line0, op_end < end ? op_end : end, line0};
+    TileFactor left[R];
+    int steps[R];
+    for (int i = 0; i < R; ++i) {
+        const uint32_t* const offset = a.block + block + i;
+        const int length = int(offset[1] - offset[0]) / bf16_units * 2, k1 = length < a.k1 ? length : a.k1;
+        left[i] = {a.weights + P * (offset[0] + step0 * tile_words), tile_step, tile_words, P * tile_words};
+        steps[i] = k1 > a.k0 ? steps_with(k1) - int(step0) : 0;
     }
+    TileFactor right = of_lines<P>(a.input, a.stride, step0, vector);
+    TileSums<R, N> sums;
+    if (a.from_zero) {
+        sums.clear();
+    } else {
+        for (int u = line0; u < end; ++u)
+            for (int c = 0; c < N; ++c) {
+                const bool is_own = u >= units.first && u < units.end;
+                const V x = is_own ? load(a.output + int64_t(u - a.unit) * a.stride + lane + c * W) : V{};
+                store(&sums.at[u - line0][c * W], x);
+            }
+        sums.load_from();
+    }
+    add_tile_steps<P, R, N, true>(left, right, P * tile_words, steps[0]);
+    if constexpr (R == 2) add_tile_steps<P, R, N, true, 1>(left, right, P * tile_words, steps[1] - steps[0]);
+    sums.store_to();
+    if (!a.bias) {
+        for (int u = units.first; u < units.end; ++u)
+            for (int c = 0; c < N; ++c)
+                store(a.output + int64_t(u - a.unit) * a.stride + lane + c * W, load(&sums.at[u - line0][c * W]));
+        return;
+    }
+    const int activation = a.words ? a.activation : a.relu ? relu_index : identity_index;
+    with_activation(activation, [&]<class A>() { settle_block<P, A>(a, sums, units, lane); });
+}
+
+template <int P>
+void amx_product(const Bf16Product& a, int vectors) noexcept {
+    for_tiles<P>(a.unit / bf16_units, (a.unit + a.units - 1) / bf16_units + 1, vectors,
+                 [&]<int R, int N>(int block, int v) { product_of_tiles<P, R, N>(a, block, v); });
 }
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// A block's weights lie step by step, in each [part][input][pair of units].
+// A block's weights lie step by step, in each [part][input][word of units].
+template <int P, int R, int N>
+void columns_of_tiles(const Bf16Columns& a, int block, int vector) {
+    const int64_t step0 = a.unit0 / bf16_step;
+    const int line0 = block * bf16_units, end = line0 + R * bf16_units, last = a.column + a.columns;
+    TileFactor left[R];
+    for (int i = 0; i < R; ++i)
+        left[i] = {a.weights + P * (a.back[block + i] + step0 * tile_words), tile_step, tile_words, P * tile_words};
+    TileFactor right = of_lines<P>(a.grad, a.stride, step0, vector);
+    TileSums<R, N> sums;
+    sums.clear();
+    add_tile_steps<P, R, N, true>(left, right, P * tile_words, steps_with(a.unit1) - int(step0));
+    sums.store_to();
+    for (int k = line0 > a.column ? line0 : a.column; k < (end < last ? end : last); ++k)
+        for (int c = 0; c < N; ++c) {
+            const int64_t place = int64_t(k - a.column) * a.stride + (vector + c) * W;
+            store_gated(a.kind, load(&sums.at[k - line0][c * W]), a.output + place, a.gate + place);
+        }
+}
+
 template <int P>
 void tile_column_product(const Bf16Columns& a, int vectors) noexcept {
-    const int steps = (a.pair1 - a.pair0) / tile_step;
-    for (int done = 0; done < a.columns;) {
-        const int k = a.column + done, first = k % bf16_units;
-        const int columns = a.columns - done < bf16_units - first ? a.columns - done : bf16_units - first;
-        const uint32_t* const weights = a.weights + P * (a.back[k / bf16_units] + int64_t(a.pair0) * bf16_units);
-        const TileFactor left{weights + first * tile_step, tile_step, tile_words, P * tile_words};
-        for (int v = 0; v < vectors;) {
-            const int n = part(vectors - v, tile_columns<P>);
-            const TileFactor right{a.grad + int64_t(a.pair0) * P * a.stride + v * W, P * a.stride, a.stride,
-                                   tile_step * P * a.stride};
-            float lanes[bf16_units][tile_columns<P>][W];
-            {
-                const TileRegisters<P> registers(columns);
-                with_sizes<tile_columns<P>, 1>(n, 1, [&]<int N, int>() {
-                    clear_sums<N>();
-                    add_steps<P, N, true>(left, right, W, steps);
-                    store_sums<N>({lanes[0][0], tile_columns<P> * W, W});
-                });
-            }
-            for (int m = 0; m < columns; ++m)
-                for (int i = 0; i < n; ++i) {
-                    const int64_t place = (done + m) * a.stride + (v + i) * W;
-                    store_gated(a.kind, load(lanes[m][i]), a.output + place, a.gate + place);
-                }
-            v += n;
-        }
-        done += columns;
-    }
+    for_tiles<P>(a.column / bf16_units, (a.column + a.columns - 1) / bf16_units + 1, vectors,
+                 [&]<int R, int N>(int block, int v) { columns_of_tiles<P, R, N>(a, block, v); });
 }
 
 template <int P>
 void tile_weight_product(const Bf16Weights& a, int units, int vectors) noexcept {
+    constexpr int most = P == 1 ? 4 : row_tiles<P>;
     const int64_t half = a.height / 2;
     for (int v = 0; v < vectors;) {
-        const int n = part(vectors - v, tile_columns<P>);
-        float lanes[row_block][tile_columns<P>][W];
-        {
-            const TileRegisters<P> registers(units);
-            with_sizes<tile_columns<P>, 1>(n, 1, [&]<int N, int>() {
-                clear_sums<N>();
-                TileFactor left{a.grad, P * half, half, tile_step};
-                TileFactor right{a.panels + v * half * P * W, P * W, W, tile_step * P * W};
-                for (int rows = a.rows; rows > 0; rows -= a.height, left.at += a.size, right.at += a.size) {
-                    const int some = rows < a.height ? rows : a.height;
-                    add_steps<P, N, false>(left, right, half * P * W, (some + 2 * tile_step - 1) / (2 * tile_step));
-                }
-                store_sums<N>({lanes[0][0], tile_columns<P> * W, W});
-            });
-        }
-        for (int m = 0; m < units; ++m)
-            for (int i = 0; i < n; ++i) {
-                float* const p = a.output + a.row[m] + a.input + (v + i) * W;
-                const V sum = load(lanes[m][i]);
-                store(p, a.add ? load(p) + sum : sum);
+        const int n = part(vectors - v, most);
+        with_sizes<1, most>(1, n, [&]<int, int N>() {
+            TileSums<1, N> sums;
+            sums.clear();
+            const uint32_t *grad = a.grad, *panels = a.panels + v * half * P * W;
+            for (int rows = a.rows; rows > 0; rows -= a.height, grad += a.size, panels += a.size) {
+                TileFactor left[1] = {{grad, P * half, half, tile_step}};
+                TileFactor right{panels, P * W, W, tile_step * P * W};
+                add_tile_steps<P, 1, N, false>(left, right, half * P * W,
+                                               steps_with(rows < a.height ? rows : a.height));
             }
+            sums.store_to();
+            for (int m = 0; m < units; ++m)
+                for (int c = 0; c < N; ++c) {
+                    float* const p = a.output + a.row[m] + a.input + (v + c) * W;
+                    const V sum = load(&sums.at[m][c * W]);
+                    store(p, a.add ? load(p) + sum : sum);
+                }
+        });
         v += n;
     }
 }
@@ -342,36 +342,35 @@ void tile_weight_product(const Bf16Weights& a, int units, int vectors) noexcept 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
 template <int P>
-void round_weight_tiles(const Bf16Layer& a, uint32_t* pairs) noexcept {
-    for (int b = 0; b * bf16_units < a.out; ++b) {
-        const int length = pairs_of(a.block, b);
-        for (int j = 0; j < length; j += tile_step) {
-            uint32_t* const step = pairs + 2 * P * int64_t(a.block[b]) + int64_t(j) / tile_step * step_words<P>;
-            Pairs v[P][W];
-            across<P>(
-                [&](int i, Pairs(&parts)[P]) {
-                    unit_pairs<P>(a, b * bf16_units + i, j, parts);
-                    for (int p = 0; p < P; ++p)
-                        store_pairs(step + P * tile_words + p * tile_words + i * tile_step, parts[p]);
-                },
-                v);
-            for (int p = 0; p < P; ++p)
-                for (int i = 0; i < W; ++i) store_pairs(step + (i * P + p) * bf16_units, v[p][i]);
+void round_weight_tiles(const Bf16Layer& a, uint32_t* words) noexcept {
+    for (int b = 0; b * bf16_units < a.out; ++b)
+        for (int k = 0; k < int(a.block[b + 1] - a.block[b]) / bf16_units * 2; k += bf16_step) {
+            uint32_t* const step = words + P * (int64_t(a.block[b]) + k / bf16_step * tile_words);
+            for (int i = 0; i < bf16_units; ++i) {
+                Words parts[P];
+                unit_words<TileWords, P>(a, b * bf16_units + i, k, parts);
+                for (int p = 0; p < P; ++p) store_words(step + p * tile_words + i * tile_step, parts[p]);
+            }
         }
-    }
 }
 
 template <int P>
-void round_column_tiles(const Bf16Layer& a, uint32_t* pairs) noexcept {
+void round_column_tiles(const Bf16Layer& a, uint32_t* words) noexcept {
     int first = 0;
     for (int k = 0; k < a.in; k += bf16_units) {
-        while (first < a.out && a.visible[first] <= k) ++first;
-        for (int64_t j = first / (2 * tile_step) * tile_step; 2 * j < a.out; j += tile_step) {
-            uint32_t* const step = pairs + P * (a.back[k / bf16_units] + j * bf16_units);
-            Pairs v[P][W];
-            across<P>([&](int i, Pairs(&parts)[P]) { column_pairs<P>(a, int(2 * (j + i)), k, parts); }, v);
-            for (int p = 0; p < P; ++p)
-                for (int i = 0; i < W; ++i) store_pairs(step + p * tile_words + i * tile_step, v[p][i]);
+        while (first < a.out && a.visible[first] <= k / tile_units * tile_units) ++first;
+        for (int64_t unit = first / bf16_step * bf16_step; unit < a.out; unit += bf16_step) {
+            uint32_t* const step = words + P * (a.back[k / bf16_units] + unit / bf16_step * tile_words);
+            V v[P][W];
+            for (int i = 0; i < bf16_step; i += TileWords::unit)
+                column_words<TileWords, P>(a, int(unit) + i, k, [&](int64_t word, const Words(&parts)[P]) {
+                    for (int p = 0; p < P; ++p) v[p][word % tile_step] = bit_cast<V>(parts[p]);
+                });
+            for (int p = 0; p < P; ++p) {
+                transpose(v[p]);
+                for (int i = 0; i < W; ++i)
+                    store_words(step + p * tile_words + i * tile_step, bit_cast<Words>(v[p][i]));
+            }
         }
     }
 }

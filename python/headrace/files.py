@@ -23,7 +23,7 @@ from headrace._base.output import check_regular, printable, replacing
 from headrace._base.public import public
 from headrace._base.stored import Filed, Stored, header_of, is_filed
 from headrace._core import CudaUnavailable, cpu
-from headrace._core.device import BF16_PARTS
+from headrace._core.device import BF16_KINDS
 
 # Goes up when the meaning of existing keys changes; older readers refuse new kinds and keys anyway.
 # 2: there is a checksum. 3: tensors may have three axes, as those of sequences do; other files remain of format 2.
@@ -258,7 +258,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_PARTS:  # which belongs to the density; choices of a device are in no file
+    if module.matmul in BF16_KINDS:  # which belongs to the density; choices of a device are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
@@ -388,7 +388,7 @@ def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
     dtype = header.pop("dtype")
     if dtype is not None:
         dtype = np.dtype(check.choice("dtype", dtype, ("float32", "float64")))
-    matmul = check.choice("matmul", header.pop("matmul"), tuple(BF16_PARTS)) if "matmul" in header else "exact"
+    matmul = check.choice("matmul", header.pop("matmul"), tuple(BF16_KINDS)) if "matmul" in header else "exact"
     module = Stored(header, arrays, dtype).build(is_filed)
     if arrays:
         raise ValueError(f"expected no tensor {min(arrays)!r}")

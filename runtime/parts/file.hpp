@@ -32,7 +32,7 @@ template <class Made>
 struct FileDescription {
     bool is_float = true;  // the dtype; of a transform without parameters, none
     bool has_dtype = false;
-    int rounded_parts = 0;                     // of values of networks rounded to bf16; 0: they are exact
+    int bf16_kind = 0;                         // of values of networks, see StoredFlow; 0: they are exact
     std::vector<FlowDescription<Made>> flows;  // one, or the members of an ensemble, or none: a transform alone
     bool is_ensemble = false;
     std::vector<double> weights;  // of members, at least 0, not all 0
@@ -84,7 +84,7 @@ class FileReader {
         if (d_.has_dtype) d_.is_float = stored.choice(dtype, "dtype", {"float32", "float64"}) == 0;
         if (stored.has("matmul")) {
             stored.take("matmul");
-            d_.rounded_parts = stored.rounded_parts();
+            d_.bf16_kind = stored.bf16_kind();
             if (d_.has_dtype && !d_.is_float) stored.fail("dtype, matmul: expected float32 where products are in bf16");
         }
         if (!stored.has("kind")) stored.fail("expected the key 'kind'");

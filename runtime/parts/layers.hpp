@@ -45,7 +45,7 @@ struct Layers {
             stored.fail(prefix(dense.size() - 1) + "bias: expected shape (" + std::to_string(rows) + "), got (" +
                         std::to_string(width) + ")");
         if (is_described) read_joins(stored);
-        if (dense.size() > 1) rounded_parts = stored.rounded_parts();
+        if (dense.size() > 1) rounded_parts = stored.bf16_parts();
     }
 
     Activation activation_of(std::size_t layer) const {

@@ -28,9 +28,9 @@ class SequenceReader : private FileReader<T, Make> {
             stored.fail("kind: expected a file of sequences, got one of rows, which Flow reads");
         const FileDescription<Made>& head = this->description();
         if (!head.has_dtype) stored.fail("dtype: expected 'float32' or 'float64' where there are parameters, got null");
-        if (head.rounded_parts > 1) stored.fail("matmul: expected bf16 for sequences");
+        if (head.bf16_kind > 1) stored.fail("matmul: expected bf16 for sequences");
         d_.is_float = head.is_float;
-        d_.is_rounded = head.rounded_parts == 1;
+        d_.is_rounded = head.bf16_kind == 1;
         stored.keep_products_exact();
         const std::string kind = stored.take("kind").text();
         d_.has_density = kind == "SequenceFlow" || kind == "WaveNet";

@@ -178,15 +178,20 @@ class Stored {
     // From here on products of networks are exact, whatever the file has: sequences round those of causal networks
     // alone.
     void keep_products_exact() { products_are_exact_ = true; }
-    // Where products of networks are of values rounded to bf16, the number of their parts; else 0.
-    int rounded_parts() const {
+    // Where products of networks are of values rounded to bf16, the kind, from 1 on, and the number of parts; else 0.
+    int bf16_kind() const {
         if (products_are_exact_) return 0;
         const auto& entries = file_->header().entries();
         const auto found = entries.find("matmul");
         return found == entries.end() ? 0 : 1 + choice(found->second, "matmul", matmul_names());
     }
+    int bf16_parts() const {
+        const int kind = bf16_kind();
+        return kind > 0 ? (kind - 1) % 3 + 1 : 0;
+    }
     static const std::vector<std::string>& matmul_names() {
-        static const std::vector<std::string> names{"bf16", "bf16x3", "bf16x6"};
+        static const std::vector<std::string> names{"bf16",       "bf16x3",       "bf16x6",
+                                                    "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles"};
         return names;
     }
 

@@ -92,7 +92,7 @@ def test_samples_are_those_of_the_module(library, name, dtype):
             same(log_prob, module.log_prob(got, context), name, dtype)
 
 
-@pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6"])
+@pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6", "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles"])
 def test_products_in_bf16_are_those_of_the_module(library, matmul):
     flow = file_cases.fitted(hr.MAF(3, 2, transforms=2, hidden=(8, 16)), "bf16").to("cpu", matmul)
     handle = library.open(files.to_bytes(flow))

@@ -14,9 +14,6 @@ with np.load(Path(__file__).with_name("recorded.npz")) as file:
 
 EXACT = [key for key in WANTED if key.endswith(f" {recorded.ROWS}")]
 
-# AMX adds up products in bf16 in an order of its own (docs/bf16.md).
-IN_TILES = hr.info()["bf16"] == "amx"
-
 # Small batches add up in lanes, of which processors have different numbers, and x86-64-v2 rounds every product; a
 # spline magnifies that where it is steep.
 MOST_UNITS = {"NSF": 40}
@@ -30,7 +27,7 @@ def test_every_result_was_recorded():
 
 @pytest.mark.optimised
 @pytest.mark.skipif(hr.info()["isa"] == "v2", reason="x86-64-v2 has no multiply-adds")
-@pytest.mark.parametrize("key", [key for key in EXACT if not IN_TILES or key.split()[0] not in recorded.BF16])
+@pytest.mark.parametrize("key", EXACT)
 def test_eight_rows_or_more_have_the_recorded_bits(key):
     differ = (FOUND[key] != WANTED[key]).sum()
     assert not differ, f"{differ} of {FOUND[key].size} differ, the first compiler and processor agree on all"

@@ -73,6 +73,14 @@ void test_each_bit_is_needed() {
     }
 }
 
+void test_the_vendor() {
+    X86Registers r = everything();
+    r.zero = {16, 0x756e6547, 0x6c65746e, 0x49656e69};
+    CHECK(x86_sets(r).intel, "%s", "GenuineIntel");
+    r.zero = {16, 0x68747541, 0x444d4163, 0x69746e65};
+    CHECK(!x86_sets(r).intel, "%s", "AuthenticAMD");
+}
+
 // GCC's library reads the same registers by code of its own.
 void test_this_processor() {
     [[maybe_unused]] const X86Sets& sets = x86_sets();
@@ -110,6 +118,7 @@ void test_memory_is_aligned_and_its_size_checked() {
 
 int main() {
     test_each_bit_is_needed();
+    test_the_vendor();
     test_this_processor();
     test_memory_is_aligned_and_its_size_checked();
     return finish();

@@ -328,7 +328,7 @@ def test_parts_of_a_flow_that_compute_differently_are_refused(cupy):
 
 def test_tf32_is_refused_where_it_is_not(cupy):
     flow = hr.MAF(3, hidden=(5,))
-    with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6' on the CPU, got 'tf32'"):
+    with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6_tiles' on the CPU, got 'tf32'"):
         flow.to("cpu", matmul="tf32")
     with pytest.raises(ValueError, match=r"matmul: expected .*'exact'.*'tf32'.*'3xtf32'.*, got 'bf16'"):
         flow.to("cuda", matmul="bf16")

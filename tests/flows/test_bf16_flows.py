@@ -12,7 +12,7 @@ import headrace as hr
 from bf16_cases import PARTS
 
 # What one rounding of a number does to it, beside "bf16".
-PRECISION = {"bf16": 1.0, "bf16x3": 2.0**-8, "bf16x6": 2.0**-16}
+PRECISION = {matmul: 2.0 ** (8 - 8 * parts) for matmul, parts in PARTS.items()}
 
 FLOWS = {
     "maf": lambda **more: hr.MAF(6, transforms=3, hidden=(33, 20), **more),
@@ -248,9 +248,9 @@ def _with_header(data, change):
 def test_it_is_refused_where_it_is_not(tmp_path):
     flow = hr.MAF(3, hidden=(8,))
     for wrong in ("tf32", "3xtf32", "bf16x2", "fp8", None):
-        with pytest.raises(ValueError, match="matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got"):
+        with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6_tiles' on the CPU, got"):
             flow.to("cpu", matmul=wrong)
-    with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6' on the CPU, got 'tf32'"):
+    with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6_tiles' on the CPU, got 'tf32'"):
         hr.MAF(3, matmul="tf32")
     for matmul in PARTS:
         with pytest.raises(ValueError, match=rf"matmul: expected .*'exact'.*'tf32'.*, got '{matmul}'"):

@@ -40,16 +40,19 @@ def test_two_parts_keep_sixteen_bits():
     assert np.sqrt(np.mean(np.square(found))) > 4 * np.sqrt(np.mean(np.square(errors("bf16x6"))))
 
 
+@pytest.mark.parametrize("matmul", ["bf16x6", "bf16x6_tiles"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-12, 2.0**20])
-def test_three_parts_are_as_exact_as_float32(scale):
+def test_three_parts_are_as_exact_as_float32(scale, matmul):
     """What is left out of a product is some 2^-26 of it: the sums' own roundings are all that counts."""
-    found, exact = errors("bf16x6", scale), errors("exact", scale)
+    found, exact = errors(matmul, scale), errors("exact", scale)
     assert found.max() <= 1.5 * exact.max() + 2.0**-26
     assert np.sqrt(np.mean(np.square(found))) <= 1.5 * np.sqrt(np.mean(np.square(exact)))
     assert found.max() <= INPUTS * 2.0**-24
 
 
-@pytest.mark.parametrize(("matmul", "most"), [("bf16", 2.0**-8), ("bf16x3", 2.0**-15), ("bf16x6", 2.0**-21)])
+@pytest.mark.parametrize(
+    ("matmul", "most"), [("bf16", 2.0**-8), ("bf16x3", 2.0**-15), ("bf16x6", 2.0**-21), ("bf16x6_tiles", 2.0**-21)]
+)
 def test_a_flow_is_near_that_in_float64(matmul, most):
     """Densities and draws, both ways, against the same flow whose numbers are float64."""
     flow = cases.randomise(hr.MAF(8, transforms=3, hidden=(48, 48)), 0.1)
@@ -73,6 +76,6 @@ def test_numbers_beside_the_limits(matmul):
         assert got[0] == np.float32(2.0**-62)
         assert got[1] == 0
         assert got[2] == np.float32(-(2.0**-40))  # what the first part leaves of the weight is below the limit
-        assert abs(got[3] / 1e38 - 1) <= {"bf16": 2.0**-8, "bf16x3": 2.0**-16, "bf16x6": 2.0**-24}[matmul]
+        assert abs(got[3] / 1e38 - 1) <= 2.0 ** (-8 * PARTS[matmul])
         assert np.isnan(got[4])  # rounds to infinity
         assert abs(got[5] - 1) <= 2.0**-24

@@ -250,8 +250,10 @@ def test_wrong_arguments_are_refused(runtime):
         lambda: hr.PlanarFlow(3, 2, context=2, hidden=(8,), matmul="bf16"),
         lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16x3"),
         lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16x6"),
+        lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16_tiles"),
+        lambda: hr.MAF(5, 2, transforms=3, hidden=(33, 20), matmul="bf16x6_tiles"),
     ],
-    ids=["one", "maf", "nsf", "realnvp", "planar", "bf16x3", "bf16x6"],
+    ids=["one", "maf", "nsf", "realnvp", "planar", "bf16x3", "bf16x6", "bf16_tiles", "bf16x6_tiles"],
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_products_in_bf16(runtime, make, precision):

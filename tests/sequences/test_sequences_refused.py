@@ -23,7 +23,7 @@ def test_devices_and_rounded_products(flow):
     with pytest.raises(ValueError, match="device: expected 'cpu', 'cuda' or a name like 'cuda:0', got 'gpu'"):
         flow.to("gpu")
     for thing in (flow, flow.transforms[0]):
-        for matmul in ("bf16x3", "tf32", None):
+        for matmul in ("bf16x3", "bf16_tiles", "tf32", None):
             with pytest.raises(ValueError, match="matmul: expected one of 'exact', 'bf16', got"):
                 thing.to("cpu", matmul)
 

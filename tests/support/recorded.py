@@ -24,7 +24,7 @@ FLOWS = {
     "NSF": hr.NSF,
     "planar": hr.PlanarFlow,
 }
-BF16 = ("bf16", "bf16x3", "bf16x6")
+BF16 = ("bf16", "bf16x3", "bf16x6", "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles")
 
 
 def uniform(shape, spread, seed, dtype):

@@ -503,9 +503,8 @@ void MaskedConditioner::clear_dead_in(T* gradient) const {
 // ---- products in bf16
 
 MaskedConditioner::RoundedLayers MaskedConditioner::place_rounded(const Bf16Layout& layout) const {
-    const int numbers = 2 * layout.step;  // at once
-    const auto pairs_before = [&](int n) { return int64_t(n / numbers) * layout.step; };
-    const auto pairs_with = [&](int n) { return pairs_before(n + numbers - 1); };
+    const auto pairs_before = [&](int n) { return int64_t(n / layout.step) * (layout.step / 2); };
+    const auto pairs_with = [&](int n) { return pairs_before(n + layout.step - 1); };
     RoundedLayers all;
     int64_t pairs = 0, back = 0;
     for (const LayerShape& layer : layers_) {
@@ -516,14 +515,18 @@ MaskedConditioner::RoundedLayers MaskedConditioner::place_rounded(const Bf16Layo
         }
         r.block.push_back(uint32_t(pairs));
         for (int k = 0; k < layer.in; k += bf16_units) {
-            const auto first = std::upper_bound(layer.visible.begin(), layer.visible.end(), k) - layer.visible.begin();
+            const auto first =
+                std::upper_bound(layer.visible.begin(), layer.visible.end(), k / layout.units * layout.units) -
+                layer.visible.begin();
             r.back.push_back(back - pairs_before(int(first)) * bf16_units);
             back += (pairs_with(layer.out) - pairs_before(int(first))) * bf16_units;
         }
         r.layer = {nullptr, layer.row.data(), layer.visible.data(), layer.in, layer.out, r.block.data(), r.back.data()};
         all.layers.push_back(std::move(r));
     }
-    all.pairs = {size_t(pairs) * size_t(layout.parts * layout.copies), size_t(back) * size_t(layout.parts)};
+    const size_t parts(layout.parts), of_rows = size_t(pairs) * parts * size_t(layout.row_words);
+    const size_t of_tiles = layout.apart ? size_t(pairs) * parts * size_t(layout.words) : 0;
+    all.pairs = {of_rows + of_tiles, size_t(back) * parts * size_t(layout.words), layout.apart ? of_rows : 0};
     return all;
 }
 

@@ -18,6 +18,7 @@ class Lines {
         c_.bf16 = bf16;
         if (parts_ > 0) {
             rounded_ = t.rounded(bf16);
+            c_.tile_weights = int64_t(t.n_pairs(bf16).tiles);
             c_.input_pairs = pairs(c_.pairs, t.layers()[0].in);
         }
     }
@@ -30,6 +31,7 @@ class Lines {
         for (size_t l = 0; l < shapes.size(); ++l)
             if (added_by_[l] >= 0) layers_[l].added_to = lines_of_adding(int(l));
         c_.pairs = std::max(c_.pairs, grad_pairs_);  // those of values are no longer needed in the backward pass
+        c_.waits = std::exchange(c_.pairs, c_.pairs + waiting_);
         const auto keeps = [](const Layer& layer) { return keeps_slopes(layer); };
         c_.slopes = std::any_of(layers_.begin(), layers_.end() - 1, keeps) ? c_.units : -1;
         c_.outputs = layers_.back().product;
@@ -47,10 +49,15 @@ class Lines {
     }
 
     MaskedNetwork<T>& network() { return c_; }
+    void add_waiting(int lines) { waiting_ = lines; }
 
   private:
     int units(int n) { return std::exchange(c_.units, c_.units + padded(n)); }
-    int pairs(int& next, int n) const { return std::exchange(next, next + parts_ * padded((n + 1) / 2)); }
+    // Of whole steps.
+    int pairs(int& next, int n) const {
+        const int words = std::max(c_.bf16.words, c_.bf16.row_words) * bf16_step / 2;
+        return std::exchange(next, next + parts_ * words * ((n + bf16_step - 1) / bf16_step));
+    }
 
     // Products, sums and values have separate lines only where two of them are needed.
     void add_layer(int l) {
@@ -75,7 +82,8 @@ class Lines {
         layer.gated = shape.gated;
         layer.c_layer = shape.context;
         layer.live = t_.live_units(l);
-        layer.panel = std::exchange(panels_, panels_ + (parts_ > 0 ? padded(shape.in) / 2 * parts_ : padded(shape.in)));
+        layer.panel =
+            std::exchange(panels_, panels_ + (parts_ > 0 ? rounded_lines(padded(shape.in)) : padded(shape.in)));
         if (parts_ > 0) add_pairs(layer, l);
         if (shape.below < 0) layer.fold = std::exchange(folded_, folded_ + shape.out);
         if (shape.context >= 0) layer.c = kept_.keep(lines_of(l, shape.context, layers_[size_t(shape.context)].value));
@@ -90,9 +98,13 @@ class Lines {
         layer.back = kept_.keep(std::move(rounded_[size_t(l)].back));
         layer.pairs = !t_.is_output(l) && !layer.context_alone ? pairs(c_.pairs, layer.out) : -1;
         layer.grad_pairs = pairs(grad_pairs_, layer.out);
-        layer.grad_rows = std::exchange(panels_, panels_ + (layer.out * parts_ + 1) / 2);
-        layer.sums = std::exchange(c_.sums, c_.sums + padded(layer.out));
+        layer.grad_rows = std::exchange(
+            panels_, panels_ + rounded_lines(c_.bf16.settles ? padded(layer.out) + row_block : layer.out));
+        layer.sums = std::exchange(c_.sums, c_.sums + padded(layer.out) * c_.bf16.planes);
     }
+
+    // The lines of float32 that as many lines of rounded values take.
+    int rounded_lines(int n) const { return (n * parts_ * c_.bf16.words + 1) / 2; }
 
     // For each unit of a layer, in the order of degrees, the line of the same unit (to the user) of another one, whose
     // lines start at `first`.
@@ -119,7 +131,7 @@ class Lines {
     std::vector<RoundedLayer> rounded_;
     std::vector<Layer> layers_;
     MaskedNetwork<T> c_{};
-    int panels_ = 0, folded_ = 0, grad_pairs_ = 0;
+    int panels_ = 0, folded_ = 0, grad_pairs_ = 0, waiting_ = 0;
 };
 
 template <class Storage>
@@ -149,13 +161,16 @@ Lowered<T> MaskedConditioner::lower_as(Kept& kept, const ChainSide& side) const 
     };
     const bool in_bf16 = bf16.parts > 0;
     if (side.reads_built) {
-        c.tile_plan = keep(sequential_plan(*this, choose_panel(*this)));
-        c.small_plan = keep(in_bf16 ? small_batch_plan(*this, true, bf16.step) : sequential_plan(*this, 1));
+        const int step = bf16.steps ? bf16.step : 1, block = bf16.steps ? bf16.units : row_block;
+        PlanStorage plan = sequential_plan(*this, choose_panel(*this), step, block);
+        if (bf16.waits) lines.add_waiting(plan_waiting(plan, *this));
+        c.tile_plan = keep(std::move(plan));
+        c.small_plan = keep(in_bf16 ? small_batch_plan(*this, true, bf16.quad) : sequential_plan(*this, 1));
         c.back_plan = keep_back(sequential_back_plan(*this));
     } else {
-        const int block = bf16.step > 1 ? bf16_units : row_block;
+        const int block = in_bf16 ? bf16.units : row_block;
         c.tile_plan = c.small_plan = keep(parallel_plan(*this, block));
-        if (in_bf16) c.small_plan = keep(small_batch_plan(*this, false, bf16.step));
+        if (in_bf16) c.small_plan = keep(small_batch_plan(*this, false, bf16.quad));
         c.back_plan = keep_back(parallel_back_plan(*this, block));
     }
     return lines.lowered();

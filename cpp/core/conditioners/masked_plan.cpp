@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace headrace {
 namespace {
+
+constexpr int most_levels = 32;  // of a panel
 
 class Planner {
   public:
@@ -20,9 +23,9 @@ class Planner {
     }
 
     // Units [begin, end), which all read inputs [k0, k1), in blocks as equal as possible.
-    void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish) {
+    void units(int layer, int begin, int end, int k0, int k1, bool from_bias, bool finish, int block) {
         while (begin < end) {
-            const int blocks = (end - begin + row_block - 1) / row_block;
+            const int blocks = (end - begin + block - 1) / block;
             const int rows = (end - begin + blocks - 1) / blocks;
             plan_.ops.push_back({layer, begin, rows, k0, k1, from_bias, finish});
             begin += rows;
@@ -56,6 +59,15 @@ class Planner {
     int known(int layer, int p) const {
         const auto& shape = t_.layers()[size_t(layer)];
         return shape.below < 0 ? std::min(shape.in, t_.inputs_up_to(p - 1)) : first(shape.below, p - 1);
+    }
+
+    // The layer of most weights.
+    int largest() const {
+        const auto weights = [](const auto& layer) { return int64_t(layer.in) * layer.out; };
+        const auto& layers = t_.layers();
+        return int(std::max_element(layers.begin(), layers.end(),
+                                    [&](const auto& a, const auto& b) { return weights(a) < weights(b); }) -
+                   layers.begin());
     }
 
   private:
@@ -127,23 +139,30 @@ PlanStorage parallel_plan(const MaskedConditioner& t, int block) {
     return plan.finish();
 }
 
-PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
+PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step, int block) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> known(last + 1, 0);
-    for (int p = 1; p <= t.max_level(); p += panel) {
-        const int q = std::min(t.max_level() + 1, p + panel);
+    const int largest = plan.largest();
+    for (int p = 1, q; p <= t.max_level(); p = q) {
+        q = std::min(t.max_level() + 1, p + panel);
+        // As soon as another step is known; its inputs are then added once, and not at each level.
+        for (int end = p + 1; panel > 1 && step > 1 && end <= std::min(t.max_level() + 1, p + most_levels); ++end) {
+            q = end;
+            if (plan.known(largest, end) / step > plan.known(largest, p) / step) break;
+        }
         if (panel > 1)
             for (int l = 0; l <= last; ++l) {
                 known[l] = plan.known(l, p);
                 const int shift = l == last ? 0 : 1;  // hidden units of degree d serve level d + 1
-                plan.units(l, plan.first(l, p - shift), plan.first(l, q - shift), 0, known[l], true, false);
+                plan.units(l, plan.first(l, p - shift), plan.first(l, q - shift), 0, known[l], true, false, block);
             }
         for (int level = p; level < q; ++level) {
             for (int l = 0; l <= last; ++l) {
                 const int degree = l == last ? level : level - 1;
                 const int begin = plan.first(l, degree), end = plan.first(l, degree + 1);
-                if (begin < end) plan.units(l, begin, end, known[l], t.layers()[l].visible[begin], panel == 1, true);
+                if (begin < end)
+                    plan.units(l, begin, end, known[l], t.layers()[l].visible[begin], panel == 1, true, block);
             }
             plan.settle();
         }
@@ -151,7 +170,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel) {
     return plan.finish();
 }
 
-PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int step) {
+PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int quad) {
     Planner plan(t);
     const int last = plan.last_layer();
     std::vector<int> added(size_t(last) + 1, 0), panels_end(size_t(last) + 1, 0);
@@ -165,11 +184,32 @@ PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int st
             for (int& begun = panels_end[size_t(l)]; begun < end; begun += panel_blocks * bf16_units)
                 plan.add_to_panel(l, begun, added[size_t(l)]);
             plan.whole(l, begin, end, added[size_t(l)], seen);
-            added[size_t(l)] = seen / (2 * step) * (2 * step);  // pairs are added when all their values are computed
+            added[size_t(l)] = seen / quad * quad;  // quads are added when all their values are computed
         }
         plan.settle();
     }
     return plan.finish();
+}
+
+int plan_waiting(PlanStorage& plan, const MaskedConditioner& t) {
+    struct Run {  // of units of a layer that wait
+        int begin = 0, units = 0, line = 0;
+        bool is_open = false;
+    };
+    std::vector<Run> runs(t.layers().size());
+    for (Op& op : plan.ops) {
+        Run& run = runs[size_t(op.layer)];
+        if (op.from_bias && op.finish) continue;
+        if (!op.finish && !run.is_open) run.begin = op.row;
+        run.is_open = !op.finish;
+        run.units = std::max(run.units, op.row + op.rows - run.begin);
+        op.waits = 2 * (op.row - run.begin);
+    }
+    int lines = 0;
+    for (Run& run : runs) run.line = std::exchange(lines, lines + 2 * run.units);
+    for (Op& op : plan.ops)
+        if (op.waits >= 0) op.waits += runs[size_t(op.layer)].line;
+    return lines;
 }
 
 void plan_rounding(PlanStorage& plan, const MaskedConditioner& t) {
@@ -195,7 +235,6 @@ int choose_panel(const MaskedConditioner& t) {
     // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
     // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;
-    constexpr int most_levels = 32;
     double units = 0;
     for (const auto& layer : t.layers()) units += layer.out;
     const double a_level = units / double(t.layers().size() * size_t(std::max(1, t.max_level())));

@@ -149,9 +149,9 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
         const bool is_folded = folded && layer.below < 0;
         if constexpr (sizeof(T) == sizeof(float))
             if (c.bf16.parts > 0) {
-                bf16_op(c, known, op);
-                if (op.finish && layer.sweep) finish_units(c, stream, layer, op.row, op.rows, b);
-                if (op.finish) bf16_values(call, layer, op, b);
+                if (bf16_op(c, known, op) || !op.finish) continue;
+                if (layer.sweep) finish_units(c, stream, layer, op.row, op.rows, b);
+                bf16_values(call, layer, op, b);
                 continue;
             }
         ProductArgs<T> a;
@@ -347,7 +347,7 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
         if (c.bf16.parts > 0) {
             if (layer.below >= 0 || read.first < read.end_of(layer.in))
                 round_gradients(t, known.call, layer, op, units);
-            if (begin < end) bf16_columns(c, known, layer, op, a, end - begin);
+            if (begin < end) bf16_columns(known, layer, op, a, end - begin);
             is_done = true;
         }
     if (begin < end && !is_done) data_product(a, end - begin, t.vectors);

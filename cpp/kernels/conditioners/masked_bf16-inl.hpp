@@ -14,13 +14,9 @@ HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
     return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
-// The pairs that hold n values, or the only ones that count.
-HR_FN int whole_pairs(const MaskedNetwork<float>& c, int n) {
-    return n / (2 * c.bf16.step) * c.bf16.step;
-}
-
-HR_FN int pairs_with(const MaskedNetwork<float>& c, int n) {
-    return whole_pairs(c, n + 2 * c.bf16.step - 1);
+// The inputs before input n that earlier ops added: whole steps for a tile, whole quads for a small batch.
+HR_FN int whole(int n, int at_once) {
+    return n / at_once * at_once;
 }
 
 HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
@@ -29,32 +25,46 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-HR_FN void bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
+// Whether a product of tiles can finish a layer's units: nothing else reads values between sums and results.
+HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const TileBuffers<float>& b) {
+    return c.bf16.settles && layer.pairs >= 0 && layer.value == layer.product && !layer.c && !layer.adds &&
+           layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
+}
+
+// Whether its units are finished, if the op finishes them.
+HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
     const TileBuffers<float>& b = known.b;
     const Call<float>& call = known.call;
     const Layer& layer = c.layers[op.layer];
     uint32_t* const pairs = b.pairs + pairs_below(c, layer) * b.height;
-    if (needs_rounding(layer, op)) call.bf16->round_lines(known.input, b.height, op.fresh / 2, op.k1, b.vectors, pairs);
+    if (needs_rounding(layer, op)) call.bf16->round_lines(known.input, b.height, op.fresh, op.k1, b.vectors, pairs);
     Bf16Product a;
-    a.weights = call.rounded + known.step.rounded;
+    a.weights = call.rounded + known.step.rounded + c.tile_weights;
     a.block = layer.block;
     a.unit = op.row;
     a.units = op.rows;
-    a.pair0 = whole_pairs(c, op.k0);  // pairs with a value not computed yet are left to the op that finishes
-    a.pair1 = op.finish ? pairs_with(c, op.k1) : whole_pairs(c, op.k1);
+    const bool waits = op.waits >= 0;
+    a.waiting = waits ? reinterpret_cast<float*>(b.pairs) + int64_t(c.waits + op.waits) * b.height : nullptr;
+    const int at_once = waits ? c.bf16.quad : c.bf16.step;
+    a.k0 = whole(op.k0, at_once);  // what contains a value not computed yet is left to the op that finishes
+    a.k1 = op.finish ? op.k1 : whole(op.k1, at_once);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
     a.stride = b.height;
     a.bias = op.finish ? known.weights + layer.bias + op.row : nullptr;
     a.from_zero = op.from_bias;
     a.relu = op.finish && layer.relu;
+    a.activation = layer.activation;
+    a.words = op.finish && settles(c, layer, b) ? b.pairs + layer.pairs * b.height : nullptr;
+    a.keeps = b.is_recorded || layer.added_to;
     call.bf16->product(a, b.vectors);
+    return a.words;
 }
 
-// The values of an op's units, for the layer above. A value whose pair is not complete yet has zero beside it.
+// The values of an op's units, for the layer above. Values that are not computed yet are zero beside them.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
-        call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row / 2, op.row + op.rows, b.vectors,
+        call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row, op.row + op.rows, b.vectors,
                                b.pairs + layer.pairs * b.height);
 }
 
@@ -79,8 +89,8 @@ HR_FN void fill_sums(Bf16Sums& a, const MaskedNetwork<float>& c, const Known<flo
     a.block = layer.block;
     a.first = first;
     a.end = end;
-    a.pair0 = whole_pairs(c, op.k0);
-    a.pair1 = whole_pairs(c, op.k1);
+    a.k0 = whole(op.k0, c.bf16.quad);
+    a.k1 = whole(op.k1, c.bf16.quad);
     a.input = b.pairs + pairs_below(c, layer);
     a.sums = b.sums + layer.sums;
     a.stride = b.stride;
@@ -102,19 +112,19 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffer
     const Layer& layer = c.layers[op.layer];
     uint32_t* const pairs = b.pairs + pairs_below(c, layer);
     for (int r = 0; r < b.rows && needs_rounding(layer, op); ++r)
-        call.bf16->round_row(known.input + r * b.stride, op.fresh / 2, op.k1, pairs + r * b.stride);
+        call.bf16->round_row(known.input + r * b.stride, op.fresh, op.k1, pairs + r * b.stride);
     const Bf16Blocks own(layer, op);
     Bf16Ends a;
     fill_sums(a.add, c, known, op, own.first, own.end);
     a.unit = op.row;
     a.end = op.row + op.rows;
     a.alone = !own.whole;
-    a.pair_end = pairs_with(c, op.k1);
+    a.k_end = op.k1;
     a.bias = known.weights + layer.bias;
     a.product = b.units + layer.product;
     a.value = own.whole ? b.units + layer.value : a.product;
     a.activation = layer.activation;
-    a.pairs = layer.pairs >= 0 ? b.pairs + layer.pairs : nullptr;
+    a.words = layer.pairs >= 0 ? b.pairs + layer.pairs : nullptr;
     call.bf16->finish(a);
     return own.whole;
 }
@@ -122,7 +132,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffer
 // The values for the layer above, where they were not done at once.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
-        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row / 2, op.row + op.rows,
+        call.bf16->round_row(b.units + r * b.stride + layer.value, op.row, op.row + op.rows,
                              b.pairs + r * b.stride + layer.pairs);
 }
 
@@ -132,7 +142,7 @@ HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuf
     const int end = Bf16Blocks(layer, op).end, all = (layer.live + bf16_units - 1) / bf16_units;
     const int panels_end = (end + panel_blocks - 1) / panel_blocks * panel_blocks;
     const int blocks = panels_end < all ? panels_end : all;
-    if (end >= blocks || whole_pairs(c, op.k0) >= whole_pairs(c, op.k1)) return;
+    if (end >= blocks || whole(op.k0, c.bf16.quad) >= whole(op.k1, c.bf16.quad)) return;
     Bf16Sums a;
     fill_sums(a, c, known, op, end, blocks);
     known.call.bf16->add(a);
@@ -144,21 +154,21 @@ HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuf
 HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const Layer& layer, const BackOp& op,
                            const float* units) {
     if (op.row0 < op.fresh)
-        call.bf16->round_gradients(units + layer.product * t.height, t.height, op.row0, op.fresh, op.fresh < layer.live,
-                                   t.vectors, as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
+        call.bf16->round_gradients(units + layer.product * t.height, t.height, op.row0, op.fresh, layer.live, t.vectors,
+                                   as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs)));
 }
 
 // Counterpart of data_product for the op.
-HR_FN void bf16_columns(const MaskedNetwork<float>& c, const KnownBack<float>& known, const Layer& layer,
-                        const BackOp& op, const DataArgs<float>& args, int columns) {
+HR_FN void bf16_columns(const KnownBack<float>& known, const Layer& layer, const BackOp& op,
+                        const DataArgs<float>& args, int columns) {
     const Tape<float>& t = known.tape;
     Bf16Columns a;
     a.weights = known.call.rounded_back + known.step.rounded_back;
     a.back = layer.back;
     a.column = args.column;
     a.columns = columns;
-    a.pair0 = whole_pairs(c, op.row0);
-    a.pair1 = pairs_with(c, op.row1);
+    a.unit0 = op.row0;
+    a.unit1 = op.row1;
     a.grad = as_pairs(t.at(t.chain.tape.pairs + layer.grad_pairs));
     a.output = args.output;
     a.gate = args.gate;
@@ -167,12 +177,12 @@ HR_FN void bf16_columns(const MaskedNetwork<float>& c, const KnownBack<float>& k
     known.call.bf16->columns(a, t.vectors);
 }
 
-// After all ops: gradients by the products in pairs of rows, for those of the weights.
+// After all ops: gradients by the products in words of rows, for those of the weights.
 HR_FN void gradients_of_rows(const MaskedNetwork<float>& c, const KnownBack<float>& known, const float* units) {
     const Tape<float>& t = known.tape;
     for (int l = 0; l < c.n_layers; ++l) {
         const Layer& layer = c.layers[l];
-        known.call.bf16->row_pairs(units + layer.product * t.height, layer.live, t.height, t.rows,
+        known.call.bf16->row_words(units + layer.product * t.height, layer.live, t.height, t.rows,
                                    as_pairs(t.panels(known.network, layer.grad_rows)));
     }
 }

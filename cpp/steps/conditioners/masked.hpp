@@ -15,6 +15,7 @@ struct Op {
     bool from_bias;  // otherwise add to the result of an earlier op
     bool finish;     // the last op for these units: apply the activation
     int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
+    int waits = -1;  // and where the two sums of an unfinished step of each unit wait; -1: ops take whole steps
 };
 
 // The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where all positions are computed at
@@ -85,6 +86,8 @@ struct MaskedNetwork {
     bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
     Bf16Layout bf16;               // of the format of the products' factors
+    int waits;                     // where sums of steps that wait start among the lines of pairs
+    int64_t tile_weights;          // where those of tiles of rows start among the step's rounded weights
     int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
 };
 

@@ -29,7 +29,7 @@ def _of_this_machine(arguments: argparse.Namespace) -> int:
         ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
         ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
         *([("", missing)] if facts["isa_not_built"] else []),
-        ("bf16 products", facts["bf16"]),
+        ("bf16 products", f"{facts['bf16']}; in tiles by {facts['bf16_tiles']}"),
         ("threads", str(facts["threads"])),
         ("CUDA", facts["cuda"]),
         ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),

@@ -30,10 +30,10 @@ from headrace._core import CudaUnavailable
 CuPyArray = Any
 Stream = Any  # of CuPy
 
-BF16_PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
-"""Kinds of products in bf16, and the number of bf16 values that each factor is split into."""
+BF16_KINDS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3, "bf16_tiles": 4, "bf16x3_tiles": 5, "bf16x6_tiles": 6}
+"""Kinds of products in bf16, and their indices in the core."""
 
-MATMULS = {"cpu": ("exact", *BF16_PARTS), "cuda": ("exact", "tf32", "3xtf32")}
+MATMULS = {"cpu": ("exact", *BF16_KINDS), "cuda": ("exact", "tf32", "3xtf32")}
 
 CACHES: list[Callable[[], None]] = []
 """Functions that give back device memory which other libraries keep for later; `_arrays` registers them."""
@@ -78,7 +78,8 @@ def matmul_on_cpu(matmul: Any) -> str:
     """
     if matmul in MATMULS["cpu"]:
         return str(matmul)
-    raise ValueError(f"matmul: expected 'exact', 'bf16', 'bf16x3' or 'bf16x6' on the CPU, got {matmul!r}")
+    *names, last = map(repr, MATMULS["cpu"])
+    raise ValueError(f"matmul: expected {', '.join(names)} or {last} on the CPU, got {matmul!r}")
 
 
 @cache

@@ -114,7 +114,7 @@ class Arguments:
             time). How many steps that makes depends on the machine, so that such a fit is not the same twice. Of
             ``effort="high"`` it is the time of all: as many flows are fitted as there is time for; None: four, for as
             long as they need.
-        matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16x3" or "bf16x6", on a device
+        matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
             "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow's own products judge held-out rows
             (docs/bf16.md).
         gaussianize: Whether the first fit also sets a `Gaussianize` before that `Standardize`: it makes a

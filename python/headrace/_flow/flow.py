@@ -47,7 +47,7 @@ class Flow(Chained, Density):
         dtype: "float32" or "float64"; by default that of the transforms.
         standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
             sets it.
-        matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16x3" or "bf16x6"; see
+        matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16_tiles", ...; see
             `to`. By default as those of the transforms.
 
     >>> import numpy as np, headrace as hr

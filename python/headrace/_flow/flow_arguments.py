@@ -83,8 +83,8 @@ class Named(TypedDict, total=False):
         seed: Of the fresh weights.
         rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6"
-            (docs/bf16.md).
+        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6",
+            which with "_tiles" sum in the order of AMX (docs/bf16.md).
     """
 
     base: Annotated[
@@ -96,7 +96,7 @@ class Named(TypedDict, total=False):
     rng: Rng
     dtype: Annotated["DTypeLike", argument("float32")]
     matmul: Annotated[
-        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16x3 or bf16x6")
+        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16_tiles, ...")
     ]
 
 

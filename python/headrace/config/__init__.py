@@ -80,13 +80,14 @@ def info() -> dict[str, Any]:
     A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
     Otherwise it is empty.
     "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
-    same bits, or in tiles ("amx"), which sum in another order. "cuda" names the devices and what the CUDA module was
-    built for, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty" where
-    files had changed since, and otherwise empty.
+    same bits; "bf16_tiles" is the instruction set whose products ``matmul="bf16_tiles"`` takes, the fastest one here,
+    to the same bits again. "v4_amx" needs the system's permission, for which the first such flow asks. "cuda" names
+    the devices and what the CUDA module was built for, or the reason why none can be used. "commit" is that of a
+    build from a clone, with "-dirty" where files had changed since, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
-    ['bf16', 'commit', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
+    ['bf16', 'bf16_tiles', 'commit', 'cuda', 'isa', 'isa_not_built', 'isas', 'threads', 'version']
     """
     isa = cpu.isa()
     return {
@@ -95,7 +96,8 @@ def info() -> dict[str, Any]:
         "isa": isa,
         "isas": tuple(cpu.isas()),
         "isa_not_built": cpu.isa_not_built(),
-        "bf16": "amx" if "amx" in isa else "native" if isa.endswith("_bf16") else "emulated",
+        "bf16": "native" if "_bf16" in isa or isa == "v4_amx" else "emulated",
+        "bf16_tiles": cpu.isa_of_tiles(),
         "threads": cpu.num_threads(),
         "cuda": _cuda(),
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.stored import header_of
-from headrace._core.device import BF16_PARTS
+from headrace._core.device import BF16_KINDS
 from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers
 from headrace.convert._verify import verify_made
@@ -66,7 +66,7 @@ def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, An
     """The flow on the CPU and perhaps in another dtype, its file's header, and copies of its file's arrays by name."""
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
-    if flow.matmul in BF16_PARTS:
+    if flow.matmul in BF16_KINDS:
         raise ValueError(
             f"matmul: expected 'exact', as PyTorch's products are, got {flow.matmul!r}; call flow.to('cpu')"
         )

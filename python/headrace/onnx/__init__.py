@@ -16,7 +16,7 @@ from headrace._base.install import install
 from headrace._base.output import replacing
 from headrace._base.stored import header_of
 from headrace._core import cpu
-from headrace._core.device import BF16_PARTS
+from headrace._core.device import BF16_KINDS
 from headrace._flow.program.module import is_of_sequences
 
 if find_spec("onnx") is None:
@@ -47,7 +47,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     check.choice("verb", verb, VERBS)
     if is_of_sequences(flow):
         raise TypeError(f"flow: expected a flow of rows, got {check.kind_of(flow)}, which is one of sequences")
-    if flow.matmul in BF16_PARTS:
+    if flow.matmul in BF16_KINDS:
         raise ValueError(
             f"matmul: expected 'exact' for a graph, whose products are in float32, got {flow.matmul!r}; call .to('cpu')"
         )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from headrace import files
-from headrace._core.device import BF16_PARTS, MATMULS
+from headrace._core.device import BF16_KINDS, MATMULS
 from headrace._flow.flow import Flow
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
@@ -42,9 +42,9 @@ class Compiled:
 
     def replace(self, flow: Flow) -> None:
         """Stand for another flow of the same sizes from now on."""
-        if {flow.matmul, self.matmul} & BF16_PARTS.keys():  # part of the density, as "tf32" on a device is not
+        if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # part of the density, as "tf32" on a device is not
             self.matmul = flow.matmul
-        self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_PARTS else "exact")
+        self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
         self.n_parameters: int = self.flow._program.n_weights  # compiled here, because torch.compile cannot trace it
         self.mark = self._of_what_is_fixed()
         self._placed: dict[tuple[torch.dtype, torch.device], Flow] = {}
@@ -56,7 +56,7 @@ class Compiled:
         if found is None:
             if parameters.dtype not in _NUMPY:
                 raise TypeError(f"parameters: expected float32 or float64, got {parameters.dtype}; call .float()")
-            if self.matmul in BF16_PARTS and (parameters.is_cuda or parameters.dtype != torch.float32):
+            if self.matmul in BF16_KINDS and (parameters.is_cuda or parameters.dtype != torch.float32):
                 got = f"{parameters.dtype} on {parameters.device}"
                 raise ValueError(
                     f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; "

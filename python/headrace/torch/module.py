@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from headrace import files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
-from headrace._core.device import BF16_PARTS
+from headrace._core.device import BF16_KINDS
 from headrace._fit.flow_errors import no_flow
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.transform import Transform
@@ -286,7 +286,7 @@ class FlowModule(_Module):
             raise no_flow("a Flow", flow)
         own = self._entry.flow
         fixed = ("_chain", "_base", "_standardize_context")
-        rounded = {flow.matmul, own.matmul} & BF16_PARTS.keys()
+        rounded = {flow.matmul, own.matmul} & BF16_KINDS.keys()
         if rounded or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
             self._become("flow", flow)  # another structure, or another standardisation after a fit
         vector = torch.as_tensor(flow._vector())

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from headrace import ops
 from headrace._base.types import Floats
-from headrace._core.device import BF16_PARTS
+from headrace._core.device import BF16_KINDS
 from headrace._flow.bases import Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
@@ -40,7 +40,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     reads = np.zeros((n, n))  # dependences between coordinates in any transform
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
-        if flow.matmul in BF16_PARTS:
+        if flow.matmul in BF16_KINDS:
             return f"the {name}'s products are in bf16"  # and networks are made anew here
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"

@@ -1,5 +1,9 @@
 """Transforms whose products are in bf16, beside the references of their networks."""
 
+import os
+import subprocess
+import sys
+
 import cases
 import headrace as hr
 import reference
@@ -27,8 +31,26 @@ NETWORKS = {  # keywords of cases.made: an additive map, and a context by which 
 }
 
 
-PARTS = {"bf16": 1, "bf16x3": 2, "bf16x6": 3}
-TILES = "amx" in hr.info()["isa"]  # whose sums have another order
+PARTS = {
+    f"{name}{order}": parts for order in ("", "_tiles") for parts, name in enumerate(("bf16", "bf16x3", "bf16x6"), 1)
+}
+IN_SOFTWARE = "amx_emulated"  # tiles of AMX, in builds for tests, used only where HEADRACE_ISA names it
+
+
+def widest_set():
+    """The instruction set beside which others have products of their own, such as ``v4`` beside ``v4_bf16``."""
+    return [isa for isa in hr.info()["isas"] if "_" not in isa][-1]
+
+
+def sets_with_products():
+    """The instruction sets usable here, with that for tests where this build has it."""
+    environment = {**os.environ, "HEADRACE_ISA": IN_SOFTWARE}
+    done = subprocess.run([sys.executable, "-c", "import headrace"], env=environment, capture_output=True, check=False)
+    return [*hr.info()["isas"], *([IN_SOFTWARE] if done.returncode == 0 else [])]
+
+
+def judge_of(arrays, orders, matmul):
+    return reference.RoundedNetwork(*arrays, orders, PARTS[matmul], matmul.endswith("_tiles"))
 
 
 def coupling_case(name, matmul="bf16"):
@@ -39,7 +61,7 @@ def coupling_case(name, matmul="bf16"):
         *dense.arrays[:2], passive=passive, features=inputs + active, context=context, map="additive"
     )
     orders = reference.sorted_units(dense.masks, inputs, 1, passive)
-    judge = reference.RoundedNetwork(*dense.arrays, orders, PARTS[matmul], TILES)
+    judge = judge_of(dense.arrays, orders, matmul)
     return made.to("cpu", matmul), judge, inputs, active, context
 
 
@@ -49,5 +71,5 @@ def network_case(name, matmul="bf16", **settings):
         *dense.arrays, context=dense.context, **{"map": "additive", **settings}
     )
     orders = reference.sorted_units(dense.masks, dense.features, len(dense.outputs))
-    judge = reference.RoundedNetwork(*dense.arrays, orders, PARTS[matmul], TILES)
+    judge = judge_of(dense.arrays, orders, matmul)
     return made.to("cpu", matmul), judge, dense

@@ -83,8 +83,8 @@ class RowModule(Parametrised):
         arguments = self._made_for(cpu if self._device is None else _device.cuda())
         if self._device is not None:
             program: Program = _device.Program(self._device, dtype, *arguments)
-        elif self._products in _device.BF16_PARTS:
-            program = cpu.ProgramF32(*arguments, bf16_parts=_device.BF16_PARTS[self._products])
+        elif self._products in _device.BF16_KINDS:
+            program = cpu.ProgramF32(*arguments, bf16_kind=_device.BF16_KINDS[self._products])
         else:
             program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
         if parameters is not None:

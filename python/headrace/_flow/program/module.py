@@ -270,7 +270,8 @@ class Parametrised(abc.ABC):
             matmul: How products of networks are computed. "exact": in `dtype`. "bf16": on the CPU, with inputs,
                 units and weights of networks rounded to 8 significant bits, and sums in float32 (docs/bf16.md).
                 "bf16x3" and "bf16x6": the same, but each number is a sum of two or three of 8 bits, which takes 3 or 6
-                products and keeps 16 bits, or float32's. These belong to the density and are kept in files. "tf32": on
+                products and keeps 16 bits, or float32's. "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles": with sums in
+                the order of AMX, Intel's matrix tiles. These belong to the density and are kept in files. "tf32": on
                 the tensor cores of a CUDA device, with inputs, units, their gradients and weights
                 rounded to 11 significant bits. "3xtf32": there too, by three products of numbers split in two, as near
                 as float32's own. All but "exact" are only for float32 (docs/gpu.md).

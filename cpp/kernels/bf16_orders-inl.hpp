@@ -1,0 +1,295 @@
+// The two orders of sums of products in bf16 (core/bf16.hpp), as policies of the kernels in bf16_products-inl.hpp: what
+// a sum has in registers, and how words are added to it. P is the number of parts.
+#pragma once
+
+#include "bf16_pairs-inl.hpp"
+#include "register_block-inl.hpp"
+
+namespace headrace {
+namespace {
+
+#define HR_INLINE __attribute__((always_inline))  // of a lambda whose sums are to stay in registers
+
+constexpr bool is_wide = HR_VECTOR_BYTES == 64;
+#ifdef HR_BF16_DOT
+constexpr bool has_dot = true;
+#else
+constexpr bool has_dot = false;
+#endif
+
+// What the sums of a block multiply: words of units, one by one, and lines or panels of words, a vector at a time.
+struct Chain {
+    int64_t word, single_part;          // of the singles: from one to the next, and from one part to the next
+    int64_t vector, line, vector_part;  // of the vectors: from one to the next, from one word and one part to the next
+};
+
+// ---- pairs ----------------------------------------------------------------------------------------------------------
+
+// All parts of a word.
+template <int P>
+struct Factors {
+    TwoValues part[P];
+    Factors() = default;
+    // parts(i): the words of part i.
+    template <class F>
+    HR_FN explicit Factors(const F& parts) {
+        for (int i = 0; i < P; ++i) part[i] = TwoValues(parts(i));
+    }
+};
+
+template <int P>
+HR_FN V dot(V sum, const Factors<P>& weight, const Factors<P>& value) {
+    if constexpr (P > 1) {
+        V rest{};
+        for (int k = P - 1; k > 0; --k)
+            for (int i = k; i >= 0; --i) rest = dot(rest, weight.part[i], value.part[k - i]);
+        sum += rest;
+    }
+    return dot(sum, weight.part[0], value.part[0]);
+}
+
+struct PairOrder {
+    using Format = PairWords;
+    static constexpr int quad = 2, step = 2;
+    static constexpr bool waits = false;
+    template <int P>
+    static constexpr int planes = 1;
+
+    // Register use: 8 x 3 sums, 3 inputs and a broadcast; the inputs of three parts take more, and so do both values of
+    // a word.
+    static constexpr int units = is_wide ? 8 : 4;
+    template <int P>
+    static constexpr int vectors = (has_dot ? 3 : 2) - (P == 3);
+    static constexpr int most_vectors = 8, most_narrow = 4;
+    template <int P>
+    static constexpr int most_rows = !is_wide ? 1
+                                     : P < 3  ? 3
+                                              : 2;
+
+    template <int P, int M, int N>
+    struct Block {
+        V total[M][N];
+
+        HR_FN void resume(const float*, int64_t) {}
+        HR_FN void wait(float*, int64_t) const {}
+
+        // Singles: the singles are values, and the vectors weights.
+        template <bool Singles>
+        HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1, bool) {
+            const uint32_t* x = vectors + k0 / 2 * c.line;
+            for (int64_t j = k0 / 2; j < (k1 + 1) / 2; ++j, x += c.line) {
+                Factors<P> input[N];
+                for (int n = 0; n < N; ++n)
+                    input[n] = Factors<P>([&](int i) { return load_words(x + i * c.vector_part + n * c.vector); });
+                for (int m = 0; m < M; ++m) {
+                    const uint32_t* const w = single[m] + j * c.word;
+                    const Factors<P> one([&](int i) { return splat_word(w + i * c.single_part); });
+                    for (int n = 0; n < N; ++n)
+                        total[m][n] = Singles ? dot(total[m][n], input[n], one) : dot(total[m][n], one, input[n]);
+                }
+            }
+        }
+    };
+
+    HR_FN static constexpr bool ends_step(int) { return false; }
+
+    // Of a row: the pair j of values, and the sums of W units.
+    template <int P>
+    using Values = Factors<P>;
+    template <int P>
+    HR_FN static Values<P> values(const uint32_t* row, int64_t j) {
+        const uint32_t* const x = row + (P == 1 ? j : row_place<Format, P>(j * quad));
+        return Factors<P>([&](int i) { return splat_word(x + i * step_words<Format>); });
+    }
+
+    template <int P>
+    struct Sums {
+        V total;
+
+        HR_FN void load_from(const float* place, int) { total = load(place); }
+        HR_FN void store_to(float* place, int) const { store(place, total); }
+        HR_FN void end_step(float*) {}
+        HR_FN V finished(const float*) const { return total; }
+        HR_FN void add(const uint32_t* weights, int64_t j, const Values<P>& x) {
+            const uint32_t* const w = weights + j * P * bf16_units;
+            total = dot(total, Factors<P>([&](int i) { return load_words(w + i * bf16_units); }), x);
+        }
+    };
+};
+
+// ---- steps ----------------------------------------------------------------------------------------------------------
+
+// The kinds of products of parts, in their order: those of a weight and of a value.
+struct Kind {
+    int weight, value;
+};
+
+template <int P>
+struct Kinds {
+    Kind all[bf16_kinds(P)] = {};
+    constexpr Kinds() {
+        int n = 0;
+        for (int order = P - 1; order >= 0; --order)
+            for (int i = order; i >= 0; --i) all[n++] = {i, order - i};
+    }
+};
+
+template <int P>
+constexpr Kinds<P> kinds{};
+
+struct StepOrder {
+    using Format = VectorWords;
+    using Factor = Format::Factor;
+    static constexpr int quad = bf16_quad, step = bf16_step;
+    static constexpr int words = quad / Format::values;  // of a quad: those of even values, and of odd ones, by turns
+    static constexpr bool waits = true;
+    template <int P>
+    static constexpr int planes = bf16_planes(P);
+
+    // Register use: the sums, the two of a step beside each, the values, and a weight.
+#ifdef __aarch64__
+    static constexpr int units = 4;
+#else
+    static constexpr int units = is_wide ? 4 : 2;
+#endif
+    template <int P>
+    static constexpr int vectors = 2;
+    template <int P>
+    static constexpr int most_rows = !is_wide || P > 1 ? 1 : 3;
+    static constexpr int most_vectors = 4, most_narrow = 2;
+
+    HR_FN static constexpr bool ends_step(int k) { return k % step == 0; }
+    HR_FN static constexpr int step_end(int k) { return (k / step + 1) * step; }
+
+    template <int P, int M, int N>
+    struct Block {
+        V total[M][N], even[M][N], odd[M][N];
+
+        // The sums of a step that earlier ops began, [unit][2][stride]; null: none did.
+        HR_FN void resume(const float* waiting, int64_t stride) {
+            for_sums<M, N>([&](int m, int n) HR_INLINE {
+                even[m][n] = waiting ? load(waiting + 2 * m * stride + n * W) : V{};
+                odd[m][n] = waiting ? load(waiting + (2 * m + 1) * stride + n * W) : V{};
+            });
+        }
+        HR_FN void wait(float* waiting, int64_t stride) const {
+            for_sums<M, N>([&](int m, int n) HR_INLINE {
+                store(waiting + 2 * m * stride + n * W, even[m][n]);
+                store(waiting + (2 * m + 1) * stride + n * W, odd[m][n]);
+            });
+        }
+        HR_FN void end_step() {
+            for_sums<M, N>([&](int m, int n) HR_INLINE {
+                total[m][n] += even[m][n] + odd[m][n];
+                even[m][n] = odd[m][n] = V{};
+            });
+        }
+
+        // Quads [first, end) of a step.
+        HR_FN void add_quads(const uint32_t* const* single, int64_t at, const uint32_t* vectors, const Chain& c,
+                             int first, int end) {
+            const auto add_word = [&](V(&sum)[M][N], int word) HR_INLINE {
+                Factor x[N];
+                HR_UNROLLED
+                for (int n = 0; n < N; ++n) x[n] = Factor(load_words(vectors + word * c.line + n * c.vector));
+                HR_UNROLLED
+                for (int m = 0; m < M; ++m) {
+                    const Factor w(splat_word(single[m] + at + word * c.word));
+                    HR_UNROLLED
+                    for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], w, x[n]);
+                }
+            };
+            for (int i = first * words; i < end * words; i += 2) {
+                add_word(even, i);
+                add_word(odd, i + 1);
+            }
+        }
+
+        // If a step is not full at the end, its sums stay apart unless it `ends`; that is of one part alone.
+        template <bool Singles>
+        HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1,
+                       bool ends) {
+            for (int k = k0; k < k1;) {
+                const int end = step_end(k), next = end < k1 ? end : k1;
+                const int first = k % step / quad, quads = (next - 1) % step / quad + 1;
+                const int64_t s = k / step * step_words<Format>;
+                for (int kind = 0; kind < bf16_kinds(P); ++kind) {
+                    const Kind parts = kinds<P>.all[kind];
+                    const int64_t at = s * c.word + (Singles ? parts.value : parts.weight) * c.single_part;
+                    const uint32_t* const by =
+                        vectors + s * c.line + (Singles ? parts.weight : parts.value) * c.vector_part;
+                    if (first == 0 && quads == step / quad) {
+                        add_quads(single, at, by, c, 0, step / quad);
+                    } else {
+                        add_quads(single, at, by, c, first, quads);
+                    }
+                    if (next < end && !ends) return;
+                    end_step();
+                }
+                k = next;
+            }
+            if (ends && k0 >= k1) end_step();  // the op has no inputs of its own
+        }
+    };
+
+    // Of a row: the quad j of values; of W units the even and the odd sum of a step for each kind of product. The sums
+    // of complete steps stay in memory, in the first plane; the others are in the planes behind it where a step waits.
+    template <int P>
+    struct Values {
+        Factor part[P][words];
+    };
+    template <int P>
+    HR_FN static Values<P> values(const uint32_t* row, int64_t j) {
+        const uint32_t* const x = row + (P == 1 ? j * words : row_place<Format, P>(j * quad));
+        Values<P> v;
+        for (int i = 0; i < P; ++i)
+            for (int word = 0; word < words; ++word)
+                v.part[i][word] = Factor(splat_word(x + i * step_words<Format> + word));
+        return v;
+    }
+
+    template <int P>
+    struct Sums {
+        V half[bf16_kinds(P)][2];
+
+        HR_FN static constexpr int plane(int kind, int odd) { return (1 + 2 * kind + odd) * bf16_units; }
+        template <class F>
+        HR_FN static void each(const F& f) {
+            for (int kind = 0; kind < bf16_kinds(P); ++kind)
+                for (int odd = 0; odd < 2; ++odd) f(kind, odd);
+        }
+
+        HR_FN void load_from(const float* place, int k) {
+            each([&](int kind, int odd) { half[kind][odd] = load(ends_step(k) ? no_sum : place + plane(kind, odd)); });
+        }
+        HR_FN void store_to(float* place, int k) const {
+            if (ends_step(k)) return;
+            each([&](int kind, int odd) { store(place + plane(kind, odd), half[kind][odd]); });
+        }
+        HR_FN void end_step(float* place) {
+            store(place, finished(place));
+            each([&](int kind, int odd) { half[kind][odd] = V{}; });
+        }
+        HR_FN V finished(const float* place) const {
+            V total = load(place);
+            for (int kind = 0; kind < bf16_kinds(P); ++kind) total += half[kind][0] + half[kind][1];
+            return total;
+        }
+        HR_FN void add(const uint32_t* weights, int64_t j, const Values<P>& x) {
+            const uint32_t* const w = weights + j * words * P * bf16_units;
+            for (int word = 0; word < words; ++word)
+                for (int kind = 0; kind < bf16_kinds(P); ++kind) {
+                    const Kind parts = kinds<P>.all[kind];
+                    const Factor weight(load_words(w + (word * P + parts.weight) * bf16_units));
+                    V& sum = half[kind][word % 2];
+                    sum = dot(sum, weight, x.part[parts.value][word]);
+                }
+        }
+    };
+
+  private:
+    alignas(64) static constexpr float no_sum[W] = {};
+};
+
+}  // namespace
+}  // namespace headrace
