@@ -217,7 +217,7 @@ def test_a_screen(monkeypatch):
     assert len(lines) <= 40
     text = " ".join(" ".join(lines).split())
     assert "Usable: a classifier tells rows from draws in 5" in text
-    assert re.search(r"Least right: column age, whose spread is 2\d% too small\. \d of 7 tests .* after looking at 46", text)
+    assert re.search(r"Least right: column age, whose spread is 2\d% too small\. \d of 7 tests .* looking at 46", text)
     assert "latent column age has mean" in text
     assert "what speaks against it (p-values of each test alone) latent coordinates p = " in text
     assert re.search(r"what does not .*independence \(p = ", text)

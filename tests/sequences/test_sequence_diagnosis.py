@@ -99,7 +99,8 @@ def test_the_verdict_is_the_second_paragraph_of_what_is_printed(monkeypatch):
     for reflection, beginning in ((0.8, "Very good: "), (0.0, "Wrong: at least ")):
         found = hr.diagnose_sequences(flow_of(reflection), x)
         assert found.verdict.startswith(beginning)
-        assert found.summary()["verdict"] == found.verdict == " ".join(str(found).splitlines()[2 : 2 + len(found.sentences)])
+        shown = str(found).splitlines()[2 : 2 + len(found.sentences)]
+        assert found.summary()["verdict"] == found.verdict == " ".join(shown)
 
 
 def test_the_picture_has_every_cell():

@@ -8,7 +8,7 @@ from typing import Any
 
 import headrace as hr
 from headrace._base.moved import ARGUMENTS as RENAMED
-from headrace._cli import about, commands, demo, diagnose, export, fitting, signal_fit, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, report, signal_fit, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import folder_scores as parts
 from headrace._cli import score_and_sample as use
@@ -63,6 +63,7 @@ def parser() -> Parser:
     sub = command("info", about.info, "print version, instruction set, threads, CUDA or why not; or facts about a flow")
     sub.add_argument("flow", metavar="FLOW", nargs="?", help=f"{FLOW}; by default none")
     _add_fit(command)
+    _add_report(command)
     _add_score(command)
     _add_diagnose(command)
     _add_sample(command)
@@ -121,6 +122,12 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         metavar="FILE",
         help="with --effort high: another file to write, with the mixture of the flows that the saved one learnt from",
     )
+    sub.add_argument(
+        "--held-out",
+        type=file(writing.WRITTEN),
+        metavar="TABLE",
+        help="another file to write, with a tenth of the rows, which the fit does not see: to diagnose it by",
+    )
     _add_columns(sub)
     sub.add_argument(
         "--dtype",
@@ -156,6 +163,23 @@ def _add_fit(command: Callable[..., Parser]) -> None:
         for one, text in texts.items():
             group.add_argument(one, dest=name, type=reader, metavar=metavar, help=text)
     _add_settings(sub)
+
+
+def _add_report(command: Callable[..., Parser]) -> None:
+    sub = command(
+        "report",
+        report.report,
+        "fit a flow to a table, judge it by rows set apart, and write a page about it",
+        "Columns of text and identifiers are left out, and rows that miss a value. Beside the page, as stars.html, are "
+        "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
+        "same, stars.py.",
+    )
+    _add_data(sub, several=True, one_table=True)
+    sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
+    sub.add_argument("-o", "--output", type=file([".html"]), required=True, metavar="PAGE", help="as report.html")
+    help_text = f"seconds that the fit may take (default: {report.SECONDS:g})"
+    sub.add_argument("--time-budget", type=rate, default=report.SECONDS, metavar="S", help=help_text)
+    sub.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of the fit and of draws (default: 0)")
 
 
 def _add_columns(sub: Parser) -> None:

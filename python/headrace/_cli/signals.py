@@ -39,7 +39,7 @@ OF_TABLES: dict[str, Any] = {
     **dict.fromkeys(
         ("columns", "context", "array", "delimiter", "weights", "training", "buffer", "bounds", "periodic")
     ),
-    **dict.fromkeys(("discrete", "spread", "ensemble", "keep", "rows", "first_row", "context_row")),
+    **dict.fromkeys(("discrete", "spread", "ensemble", "keep", "held_out", "rows", "first_row", "context_row")),
     "header": "auto",
     "missing": "refuse",
     "auto": False,
