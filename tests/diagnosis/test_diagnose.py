@@ -275,7 +275,7 @@ def test_the_direction_of_a_misfit_in_words(change, words):
 
 
 def test_grades_are_of_sizes_and_not_of_rows():
-    """The limits of docs/diagnosis.md; what lies within a standard error does not lower a grade."""
+    """The limits of docs/diagnosis.md; sizes within a standard error of a limit do not lower a grade."""
     for known, nats, nowhere, grade in (
         (0.5, 0.0, 0.0, "very good"),
         (0.57, 0.0, 0.0, "usable"),
