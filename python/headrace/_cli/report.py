@@ -52,7 +52,8 @@ def report(arguments: argparse.Namespace) -> int:
     inputs = tables.files_of(arguments.data, name="DATA")
     for path in written.values():
         _check_output(argparse.Namespace(output=path), *inputs)
-    fitted = fitting._fitted(_of_fit(arguments, written))
+    with fitting._nothing_saved(written["density"]):
+        fitted = fitting._fitted(_of_fit(arguments, written))
     apart = fitted.apart
     assert apart is not None
     fitting._save(written["density"], fitted.flow, fitted.notes)

@@ -106,11 +106,10 @@ def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tu
     column = {latent: features - 1 - i for i, latent in enumerate(kept)}
     rows = np.asarray(x[:PROBED])
     of_rows = None if context is None else context[:PROBED]
-    steps = 0.5 * np.asarray(x, np.float64).std(axis=0)
     before, given = np.asarray(flow.to_latent(rows, of_rows)[0]), np.zeros((features, features), bool)
     for j in range(features):
         moved = rows.copy()
-        moved[:, j] += steps[j]
+        moved[:, j] = np.roll(moved[:, j], 1)  # which stays between the bounds of the column
         given[:, j] = (np.asarray(flow.to_latent(moved, of_rows)[0]) != before).any(axis=0)
     return [(column[i], _given(i, column[i], given[i], names, flow.context)) for i in range(features)]
 
