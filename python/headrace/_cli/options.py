@@ -174,6 +174,7 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
+    sub.set_defaults(parsed=lambda given: parser().parse_args(given))  # for the arguments of its fit
     _add_data(sub, several=True, one_table=True)
     sub.add_argument("--weights", metavar="COLUMN", help="column with weights of the rows")
     sub.add_argument("-o", "--output", type=file([".html"]), required=True, metavar="PAGE", help="as report.html")

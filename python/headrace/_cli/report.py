@@ -91,11 +91,9 @@ _WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_
 
 def _of_fit(arguments: argparse.Namespace, written: dict[str, str]) -> argparse.Namespace:
     """The arguments of the fit, with the defaults of `headrace fit`."""
-    from headrace._cli import options  # which imports this module
-
     shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
     seconds = {"time_budget": arguments.time_budget, "missing": "drop"}
-    fit = options.parser().parse_args(["fit", *arguments.data, "--output", written["density"]])
+    fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
     return argparse.Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
 
 

@@ -25,7 +25,7 @@ PROBED, NAMED = 16, 3  # rows that show which columns a coordinate depends on; n
 COLUMN = "latent column "  # before the name of a column that a latent coordinate is
 
 # Grades, best first, with the largest sizes of each: the share of pairs that the classifier knows, nats, and rows
-# without a density. Chosen by `python -m bench.quality.grades`.
+# without a density. Chosen by `python -m bench.diagnosis.grades`.
 GRADES = (("very good", 0.55, 0.02, 0.0), ("usable", 0.65, 0.1, 0.01))
 WORST = "wrong"
 

@@ -1,6 +1,6 @@
 """The share of default fits of made tables that pass their own diagnosis, and what is missing to the true density.
 
-    python -m bench.quality.passes [--tables N] [--rows N] [--judged N] [--flow NSF]
+    python -m bench.diagnosis.passes [--tables N] [--rows N] [--judged N] [--flow NSF]
 
 Table k has 2 + k mod 5 columns. Each column is a smooth function of those before it, and noise whose scale is another
 one: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom. The density is known, so that the

@@ -1,6 +1,6 @@
 """The sizes of planted misfits, from which the limits of the grades of `headrace.diagnose` were chosen.
 
-    python -m bench.quality.grades [--seeds N] [--rows N]
+    python -m bench.diagnosis.grades [--seeds N] [--rows N]
 
 Densities are exact, of four independent normal columns. Rows differ from them by one thing of a known size, and the
 nats that the density lacks are known: -ln(1 - r²) / 2 of a correlation r, (s² - 1) / 2 - ln s of a spread s, m² / 2 of
