@@ -23,9 +23,9 @@ STOREYS = {
     "flow": (5000, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
     "methods": (6250, "ascent continuum sequences variational"),
-    "analysis": (4650, "_tables choosing diagnosis plot"),
+    "analysis": (4900, "_tables choosing diagnosis plot"),
     "clients": (
-        11350,
+        11500,
         "_cli convert dask integrations jax onnx sklearn torch",
     ),
 }
