@@ -31,7 +31,7 @@ from headrace._flow.bases_by_name import NAMES as NAMES_OF_BASES
 
 pytestmark = pytest.mark.programs
 
-COMMANDS = ("info", "fit", "score", "diagnose", "sample", "export", "bench", "demo")
+COMMANDS = ("info", "fit", "report", "score", "diagnose", "sample", "export", "bench", "demo")
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 DRAWINGS = ("plain", "rich")
 

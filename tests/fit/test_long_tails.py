@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 import cases
 import headrace as hr
 from headrace._fit import marginals
+from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.marginals import Sample, of_sample
 from headrace._fit.starts import long_tails
 from headrace._fit.starts.long_tails import LongTail, tail_of
@@ -54,6 +55,23 @@ def test_rows_tell_which_columns_have_long_tails(true, is_long):
     assert (found is not None and found.is_clear) == is_long
     curves = of_sample(Sample(drawn(true, 6000, "kinds"), None))
     assert marginals.has_long_tails(curves) == is_long
+
+
+@pytest.mark.parametrize(
+    ("true", "is_long"),
+    [(stats.t(8.0), True), (stats.logistic(), True), (stats.gumbel_r(), True), (stats.norm(), False)],
+    ids=lambda value: value.dist.name if hasattr(value, "dist") else "",
+)
+def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
+    """3,000 rows distinguish an exponential tail from a normal one, and few normal ones count as longer."""
+    found = []
+    for seed in range(20):
+        x = np.sort(drawn(true, 3000, "standard", seed)[:, 0])
+        found.append(tail_of((x - x.mean()) / x.std(), np.ones(3000), standard=True))
+    share = np.mean([tail is not None and tail.is_clear for tail in found])
+    assert share > 0.9 if is_long else share < 0.2
+    short = np.sort(drawn(stats.uniform(-1.7, 3.4), 3000, "u")[:, 0])
+    assert tail_of(short, np.ones(3000), standard=True) is None
 
 
 def test_the_shape_is_that_of_a_power_law_and_a_little_more():
@@ -175,6 +193,45 @@ def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     assert_allclose(back, new[:500], rtol=2e-3, atol=2e-3)
     assert_allclose(log_det_back, -log_det, atol=0.02)
     assert hr.from_bytes(hr.to_bytes(flow)).log_prob(new[:99]).tolist() == flow.log_prob(new[:99]).tolist()
+
+
+def _stop_after_the_first(ends):
+    def stopped(self, run):
+        ends(self, run)
+        raise ZeroDivisionError
+
+    return stopped
+
+
+def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path):
+    """Rows beyond all others have about their density, others stay; files keep it, and so does a fit that goes on."""
+    monkeypatch.setattr(marginals, "gain", lambda *given: False)
+    true = stats.logistic(0.0, math.sqrt(3.0) / math.pi)
+    x = np.concatenate([drawn(true, 3000, "a"), cases.rng("b").standard_normal((3000, 1))], axis=1)
+    flow = hr.NSF(2, transforms=1, hidden=(8,), seed=0)
+    history = flow.fit(x, progress=False)
+    assert not history.gaussianized
+    (tails,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))
+    near = np.linspace(-1.8, 1.8, 9)[:, None] * [1.0, 1.0]
+    assert_allclose(tails.inverse(near)[0], near, atol=1e-6)
+    assert_array_equal(tails.inverse(9.0 * np.ones((1, 2)))[0][:, 1], [9.0])  # a normal column stays as it is
+    assert tails.inverse(np.full((1, 2), 9.0))[0][0, 0] < 5.5
+    far = np.array([[7.0, 0.0], [-7.0, 0.0], [9.0, 0.0]])
+    wanted = true.logpdf(far[:, 0]) + stats.norm.logpdf(0.0)
+    assert_allclose(flow.log_prob(far), wanted, atol=3.0)
+    assert hr.from_bytes(hr.to_bytes(flow)).log_prob(far).tolist() == flow.log_prob(far).tolist()
+    stopped = {"epochs": history.epochs, "checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "epoch_ends", _stop_after_the_first(Checkpoint.epoch_ends))
+        with pytest.raises(ZeroDivisionError):
+            hr.NSF(2, transforms=1, hidden=(8,), seed=0).fit(x, progress=False, **stopped)
+    ends = [hr.NSF(2, transforms=1, hidden=(8,), seed=0) for _ in range(2)]
+    ends[0].fit(x, progress=False, **stopped)
+    ends[1].fit(x, progress=False, epochs=history.epochs)
+    assert hr.to_bytes(ends[0]) == hr.to_bytes(ends[1])
+    plain = hr.NSF(2, transforms=1, hidden=(8,), seed=0)
+    plain.fit(x, gaussianize=False, progress=False)
+    assert (plain.log_prob(far) < wanted - 5.0).all()
 
 
 def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):

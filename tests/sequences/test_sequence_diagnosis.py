@@ -38,13 +38,16 @@ def test_the_right_density_passes():
     assert d.autocorrelation.shape == d.autocorrelation_of_sizes.shape == (40, 1)
     assert np.abs(d.autocorrelation).max() < 0.06
     assert d.integral_transform.sum() == 6000
-    assert "nats a step" in repr(d)
+    assert "nats a step" in str(d)
+    assert (d.grade, repr(d)) == ("very good", f"SequenceDiagnosis(SequenceFlow, steps=6000: {d.verdict})")
 
 
 def test_what_the_past_would_have_known_is_found():
     d = hr.diagnose_sequences(flow_of(0.0, 1.0 / 0.6), autoregression(20, 300, "past"))
     assert "autocorrelation" in {one.name for one in d.misses}
     np.testing.assert_allclose(d.autocorrelation[0], 0.8, atol=0.05)
+    assert d.grade == "wrong"  # the past would have told ln(1 / 0.6) nats of a step
+    np.testing.assert_allclose(d.size.nats, -np.log(0.6), atol=0.05)
     assert "that 1 steps before" in next(one.sentence for one in d.misses if one.name == "autocorrelation")
 
 
@@ -55,6 +58,7 @@ def test_a_level_that_is_not_followed_is_found():
     d = hr.diagnose_sequences(flow_of(0.8, noise.std()), autoregression(20, 300, noise=noise))
     names = {one.name for one in d.misses}
     assert "autocorrelation of sizes" in names
+    assert d.size.nats > 0.1
     assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities, even so
     assert len(d.loudness) == 5
     assert all(a[1] <= b[0] for a, b in zip(d.loudness, d.loudness[1:], strict=False))
@@ -88,12 +92,15 @@ def test_errors():
         hr.diagnose_sequences(flow, np.zeros(30))
 
 
-def test_the_verdict_is_the_first_line_of_what_is_printed():
+def test_the_verdict_is_the_second_paragraph_of_what_is_printed(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr("headrace._base.layout.WIDEST", 1000)
     x = autoregression(4, 300, "verdict")
-    for reflection, beginning in ((0.8, "Nothing speaks against it at the 5 % level"), (0.0, "The density misses (p ")):
+    for reflection, beginning in ((0.8, "Very good: "), (0.0, "Wrong: at least ")):
         found = hr.diagnose_sequences(flow_of(reflection), x)
         assert found.verdict.startswith(beginning)
-        assert found.summary()["verdict"] == found.verdict == str(found).splitlines()[1]
+        shown = str(found).splitlines()[2 : 2 + len(found.sentences)]
+        assert found.summary()["verdict"] == found.verdict == " ".join(shown)
 
 
 def test_the_picture_has_every_cell():

@@ -1,4 +1,4 @@
-"""The command line: ``headrace info | fit | score | diagnose | sample | export | bench | demo | run``.
+"""The command line: ``headrace info | fit | report | score | diagnose | sample | export | bench | demo | run``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,12 +41,13 @@ from headrace._cli.commands import (
 )
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.waves import SUFFIX
+from headrace._cli.writing import DOUBLE, SINGLE, write_table
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
-from headrace._tables.preparing import ON_THE_COMMAND_LINE, prepared, present
+from headrace._tables.preparing import ON_THE_COMMAND_LINE, Prepared, prepared, present
 from headrace._tables.table import Table
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
@@ -57,6 +58,7 @@ from headrace.rows._stream import Block
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
+APART = 0x61706172  # of the seed of rows that are set apart
 
 
 def fit(arguments: argparse.Namespace) -> int:
@@ -64,6 +66,8 @@ def fit(arguments: argparse.Namespace) -> int:
     with _nothing_saved(arguments.output):
         fitted = _fitted(arguments)
     _save(arguments.output, fitted.flow, fitted.notes)
+    if fitted.apart is not None:
+        fitted.apart.write(arguments.held_out)
     if fitted.members is not None:
         _save(arguments.keep, fitted.members, fitted.notes)
     return fitted.report()
@@ -79,6 +83,31 @@ class _Fitted:
     """Print the outcome, and return the exit code."""
     members: hr.Ensemble | None = None
     """The mixture that the flow has learnt, which --keep has saved too."""
+    apart: Apart | None = None
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Rows that the fit has not seen, not even to choose by, as they came, and the others."""
+
+    held: Block
+    rest: Block | None
+    """None of a long table."""
+    columns: tuple[list[Any], ...]
+    """Names, or indices, of features, context and weights."""
+
+    def write(self, path: str) -> None:
+        """Write the rows to a table."""
+        parts = [part if part.ndim == 2 else part[:, None] for part in self.held.arrays() if part is not None]
+        names = [str(name) for part in self.columns for name in part if isinstance(name, str)]
+        values = np.concatenate(parts, axis=1)
+        write_table(path, values, names, digits=[_digits(column) for column in values.T])
+
+
+def _digits(column: NDArray[Any]) -> int:
+    """15 where these restore the values, such as those of a text; else all."""
+    short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
+    return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
 
 @contextmanager
@@ -131,16 +160,18 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
             _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
         choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
         report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
-        return _Fitted(choice.flow, notes, partial(_report_choice, arguments, report, blocks), choice.members)
+        tell = partial(_report_choice, arguments, report, blocks)
+        return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
     called = Names(own.kept_names, own.context_names or None)
     flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
-    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members)
+    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members, given.apart)
 
 
 def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
     """Report errors that would prevent the output or the checkpoint, before the work."""
     _check_output(arguments, *inputs)
-    for option, path in (("--checkpoint", options.get("checkpoint")), ("--keep", arguments.keep)):
+    kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
+    for option, path in kept.items():
         if path is None:
             continue
         others = [other for other in (*inputs, arguments.output) if other != STANDARD]
@@ -236,6 +267,7 @@ class _Given:
     """The number of rows to fit."""
     table: Table
     """The preprocessing of the table's columns."""
+    apart: Apart | None = None
 
     def to_fit(self) -> dict[str, Any]:
         """The rows as arguments of a fit."""
@@ -263,14 +295,33 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
         _note(arguments, f"{source.path}: {ready.missing:,} of {total:,} rows miss a number and are left out")
     columns[0] = [columns[0][i] for i in ready.table.places]
     options |= {name: ends for name in ("bounds", "periodic") if (ends := getattr(ready, name)) is not None}
+    apart = None
+    if arguments.held_out is not None:
+        ready, apart = _set_apart(ready, source, columns, arguments.seed)
     table, rows = ready.table.used(), ready.rows
     if isinstance(rows, Block):
         # Noise is added to all rows, so that a diagnosis with the same table adds the same to each.
         train, held_out = _split(_taking_part(rows), arguments.validation, arguments.seed)
-        return _Given(train, held_out, train, len(train), table)
+        return _Given(train, held_out, train, len(train), table, apart)
     rest, held = rows.split(arguments.validation, arguments.seed)
     some = _taking_part(rest.some(arguments.seed, JUDGES))
-    return _Given(rest, None if held is None else _taking_part(held), some, rest.count(), table)
+    return _Given(rest, None if held is None else _taking_part(held), some, rest.count(), table, apart)
+
+
+def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: int) -> tuple[Prepared, Apart]:
+    """The rows without a tenth, and that tenth as it came; columns that are left out are in neither."""
+    if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
+        raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
+    called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
+    places = list(ready.table.places)
+    if isinstance(ready.rows, Block):
+        order = np.random.default_rng([seed, APART]).permutation(len(ready.rows))
+        out, rest = map(np.sort, np.split(order, [max(round(VALIDATION * len(order)), 1)]))
+        held, own = (replace(part, x=part.x[:, places]) for part in (ready.given.take(out), ready.given.take(rest)))
+        return replace(ready, rows=ready.rows.take(rest), given=ready.given.take(rest)), Apart(held, own, called)
+    rest, _ = ready.rows.split(VALIDATION, seed + APART)
+    _, held = ready.given.split(VALIDATION, seed + APART)
+    return replace(ready, rows=rest), Apart(replace(held, x=held.x[:, places]), None, called)
 
 
 def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:

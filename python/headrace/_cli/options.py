@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, run, signals, writing
+from headrace._cli import about, commands, demo, diagnose, export, fitting, report, run, signals, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
@@ -75,6 +75,7 @@ def parser() -> Parser:
     sub = command("info", about.info, "print version, instruction set, threads, CUDA or why not; or facts about a flow")
     sub.add_argument("flow", metavar="FLOW", nargs="?", help=f"{FLOW}; by default none")
     _add_fit(command)
+    _add_report(command)
     _add_score(command)
     _add_diagnose(command)
     _add_sample(command)
@@ -135,6 +136,8 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(sub, "--ensemble", "N", "fit several flows, and save their mixture", type=integer(1))
     help_text = "with --effort high: another file, for the mixture of the flows that the saved one learnt from"
     _add(sub, "--keep", "FILE", help_text)
+    help_text = "another file, for a tenth of the rows, which the fit does not see: to diagnose it by"
+    _add(sub, "--held-out", "TABLE", help_text, type=file(writing.WRITTEN))
     help_text = "of all that is drawn (default: 0); of fresh weights, of the rows held out and of their order"
     _add(sub, "--seed", "N", help_text, type=integer(0), default=0)
     group = sub.add_argument_group("the columns")
@@ -159,6 +162,24 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     help_text = "an argument of Python without an option; --help-all lists them"
     _add(group, "--set", "NAME=VALUE", help_text, action="append", default=[])
     sub.shorten(BRIEF, offered.set_groups())
+
+
+def _add_report(command: Callable[..., Parser]) -> None:
+    sub = command(
+        "report",
+        report.report,
+        "fit a flow to a table, judge it by rows set apart, and write a page about it",
+        "Columns of text and identifiers are left out, and rows that miss a value. Beside the page, as stars.html, are "
+        "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
+        "same, stars.py.",
+    )
+    sub.set_defaults(parsed=lambda given: parser().parse_args(given))  # for the arguments of its fit
+    _add_data(sub, "a table", "")
+    _add(sub, "--weights", "COLUMN", "column with weights of the rows")
+    _add(sub, "-o --output", "PAGE", "as report.html", type=file([".html"]), required=True)
+    help_text = f"seconds that the fit may take (default: {report.SECONDS:g})"
+    _add(sub, "--time-budget", "S", help_text, type=rate, default=report.SECONDS)
+    _add(sub, "--seed", "N", "of the fit and of draws (default: 0)", type=integer(0), default=0)
 
 
 def _add_score(command: Callable[..., Parser]) -> None:

@@ -40,7 +40,7 @@ JUDGES = {"training rows": "steps to fit"}  # in words of signals
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 OF_TABLES = (
     *("columns", "context", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
-    *("discrete", "spread", "missing", "ensemble", "keep", "rows", "first_row", "auto"),
+    *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
 )
 """Options about tables."""
 

@@ -189,8 +189,12 @@ class Fit:
         else:
             start = self._replaced(start, judge, curves=curves)
             marginals = self._marginals(start, judge) if curves and judge is not None else ()
-        start.set(flow, source, marginals)
         history.gaussianized = bool(marginals)
+        if curves and judge is not None and not marginals and not checked.tries and start.x is not None:
+            standing = source.standing()
+            tails = _marginals.tails_alone(standing, *start.x, start.linear) if source.is_first else ()
+            marginals = shared_curves(source, tails, flow.features, None)
+        start.set(flow, source, marginals)
         gaussian, own = None, (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
             gaussian = flow._interior.vector(), gaussian_links(flow, source, own)

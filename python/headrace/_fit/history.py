@@ -65,7 +65,8 @@ class History:
     no base has: `mixture` is their number, and losses of epochs are those of samples."""
 
     gaussianized: bool = False
-    """Whether the fit put a `headrace.transforms.Gaussianize`, or two, at the flow's data end."""
+    """Whether the fit made columns normal by a `headrace.transforms.Gaussianize`, or two, at the flow's data end; one
+    for tails alone does not count."""
     heavy_tails: bool = False
     """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
     did not lose by it."""

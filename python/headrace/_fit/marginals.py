@@ -25,7 +25,7 @@ from headrace._fit.residuals import behind
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._fit.starts import long_tails as _long_tails
-from headrace._fit.starts.curves import Column, Curve, best_of, gains_of, mean_beyond, of_quantiles
+from headrace._fit.starts.curves import Column, Curve, best_of, gains_of, lengthened, mean_beyond, of_quantiles
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
@@ -49,6 +49,7 @@ CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones
 REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 STEPS = 400  # of a trial
+UNCHANGED = 2.5  # deviations up to which columns stay as they are where their tails alone are mapped
 NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
     "not seen), or too few of which differ, got True"
@@ -105,13 +106,47 @@ def gaussianizing(
 
     `linear`: links between them and the standardised data.
     """
+    found = _sample(source, mean, std, linear)
+    return () if found is None else of_sample(*found, clock, progress=progress)
+
+
+def _sample(
+    source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform]
+) -> tuple[Sample, Sequence[int]] | None:
+    """Rows that represent all, and the columns that lie on a circle; None of too few."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
-        return ()
+        return None
     data, rows = source.some(size)
     z = behind((_arrays.on_host(data.unbounded(rows)) - mean) / std, linear)
     weights = None if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    return of_sample(Sample(z, weights), circles_of(data.support), clock, progress=progress)
+    return Sample(z, weights), circles_of(data.support)
+
+
+def tails_alone(
+    source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform] = ()
+) -> tuple[Gaussianize, ...]:
+    """A link that moves only rows that are far out in a column whose tails are longer than normal ones; none without.
+
+    Splines are straight beyond their bound, so that a row further out than any to train on would cost half the square
+    of its distance. Columns stay as they are up to `UNCHANGED` deviations.
+    """
+    if (found := _sample(source, mean, std, linear)) is None:
+        return ()
+    sample, circles = found
+    share, inner = sample.shares(), np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0])
+    further = _long_tails.beyond(UNCHANGED)
+    latent = np.concatenate([-further[::-1], inner, further])
+    data, slopes = (np.tile(part, (sample.rows.shape[1], 1)) for part in (latent, np.ones(latent.size)))
+    any_long = False
+    for c in {*range(len(data))} - {*circles}:
+        column, curve = Column.of(sample.rows[:, c], share), Curve(inner, inner, np.ones(inner.size))
+        for values, weights in ((column.x, column.share), (-column.x[::-1], column.share[::-1])):  # upper, lower tail
+            tail = _long_tails.tail_of(values, weights, standard=True)
+            curve = lengthened(curve, tail if tail is not None and tail.is_clear else None, math.inf).mirrored()
+        if curve.is_longer(inner) and (placed := curve.placed(latent)) is not None:
+            data[c], slopes[c], any_long = placed.x, placed.slope, True
+    return (Gaussianize(data, latent, slopes),) if any_long else ()
 
 
 def gain(

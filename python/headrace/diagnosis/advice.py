@@ -5,55 +5,100 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Advice(NamedTuple):
-    """A next step."""
+class Words(NamedTuple):
+    """A next step in words of Python, and in those of `headrace diagnose`, whose next step is `headrace fit`."""
 
     python: str
     command_line: str
-    """The same for readers of `headrace diagnose`, whose next step is `headrace fit`."""
+
+    def of(self, command_line: bool) -> str:
+        """The text for one of the two."""
+        return self.command_line if command_line else self.python
 
 
-_MARGINAL = Advice(
-    "fit with marginal curves or splines (NSF), for more epochs, or name the bounds of columns with bounds=",
-    "fit splines (--flow NSF), for more epochs (--epochs), or name the bounds of columns with --bounds",
-)
+_SPLINES = Words("splines (an NSF)", "splines (--flow NSF)")
+
+
+class Advice(NamedTuple):
+    """A next step, with what depends on the flow and on where the advice is read."""
+
+    step: Words
+    look: Words = Words("", "")
+    """Where pictures show more."""
+    has_splines: bool = False
+    """Whether splines in place of affine maps would help, for a flow that has none."""
+
+    def text(self, command_line: bool, splines: bool = True, pictures: bool = True) -> str:
+        """The advice; `splines`, `pictures`: whether these would be new to the reader."""
+        parts = [self.step.of(command_line)]
+        if self.has_splines and splines:
+            parts[0] = f"fit {_SPLINES.of(command_line)} in place of affine maps, or {parts[0]}"
+        if pictures and (look := self.look.of(command_line)):
+            parts.append(look)
+        return "; ".join(parts)
+
+
+_PAGE = "look at the pictures of --output report.html"
 _SHAPE = Advice(
-    "fit a larger network or more transforms, or an NSF in place of affine maps; look at hr.plot.latent",
-    "fit a larger network (--hidden) or more transforms (--transforms), or splines in place of affine maps (--flow "
-    "NSF); look at the pictures of --output report.html",
+    Words(
+        "fit a larger network or more transforms", "fit a larger network (--hidden) or more transforms (--transforms)"
+    ),
+    Words("look at hr.plot.latent", _PAGE),
+    has_splines=True,
 )
 _CONTEXT = Advice(
-    "fit a larger network or more rows with different context; look at hr.plot.conditional",
-    "fit a larger network (--hidden) or more rows with different context",
+    Words(
+        "fit a larger network or more rows with different context",
+        "fit a larger network (--hidden) or more rows with different context",
+    ),
+    Words("look at hr.plot.conditional", ""),
 )
 
 _NEXT = {
     "rows without a density": Advice(
-        "check these rows, and whether bounds= leave them out", "check these rows, and whether --bounds leave them out"
+        Words(
+            "check these rows, and whether bounds= leave them out",
+            "check these rows, and whether --bounds leave them out",
+        )
     ),
-    "latent coordinates": _MARGINAL,
+    "latent coordinates": Advice(
+        Words(
+            "fit for more epochs, or name the bounds of columns with bounds=",
+            "fit for more epochs (--epochs), or name the bounds of columns with --bounds",
+        ),
+        has_splines=True,
+    ),
     "random directions": _SHAPE,
     "distance from the middle": _SHAPE,
     "farthest number": Advice(
-        'look at the row that is named; a base with heavy tails (base="student_t") holds far ones',
-        "look at the row that is named; a base with heavy tails (--base student_t) holds far ones",
+        Words(
+            'look at the row that is named; a base with heavy tails (base="student_t") holds far ones',
+            "look at the row that is named; a base with heavy tails (--base student_t) holds far ones",
+        )
     ),
     "independence": _SHAPE,
     "dependence on the context": _CONTEXT,
     "coverage": Advice(
-        "do not rely on regions of this density; fit with a higher weight decay, or average an Ensemble",
-        "do not rely on regions of this density; fit several flows, whose mixture is the density (--ensemble 5)",
+        Words(
+            "do not rely on regions of this density; fit with a higher weight decay, or average an Ensemble",
+            "do not rely on regions of this density; fit several flows, whose mixture is the density (--ensemble 5)",
+        )
     ),
     "ranks among draws": _CONTEXT,
     "distance to random points": _CONTEXT,
     "classifier": Advice(
-        "compare rows and draws by hr.plot.corner: the columns in which they differ are seen there",
-        "compare rows and draws in the pictures of --output report.html: the columns in which they differ are seen "
-        "there",
+        Words(
+            "find the columns in which rows and draws differ, and fit more transforms or a larger network",
+            "find the columns in which rows and draws differ, and fit more transforms (--transforms) or a larger "
+            "network (--hidden)",
+        ),
+        Words("compare rows and draws by hr.plot.corner", _PAGE),
     ),
     "memorised rows": Advice(
-        "fit with fewer epochs (patience=), a higher weight decay or a smaller network",
-        "fit with fewer epochs (--epochs) or a smaller network (--hidden)",
+        Words(
+            "fit with fewer epochs (patience=), a higher weight decay or a smaller network",
+            "fit with fewer epochs (--epochs) or a smaller network (--hidden)",
+        )
     ),
 }
 
@@ -61,9 +106,9 @@ _NEXT = {
 def advice_for(test: str) -> Advice:
     """A next step where the test of this name has found something.
 
-    >>> advice_for("memorised rows").python
+    >>> advice_for("memorised rows").text(command_line=False)
     'fit with fewer epochs (patience=), a higher weight decay or a smaller network'
-    >>> advice_for("memorised rows").command_line
-    'fit with fewer epochs (--epochs) or a smaller network (--hidden)'
+    >>> advice_for("latent coordinates").text(command_line=True, splines=False)
+    'fit for more epochs (--epochs), or name the bounds of columns with --bounds'
     """
     return _NEXT[test]

@@ -25,8 +25,8 @@ _MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features 
 _RIDGE, _STEPS = 1.0, 12
 
 
-def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
-    """The test, and the share of pairs in which the classifier knew the row."""
+def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int]:
+    """The test, the share of pairs in which the classifier knew the row, and the number of pairs."""
     rng = stream(seed, 6)
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
@@ -46,7 +46,7 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
     right = int((of_row > of_draw).sum() + (rng.random(int(tied.sum())) < 0.5).sum())
     share = right / shown_pairs
     sentence = f"shown a row and a draw, a classifier knows the row in {share:.1%} of {shown_pairs:,} pairs"
-    return Finding("classifier", of.binomial_tail(right, shown_pairs), 1, sentence), share
+    return Finding("classifier", of.binomial_tail(right, shown_pairs), 1, sentence), share, shown_pairs
 
 
 def _table(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:

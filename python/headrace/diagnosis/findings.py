@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from headrace._base.layout import Block, Grid, Item
+from headrace.diagnosis.sizes import Size
 
 LEVEL = 0.05  # of all tests together
+COORDINATES = "latent coordinates"
+OF_COLUMNS = ("rows without a density", COORDINATES, "independence", "dependence on the context", "farthest number")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Tested:
     """A density after some tests."""
 
     tests: tuple[Finding, ...]
+    size: Size
+    least_right: str
+    """The column, or the value of a step, that is least right, given which others, and in which direction."""
 
     @property
     def p_value(self) -> float:
@@ -47,16 +56,53 @@ class Tested:
         return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
 
     @property
+    def grade(self) -> str:
+        """ "very good", "usable" or "wrong", by the sizes of the misfit; "" where nothing measures one."""
+        return self.size.grade
+
+    @property
     def verdict(self) -> str:
-        """The verdict in one sentence."""
+        """The grade with its sizes, what is least right if a test speaks against the density, and the p-value."""
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Those of the verdict, the p-value last."""
         if not self.tests:
-            return "Nothing was tested."
+            return ["Nothing was tested."]
         looked = sum(one.looked for one in self.tests)
-        numbers = "one number" if looked == 1 else f"{looked:,} numbers"
+        after, level = f"after looking at {f'{looked:,} numbers' if looked > 1 else 'one number'}", f"{100 * LEVEL:g} %"
+        found = [f"{self.grade.capitalize()}: {self.size.sentence}."] if self.grade else []
+        if not self.misses:
+            return [*found, f"Nothing speaks against it at the {level} level {after}."]
+        first = next((one for one in self.misses if one.name in OF_COLUMNS), self.misses[0])
+        least = self.least_right if first.name == COORDINATES else ""
+        against = f"{len(self.misses)} of {len(self.tests)} tests speak against it at the {level} level"
+        return [*found, f"Least right: {least or first.sentence}.", f"{against} ({p_text(self.p_value)} {after})."]
+
+    def summary(self) -> dict[str, Any]:
+        """Verdict, sizes and tests in plain numbers and texts for JSON."""
+        return {
+            "verdict": self.verdict,
+            "grade": self.grade,
+            "size": dict(vars(self.size)),
+            "least_right": self.least_right,
+            "p_value": self.p_value,
+            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
+        }
+
+    def evidence(self, next_steps: Sequence[str] = ()) -> list[Block]:
+        """The paragraphs and tables of all tests."""
+        found: list[Block] = []
+        if next_steps:
+            found += ["", "what to do next", *map(Item, next_steps)]
         if self.misses:
-            first = self.misses[0]
-            return f"The density misses ({p_text(self.p_value)} after looking at {numbers}): {first.sentence}."
-        return f"Nothing speaks against it at the {100 * LEVEL:g} % level after looking at {numbers}."
+            misses = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
+            found += ["", "what speaks against it (p-values of each test alone)"]
+            found += [Grid((), misses, wraps=(2,), indent="  ")]
+        if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
+            found += ["", "what does not", Item(", ".join(rest), rest="  ")]
+        return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -21,20 +21,43 @@ from headrace.diagnosis.judged_rows import stream
 DIRECTIONS = 32
 
 
-def coordinates(score: Floats, labels: list[str]) -> Finding:
-    """Whether each is standard normal: by mean, by spread, and by Anderson and Darling's test."""
+def coordinate_tails(score: Floats) -> Floats:
+    """P-values of each coordinate by its mean, its spread, and Anderson and Darling's test, shape (3, features)."""
     rows = len(score)
     lower, upper = of.normal_tail(-score), of.normal_tail(score)
-    p = np.stack(
+    return np.stack(
         [
             2.0 * of.normal_tail(np.abs(score.sum(axis=0)) / math.sqrt(rows)),
             of.spread_tails(np.square(score).sum(axis=0), rows),
             of.anderson_darling_tail(of.anderson_darling(lower, upper), rows),
         ]
     )
+
+
+def coordinates(score: Floats, labels: list[str]) -> Finding:
+    """Whether each is standard normal: by mean, by spread, and by Anderson and Darling's test."""
+    p = coordinate_tails(score)
     worst = int(p.min(axis=0).argmin())
     sentence = f"{labels[worst]} has {_moments(score[:, worst])}"
     return Finding("latent coordinates", least_of(float(p.min()), p.size), p.size, sentence)
+
+
+def least_right(score: Floats, called: Sequence[str]) -> str:
+    """The coordinate that is least right, by its name, and in which direction: its middle, its spread or its shape."""
+    p = coordinate_tails(score)
+    which, worst = (int(i) for i in np.unravel_index(int(p.argmin()), p.shape))
+    values = score[:, worst]
+    mean, spread, rows = float(values.mean()), float(values.std()), len(values)
+    if which == 0:
+        return f"{called[worst]}, which lies {abs(mean):.2f} standard deviations too {'low' if mean > 0 else 'high'}"
+    if which == 1 and spread > 0:
+        return f"{called[worst]}, whose spread is {abs(1 / spread - 1):.0%} too {'small' if spread > 1 else 'large'}"
+    far = float((np.abs(values) > 1.96).mean())
+    if abs(far - 0.05) > 2.0 * math.sqrt(0.05 * 0.95 / rows):
+        light = "light" if far > 0.05 else "heavy"
+        return f"{called[worst]}, whose tails are too {light}: they hold {far:.1%} of the rows in place of 5 %"
+    inside = float((np.abs(values) < 0.6745).mean())
+    return f"{called[worst]}, whose shape is wrong: its middle half holds {inside:.1%} of the rows"
 
 
 def _moments(values: Floats) -> str:

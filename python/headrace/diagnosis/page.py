@@ -11,18 +11,25 @@ from headrace._base.output import printable
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace.diagnosis.findings import number, p_text
 from headrace.diagnosis.picture import vector_columns, vector_panels
+from headrace.diagnosis.sizes import GRADES
 
 if TYPE_CHECKING:
     from headrace.diagnosis.record import Record
 
 STYLE = """
-:root { color-scheme: light; --ink: #222; --soft: #666; --line: #ddd; --bad: #b34700; --good: #00598c; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto; max-width: 68rem;
-  padding: 1rem; overflow-wrap: break-word; }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #666; --line: #ddd; --bad: #b34700;
+  --good: #00598c; --is-bad: #fdf5ef; --is-good: #f4f8fb; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --paper: #1a1a1a; --soft: #999; --line: #444; --bad: #ff9a57; --good: #5cb8ee;
+    --is-bad: #2c2019; --is-good: #17242d; }
+  .pictures svg { filter: invert(.9) hue-rotate(180deg); }
+}
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+  max-width: 68rem; padding: 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.35rem; margin: .2rem 0; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
-p { margin: .4rem 0; } .soft { color: var(--soft); }
-.verdict { border-left: .35rem solid var(--good); padding: .5rem .8rem; background: #f4f8fb; font-weight: 600; }
-.verdict.misses { border-color: var(--bad); background: #fdf5ef; }
+p { margin: .4rem 0; } .soft { color: var(--soft); } code { white-space: nowrap; }
+.verdict { border-left: .35rem solid var(--good); padding: .5rem .8rem; background: var(--is-good); font-weight: 600; }
+.verdict.misses { border-color: var(--bad); background: var(--is-bad); }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 .pictures svg { width: 100%; height: auto; }
 .wide { overflow-x: auto; }
@@ -38,17 +45,19 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 """
 
 
-def page(diagnosis: Record, data: str | None = None) -> str:
-    """HTML. `data` names the rows."""
+def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
+    """HTML. `data` names the rows; `script` is the Python by which all of it was made."""
     given = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
-    kind = "verdict misses" if diagnosis.misses else "verdict"
+    kind = "verdict misses" if diagnosis.misses and diagnosis.grade != GRADES[0][0] else "verdict"
+    steps = "".join(f"<li>{_text(advice)}</li>" for advice in diagnosis.next_steps(on_a_page=True))
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_provenance(diagnosis, data))}</p>',
-        f'<p class="{kind}">{_text(diagnosis.verdict)}</p>',
-        *(f"<p>{_text(advice)}</p>" for advice in diagnosis.next_steps()),
+        f'<p class="{kind}">{_text(" ".join(diagnosis.sentences[:-1] or diagnosis.sentences))}</p>',
+        *(f'<p class="soft">{_text(sentence)}</p>' for sentence in diagnosis.sentences[1:][-1:]),
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
+        *([f"<h2>What to do next</h2><ul>{steps}</ul>"] if steps else []),
         f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
         if can_draw()
         else f"<p>{_text(NO_MATPLOTLIB)}</p>",
@@ -81,7 +90,7 @@ def page(diagnosis: Record, data: str | None = None) -> str:
                     _p(one.p_value),
                     _p(one.adjusted),
                     one.sentence,
-                    diagnosis.next_step(one) if one.misses else "",
+                    diagnosis.next_step(one, on_a_page=True) if one.misses else "",
                 )
                 for one in tests
             ],
@@ -98,6 +107,8 @@ def page(diagnosis: Record, data: str | None = None) -> str:
             ],
         ),
     ]
+    if script:
+        parts.append(f'<h2>The same in Python</h2><pre class="wide">{escape(script)}</pre>')
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -107,8 +118,9 @@ def page(diagnosis: Record, data: str | None = None) -> str:
 
 
 def _text(text: str) -> str:
-    """Text for a page; "5 %" is not broken."""
-    return escape(re.sub(r"(\d) %", "\\1\xa0%", printable(text)))
+    """Text for a page; "5 %" is not broken, nor is an option of the command line."""
+    whole = escape(re.sub(r"(\d) %", "\\1\xa0%", printable(text)))
+    return re.sub(r"(?<!\w)--[a-z][a-z-]*", r"<code>\g<0></code>", whole)
 
 
 def _p(p_value: float) -> str:

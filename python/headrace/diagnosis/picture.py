@@ -17,6 +17,7 @@ from headrace._base.pictures import BAND, BLUE, GREY, INK, NAMED, NO_MATPLOTLIB,
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import LEVEL
+from headrace.diagnosis.sizes import COLUMN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,9 @@ def draw(diagnosis: Record, path: str) -> None:
             "\n".join(wrapped(diagnosis.verdict, columns=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
         )
         with replacing(path) as stream:
-            figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
+            figure.savefig(
+                stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, bbox_inches="tight", pad_inches=0.03
+            )
 
 
 def vector_panels(diagnosis: Record) -> list[str]:
@@ -106,7 +109,9 @@ def _svg(figure: Any, salt: str) -> str:
 
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            stream, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.03
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
@@ -125,7 +130,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 def _ranks(axis: Axes, diagnosis: Record) -> None:
     """Draw the difference of each latent coordinate's distribution from the base's."""
-    title = "Latent coordinates: observed minus expected share"
+    title = "Latent rows: observed minus expected"
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return
@@ -144,8 +149,10 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 
 def _coordinate(diagnosis: Record, i: int) -> str:
-    """The name of a latent coordinate in a legend: that of the column that goes most with it, where one does."""
+    """The name of a latent coordinate in a legend: that of its column, or of the one that goes most with it."""
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
+    if label.startswith(COLUMN):
+        return f"column {_short(label.removeprefix(COLUMN))}"
     column = re.search(r"\(mostly column (.*)\)$", label)
     return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
 
@@ -158,7 +165,7 @@ def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
 
 def _transforms(axis: Axes, diagnosis: Record) -> None:
     """Probability integral transforms of each latent coordinate in bins."""
-    title = "Latent coordinates in bins"
+    title = "Latent rows in bins"
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return
@@ -263,7 +270,7 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
 
 def _p_values(axis: Axes, diagnosis: Record) -> None:
     """Draw all p-values, with the threshold of 5 %."""
-    title = "Tests, by Holm's method together"
+    title = "Tests, by Holm's method"
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")
         return
@@ -279,17 +286,17 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.set_xscale("log")
     axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents are too small on a page
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
-    axis.set_xlabel("p-value; left of 5 % the density misses")
+    axis.set_xlabel("p-value")
     axis.set_yticks(range(len(tests)), [one.name for one in tests])
     axis.tick_params(axis="y", length=0)
     axis.minorticks_off()
 
 
 _PANELS: tuple[Callable[[Axes, Record], None], ...] = (
-    _p_values,
     _log_densities,
     _ranks,
     _transforms,
     _coverage,
     _calibration,
+    _p_values,
 )

@@ -91,7 +91,7 @@ def recalibrate(
             f"held_out: expected rows with finite latent rows, got {np.count_nonzero(~finite)} of {len(z)} without"
         )
     share = None if rows.weights is None else np.asarray(rows.weights, np.float64)
-    if _is_clear_loss(_gains(z, share, key), share):
+    if _is_clear_loss(gains(z, share, key), share):
         return flow
     ends = _fitted(z, share, key).astype(flow.dtype).transforms
     scale = flow.standardize_context
@@ -119,20 +119,20 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     return found
 
 
-def _gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
+def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
     """Gains of log density of each row, by a map fitted to the other folds."""
-    gains = np.empty(len(z))
+    gained = np.empty(len(z))
     fold = np.random.default_rng([seed, 0x7265636C]).permutation(len(z)) % FOLDS
     for k in range(FOLDS):
         others = _fitted(z[fold != k], None if weights is None else weights[fold != k], seed)
         out = z[fold == k]
         plain = -0.5 * (np.square(out) + math.log(2.0 * math.pi)).sum(axis=1)
-        gains[fold == k] = others.log_prob(out) - plain
-    return gains
+        gained[fold == k] = others.log_prob(out) - plain
+    return gained
 
 
-def _is_clear_loss(gains: Floats, weights: Floats | None) -> bool:
-    share = np.full(len(gains), 1.0 / len(gains)) if weights is None else weights / weights.sum()
-    mean = float(share @ gains)
-    error = float(np.sqrt(np.square(share) @ np.square(gains - mean)))
+def _is_clear_loss(gained: Floats, weights: Floats | None) -> bool:
+    share = np.full(len(gained), 1.0 / len(gained)) if weights is None else weights / weights.sum()
+    mean = float(share @ gained)
+    error = float(np.sqrt(np.square(share) @ np.square(gained - mean)))
     return mean < -CLEARLY * error

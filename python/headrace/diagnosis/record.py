@@ -14,8 +14,9 @@ from headrace._base.types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import Finding, Tested, number, p_text
+from headrace.diagnosis.findings import Finding, Tested, number
 from headrace.diagnosis.likelihood import Likelihood
+from headrace.diagnosis.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Record(Tested):
     """Log densities of draws."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    """Names of latent coordinates: by index, and by the column that correlates most with each, if one does."""
+    """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
+    column that correlates most with each, if one does."""
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the rows that the tests took, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
@@ -78,13 +80,19 @@ class Record(Tested):
     """How and when the diagnosis was made: pairs of a name and a value."""
     on_the_command_line: bool = False
     """Whether advice names options of the command line, and not arguments of Python."""
+    size: Size = field(default_factory=Size)
+    """The sizes of the misfit, by which it has its grade."""
+    least_right: str = ""
+    has_splines: bool = False
+    """Whether the flow has splines, so that advice does not name them."""
 
     @property
-    def verdict(self) -> str:
-        """The verdict in one sentence."""
+    def sentences(self) -> list[str]:
+        """Those of the verdict, the p-value last."""
         if self.tests and self.of_training:
-            return f"Nothing can be said of new rows: {self.copies:,} of {_counted(self.rows, 'row')} were trained on."
-        return super().verdict
+            known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
+            return [f"Nothing can be said of new rows: {known} were trained on."]
+        return super().sentences
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
@@ -119,18 +127,16 @@ class Record(Tested):
 
     def summary(self) -> dict[str, Any]:
         """All of it but the rows, in plain numbers and texts for JSON."""
+        found = super().summary()
+        for one, test in zip(self.tests, found["tests"], strict=True):
+            test["next"] = self.next_step(one) if one.misses else None
         return {
             "kind": self.kind,
             "rows": self.rows,
             "looked_at": self.looked_at,
-            "p_value": self.p_value,
-            "verdict": self.verdict,
+            **found,
             "likelihoods": [dict(vars(one)) for one in self.likelihoods],
             "fitted_to": self.fitted_to,
-            "tests": [
-                {**vars(one), "misses": one.misses, "next": self.next_step(one) if one.misses else None}
-                for one in self.tests
-            ],
             "worst": [dict(vars(one)) for one in self.worst],
             "copies": self.copies,
             "of_training": self.of_training,
@@ -152,7 +158,7 @@ class Record(Tested):
         found: list[Block] = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
             "",
-            self.verdict,
+            *self.sentences,
             *self.notes(),
             "",
             "mean log-likelihood, nats a row",
@@ -160,26 +166,18 @@ class Record(Tested):
         ]
         if len(self.likelihoods) > 1:
             found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
-        if self.misses:
-            misses = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
-            found += [
-                "",
-                "what speaks against it (p-values of each test alone)",
-                Grid((), misses, wraps=(2,), indent="  "),
-            ]
-            found += ["", "what to do next", *map(Item, self.next_steps())]
-        if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
-            found += ["", "what does not", Item(", ".join(rest), rest="  ")]
+        found += self.evidence(self.next_steps())
         return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
 
-    def next_step(self, finding: Finding) -> str:
-        """What to do about a finding."""
-        advice = advice_for(finding.name)
-        return advice.command_line if self.on_the_command_line else advice.python
+    def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
+        """What to do about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
+        advice, splines = advice_for(finding.name), splines and not self.has_splines
+        return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
-    def next_steps(self) -> list[str]:
+    def next_steps(self, on_a_page: bool = False) -> list[str]:
         """What to do about all findings that speak against the density, each step once."""
-        return [*dict.fromkeys(self.next_step(one) for one in self.misses)]
+        first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
+        return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
 
     def notes(self) -> list[str]:
         """Notes beside the verdict."""

@@ -17,8 +17,8 @@ class Diagnosis(Record):
     >>> import numpy as np, headrace as hr
     >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])])
     >>> diagnosis = hr.diagnose(flow, np.random.default_rng(1).standard_normal((500, 2)))
-    >>> print(diagnosis.verdict)
-    Nothing speaks against it at the 5 % level after looking at 46 numbers.
+    >>> print(diagnosis.grade, "-", diagnosis.sentences[-1])
+    very good - Nothing speaks against it at the 5 % level after looking at 46 numbers.
     >>> diagnosis.misses
     ()
     """

@@ -35,6 +35,7 @@ from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequences import diagnose_sequences
+from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
 from headrace.sequences.flow import SequenceFlow
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def diagnose(
     >>> x = np.random.default_rng(0).normal(0.0, [1.0, 1.2], (3000, 2))
     >>> flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
     >>> diagnosis = hr.diagnose(flow, x)
-    >>> diagnosis.p_value < 1e-6, diagnosis.tests[0].sentence
-    (True, 'latent coordinate 1 has mean 0.006 and standard deviation 1.187 where 0 and 1 are expected')
+    >>> diagnosis.p_value < 1e-6, diagnosis.grade, diagnosis.least_right
+    (True, 'usable', 'column 1, whose spread is 16% too small')
     """
     given = taken_from(Diagnosed, keywords)
     weights, training = given.weights, given.training
@@ -165,6 +166,9 @@ def diagnose(
         held=look.held,
         samples=look.samples,
         made=_made(rows, key),
+        size=look.size.beside(likelihoods),
+        least_right=look.least_right,
+        has_splines=isinstance(own, Flow) and own._interior.bends,
     )
 
 
@@ -198,6 +202,8 @@ class _Look:
     labels: list[str] = field(default_factory=list)
     held: Floats | None = None
     samples: Floats | None = None
+    size: Size = field(default_factory=Size)
+    least_right: str = ""
 
     def tests(self, shown: Any) -> None:
         """Each test, added to `done` once it is there."""
@@ -227,7 +233,7 @@ class _Look:
         else:
             empty = index[~np.isfinite(self.log_prob[index])]
             if empty.size:
-                yield _nowhere(empty, index)
+                yield self._nowhere(empty)
         if not index.size:
             return
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
@@ -237,7 +243,9 @@ class _Look:
             yield from found
         self._draw()
         if index.size >= LEAST_ROWS:
-            yield two_samples(self.flow, self.rows, self.seed)[0]
+            finding, known, pairs = two_samples(self.flow, self.rows, self.seed)
+            self.size = replace(self.size, known=known, pairs=pairs)
+            yield finding
         if self.rows.training is not None:
             yield nearer(self.flow, self.rows, self.seed)[0]
 
@@ -245,16 +253,24 @@ class _Look:
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
         every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
-        self.labels = _labels(every[good], self.rows.x[good], self.rows.names)
+        places = columns_of(self.flow, self.rows.x, self.rows.context, self.rows.names)
+        if places is None:
+            self.labels = called = _labels(every[good], self.rows.x[good], self.rows.names)
+        else:
+            self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
+            called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
         self.all_scores = every  # with labels, as Ctrl-C may come here
         index = self.rows.index
         if not good[index].all():
-            yield _nowhere(index[~good[index]], index)
+            yield self._nowhere(index[~good[index]])
         index = index[good[index]]
         self.score = score = every[index]
         if not index.size:
             return
         features = score.shape[1]
+        self.least_right = latent.least_right(score, called)
+        nats, error = missing_nats(score, self.seed)
+        self.size = replace(self.size, nats=nats, nats_error=error)
         yield latent.coordinates(score, self.labels)
         if features > 1:
             yield latent.directions(score, self.seed)
@@ -265,6 +281,14 @@ class _Look:
         if self.rows.context is not None and index.size > 2:
             given = self.rows.context[index]
             yield latent.dependence_on_context(score, given, self.labels, self.rows.context_names)
+
+    def _nowhere(self, bad: NDArray[np.int64]) -> Finding:
+        every = self.rows.index.size
+        self.size = replace(self.size, nowhere=bad.size / every)
+        sentence = (
+            f"{bad.size:,} of {every:,} rows have density 0, or none that can be computed; the first is row {bad[0]}"
+        )
+        return Finding("rows without a density", 0.0, 1, sentence)
 
     def _draw(self) -> None:
         """Draws and their log densities, for pictures."""
@@ -289,24 +313,16 @@ class _Look:
         return tuple(found)
 
 
-def _nowhere(bad: NDArray[np.int64], index: NDArray[np.int64]) -> Finding:
-    sentence = (
-        f"{bad.size:,} of {index.size:,} rows have density 0, or none that can be computed; the first is row {bad[0]}"
-    )
-    return Finding("rows without a density", 0.0, 1, sentence)
-
-
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates: by index, and by the column that correlates most with each, if one does."""
+    """Names of latent coordinates that are no columns: by index, and by the column that goes most with each, if any."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers
     ranked, columns = (_normed(np.argsort(np.argsort(part, axis=0), axis=0)) for part in (score, x))
     going = np.abs(ranked.T @ columns)
-    plain = list(names) == [str(i) for i in range(len(names))]
     for i, row in enumerate(going):
         column = int(row.argmax())
-        if row[column] > 0.5 and not (plain and column == i):
+        if row[column] > 0.5:
             numbers[i] += f" (mostly column {names[column]})"
     return numbers
 

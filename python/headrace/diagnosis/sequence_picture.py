@@ -32,7 +32,9 @@ def draw(diagnosis: Any, path: str) -> None:
         _lags(third, diagnosis.autocorrelation_of_sizes, diagnosis.pairs, "Autocorrelation of their sizes")
         _loudness(fourth, diagnosis.loudness)
         with replacing(path) as stream:
-            figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130)
+            figure.savefig(
+                stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, bbox_inches="tight", pad_inches=0.03
+            )
 
 
 def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:

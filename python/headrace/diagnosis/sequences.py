@@ -9,22 +9,27 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
+from headrace._base.layout import Block, Grid, lines_of
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
-from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number, p_text
+from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number
 from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequence_picture import draw
+from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
+REGRESSED = 10  # steps before one, that may still know of it
 WINDOW = 400  # steps whose loudness is one number, at most
 
 
@@ -52,6 +57,9 @@ class SequenceDiagnosis(Tested):
     """How many pairs of steps each lag has, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
     """Of equally many steps each, from quiet to loud: the least and the largest loudness, and the mean log density."""
+    size: Size = field(default_factory=partial(Size, unit="step"))
+    """The sizes of the misfit, by which it has its grade."""
+    least_right: str = ""
 
     def summary(self) -> dict[str, Any]:
         """All of it in plain numbers and texts for JSON."""
@@ -59,11 +67,9 @@ class SequenceDiagnosis(Tested):
             "kind": self.kind,
             "sequences": self.sequences,
             "steps": self.steps,
-            "verdict": self.verdict,
-            "p_value": self.p_value,
+            **super().summary(),
             "nats": self.nats,
             "error": self.error,
-            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
             "autocorrelation": self.autocorrelation.tolist(),
             "autocorrelation_of_sizes": self.autocorrelation_of_sizes.tolist(),
             "integral_transform": self.integral_transform.tolist(),
@@ -80,14 +86,27 @@ class SequenceDiagnosis(Tested):
         draw(self, os.fspath(path))
 
     def __repr__(self) -> str:
-        """All of it on one screen."""
-        size = f"{self.kind}, {self.sequences:,} sequences of {self.steps:,} steps in all"
-        lines = [f"{size}: {self.nats:.4f} ± {self.error:.4f} nats a step", self.verdict]
-        mark = {True: "misses", False: "passes"}
-        lines += [f"{mark[one.misses]:7s} {one.name}: {one.sentence} ({p_text(one.p_value)})" for one in self.tests]
-        lines += ["loudness (root of the mean square, in standard deviations) and nats a step:"]
-        lines += [f"  {number(low)} to {number(high)}: {nats:.4f}" for low, high, nats in self.loudness]
-        return "\n".join(lines)
+        """The verdict."""
+        return f"SequenceDiagnosis({self.kind}, steps={self.steps}: {self.verdict})"
+
+    def __str__(self) -> str:
+        """A text of one screen."""
+        return "\n".join(lines_of(self.blocks()))
+
+    def blocks(self) -> list[Block]:
+        """The paragraphs and tables of the printed text."""
+        by_loudness = [(number(low), "to", number(high), f"{nats:.4f}") for low, high, nats in self.loudness]
+        return [
+            f"{self.kind}, looked at with {self.sequences:,} sequences of {self.steps:,} steps in all",
+            "",
+            *self.sentences,
+            "",
+            f"mean log-likelihood, nats a step: {self.nats:.4f} ± {self.error:.4f}",
+            *self.evidence(),
+            "",
+            "nats a step by loudness (root of the mean square, in standard deviations)",
+            Grid((), by_loudness, right=(0, 2, 3), indent="  "),
+        ]
 
 
 @takes_rng
@@ -126,7 +145,13 @@ def diagnose_sequences(
     labels = [f"latent value {i + 1}" for i in range(score.shape[1])]
     if score.shape[1] == 1:
         labels = ["a latent value"]
-    signed, sized = _autocorrelations(own), _autocorrelations([latent.sizes(one) for one in own])
+    own_sizes = [latent.sizes(one) for one in own]
+    signed, sized = _autocorrelations(own), _autocorrelations(own_sizes)
+    called = [f"value {i + 1} of a step given the past" for i in range(score.shape[1])]
+    if score.shape[1] == 1:
+        called = ["a step given the past"]
+    found = [missing_nats(score, seed), gain_of_the_past(own), gain_of_the_past(own_sizes)]
+    nats, gain_error = max(found, key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])
     tests = [
         latent.coordinates(score, labels),
         _of_lags("autocorrelation", "{} and that {} steps before have correlation {:.4f}", signed, labels),
@@ -148,6 +173,8 @@ def diagnose_sequences(
         integral_transform=_cells(score),
         pairs=signed[1],
         loudness=_by_loudness(arrays, log_prob),
+        size=Size(nats=nats, nats_error=gain_error, unit="step"),
+        least_right=latent.least_right(score, called),
     )
 
 
@@ -167,6 +194,23 @@ def _autocorrelations(own: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
             sums[lag - 1] += (one[lag:] * one[:-lag]).sum(axis=0)
             pairs[lag - 1] += len(one) - lag
     return sums / np.maximum(pairs, 1)[:, None], pairs
+
+
+def gain_of_the_past(own: list[Floats]) -> tuple[float, float]:
+    """The mean gain of a regression of each value on those before it, and its error: fitted to the first half."""
+    long = [one for one in own if len(one) > REGRESSED]
+    if sum(len(one) - REGRESSED for one in long) < 10 * REGRESSED:
+        return math.nan, math.nan
+    now = np.concatenate([one[REGRESSED:] for one in long])
+    past = np.concatenate([sliding_window_view(one[:-1], REGRESSED, axis=0) for one in long])
+    half, gained = len(now) // 2, 0.0
+    for value, before in zip(now.T, past.transpose(1, 0, 2), strict=True):
+        slopes = np.linalg.lstsq(before[:half], value[:half], rcond=None)[0]
+        rest = value - before @ slopes
+        variance = max(float(np.square(rest[:half]).mean()), of.TINY)
+        gained = gained + 0.5 * (np.square(value) - np.square(rest) / variance - math.log(variance))[half:]
+    each = np.asarray(gained)
+    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
 def _of_lags(name: str, text: str, found: tuple[Floats, NDArray[np.int64]], labels: list[str]) -> Finding:

@@ -196,10 +196,10 @@ def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> 
         return curve
     room = min(_long_tails.WIDEST * float(knots[-1] - knots[0]), float(np.diff(knots).min()) / closest)
     lower, upper = column.tails
-    return _lengthened(_lengthened(curve, upper, room).mirrored(), lower, room).mirrored()
+    return lengthened(lengthened(curve, upper, room).mirrored(), lower, room).mirrored()
 
 
-def _lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
+def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
     """The curve with a long tail at its upper end, if there is one; further knots lie within `room`."""
     further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
     if further is None:

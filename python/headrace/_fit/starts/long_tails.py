@@ -63,8 +63,12 @@ def beyond(end: float) -> Floats:
     return np.linspace(end, max(TOP, end + 1.0), KNOTS + 1)[1:]
 
 
-def tail_of(x: Floats, share: Floats) -> LongTail | None:
-    """The upper tail of ascending values and their shares; None where a power law is not supported."""
+def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None:
+    """The upper tail of ascending values and their shares; None where a power law is not supported.
+
+    `standard`: whether a standard normal tail is the alternative, in place of an exponential one. Where rows support no
+    power, the smallest shape stands for the latter.
+    """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1
     far = (x[first:] > x[first - 1]) & (share[first:] > 0) if first < x.size else np.zeros(0, bool)
@@ -81,7 +85,16 @@ def tail_of(x: Floats, share: Floats) -> LongTail | None:
     likelihood = size * (-np.log(scale) - (1.0 + 1.0 / shape) * best)
     longest = int(np.flatnonzero(likelihood >= likelihood.max() - LONGER)[-1])
     if not shape[longest] > 0:
-        return None
+        if not standard:
+            return None
+        longest = _SHALLOW.size
     exponential = -size * (math.log((weight * d).sum()) + 1.0)
+    if standard:
+        start = float(x[first - 1])
+        rest = max(_NORMAL.cdf(-start), 1e-300)
+        if (weight * d).sum() <= _NORMAL.pdf(start) / rest - start:
+            return None  # rows lie less far beyond the threshold than normal ones
+        normal = -0.5 * float((weight * np.square(start + d)).sum()) - 0.5 * math.log(2.0 * math.pi)
+        exponential = size * (normal - math.log(rest))
     is_clear = bool(likelihood[steep > 0].max() > exponential + CLEARLY)
     return LongTail(float(x[first - 1]), float(shape[longest]), float(scale[longest]), is_clear)

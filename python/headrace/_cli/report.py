@@ -1,0 +1,125 @@
+"""`headrace report`: from a table to a judged density in one command, with the Python that does the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headrace._base.output import replacing
+from headrace._cli import fitting
+from headrace._cli.commands import INTERRUPTED, OK, _check_output, _counted, _duration, _load, _note, _say, _usage
+from headrace.diagnosis import diagnose
+from headrace.diagnosis.page import page
+from headrace.rows import _files as tables
+from headrace.rows._files import OF_TEXT, suffix_of
+
+READ = (*OF_TEXT, ".parquet")
+SECONDS = 30.0  # of the fit
+_PYTHON = '''"""The density of {name}, and its page, as `headrace report` made them: pip install ".[sklearn,plot]"."""
+
+import numpy as np
+
+import headrace as hr
+from headrace.sklearn import FitSettings, FlowDensity
+
+rows = hr.rows.{reader}({path!r}, {columns!r}{how}).whole()
+x = rows.x
+rng = np.random.default_rng([{seed}, {apart}])
+order = rng.permutation(len(x))
+held_out, training = np.split(order, [round({share} * len(x))])
+
+density = FlowDensity(missing="drop", random_state={seed}, fit=FitSettings(time_budget={seconds:g}))
+density.fit(x[training]{weights}{given})
+density.as_table().save({density!r})
+
+diagnosis = hr.diagnose(density, x[held_out]{look}, training={training}{names}, seed={seed})
+print(diagnosis)
+with open({page!r}, "w", encoding="utf-8") as file:
+    file.write(diagnosis.to_html({name!r}))
+'''
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Fit a density to a table, judge it by rows set apart, and write density, page, these rows and a script."""
+    if len(arguments.data) > 1 or suffix_of(arguments.data[0]) not in READ:
+        _usage(arguments, f"argument DATA: expected one table ({', '.join(READ)}), got {' '.join(arguments.data)}")
+    began = time.perf_counter()
+    written = {name: str(Path(arguments.output).with_suffix(end)) for name, end in _WRITTEN.items()}
+    inputs = tables.files_of(arguments.data, name="DATA")
+    for path in written.values():
+        _check_output(argparse.Namespace(output=path), *inputs)
+    with fitting._nothing_saved(written["density"]):
+        fitted = fitting._fitted(_of_fit(arguments, written))
+    apart = fitted.apart
+    assert apart is not None
+    fitting._save(written["density"], fitted.flow, fitted.notes)
+    apart.write(written["rows held out"])
+    density = _load(written["density"])
+    x, context, weights = apart.held.arrays()
+    training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
+    own: dict[str, Any] = {"seed": arguments.seed, "progress": not arguments.quiet}
+    if density.columns.names is not None:
+        own |= {"names": density.columns.names, "context_names": list(density.columns.context_names or ())}
+    found = diagnose(density, x, context, weights=weights, training=training, **own)
+    found = replace(found, on_the_command_line=True)
+    script = _script(arguments, apart, written)
+    _note(arguments, f"drawing {written['page']}")
+    for path, text in (
+        (written["page"], page(found, Path(arguments.data[0]).name, script)),
+        (written["script"], script),
+    ):
+        with replacing(path) as stream:
+            stream.write(text.encode())
+    rows = len(apart.held)
+    made = f"a density of {_counted(density.flow.features, 'column')}, judged by {_counted(rows, 'row')} held out"
+    blocks = [
+        *found.blocks(),
+        "",
+        f"{made}, in {_duration(time.perf_counter() - began)}",
+        *(f"{name}: {path}" for name, path in written.items()),
+    ]
+    _say(arguments, {**found.summary(), "files": written}, blocks)
+    return INTERRUPTED if found.interrupted else OK
+
+
+_WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
+
+
+def _of_fit(arguments: argparse.Namespace, written: dict[str, str]) -> argparse.Namespace:
+    """The arguments of the fit, with the defaults of `headrace fit`."""
+    shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
+    seconds = {"time_budget": arguments.time_budget, "missing": "drop"}
+    fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
+    return argparse.Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
+
+
+def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[str, str]) -> str:
+    """The Python that does the same."""
+    path, (features, context, weights) = arguments.data[0], apart.columns
+    given = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
+    given |= {"header": arguments.header if arguments.header != "auto" else None}
+    how = "".join(f", {name}={value!r}" for name, value in given.items() if value)
+    both = {part: f"rows.context[{part}]" for part in ("training", "held_out")}
+    named = f", names={features!r}" if isinstance(features[0], str) else ""
+    return _PYTHON.format(
+        name=os.path.basename(path),
+        reader="parquet" if suffix_of(path) == ".parquet" else "csv",
+        path=path,
+        columns=features,
+        how=how,
+        seed=arguments.seed,
+        apart=fitting.APART,
+        share=fitting.VALIDATION,
+        seconds=arguments.time_budget,
+        density=written["density"],
+        page=written["page"],
+        weights=", sample_weight=rows.weights[training]" if weights else "",
+        given=f", context={both['training']}" if context else "",
+        look=(f", {both['held_out']}" if context else "") + (", weights=rows.weights[held_out]" if weights else ""),
+        training=f"(x[training], {both['training']})" if context else "x[training]",
+        names=named,
+    )

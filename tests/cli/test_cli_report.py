@@ -1,0 +1,134 @@
+"""`headrace report`, from a table to a judged page, and the rows that `headrace fit --held-out` sets apart."""
+
+import csv
+import json
+import runpy
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from cli_cases import NAMES, SHORT, check_error, table, write_csv
+
+pytestmark = pytest.mark.programs
+
+
+def read(path):
+    with open(path, newline="") as file:
+        head, *rows = csv.reader(file)
+    return head, np.array(rows, float)
+
+
+def test_rows_held_out_are_a_tenth_that_the_fit_does_not_see(folder, run, result):
+    """They are as in the table, and their change does not change the fit."""
+    x = table(300).astype(np.float64).round(3)
+    write_csv("t.csv", x, NAMES)
+    how = ("--context", "age", "--held-out", "held.csv", *SHORT)
+    report = result("fit", "t.csv", "-o", "a.safetensors", *how)
+    head, held = read("held.csv")
+    assert sorted(head) == sorted(NAMES)
+    assert len(held) == 30
+    assert report["training_rows"] + report["held_out_rows"] == 270
+    columns = [head.index(name) for name in NAMES]
+    which = [np.flatnonzero((x == row).all(axis=1))[0] for row in held[:, columns]]
+    assert which == sorted(set(which))
+    assert "0000000" not in (folder / "held.csv").read_text()
+    x[which] += 100.0
+    write_csv("t.csv", x, NAMES)
+    assert run("fit", "t.csv", "-o", "b.safetensors", *how)[0] == 0
+    a, b = hr.load("a.safetensors"), hr.load("b.safetensors")
+    assert (a.parameters == b.parameters).all()
+    assert run("diagnose", "a.safetensors", "held.csv")[0] == 0
+
+
+def test_rows_of_a_long_table_and_of_one_with_whole_numbers(folder, run, result):
+    x = np.column_stack([table(400)[:, :2], np.arange(400) % 7, np.arange(400)])
+    write_csv("t.csv", x, ["a", "b", "count", "id"])
+    for more in ((), ("--buffer", 100)):
+        report = result("fit", "t.csv", "-o", "f.safetensors", "--held-out", "held.csv", *more, *SHORT)
+        head, held = read("held.csv")
+        assert head == ["a", "b", "count"]
+        assert len(held) == 40
+        assert (held[:, 2] == np.round(held[:, 2])).all()
+        assert report["training_rows"] + report["held_out_rows"] == 360
+
+
+def test_errors_of_rows_held_out(folder, run):
+    write_csv("t.csv", table(20), NAMES)
+    for arguments, message in (
+        (("--held-out", "t.csv"), "--held-out: expected another file than t.csv"),
+        (("-o", "f.csv", "--held-out", "f.csv"), "--held-out: expected another file than the --output"),
+        (("--held-out", "held.txt"), "argument --held-out: expected a file that ends in .npy, .csv, .parquet"),
+    ):
+        code, _, err = run("fit", "t.csv", "-o", "f.safetensors", *arguments)
+        assert code in (1, 2)
+        assert message in err
+    assert not (folder / "held.csv").exists()
+
+
+@pytest.mark.costly
+def test_a_report_writes_all_of_it(folder, run, monkeypatch):
+    """A table with text, identifiers and missing values; the script makes the same from the same rows."""
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(3)
+    with open("stars.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "kind", "mass", "magnitude"])
+        for i, (a, b) in enumerate(rng.standard_normal((500, 2))):
+            writer.writerow([f"1{i:03d}7", "AFG"[i % 3], f"{a:.5f}" if i % 50 else "", f"{a * a + b:.5f}"])
+    code, out, err = run("report", "stars.csv", "-o", "stars.html", "--time-budget", 2, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["grade"] in ("very good", "usable")
+    assert report["files"] == {
+        "page": "stars.html",
+        "density": "stars.safetensors",
+        "rows held out": "stars.held_out.csv",
+        "script": "stars.py",
+    }
+    head, held = read("stars.held_out.csv")
+    assert (head, held.shape) == (["mass", "magnitude"], (49, 2))
+    assert report["rows"] == 49
+    text = (folder / "stars.html").read_text(encoding="utf-8")
+    assert "<h2>The same in Python</h2>" in text
+    assert "rows of training: 441" in text
+    density = hr.Flow.load("stars.safetensors")
+    assert (density.feature_names, density.features) == (("mass", "magnitude"), 2)
+    mean = density.log_prob(held.astype(np.float32)).mean()
+    assert mean == pytest.approx(report["likelihoods"][0]["mean"], abs=1e-4)
+    pytest.importorskip("sklearn")
+    (folder / "stars.safetensors").unlink()
+    script = (folder / "stars.py").read_text()
+    assert "hr.rows.csv('stars.csv', ['mass', 'magnitude'])" in script
+    made = runpy.run_path("stars.py")
+    assert len(made["held_out"]) == 50
+    assert made["diagnosis"].likelihoods[0].mean == pytest.approx(mean, abs=0.4)
+    assert hr.Flow.load("stars.safetensors").features == 2
+
+
+@pytest.mark.costly
+def test_a_report_given_a_context_and_weights(folder, run):
+    x = np.column_stack([table(300), np.ones(300)])
+    np.savetxt("t.txt", x)
+    code, out, err = run("report", "t.txt", "-o", "t.html", "--context", 2, "--weights", 3, "--time-budget", 1)
+    assert code == 0, err
+    assert "given 1 number of context" in out
+    assert "script: t.py" in out
+    pytest.importorskip("sklearn")
+    assert runpy.run_path("t.py")["diagnosis"].context == 1
+
+
+def test_what_a_report_refuses(folder, run):
+    np.save("t.npy", table(20))
+    write_csv("t.csv", table(20), NAMES)
+    for arguments, message in (
+        (("t.npy", "-o", "t.html"), "argument DATA: expected one table (.csv"),
+        (("t.csv", "t.csv", "-o", "t.html"), "argument DATA: expected one table (.csv"),
+        (("t.csv", "-o", "none/t.html"), "--output: expected an existing folder"),
+        (("t.csv", "-o", "t.pdf"), "argument -o/--output: expected a file that ends in .html"),
+    ):
+        code, out, err = run("report", *arguments)
+        assert (code in (1, 2), out) == (True, "")
+        assert message in err
+    write_csv("t.held_out.csv", table(20), NAMES)
+    check_error(*run("report", "t.held_out.csv", "-o", "t.html"), ["expected another file than t.held_out.csv"])
