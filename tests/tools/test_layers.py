@@ -18,12 +18,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1050, "_base"),
+    "base": (1100, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (5000, "_flow densities files ops transforms"),
+    "flow": (5050, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
-    "methods": (6250, "ascent continuum sequences variational"),
-    "analysis": (4650, "_tables choosing diagnosis plot"),
+    "methods": (6300, "ascent continuum sequences variational"),
+    "analysis": (4700, "_tables choosing diagnosis plot"),
     "clients": (
         11350,
         "_cli convert dask integrations jax onnx sklearn torch",
