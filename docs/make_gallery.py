@@ -149,7 +149,8 @@ def run(example: Path, picture: Path) -> str:
 
 def draw_small(example: Path, arguments: Sequence[str]) -> None:
     """Run an example in this process; its picture has few colours, and one panel of it is kept beside."""
-    if "--output" in arguments:
+    output = Path(arguments[arguments.index("--output") + 1]) if "--output" in arguments else None
+    if output is not None:
         import matplotlib
 
         matplotlib.use("Agg")
@@ -161,14 +162,17 @@ def draw_small(example: Path, arguments: Sequence[str]) -> None:
             save(self, path, **{**keywords, "dpi": 90})
             axis = self.axes[PANEL.get(example.stem, 0)]
             box = axis.get_tightbbox()
-            small = Path(path).with_name(f"{Path(path).stem}-panel.png")
+            small = output.with_name(f"{output.stem}-panel.png")
             save(self, small, dpi=90, bbox_inches=box.transformed(self.dpi_scale_trans.inverted()).padded(0.05))
             shrink(small, THUMBNAIL)
-            shrink(Path(path))
 
         Figure.savefig = saved  # type: ignore[assignment, method-assign]
     sys.argv = [str(example), *arguments]
-    runpy.run_path(str(example), run_name="__main__")
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    finally:
+        if output is not None and output.exists():
+            shrink(output)
 
 
 def shrink(path: Path, size: tuple[int, int] | None = None) -> None:
