@@ -49,7 +49,7 @@ THEMES = {
 PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1}
 """The axes of a figure that stand for it in the list, where they are not the first."""
 
-NOT_KEPT: tuple[str, ...] = ("diagnosis", "few_rows", "neutra", "returns", "seismometer", "speech", "vae_posteriors")
+NOT_KEPT: tuple[str, ...] = ("diagnosis", "few_rows", "neutra", "returns", "speech", "vae_posteriors")
 """Examples whose results are not kept yet: their pages have the script alone."""
 
 THUMBNAIL = (260, 200)  # pixels at most
