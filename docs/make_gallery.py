@@ -49,7 +49,7 @@ THEMES = {
 PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1}
 """The axes of a figure that stand for it in the list, where they are not the first."""
 
-NOT_KEPT: tuple[str, ...] = ("diagnosis", "few_rows", "neutra", "returns", "seismometer", "speech", "vae_posteriors")
+NOT_KEPT: tuple[str, ...] = ("diagnosis", "few_rows", "neutra", "returns", "speech", "vae_posteriors")
 """Examples whose results are not kept yet: their pages have the script alone."""
 
 THUMBNAIL = (260, 200)  # pixels at most
@@ -149,7 +149,8 @@ def run(example: Path, picture: Path) -> str:
 
 def draw_small(example: Path, arguments: Sequence[str]) -> None:
     """Run an example in this process; its picture has few colours, and one panel of it is kept beside."""
-    if "--output" in arguments:
+    output = Path(arguments[arguments.index("--output") + 1]) if "--output" in arguments else None
+    if output is not None:
         import matplotlib
 
         matplotlib.use("Agg")
@@ -161,14 +162,17 @@ def draw_small(example: Path, arguments: Sequence[str]) -> None:
             save(self, path, **{**keywords, "dpi": 90})
             axis = self.axes[PANEL.get(example.stem, 0)]
             box = axis.get_tightbbox()
-            small = Path(path).with_name(f"{Path(path).stem}-panel.png")
+            small = output.with_name(f"{output.stem}-panel.png")
             save(self, small, dpi=90, bbox_inches=box.transformed(self.dpi_scale_trans.inverted()).padded(0.05))
             shrink(small, THUMBNAIL)
-            shrink(Path(path))
 
         Figure.savefig = saved  # type: ignore[assignment, method-assign]
     sys.argv = [str(example), *arguments]
-    runpy.run_path(str(example), run_name="__main__")
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    finally:
+        if output is not None and output.exists():
+            shrink(output)
 
 
 def shrink(path: Path, size: tuple[int, int] | None = None) -> None:

@@ -21,11 +21,11 @@ STOREYS = {
     "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (5050, "_flow densities files ops transforms"),
-    "fit": (7300, "_fit distributed rows training"),
+    "fit": (7350, "_fit distributed rows training"),
     "methods": (6550, "ascent continuum sequences variational"),
-    "analysis": (5250, "_tables choosing diagnosis plot"),
+    "analysis": (5500, "_tables choosing diagnosis plot"),
     "clients": (
-        12050,
+        12200,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
