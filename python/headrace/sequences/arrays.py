@@ -223,18 +223,15 @@ class Covariates:
     """Covariates over time: frames, one every `hop` steps, of each sequence or of all.
 
     Args:
+        flow: Which has their number of columns, 0 for none, the steps of a frame, and the dtype.
         caller: Of the call.
         value: Shape (rows, frames, columns), (frames, columns) for all sequences, or with a list of sequences a list.
-        columns: The number of columns; 0 for none.
         batch: The shape of the sequences.
-        hop: Steps of a frame.
-        dtype: Of the computation.
     """
 
-    def __init__(
-        self, caller: Caller, value: Any, columns: int, batch: tuple[int, ...], hop: int, dtype: np.dtype[Any]
-    ) -> None:
-        self._columns, self._hop, self._dtype = columns, hop, dtype
+    def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
+        columns, self._hop, self._dtype = flow.covariates, flow.hop, flow.dtype
+        self._columns = columns
         self._own: list[Array] = []
         self._rows = math.prod(batch)
         if columns and isinstance(value, (list, tuple)):

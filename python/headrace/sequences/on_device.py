@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,13 +19,14 @@ from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed
-from headrace.sequences.runs import context_of
+from headrace.sequences.runs import context_of, parameters_of
 
 if TYPE_CHECKING:
     from headrace._arrays.device_caller import DeviceCaller
     from headrace._flow.flow import Flow
     from headrace._flow.program.module import Block
     from headrace._flow.transforms.transform import Transform
+    from headrace.sequences.runs import Call
     from headrace.sequences.settings import CausalSettings
 
 CuPyArray = Any
@@ -39,12 +43,12 @@ class LinkCall(NamedTuple):
     covariates: CuPyArray | None
 
 
+@dataclass
 class _LinkOnDevice:
     """What links that are computed by `_cuda` have in common."""
 
-    def __init__(self, device: Device, dtype: np.dtype[Any]) -> None:
-        """Both are the program's."""
-        self._device, self._dtype = device, dtype
+    _device: Device  # of the program
+    _dtype: np.dtype[Any]
 
     def _in_order(self, given: CuPyArray) -> CuPyArray:
         return self._device.cupy.ascontiguousarray(given, self._dtype)
@@ -237,71 +241,42 @@ class ProgramOnDevice:
         with self.device.on(self.device.current_stream()):
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self._dtype)))
 
-    def queued_on(self, stream: Any) -> _Assigned:
+    def queued_on(self, stream: Any) -> SimpleNamespace:
         """Its weights, to be set by work on this stream."""
-        return _Assigned(self, stream)
+        return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
-    def set_on(self, stream: Any, values: CuPyArray) -> None:
+    def _set_on(self, stream: Any, values: CuPyArray) -> None:
         """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self._dtype.type(0))
             self._current = vector, stream
 
 
-class _Assigned:
-    """The setter of a program's weights."""
-
-    def __init__(self, program: ProgramOnDevice, stream: Any) -> None:
-        self._program, self._stream = program, stream
-
-    def set_weights(self, values: CuPyArray) -> None:
-        """See `ProgramOnDevice.set_on`."""
-        self._program.set_on(self._stream, values)
-
-
+@dataclass
 class RunOnDevice:
     """One checked call on a device; see `Run`. Nothing in it waits."""
 
-    def __init__(
-        self,
-        program: ProgramOnDevice,
-        caller: DeviceCaller,
-        batch: tuple[int, ...],
-        context: CuPyArray | None,
-        covariates: CuPyArray | None,
-        vector: CuPyArray | None = None,
-        given: CuPyArray | None = None,
-    ) -> None:
-        """`given` is (rows, steps, features), context (rows | 1, columns), covariates (rows | 1, frames, columns)."""
-        self._program, self._caller, self._batch = program, caller, batch
-        self._context, self._covariates, self._given, self._own = context, covariates, given, vector
+    _program: ProgramOnDevice
+    _caller: DeviceCaller
+    _batch: tuple[int, ...]
+    _context: CuPyArray | None  # (rows | 1, columns)
+    _covariates: CuPyArray | None  # (rows | 1, frames, columns)
+    _own: CuPyArray | None = None
+    _given: CuPyArray | None = None  # (rows, steps, features)
 
     @classmethod
-    def opened(
-        cls,
-        program: ProgramOnDevice,
-        caller: DeviceCaller,
-        flow: Any,
-        name: str,
-        value: Any,
-        context: Any,
-        covariates: Any,
-        parameters: Any,
-        lengths: Any,
-    ) -> RunOnDevice:
+    def opened(cls, flow: Any, call: Call) -> RunOnDevice:
         """The checked arguments of a call of a flow."""
-        if isinstance(value, (list, tuple)) or lengths is not None:
-            other = f"lengths: expected None for sequences on {flow.device}"
-            what = other if lengths is not None else f"{name}: expected an array of sequences on {flow.device}, no list"
+        name, where, caller = call.name, flow.device, flow._caller()
+        if isinstance(call.value, (list, tuple)) or call.lengths is not None:
+            other = f"lengths: expected None for sequences on {where}"
+            what = other if call.lengths is not None else f"{name}: expected an array of sequences on {where}, no list"
             raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        given = Sequences(caller, name, value, flow.features)
-        rows = context_of(caller, context, flow.context, given.batch)
-        frames = frames_of(caller, covariates, flow, given.batch, given.steps)
-        vector = None
-        if parameters is not None:
-            array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
-            vector = _arrays.ready(array, flow.dtype, caller)
-        return cls(program, caller, given.batch, rows, frames, vector, given.array)
+        given = Sequences(caller, name, call.value, flow.features)
+        rows = context_of(caller, call.context, flow.context, given.batch)
+        frames = frames_of(caller, call.covariates, flow, given.batch, given.steps)
+        vector = parameters_of(flow, caller, call.parameters)
+        return cls(flow._program, caller, given.batch, rows, frames, vector, given.array)
 
     def log_prob(self, part: None = None) -> CuPyArray:
         """Log densities of steps, (rows, steps)."""

@@ -70,7 +70,7 @@ class SequenceProgram:
 
         `scale`: mean and standard deviation of the context's columns, which networks read standardised.
         """
-        self.features, self.scale, self._dtype = features, scale, dtype
+        self.features, self.scale, self.dtype = features, scale, dtype
         self._blocks = [block for part in blocks for block in part]
         edges = np.cumsum([0, *(sum(block.size for block in part) for part in blocks)]).tolist()
         _, *self._of_link = (slice(*edge) for edge in pairwise(edges))
@@ -92,7 +92,7 @@ class SequenceProgram:
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
         filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
-        of_core = [one.of_core(self._dtype) for one in filters.values()]
+        of_core = [one.of_core(self.dtype) for one in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), of_core), filters)
 
     def weights(self) -> Array:
@@ -101,7 +101,7 @@ class SequenceProgram:
 
     def set_weights(self, values: Array) -> None:
         """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
-        self._take(packed(self._blocks, values, self._dtype))
+        self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
         self._current = vector, self.read_by_calls(vector)
@@ -147,7 +147,7 @@ class SequenceProgram:
         """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
         sums = np.zeros(self.n_weights) if "parameters" in kinds else None
         value, by_log_det, by_log_prob = (
-            None if one is None else np.ascontiguousarray(one, self._dtype)
+            None if one is None else np.ascontiguousarray(one, self.dtype)
             for one in (cotangent.value, cotangent.log_det, cotangent.log_prob)
         )
         log_prob, inputs, by_context, by_frames, terms = self.core.vjp(
@@ -159,7 +159,7 @@ class SequenceProgram:
             assert sums is not None
             sums[self._of_link[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
         if self.scale is not None and by_context is not None:  # by the context as it is given
-            by_context = (by_context / self.scale[1]).astype(self._dtype)
+            by_context = (by_context / self.scale[1]).astype(self.dtype)
         return log_prob, ChainGradients(inputs, sums, by_context, by_frames)
 
     def standardised(self, context: Array | None) -> Array | None:
@@ -167,7 +167,7 @@ class SequenceProgram:
         if context is None or self.scale is None:
             return context
         mean, std = self.scale
-        scaled: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        scaled: Array = ((context.astype(np.float64) - mean) / std).astype(self.dtype)
         return scaled
 
     def log_base(self, vector: Weights, z: Array) -> Array:

@@ -127,13 +127,11 @@ class Stream:
         the bits of the whole sequence if the frame after it is known too.
         """
         run, flow = self._run, self._flow
-        own = Covariates(Caller(), covariates, flow.covariates, run.batch, flow.hop, run.dtype)
-        frames = own.rows(np.arange(self._rows))
+        frames = Covariates(flow, Caller(), covariates, run.batch).rows(np.arange(self._rows))
         if frames is None or self._frames is None:
             return
         joined = np.concatenate([self._frames, frames], axis=1)
-        covered = Covariates(Caller(), joined, flow.covariates, run.batch, flow.hop, run.dtype)
-        self._run = Run(run.program, run.caller, run.batch, run.context, covered, run.dtype, vector=run.vector)
+        self._run = run.of_rows(self._rows, run.context, Covariates(flow, Caller(), joined, run.batch))
         self._frames = joined
         self._core.set_frames(joined)
 
@@ -149,12 +147,10 @@ class Stream:
         (1000, 5, 1)
         """
         count = check.integer("n", n, least=1)
-        run, flow, rows = self._run, self._flow, self._rows * count
-        frames = tiled(self._frames, count)
-        covered = Covariates(Caller(), frames, flow.covariates, (rows,), flow.hop, run.dtype)
-        context = tiled(self._context, count)
-        own = Run(run.program, run.caller, (rows,), context, covered, run.dtype, vector=run.vector)
-        return Stream(flow, own, copies_of(self._state, count))
+        flow, rows = self._flow, self._rows * count
+        covered = Covariates(flow, Caller(), tiled(self._frames, count), (rows,))
+        run = self._run.of_rows(rows, tiled(self._context, count), covered)
+        return Stream(flow, run, copies_of(self._state, count))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
@@ -180,13 +176,13 @@ class Stream:
         position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=2**62)
         rows = len(np.atleast_1d(given[next(iter(sizes))]))
         caller = Caller()
-        covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
+        covariates = Covariates(flow, caller, given.get("covariates"), (rows,))
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
         past = program.states(rows)
         for name, size in sizes.items():
             values = _as_state(f"state[{name!r}]", given[name], (rows, size), flow.dtype)
             past.set_array(int(name.partition(".")[2]), values, position)
-        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), past)
+        return cls(flow, Run(program, caller, (rows,), context, covariates), past)
 
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self.position + steps)

@@ -64,7 +64,7 @@ class Inputs:
                 given.part(block, 0, block.steps)  # refuses values that are not finite
             self.signals = given.arrays
         rows = len(self.signals) if signals is not None else _leading(covariates)
-        self._frames = Covariates(caller, covariates, flow.covariates, (rows,), flow.hop, flow.dtype).arrays
+        self._frames = Covariates(flow, caller, covariates, (rows,)).arrays
         self._of_crop = -(-length // flow.hop)
         for i, own in enumerate(self._frames):
             if len(own) < self._of_crop:
