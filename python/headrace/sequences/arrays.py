@@ -177,17 +177,16 @@ class Sequences:
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
-    def each(self, dtype: np.dtype[Any]) -> Array:
-        """Memory for one value per sequence."""
-        return self._caller.empty((self.rows,), dtype)
-
-    def give_each(self, values: Array) -> Any:
-        """One value per sequence, for the caller."""
-        return self._caller.give(values.reshape(self.batch))
-
     def like(self, dtype: np.dtype[Any], *columns: int) -> _Steps:
         """Memory for results of each step."""
         return _Steps(self, dtype, columns)
+
+
+def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
+    """Values of the core for the caller, in memory of its framework."""
+    result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
+    result[...] = values.reshape(result.shape)
+    return caller.give(result)
 
 
 class _Steps:

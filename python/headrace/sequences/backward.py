@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Array
-from headrace.sequences.arrays import Block, Sequences
+from headrace.sequences.arrays import Block, Sequences, given_as
 from headrace.sequences.program import Cotangent
 
 if TYPE_CHECKING:
@@ -152,9 +152,7 @@ class Backward:
 
     def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
         """A gradient in the dtype of the flow and this shape, for the caller."""
-        own = self.run.caller.empty(sums.shape if shape is None else shape, self.run.dtype)
-        own[...] = sums.reshape(own.shape)
-        return self.run.caller.give(own)
+        return given_as(self.run.caller, sums, shape, self.run.dtype)
 
     def _beyond(self, part: Part) -> NDArray[np.bool_]:
         return self._given.beyond(part.block, 0, part.block.steps)

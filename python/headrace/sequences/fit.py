@@ -324,10 +324,6 @@ class CropRun(Run):
     every = 0
     """Steps between two judgements; 0: only at the end of an epoch."""
 
-    def __init__(self, flow: Any, source: Crops, arguments: RunArguments) -> None:
-        """See `Run`."""
-        super().__init__(flow, source, arguments)
-
     def also_kept(self, clock: int) -> dict[str, Any]:
         """See `Run`; no further state."""
         return {}

@@ -17,7 +17,7 @@ from headrace._base import array_errors as errors
 from headrace._core import LEAST_ROWS
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
-from headrace.sequences.arrays import Covariates, Sequences
+from headrace.sequences.arrays import Covariates, Sequences, given_as
 from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed
 from headrace.sequences.runs import context_of, parameters_of
 
@@ -289,19 +289,22 @@ class RunOnDevice:
             scores = scorer(None)
             result = self._caller.empty((len(scores),), scores.dtype)
             Kernels(self._program.device, self._caller.stream).sum_steps(scores, result)
-        return self._shaped(result, self._batch)
+        if self._batch == result.shape:
+            return self._caller.give(result)
+        with self._caller.queue():
+            return given_as(self._caller, result, self._batch)
 
     def steps(self, scorer: Callable[[None], CuPyArray]) -> Any:
         """Scores of each step, for the caller."""
         with self._caller.queue():
             scores = scorer(None)
-            return self._copied(scores, (*self._batch, scores.shape[1]))
+            return given_as(self._caller, scores, (*self._batch, scores.shape[1]))
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
         """The other side and its log-determinant, for the caller."""
         with self._caller.queue():
             value, log_det = self._sides(inverse, self._given)
-            side = self._copied(value, (*self._batch, *value.shape[1:]))
+            side = given_as(self._caller, value, (*self._batch, *value.shape[1:]))
         return side, self.totals(lambda _: log_det)
 
     def drawn(self, steps: int, key: int) -> Any:
@@ -310,7 +313,7 @@ class RunOnDevice:
         with self._caller.queue():
             noise = self._program.noise(self._vector, key, rows, steps)
             x, _ = self._sides(False, noise)
-            return self._copied(x, x.shape)
+            return given_as(self._caller, x)
 
     @property
     def _vector(self) -> CuPyArray:
@@ -318,18 +321,6 @@ class RunOnDevice:
 
     def _sides(self, inverse: bool, given: Any) -> Pair:
         return self._program.run(self._vector, inverse, given, self._context, self._covariates)
-
-    def _copied(self, array: CuPyArray, shape: tuple[int, ...]) -> Any:
-        """The same values in memory of the caller's framework."""
-        result = self._caller.empty(shape, array.dtype)
-        result[...] = array.reshape(shape)
-        return self._caller.give(result)
-
-    def _shaped(self, array: CuPyArray, shape: tuple[int, ...]) -> Any:
-        if shape == array.shape:
-            return self._caller.give(array)
-        with self._caller.queue():
-            return self._copied(array, shape)
 
 
 def frames_of(caller: DeviceCaller, value: Any, flow: Any, batch: tuple[int, ...], steps: int) -> CuPyArray | None:

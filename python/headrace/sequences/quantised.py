@@ -48,9 +48,9 @@ class Cells:
             )
         first: CausalConvolution = flow._chain[0]
         self._half, self._run, self._chain = 0.5 * step, run, flow._chain
-        self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
-        if has_bins(first._settings.map):
-            self._map["bins"] = first._settings.bins
+        self._map = first._settings.map_keywords()
+        if not has_bins(first._settings.map):
+            del self._map["bins"]
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def check(self, x: Array) -> None:

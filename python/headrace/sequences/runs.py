@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._base.types import Array
-from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks
+from headrace.sequences.arrays import Block, Covariates, Sequences, blocks, chunks, given_as
 from headrace.sequences.program import SequenceProgram, Weights
 
 
@@ -126,9 +126,7 @@ class Run:
             wide = scores.astype(np.float64)
             wide[:, 0] += sums[part.block.index]
             sums[part.block.index] = np.cumsum(wide, axis=1)[:, -1]
-        result = given.each(self.dtype)
-        result[...] = sums
-        return given.give_each(result)
+        return given_as(self.caller, sums, given.batch, self.dtype)
 
     def steps(self, scorer: Scorer, whole: bool = False) -> Any:
         """Scores of each step, for the caller."""

@@ -12,7 +12,7 @@ from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.arrays import Covariates, Sequences, chunks, given_as
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Part, Run
@@ -89,7 +89,7 @@ class Stream:
         values = given.part(block, 0, given.steps)
         if cells is None:
             result = self._core.push(values, latent)
-            return tuple(_given(caller, one) for one in result) if latent else _given(caller, result)
+            return tuple(given_as(caller, one) for one in result) if latent else given_as(caller, result)
         cells.check(values)
         scores = caller.empty((self._rows, given.steps), run.dtype)
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
@@ -186,13 +186,6 @@ class Stream:
 
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self.position + steps)
-
-
-def _given(caller: Caller, result: NDArray[Any]) -> Any:
-    """A result of the core for the caller, whose framework may want memory of its own."""
-    copy = caller.empty(result.shape, result.dtype)
-    copy[...] = result
-    return caller.give(copy)
 
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -104,7 +104,7 @@ class _Conditional(_Link):
     def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
         s, self.core, n = t._settings, t._network.core, t.features
         self.dtype = dtype
-        self.settings, self.trained = s, forward
+        self.of_map, self.trained = s.map_keywords(), forward
         self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
         tensors, network = self.core.unpack(t.astype(dtype).parameters), t.network
         layers = list(zip(tensors[::2], tensors[1::2], strict=True))
@@ -135,14 +135,14 @@ class _Conditional(_Link):
         outputs, _ = self.network.forward(self.given, self.context)
         self.elements = self.given[:, :n].reshape(-1, 1)
         self.params = outputs[:, n:].reshape(h.size, 1, -1)
-        value, log_b = ops.coupling(self.elements, self.params, direction=self.direction, **self._map())
+        value, log_b = ops.coupling(self.elements, self.params, direction=self.direction, **self.of_map)
         return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         rows, n = by_h.shape
         by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
         own, by_params = ops.coupling_vjp(
-            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self._map()
+            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self.of_map
         )
         cotangent = np.zeros_like(self.given)
         cotangent[:, n:] = by_params.reshape(rows, -1)
@@ -152,17 +152,6 @@ class _Conditional(_Link):
         if self.trained:
             packed = self.core.pack(self.network._network.core.unpack(by_weights[0]))
         return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
-
-    def _map(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "map": s.map,
-            "scale": s.scale,
-            "slope": s.slope,
-            "bound": s.bound,
-            "bins": s.bins,
-            "min_bin": s.min_bin,
-        }
 
 
 class ConditionalStep:
