@@ -50,19 +50,16 @@ class Cotangents:
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
         own = cls.ones(run) if value is None else cls.of_log_prob(name, value, run)
-        array = own.rows if own.rows is not None else own.steps
-        assert array is not None
+        kind = "steps" if own.rows is None else "rows"
+        array = getattr(own, kind)
         if not (np.isfinite(array).all() and (array >= 0.0).all()):
             raise ValueError(f"{name}: expected finite numbers, at least 0, got {array.min()} to {array.max()}")
         wide = array.astype(np.float64)
-        if own.rows is not None:
-            total = float((wide * given.lengths).sum())
-        else:
-            total = float(wide[np.arange(given.steps) < given.lengths[:, None]].sum())
+        counted = wide * given.lengths if kind == "rows" else wide[np.arange(given.steps) < given.lengths[:, None]]
+        total = float(counted.sum())
         if not total > 0.0:
             raise ValueError(f"{name}: expected a positive sum, got {total}")
-        scaled = -wide / total
-        return cls(rows=scaled) if own.rows is not None else cls(steps=scaled)
+        return cls(**{kind: -wide / total})
 
     @classmethod
     def of_sides(cls, name: str, values: Any, log_det: Any, run: Run) -> Cotangents:

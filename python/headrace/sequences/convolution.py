@@ -20,7 +20,7 @@ from headrace._core.structure import refuse_beyond_memory
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block
 from headrace.sequences.on_device import CausalLinkOnDevice
-from headrace.sequences.program import Link
+from headrace.sequences.program import Link, size_of
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import CausalSettings, Convolution
 
@@ -48,8 +48,7 @@ class _CausalBlock:
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         arrays = [np.require(named[name], requirements=("C", "A")) for name, _ in self.structure.tensors]
-        packed: NDArray[Any] = self.structure.pack(arrays)
-        return packed
+        return np.asarray(self.structure.pack(arrays))
 
 
 @storable
@@ -167,8 +166,7 @@ class CausalConvolution(OverTime):
         if (bare := self._settings.inner) is None:
             options = self._settings.map_options()
         else:  # each call gives its parameters
-            size = sum(block.size for _, block in bare._blocks())
-            options = {"inner": bare._remade(np.zeros(size, dtype), dtype, None)._program}
+            options = {"inner": bare._remade(np.zeros(size_of(bare), dtype), dtype, None)._program}
         transform = kind(self._structure, self._settings.reads == "data", **options)
         return "network", transform, products == "bf16", self._settings.sizes
 

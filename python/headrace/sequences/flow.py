@@ -30,7 +30,7 @@ from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
-from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram
+from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Call, Run
 from headrace.sequences.sequential import OverTime
@@ -149,13 +149,10 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
         Where `standardize_context` is set, each expects the context standardised.
         """
-        vector, start = self._vector(), self._base_size()
-        chain: list[Any] = []
-        for t in self._chain:
-            size = sum(block.size for _, block in t._blocks())
+        vector, chain, parts = self._vector(), [], self._interior.parts
+        for t, part in zip(self._chain, parts, strict=True):
             products = self._products if _is_network(t) else "exact"
-            chain.append(t._remade(vector[start : start + size], self._dtype, None, products) if size else t)
-            start += size
+            chain.append(t._remade(vector[part], self._dtype, None, products) if vector[part].size else t)
         return tuple(chain)
 
     @property
@@ -475,8 +472,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
     """A transform of rows, which is applied to each step; each call gives its parameters."""
     if t.dtype is not None:
-        size = sum(block.size for _, block in t._blocks())
-        return "steps", t._remade(np.zeros(size, dtype), dtype, None)._program, None
+        return "steps", t._remade(np.zeros(size_of(t), dtype), dtype, None)._program, None
     other = np.dtype(np.float64 if dtype == np.float32 else np.float32)
     return "steps", t._program_for(dtype), t._program_for(other)
 

@@ -12,6 +12,7 @@ from headrace._base.moved import renamed
 from headrace._fit.vector_adam import VectorAdam
 from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward, Cotangents
+from headrace.sequences.program import slices
 from headrace.sequences.sequential import Sequential
 
 if TYPE_CHECKING:
@@ -39,15 +40,12 @@ class SequenceDerivatives(Sequential):
     def _optimiser(self, *options: float) -> VectorAdam:
         """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
         self._refuse_device("flow")
-        vector = np.zeros(self._program.n_weights, bool)
-        start = 0
-        for _, block in self._blocks():
-            end = start + block.size
+        vector, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
+        for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
             if getattr(block, "is_network", False):
                 named = block.named(np.zeros(block.size, self._dtype))
                 ones = {name: np.full_like(array, array.ndim > 1) for name, array in named.items()}
-                vector[start:end] = block.pack_named(ones) != 0
-            start = end
+                vector[part] = block.pack_named(ones) != 0
         return VectorAdam(self, vector, *options)
 
     def log_prob_vjp(

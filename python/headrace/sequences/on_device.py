@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from headrace._core import LEAST_ROWS
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
 from headrace.sequences.arrays import Covariates, Sequences, given_as
-from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed
+from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed, size_of, slices
 from headrace.sequences.runs import context_of, parameters_of
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ class StepLinkOnDevice:
         if transform.dtype is None:
             transform = transform._on(device)
         else:
-            size = sum(block.size for _, block in transform._blocks())
-            transform = transform._remade(np.zeros(size, dtype), dtype, device)
+            transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
         transform._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
         self._transform = transform
 
@@ -162,9 +160,8 @@ class ProgramOnDevice:
         """As on the CPU; `base` and the transforms of links are on the device."""
         self.device, self.features, self._links, self._base, self._dtype = device, base.features, links, base, dtype
         _ = base._program  # compiled here, where a lack of memory is expected
-        edges = np.cumsum([0, *(sum(block.size for block in own) for own in blocks)]).tolist()
-        self._of_base, *self._own = (slice(*edge) for edge in pairwise(edges))
-        self.n_weights: int = edges[-1]
+        self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
+        self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
         ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)

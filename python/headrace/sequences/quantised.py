@@ -86,9 +86,7 @@ class Cells:
         a, b = (self._latent(values, params) for values in (low, high))
         with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
-        of_steps: Array = cells.reshape(x.shape).sum(axis=2)
-        return of_steps
+        return np.asarray(cells.reshape(x.shape).sum(axis=2))
 
     def _latent(self, values: Array, params: Array) -> Array:
-        own: Array = ops.coupling(values.reshape(params.shape[:2]), params, **self._map, direction="inverse")[0]
-        return own
+        return np.asarray(ops.coupling(values.reshape(params.shape[:2]), params, **self._map, direction="inverse")[0])

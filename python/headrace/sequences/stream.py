@@ -117,8 +117,7 @@ class Stream:
             raise ValueError(f"steps: expected at most 2^32 with those before, got {self.position + total}")
         key = check.seed(seed)
         self._check(total)
-        drawn: NDArray[Any] = self._core.pull(total, key)
-        return drawn
+        return np.asarray(self._core.pull(total, key))
 
     def extend(self, covariates: Array) -> None:
         """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.

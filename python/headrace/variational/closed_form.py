@@ -69,8 +69,7 @@ def _dependence(t: MaskedAutoregressive) -> Floats:
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
         reach = (mask @ reach > 0).astype(np.float64)
-    found: Floats = reach.reshape(t.features, -1, t.features).max(axis=1)
-    return found
+    return np.asarray(reach.reshape(t.features, -1, t.features).max(axis=1))
 
 
 class _Link(abc.ABC):
@@ -197,8 +196,7 @@ class ConditionalStep:
                 log_b = log_b + more
         self.z, self.b = z, np.exp(log_b)
         self.a = h - self.b * z
-        kl: Floats = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
-        return kl
+        return np.asarray((0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1))
 
     def _back(self, beta: float) -> NDArray[Any]:
         """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""
