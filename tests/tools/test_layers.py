@@ -22,8 +22,8 @@ STOREYS = {
     "core": (2100, "_arrays _core config"),
     "flow": (5050, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
-    "methods": (6550, "ascent continuum sequences variational"),
-    "analysis": (5250, "_tables choosing diagnosis plot"),
+    "methods": (6350, "ascent continuum sequences variational"),
+    "analysis": (5150, "_tables choosing diagnosis plot"),
     "clients": (
         12050,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
