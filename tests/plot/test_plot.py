@@ -300,7 +300,7 @@ def test_an_ensemble_and_an_estimator():
 
     density = estimator(transforms=1, hidden=(4,), epochs=1, random_state=0)
     density.fit(np.random.default_rng(0).standard_normal((60, 2)))
-    assert density_of(density).table is None
+    assert not density_of(density).columns.matter
     hr.plot.corner(density, draws=200)
     hr.plot.history(density)
 
@@ -314,8 +314,8 @@ def test_an_estimator_of_a_table():
     rows = np.stack([rng.integers(0, 5, 200), np.full(200, 7), rng.integers(0, 9, 200)], axis=1)
     density = estimator(transforms=1, hidden=(4,), epochs=1, random_state=0).fit(rows)
     source = density_of(density)
-    assert source.table == density.table_
-    assert (source.width, source.features) == (3, 2)
+    assert source.columns.used == density.table_
+    assert (len(source.columns.used.columns), source.flow.features) == (3, 2)
     shown = source.rows(rows).x
     assert (np.round(shown) == rows[:, [0, 2]]).all()
     assert (shown != rows[:, [0, 2]]).all()

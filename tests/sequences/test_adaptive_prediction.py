@@ -296,7 +296,7 @@ def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeyp
 
 def test_crops_have_the_gradients_of_whole_sequences():
     flow, x = adaptive_flow(), signal(1500, "crops")
-    own = Covariates(flow._caller(), None, 0, (1,), 1, flow.dtype)
+    own = Covariates(flow, flow._caller(), None, (1,))
     given = OpenSequences([x], None, own, None, 1, None, flow.dtype)
     given.every = flow._interior.every
     crops = Crops(given, given.whole(), 200, flow.field)

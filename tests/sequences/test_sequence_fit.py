@@ -41,7 +41,7 @@ def fitted(flow, x, *others, **more):
 
 def opened(flow, arrays, context=None, covariates=None, weights=None, quantised=None):
     caller = flow._caller()
-    own = Covariates(caller, covariates, flow.covariates, (len(arrays),), flow.hop, flow.dtype)
+    own = Covariates(flow, caller, covariates, (len(arrays),))
     return OpenSequences(arrays, context, own, weights, flow.hop, quantised, flow.dtype)
 
 

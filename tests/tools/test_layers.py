@@ -22,8 +22,8 @@ STOREYS = {
     "core": (2100, "_arrays _core config"),
     "flow": (5050, "_flow densities files ops transforms"),
     "fit": (7350, "_fit distributed rows training"),
-    "methods": (6550, "ascent continuum sequences variational"),
-    "analysis": (5500, "_tables choosing diagnosis plot"),
+    "methods": (6350, "ascent continuum sequences variational"),
+    "analysis": (5400, "_tables choosing diagnosis plot"),
     "clients": (
         12200,
         "_cli _regression convert dask integrations jax onnx sklearn torch",

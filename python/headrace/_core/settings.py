@@ -258,6 +258,10 @@ class MapSettings(_Columns):
         """The parameters that make the map the identity."""
         return MAPS[self.map].identity(self)
 
+    def map_keywords(self) -> dict[str, Any]:
+        """The map in the form of `headrace.ops`."""
+        return {one.name: getattr(self, one.name) for one in MapSettings._own()}
+
     def _map_keywords(self) -> str:
         """Those that matter, for a representation."""
         more = f", scale={self.scale!r}" if has_scale(self.map) else ""

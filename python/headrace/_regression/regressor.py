@@ -97,12 +97,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         rng, n = np.random.default_rng(seed), len(X)
-        names = getattr(self, "feature_names_in_", None)
-        self._texts = {
-            i: len(self._labels[name])
-            for i, name in enumerate(names if names is not None else ())
-            if name in self._labels
-        }
+        names = getattr(self, "feature_names_in_", ())
+        self._texts = {i: len(self._labels[name]) for i, name in enumerate(names) if name in self._labels}
         self._middle = np.array([np.median(c[~np.isnan(c)]) if (~np.isnan(c)).any() else 0.0 for c in X.T])
         self._gaps = np.flatnonzero(np.isnan(X).any(axis=0))
         self._boosting: Any = None
@@ -186,9 +182,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _cdf(self, contexts: dict[str, Floats], forest: Any, y: Floats) -> Floats:
         total = np.zeros(len(y))
         for name, context in contexts.items():
-            total += self.weights_[name] * ndtr(
-                np.asarray(self.flows_[name].to_latent(y[:, None], context)[0][:, 0], float)
-            )
+            z = self.flows_[name].to_latent(y[:, None], context)[0][:, 0]
+            total += self.weights_[name] * ndtr(np.asarray(z, float))
         if forest is not None:
             total += self.weights_["forest"] * self._forest.cdf(forest, y)
         return total
@@ -203,9 +198,9 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for name, c in contexts.items():
             each = self.flows_[name].to_data(np.tile(z, len(c))[:, None], np.repeat(c, POINTS, axis=0))[0]
             total = total + self.weights_[name] * each.astype(float).reshape(len(c), POINTS).mean(axis=1)
-        return np.asarray(
-            total if forest is None else total + self.weights_["forest"] * (forest @ self._forest.y[:, 0])
-        )
+        if forest is not None:
+            total = total + self.weights_["forest"] * (forest @ self._forest.y[:, 0])
+        return np.asarray(total)
 
     def predict_quantiles(self, X: Any, levels: Any) -> Floats:
         """Quantiles of each response, shape (rows, levels); of several (rows, levels, responses), from draws."""
@@ -249,9 +244,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             if name == "forest":
                 parts.append(self._forest.sample(forest, n, rng)[:, :, None])
             else:
-                parts.append(
-                    np.moveaxis(np.asarray(self.flows_[name].sample((n,), contexts[name], seed=seed + i)), 0, 1)
-                )
+                drawn = self.flows_[name].sample((n,), contexts[name], seed=seed + i)
+                parts.append(np.moveaxis(np.asarray(drawn), 0, 1))
         return np.asarray(np.choose(chosen[:, :, None], parts), np.float64)
 
 

@@ -125,7 +125,6 @@ class Columns:
         """A description of the preprocessing."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         every = [*enumerate(self.table.columns)]
-        constant = [i for i, one in every if one.constant is not None]
         return [
             f"{what}: {', '.join(labels[i] for i in which[:8])}{' …' if len(which) > 8 else ''}."
             for what, which in (
@@ -134,7 +133,7 @@ class Columns:
                 ("Spread by noise, as values repeat", _spread(self.table, False)),
                 (
                     "One value alone, kept aside and put back in samples",
-                    constant,
+                    [i for i, one in every if one.constant is not None],
                 ),
             )
             if which
@@ -282,10 +281,8 @@ class TableDensity:
         rows, given, share = self.columns.opened(x, context, weights, x_name=x_name)
         if given is not None and given.ndim == 1:
             given = given[:, None] if given.size == len(rows) != 1 else np.broadcast_to(given, (len(rows), given.size))
-        found: tuple[Any, ...] = self.columns.used.to_look_at(
-            rows, given, share, names=self.columns.used_names, x_name=x_name, purpose=purpose
-        )
-        return found
+        used, names = self.columns.used, self.columns.used_names
+        return used.to_look_at(rows, given, share, names=names, x_name=x_name, purpose=purpose)
 
     @property
     def numbers(self) -> Flow | Ensemble:

@@ -101,12 +101,8 @@ class Passed(Seen):
         """Start empty: `add` takes each block in its order. `bounds`: of each column."""
         self._stream, self._bounds = stream, bounds
         self.rows, self._stride, self.features = 0, 1, 0
-        nothing = np.empty(0)
-        self.low: NDArray[np.float64] = nothing
-        self.high: NDArray[np.float64] = nothing
-        self._least: NDArray[np.float64] = nothing
-        self._most: NDArray[np.float64] = nothing
-        self._gap: NDArray[np.int64] = np.empty(0, np.int64)
+        self.low = self.high = self._least = self._most = np.empty(0)
+        self._gap = np.empty(0, np.int64)
         self._odd: dict[int, Found] = {}
         self._beyond: dict[int, Found] = {}
         self._some: list[NDArray[Any]] = []

@@ -220,12 +220,7 @@ class Table:
         return rows
 
     def to_look_at(
-        self,
-        x: NDArray[Any],
-        *others: NDArray[Any] | None,
-        names: Sequence[str] | None,
-        x_name: str,
-        purpose: int = LOOK,
+        self, x: NDArray[Any], *others: Any, names: Sequence[str] | None, x_name: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
         """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
 
@@ -239,8 +234,7 @@ class Table:
                 good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
         if not good.all():
             x, others = x[good], tuple(None if part is None else part[good] for part in others)
-        self._others(x, x_name, "they are looked at by the other columns", names)
-        self._fractions(x, x_name, "they are looked at as they are", names)
+        self._impossible(x, x_name, names, "they are looked at by the other columns", "they are looked at as they are")
         return self.spread(x, purpose), *others
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -282,47 +276,37 @@ class Table:
                 with np.errstate(invalid="ignore"):
                     total = np.logaddexp(total, np.asarray(verb(moved, context), np.float64))
             total += np.log(widths[cells]).sum() - np.log(len(places))
-        for impossible in (self._others, self._fractions):
-            if (rows_without := impossible(x, name, "their log density is -inf", names)) is not None:
-                total = np.where(rows_without, -np.inf, total)
+        then = "their log density is -inf"
+        total = np.where(self._impossible(x, name, names, then, then), -np.inf, total)
         is_given = len(rows) == 0 or self.is_plain or self.missing == "model"
         return total if is_given else np.where(np.isnan(x).any(axis=1), np.nan, total)
 
-    def _others(self, x: NDArray[Any], x_name: str, then: str, names: Sequence[str] | None) -> NDArray[np.bool_] | None:
-        """Rows that differ in a constant column, with a warning; None where none does. Missing values do not."""
-        other = np.zeros(len(x), bool)
-        first = None
-        for i, one in enumerate(self.columns):
-            if one.constant is not None:
-                differs = (x[:, i] != np.asarray(one.constant, x.dtype)) & ~np.isnan(x[:, i])
-                if differs.any() and first is None:
-                    first = i
-                other |= differs
-        if first is None:
-            return None
-        warn(
-            f"{x_name}: {int(other.sum())} of {len(x)} rows differ from {self.columns[first].constant:g}, the one "
-            f"value that {_columns.label(first, names)} had in all rows to fit, or in other such columns: {then}"
-        )
-        return other
+    def _impossible(
+        self, x: NDArray[Any], x_name: str, names: Sequence[str] | None, of_others: str, of_fractions: str
+    ) -> NDArray[np.bool_]:
+        """Rows that differ in a constant column, or are not whole where all to fit were, each kind with a warning.
 
-    def _fractions(
-        self, x: NDArray[Any], x_name: str, then: str, names: Sequence[str] | None
-    ) -> NDArray[np.bool_] | None:
-        """Rows that are not whole in a column of whole numbers, with a warning; None where all are."""
+        Missing values are possible. `of_others`, `of_fractions`: the consequence, in words.
+        """
+        same = [i for i, one in enumerate(self.columns) if one.constant is not None]
         whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
-        values = x[:, whole]
-        differs = np.isfinite(values) & (np.trunc(values) != values)
-        other: NDArray[np.bool_] = differs.any(axis=1)
-        if not other.any():
-            return None
-        first = int(differs.any(axis=0).argmax())
-        value = values[differs[:, first].argmax(), first]
-        warn(
-            f"{x_name}: {int(other.sum())} of {len(x)} rows are not whole in {_columns.label(whole[first], names)}, as "
-            f"{value:g}, or in other columns that had whole numbers alone in all rows to fit: {then}"
-        )
-        return other
+        kept, numbers = x[:, same], x[:, whole]
+        differs = (kept != np.array([self.columns[i].constant for i in same], x.dtype)) & ~np.isnan(kept)
+        broken = np.isfinite(numbers) & (np.trunc(numbers) != numbers)
+        if (count := int(differs.any(axis=1).sum())) > 0:
+            first = same[differs.any(axis=0).argmax()]
+            warn(
+                f"{x_name}: {count} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value that "
+                f"{_columns.label(first, names)} had in all rows to fit, or in other such columns: {of_others}"
+            )
+        if (count := int(broken.any(axis=1).sum())) > 0:
+            at = int(broken.any(axis=0).argmax())
+            value, label = numbers[broken[:, at].argmax(), at], _columns.label(whole[at], names)
+            warn(
+                f"{x_name}: {count} of {len(x)} rows are not whole in {label}, as {value:g}, or in other columns that "
+                f"had whole numbers alone in all rows to fit: {of_fractions}"
+            )
+        return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
     def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
         """Bounds of the columns that are left, None where there are none: of whole numbers those of their cells."""
@@ -333,8 +317,7 @@ class Table:
         for i in self.kept:
             pair, one = given[i], self.columns[i]
             if pair is not None and one.is_discrete and one.width:
-                half, ends = 0.5 * one.width, replace(one, bounds=tuple(pair)).ends
-                low, high = ends
+                half, (low, high) = 0.5 * one.width, replace(one, bounds=tuple(pair)).ends
                 pair = (None if low is None else low - half, None if high is None else high + half)
             found.append(pair)
         return found if any(pair is not None for pair in found) else None

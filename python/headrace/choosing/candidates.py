@@ -87,17 +87,7 @@ def with_high_effort(setting: Setting, keep: bool) -> Candidate:
 
 
 def _network(kind: Any, transforms: int, hidden: tuple[int, ...], setting: Setting, **more: Any) -> Callable[[], Any]:
-    return lambda: kind(
-        setting.features,
-        context=setting.context,
-        transforms=transforms,
-        hidden=hidden,
-        bounds=setting.bounds,
-        periodic=setting.periodic,
-        seed=setting.seed,
-        dtype=setting.dtype,
-        **more,
-    )
+    return lambda: kind(**vars(setting), transforms=transforms, hidden=hidden, **more)
 
 
 def _ascent(setting: Setting) -> Callable[[], Any]:

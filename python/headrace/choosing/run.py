@@ -188,6 +188,19 @@ class _Search:
         took = (time.perf_counter() - begin) / len(found)
         return {name: (flow, took) for name, flow in found.items()}
 
+    def trial_of(self, best: Judged) -> Trial | None:
+        """The trial behind the best; None of a simple density, and after Ctrl-C."""
+        return next((one for one in self.trials if one.candidate.name == best.name and not self.interrupted), None)
+
+    def of_all_rows(self, trial: Trial, seconds: float) -> Trial:
+        """A trial of the same candidate by all rows."""
+        last = Trial(trial.candidate, self.setting.seed)
+        try:
+            last.go(self.sample, None, seconds)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return last
+
     def look(self, flow: Any, rows: Sample, names: Any, training: Any = None) -> Diagnosis | None:
         """A diagnosis; None after Ctrl-C, which may also come during it."""
         if self.interrupted:
@@ -231,14 +244,7 @@ class _SuccessiveHalving(_Search):
             if self.effort == "high":
                 self._try_hard(fitted, choosing, shown)
         found = [
-            Judged(
-                name,
-                flow,
-                judging.log_prob(flow),
-                took,
-                "",
-                chosen_by(flow, choosing),
-            )
+            Judged(name, flow, judging.log_prob(flow), took, "", chosen_by(flow, choosing))
             for name, (flow, took) in basics.items()
         ]
         for one in self.trials:
@@ -265,14 +271,10 @@ class _SuccessiveHalving(_Search):
 
     def _to_all(self, best: Judged) -> Flow | None:
         """The best candidate, fitted to all rows as a fit without a choice is; None where the time left may not do."""
-        trial = next((one for one in self.trials if one.candidate.name == best.name), None)
-        if trial is None or self.interrupted or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
+        trial = self.trial_of(best)
+        if trial is None or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
             return None
-        last = Trial(trial.candidate, self.setting.seed)
-        try:
-            last.go(self.sample, None, self.clock.left())
-        except KeyboardInterrupt:
-            self.interrupted = True
+        last = self.of_all_rows(trial, self.clock.left())
         return last.flow if last.is_over and not self.interrupted else None
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
@@ -318,10 +320,9 @@ def _reached(one: Trial) -> float:
 def _state(one: Trial) -> str:
     if not one.rounds:
         return "not begun"
-    meanings = {"patience": "it ended", "epochs": "it ended", "steps": "it ended", "constant": "it ended"}
     if one.stopped == "time_budget":
         return f"dropped after round {one.rounds}" if one.dropped else "to the end of the time"
-    return meanings.get(one.stopped, one.stopped)
+    return "it ended" if one.stopped in ("patience", "epochs", "steps", "constant") else one.stopped
 
 
 class _CrossValidation(_Search):
@@ -376,12 +377,7 @@ class _CrossValidation(_Search):
 
     def _to_all(self, best: Judged) -> Flow | None:
         """The best candidate, fitted to all rows; a simple density is fitted already."""
-        trial = next((one for one in self.trials if one.candidate.name == best.name), None)
-        if trial is None or self.interrupted:
+        if (trial := self.trial_of(best)) is None:
             return best.flow
-        last = Trial(trial.candidate, self.setting.seed)
-        try:
-            last.go(self.sample, None, max(self.clock.left(), trial.seconds / FOLDS))
-        except KeyboardInterrupt:
-            self.interrupted = True
+        last = self.of_all_rows(trial, max(self.clock.left(), trial.seconds / FOLDS))
         return best.flow if last.flow is None else last.flow

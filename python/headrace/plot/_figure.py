@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,12 +46,3 @@ def limit_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str 
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:
             one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))
-
-
-def unit_interval(low: Any, high: Any) -> tuple[float, float]:
-    """Limits of an axis that are different, and finite."""
-    low, high = float(low), float(high)
-    if not high > low:
-        room = max(abs(low) * 1e-3, 0.5) if np.isfinite(low) else 0.5
-        return low - room, high + room
-    return low, high

@@ -26,9 +26,17 @@ def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
         ends.append((max(float(part.min()), low - BEYOND * room), min(float(part.max()), high + BEYOND * room)))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     if not high > low:
-        room = max(abs(low) * 1e-3, 0.5)
-        return low - room, low + room
+        return unit_interval(low, high)
     return low - 0.04 * (high - low), high + 0.04 * (high - low)
+
+
+def unit_interval(low: Any, high: Any) -> tuple[float, float]:
+    """Limits of an axis that are different, and finite."""
+    low, high = float(low), float(high)
+    if not high > low:
+        room = max(abs(low) * 1e-3, 0.5) if np.isfinite(low) else 0.5
+        return low - room, high + room
+    return low, high
 
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:

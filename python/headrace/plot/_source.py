@@ -23,7 +23,6 @@ from headrace._fit.given_rows import open_rows
 from headrace._flow.flow import Flow
 from headrace._tables import table as _table
 from headrace._tables.density import Columns, of_file
-from headrace._tables.table import Table
 
 Rows = NDArray[Any]
 
@@ -37,31 +36,6 @@ class Drawn:
     columns: Columns
     """Kinds and names of the columns of rows."""
 
-    @property
-    def table(self) -> Table | None:
-        """The treatment of the used columns; None where rows are those of the density."""
-        return self.columns.used if self.columns.matter else None
-
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """Names of the density's columns, where they are known."""
-        return self.columns.kept_names
-
-    @property
-    def all_names(self) -> tuple[str, ...] | None:
-        """Names of the columns of rows."""
-        return self.columns.used_names
-
-    @property
-    def context_names(self) -> tuple[str, ...] | None:
-        """Names of the columns of the context."""
-        return self.columns.context_names or None
-
-    @property
-    def width(self) -> int:
-        """Number of columns of rows, constant ones too."""
-        return len(self.columns.used.columns)
-
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
         """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
         found = self.given(x, contexts, context)
@@ -72,17 +46,13 @@ class Drawn:
 
         Of a frame columns are taken in the order of the fit.
         """
-        x = in_order(frames.without_text(x, self.all_names or ())[0], self.all_names)
-        if np.shape(x)[1:] == (len(self.columns.table.columns),):
-            x = np.asarray(_floats(x))[:, self.columns.table.places] if self.columns.table != self.columns.used else x
-        if self.columns.table.missing == "drop":
+        names, table, used = self.columns.used_names, self.columns.table, self.columns.used
+        x = in_order(frames.without_text(x, names or ())[0], names)
+        if np.shape(x)[1:] == (len(table.columns),):
+            x = np.asarray(_floats(x))[:, table.places] if table != used else x
+        if table.missing == "drop":
             x, context, weights = _present(x, context, weights)
-        return rows_of(x, self.width, contexts, context, weights)
-
-    @property
-    def features(self) -> int:
-        """Number of columns."""
-        return int(self.flow.features)
+        return rows_of(x, len(used.columns), contexts, context, weights)
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
         """Draws in the data's units, in float64; those that are not finite are left out."""

@@ -15,7 +15,7 @@ from headrace._base.output import replacing
 from headrace._base.rng import Rng, takes_rng
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, label, names_of, require
-from headrace.plot.density import Panel, draw_curve, draw_plane, panel
+from headrace.plot.density import Panel, draw_panel, name_colours, panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,11 +76,11 @@ def conditional(
         raise ValueError("flow: expected a density with context, got one without")
     n = check.integer("draws", draws, least=1)
     key = check.integer("seed", seed, most=2**63 - 1)
-    name = names_of(source.features, names, None, source.names)
-    chosen = tuple(columns_of(range(min(2, source.features)) if columns is None else columns, name))
+    name = names_of(source.flow.features, names, None, source.columns.kept_names)
+    chosen = tuple(columns_of(range(min(2, source.flow.features)) if columns is None else columns, name))
     if len(chosen) > 2:
         raise ValueError(f"columns: expected one column or two, got {len(chosen)}")
-    known = source.context_names or tuple(f"context {i}" for i in range(contexts))
+    known = source.columns.context_names or tuple(f"context {i}" for i in range(contexts))
     labels = names_of(contexts, context_names, context, known if len(known) == contexts else None)
     swept = columns_of([column], labels, "column")[0]
     row, sweep = _sweep(context, contexts, swept, values)
@@ -139,12 +139,8 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
         most = 3 if len(panels) in (3, 6, 9) else 4
         figure, axes = _figure.grid(len(panels), 2.9, 2.5, most=most)
         columns = min(len(panels), most)
-        shown = None
         for i, (axis, one, title) in enumerate(zip(axes, panels, titles, strict=True)):
-            if len(one.columns) == 1:
-                draw_curve(axis, one, names, top=1.06 * highest if highest > 0 else None)
-            else:
-                shown = draw_plane(axis, one, names, top=float(np.log10(highest)) if highest > 0 else None)
+            shown = draw_panel(axis, one, names, highest=highest)
             axis.set_title(title, fontsize=10)
             if i % columns:
                 axis.set_ylabel("")
@@ -153,7 +149,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
                 axis.set_xlabel("")
                 axis.tick_params(labelbottom=False)
         if shown is not None:
-            figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
+            name_colours(figure, shown, axes)
     return figure
 
 
@@ -171,12 +167,9 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
 
         def draw(i: int) -> tuple[()]:
             axis.clear()
-            if len(panels[i].columns) == 1:
-                draw_curve(axis, panels[i], names, top=1.06 * highest if highest > 0 else None)
-            else:
-                shown = draw_plane(axis, panels[i], names, top=float(np.log10(highest)) if highest > 0 else None)
-                if not bars:  # one for all, because the colours mean the same in each
-                    bars.append(figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02))
+            shown = draw_panel(axis, panels[i], names, highest=highest)
+            if shown is not None and not bars:  # one for all, because the colours mean the same in each
+                bars.append(name_colours(figure, shown, axis))
             axis.set_title(titles[i], fontsize=10)
             return ()
 

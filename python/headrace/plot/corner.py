@@ -216,23 +216,19 @@ def _both(
     source: Drawn = density_of(flow)
     contexts = source.flow.context
     rng = np.random.default_rng([seed, 0x636F726E])
-    if x is None:
-        given = None if context is None else np.asarray(context, np.float64)
-        table = None
-        if weights is not None:
-            raise ValueError("weights: expected None without x, got an array")
-    else:
-        table = source.given(x, contexts, context, weights)
-        given = None if table.context is None else table.context
+    if x is None and weights is not None:
+        raise ValueError("weights: expected None without x, got an array")
+    table = None if x is None else source.given(x, contexts, context, weights)
+    given = table.context if table is not None else None if context is None else np.asarray(context, np.float64)
     if given is not None and given.ndim == 2:
         share = None if table is None or table.weights is None else table.weights / table.weights.sum()
         given = given[0] if len(given) == 1 else given[rng.choice(len(given), n, p=share)]
     drawn = source.sample(n, given, seed)
     if not len(drawn):
         raise ValueError("flow: expected a density with finite draws, got none in its sample")
-    if source.table is not None:
-        return source.table.back(drawn), table, source.all_names
-    return drawn, table, source.names
+    if source.columns.matter:
+        return source.columns.used.back(drawn), table, source.columns.used_names
+    return drawn, table, source.columns.kept_names
 
 
 def _is_rows(flow: Any) -> bool:

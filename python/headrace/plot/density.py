@@ -98,11 +98,11 @@ def density(
     row = row_of(context, source.flow.context)
     n = check.integer("draws", draws, least=1)
     key = check.integer("seed", seed, most=2**63 - 1)
-    name = names_of(source.features, names, x, source.names)
+    name = names_of(source.flow.features, names, x, source.columns.kept_names)
     wanted = _panels(columns, name)
     table = None if x is None else source.rows(x)
     drawn = source.sample(n, row, key)
-    held = None if at is None else _held(at, source.features)
+    held = None if at is None else _held(at, source.flow.features)
     if not len(drawn):
         raise ValueError("flow: expected a density with finite draws, got none in its sample")
     found = [panel(source, chosen, drawn, row, at=held, table=table) for chosen in wanted]
@@ -152,7 +152,7 @@ def panel(
     edges, grid, shape = _grid(found, cells)
     if (exact := _marginal(source.flow, columns)) is not None:
         own = context if exact.context else None
-        order = np.argsort(columns) if len(columns) == source.features else np.arange(len(columns))
+        order = np.argsort(columns) if len(columns) == source.flow.features else np.arange(len(columns))
         value = np.exp(np.asarray(exact.log_prob(np.ascontiguousarray(grid[:, order]), own), np.float64))
         return Panel(columns, edges, np.where(np.isfinite(value), value, 0.0).reshape(shape), "exact")
     coarse, value = _drawn(drawn[:, columns], edges)
@@ -249,24 +249,32 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
     with _figure.styled():
         figure, axes = _figure.grid(len(panels), most=4 if len(panels) > 4 else len(panels))
         for axis, one in zip(axes, panels, strict=True):
-            if len(one.columns) == 1:
-                draw_curve(axis, one, names, None if table is None else table)
-            else:
-                shown = draw_plane(axis, one, names)
+            if (shown := draw_panel(axis, one, names, table)) is not None:
                 if table is not None:
-                    points = table.some(POINTS, seed)[:, one.columns]
-                    axis.scatter(
-                        points[:, 0], points[:, 1], s=3, color="white", alpha=0.6, linewidths=0, rasterized=True
-                    )
-                figure.colorbar(shown, ax=axis, label="log$_{10}$ density", extend="min", pad=0.02)
+                    x, y = table.some(POINTS, seed)[:, one.columns].T
+                    axis.scatter(x, y, s=3, color="white", alpha=0.6, linewidths=0, rasterized=True)
+                name_colours(figure, shown, axis)
             kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # no others are left
             axis.set_title(titles[kind], fontsize=9, color=GREY)
     return figure
 
 
-def draw_curve(
-    axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, top: float | None = None
-) -> None:
+def draw_panel(
+    axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
+) -> Any:
+    """A density, and its colours if it is one of two columns; `highest`: of all panels in one scale, or 0."""
+    if len(one.columns) == 2:
+        return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
+    _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)
+    return None
+
+
+def name_colours(figure: Any, shown: Any, axes: Any) -> Any:
+    """A bar of the colours beside the axes."""
+    return figure.colorbar(shown, ax=axes, label="log$_{10}$ density", extend="min", pad=0.02)
+
+
+def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None, top: float | None) -> None:
     """A density of one column, and rows as a histogram behind it."""
     from headrace.plot._figure import limit_ticks
 
@@ -283,7 +291,7 @@ def draw_curve(
     limit_ticks(axis, 4, 3)
 
 
-def draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None = None) -> Any:
+def _draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None) -> Any:
     """A density of two columns in colours, and contours that hold half and nine tenths of it."""
     from headrace.plot._figure import limit_ticks
 

@@ -10,6 +10,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._base.pictures import BLUE, GREY, ORANGE
 from headrace.ascent.flow import AscentHistory
+from headrace.plot._planes import unit_interval
 from headrace.plot._source import require
 from headrace.training import History
 from headrace.variational.descent import StepHistory
@@ -118,7 +119,7 @@ def _mark(values: Any) -> str:
 
 def _finish(axis: Any, across: str, up: str, stopped: str, curves: Sequence[Any]) -> None:
     """Names, and limits that the first losses, which may be huge, do not stretch."""
-    from headrace.plot._figure import limit_ticks, unit_interval
+    from headrace.plot._figure import limit_ticks
 
     values = np.concatenate([curve[int(FIRST * len(curve)) :] for curve in curves])
     values = values[np.isfinite(values)]

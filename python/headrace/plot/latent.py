@@ -64,7 +64,7 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
     score = score[np.isfinite(score).all(axis=1)]
     if not len(score):
         raise ValueError("x: expected rows with latent ones, got none whose latent numbers are finite")
-    names = tuple(f"latent {i}" for i in range(source.features))
+    names = tuple(f"latent {i}" for i in range(source.flow.features))
     chosen = _farthest(score) if columns is None else columns_of(columns, names)
     if len(chosen) > MOST_SHOWN:
         raise ValueError(f"columns: expected at most {MOST_SHOWN}, got {len(chosen)}")
@@ -105,9 +105,8 @@ def _draw(score: NDArray[Any], shown: NDArray[Any], names: list[str]) -> Figure:
                 else:
                     points = np.clip(shown[:, [j, i]], -reach, reach)
                     size = 3.0 if len(points) > 300 else 10.0
-                    axis.scatter(
-                        points[:, 0], points[:, 1], s=size, color=BLUE, alpha=0.4, linewidths=0, rasterized=True
-                    )
+                    x, y = points.T
+                    axis.scatter(x, y, s=size, color=BLUE, alpha=0.4, linewidths=0, rasterized=True)
                     for share in SHARES:
                         radius = np.sqrt(-2.0 * np.log1p(-share))
                         axis.plot(radius * np.cos(turn), radius * np.sin(turn), color=ORANGE, linewidth=1.0)

@@ -92,13 +92,11 @@ def _opened(signals: Any, size: int) -> dict[str, NDArray[Any]]:
 def _power(signal: NDArray[Any], size: int) -> NDArray[Any]:
     """Power of each window and frequency, shape (windows, size // 2 + 1)."""
     windows = np.lib.stride_tricks.sliding_window_view(signal, size)[:: max(size // 4, 1)]
-    power: NDArray[Any] = np.square(np.abs(np.fft.rfft(windows * np.hanning(size + 1)[:-1], axis=1)))
-    return power
+    return np.asarray(np.square(np.abs(np.fft.rfft(windows * np.hanning(size + 1)[:-1], axis=1))))
 
 
 def _decibels(power: NDArray[Any], most: float) -> NDArray[Any]:
     """Power relative to the most of all, at least -`RANGE`; of silence alone that."""
     least = 10.0 ** (-RANGE / 10.0)
     relative = power / most if most > 0.0 else np.zeros_like(power)
-    shade: NDArray[Any] = 10.0 * np.log10(np.maximum(relative, least))
-    return shade
+    return np.asarray(10.0 * np.log10(np.maximum(relative, least)))

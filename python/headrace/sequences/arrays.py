@@ -46,7 +46,7 @@ def chunks(rows: int, begin: int, end: int, features: int) -> Iterator[tuple[int
 
 
 class Sequences:
-    """Values of sequences in a call, each (steps, features).
+    """Values of sequences in a call, each (steps, features): of an array in `array`, (rows, steps, features).
 
     Args:
         caller: Of the call.
@@ -92,10 +92,10 @@ class Sequences:
                 )
             self.batch = array.shape[:-2]
             with caller.queue():
-                self._array = array.reshape(math.prod(self.batch), *array.shape[-2:])
-            found = [array.shape[-2]] * len(self._array)
+                self.array = array.reshape(math.prod(self.batch), *array.shape[-2:])
+            found = [array.shape[-2]] * len(self.array)
         self.steps = max(found) if self.is_list else array.shape[-2]
-        self.lengths = np.array(found, np.intp)
+        self.lengths, self.rows = np.array(found, np.intp), len(found)
         if not self.steps or 0 in found:
             place = f"{name}[{found.index(0)}]" if self.is_list else name
             raise ValueError(f"{place}: expected at least one step, got a sequence of none")
@@ -118,21 +118,11 @@ class Sequences:
         return np.array(given, np.intp)
 
     @property
-    def array(self) -> Array:
-        """All sequences of an array, (rows, steps, features)."""
-        return self._array
-
-    @property
     def arrays(self) -> list[Array]:
         """Each sequence, (steps, features)."""
         if self.is_list:
             return list(self._arrays)
-        return [array[:n] for array, n in zip(self._array, self.lengths.tolist(), strict=True)]
-
-    @property
-    def rows(self) -> int:
-        """The number of sequences."""
-        return len(self.lengths)
+        return [array[:n] for array, n in zip(self.array, self.lengths.tolist(), strict=True)]
 
     def blocks(self) -> Iterator[Block]:
         """All sequences, in blocks of similar lengths."""
@@ -155,7 +145,7 @@ class Sequences:
                 own = self._arrays[i][begin:end]
                 values[row, : len(own)] = own
         else:
-            values = self._array[block.index, begin:end]
+            values = self.array[block.index, begin:end]
             if end > self._shortest:
                 values[self.beyond(block, begin, end)] = 0.0
         good = np.isfinite(values)
@@ -172,22 +162,20 @@ class Sequences:
 
     def beyond(self, block: Block, begin: int, end: int) -> NDArray[np.bool_]:
         """A mask of the steps of a block after the end of their sequence, (rows, steps)."""
-        own: NDArray[np.bool_] = np.arange(begin, end) >= self.lengths[block.index, None]
-        return own
+        return np.asarray(np.arange(begin, end) >= self.lengths[block.index, None])
 
     # ---- results -----------------------------------------------------------------------------------------------------
-
-    def each(self, dtype: np.dtype[Any]) -> Array:
-        """Memory for one value per sequence."""
-        return self._caller.empty((self.rows,), dtype)
-
-    def give_each(self, values: Array) -> Any:
-        """One value per sequence, for the caller."""
-        return self._caller.give(values.reshape(self.batch))
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> _Steps:
         """Memory for results of each step."""
         return _Steps(self, dtype, columns)
+
+
+def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
+    """Values of the core for the caller, in memory of its framework."""
+    result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
+    result[...] = values.reshape(result.shape)
+    return caller.give(result)
 
 
 class _Steps:
@@ -220,27 +208,24 @@ class _Steps:
 
 
 class Covariates:
-    """Covariates over time: frames, one every `hop` steps, of each sequence or of all.
+    """Covariates over time: frames, one every `hop` steps, of each sequence or of all, in `arrays`.
 
     Args:
+        flow: Which has their number of columns, 0 for none, the steps of a frame, and the dtype.
         caller: Of the call.
         value: Shape (rows, frames, columns), (frames, columns) for all sequences, or with a list of sequences a list.
-        columns: The number of columns; 0 for none.
         batch: The shape of the sequences.
-        hop: Steps of a frame.
-        dtype: Of the computation.
     """
 
-    def __init__(
-        self, caller: Caller, value: Any, columns: int, batch: tuple[int, ...], hop: int, dtype: np.dtype[Any]
-    ) -> None:
-        self._columns, self._hop, self._dtype = columns, hop, dtype
-        self._own: list[Array] = []
+    def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
+        columns, self._hop, self._dtype = flow.covariates, flow.hop, flow.dtype
+        self._columns = columns
+        self.arrays: list[Array] = []
         self._rows = math.prod(batch)
         if columns and isinstance(value, (list, tuple)):
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
-            self._own = [
+            self.arrays = [
                 self._finite(f"covariates[{i}]", _arrays.matrix(f"covariates[{i}]", one, columns, caller))
                 for i, one in enumerate(value)
             ]
@@ -249,7 +234,7 @@ class Covariates:
         if array is None:
             return
         self._finite("covariates", array)
-        self._own = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
+        self.arrays = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
 
     @staticmethod
     def opened(caller: Caller, value: Any, columns: int, batch: tuple[int, ...]) -> Array | None:
@@ -275,19 +260,14 @@ class Covariates:
 
     def check_steps(self, steps: int) -> None:
         """Refuse too few frames for sequences of this many steps each."""
-        if self._own:
+        if self.arrays:
             self.check(np.full(self._rows, steps, np.intp))
-
-    @property
-    def arrays(self) -> list[Array]:
-        """Frames of each sequence, or of all; none without covariates."""
-        return self._own
 
     def check(self, lengths: NDArray[np.intp]) -> None:
         """Refuse too few frames for sequences of these lengths."""
-        for i, own in enumerate(self._own):
-            steps = int(lengths.max(initial=0) if len(self._own) == 1 else lengths[i])
-            self.check_frames(len(own), steps, self._hop, f" of sequence {i}" if len(self._own) > 1 else "")
+        for i, own in enumerate(self.arrays):
+            steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
+            self.check_frames(len(own), steps, self._hop, f" of sequence {i}" if len(self.arrays) > 1 else "")
 
     @staticmethod
     def check_frames(frames: int, steps: int, hop: int, of: str = "") -> None:
@@ -302,7 +282,7 @@ class Covariates:
         """Frames of these sequences, (rows, frames, columns); the last frame of a short one is repeated."""
         if not self._columns:
             return None
-        own = [self._own[0 if len(self._own) == 1 else i] for i in index]
+        own = [self.arrays[0 if len(self.arrays) == 1 else i] for i in index]
         frames = max(map(len, own), default=0)
         values = np.empty((len(own), frames, self._columns), self._dtype)
         for row, array in zip(values, own, strict=True):

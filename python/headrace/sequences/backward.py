@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Array
-from headrace.sequences.arrays import Block, Sequences
+from headrace.sequences.arrays import Block, Sequences, given_as
 from headrace.sequences.program import Cotangent
 
 if TYPE_CHECKING:
@@ -50,19 +50,16 @@ class Cotangents:
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
         own = cls.ones(run) if value is None else cls.of_log_prob(name, value, run)
-        array = own.rows if own.rows is not None else own.steps
-        assert array is not None
+        kind = "steps" if own.rows is None else "rows"
+        array = getattr(own, kind)
         if not (np.isfinite(array).all() and (array >= 0.0).all()):
             raise ValueError(f"{name}: expected finite numbers, at least 0, got {array.min()} to {array.max()}")
         wide = array.astype(np.float64)
-        if own.rows is not None:
-            total = float((wide * given.lengths).sum())
-        else:
-            total = float(wide[np.arange(given.steps) < given.lengths[:, None]].sum())
+        counted = wide * given.lengths if kind == "rows" else wide[np.arange(given.steps) < given.lengths[:, None]]
+        total = float(counted.sum())
         if not total > 0.0:
             raise ValueError(f"{name}: expected a positive sum, got {total}")
-        scaled = -wide / total
-        return cls(rows=scaled) if own.rows is not None else cls(steps=scaled)
+        return cls(**{kind: -wide / total})
 
     @classmethod
     def of_sides(cls, name: str, values: Any, log_det: Any, run: Run) -> Cotangents:
@@ -97,14 +94,10 @@ class Backward:
         run: The call.
         kinds: The gradients to compute.
         inverse: From data to latent.
-        context, covariates: The caller's arguments.
     """
 
-    def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool, context: Any, covariates: Any) -> None:
-        self._shapes = [
-            None if a is None or isinstance(a, (list, tuple)) else tuple(a.shape) for a in (context, covariates)
-        ]
-        self._run, self._kinds, self._inverse = run, kinds, inverse
+    def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
+        self.run, self._kinds, self._inverse = run, kinds, inverse
         self._given = given = run.given
         self._inputs = given.like(run.dtype, given.features) if "inputs" in kinds else None
         self._parameters = np.zeros(run.program.n_weights)
@@ -120,49 +113,50 @@ class Backward:
         def scored(part: Part) -> Array:
             return self._back(part, cotangents, True)
 
-        return self._run.steps(scored, True) if cotangents.steps is not None else self._run.totals(scored, True)
+        return self.run.steps(scored, True) if cotangents.steps is not None else self.run.totals(scored, True)
 
     def weighted_sum(self, cotangents: Cotangents) -> float:
         """The sum of all steps' log densities, each times its cotangent."""
         total = 0.0
-        for part, scores in self._run.scored(lambda part: self._back(part, cotangents, True), True):
+        for part, scores in self.run.scored(lambda part: self._back(part, cotangents, True), True):
             own = cotangents.of_steps(part.block, self._beyond(part), np.dtype(np.float64))
             assert own is not None
             total += float((scores.astype(np.float64) * own).sum())
         return total
 
-    def sides(self, cotangents: Cotangents) -> None:
-        """Add the gradients from cotangents of values and log-determinants."""
-        for part in self._run.parts(True):
+    def of_sides(self, name: str, values: Any, log_det: Any) -> tuple[Any, ...]:
+        """The gradients from cotangents of values, an argument of this name, and log-determinants."""
+        cotangents = Cotangents.of_sides(name, values, log_det, self.run)
+        for part in self.run.parts(True):
             self._back(part, cotangents, False)
+        return self.gradients()
 
     def gradients(self) -> tuple[Any, ...]:
         """The gradients for the caller, in the order of `kinds`."""
         of = {
             "inputs": lambda: self._inputs and self._inputs.give(),
             "parameters": lambda: self._give(self._parameters),
-            "context": lambda: self._give(self._context, self._shapes[0]),
+            "context": lambda: self._give(self._context, self.run.shapes[0]),
             "covariates": self._of_covariates,
         }
         return tuple(of[kind]() for kind in self._kinds)
 
     def _of_covariates(self) -> Any:
-        if self._shapes[1] is None:
+        shape = self.run.shapes[1]
+        if shape is None:
             return [self._give(array) for array in self._covariates]
-        return self._give(np.stack(self._covariates), self._shapes[1])
+        return self._give(np.stack(self._covariates), shape)
 
     def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
         """A gradient in the dtype of the flow and this shape, for the caller."""
-        own = self._run.caller.empty(sums.shape if shape is None else shape, self._run.dtype)
-        own[...] = sums.reshape(own.shape)
-        return self._run.caller.give(own)
+        return given_as(self.run.caller, sums, shape, self.run.dtype)
 
     def _beyond(self, part: Part) -> NDArray[np.bool_]:
         return self._given.beyond(part.block, 0, part.block.steps)
 
     def _back(self, part: Part, cotangents: Cotangents, of_log_prob: bool) -> Array:
         """Add a block's gradients; its log densities, (rows, steps), if the cotangents are of these."""
-        run, block, dtype = self._run, part.block, self._run.dtype
+        run, block, dtype = self.run, part.block, self.run.dtype
         steps = cotangents.of_steps(block, self._beyond(part), dtype)
         if of_log_prob:
             cotangent = Cotangent(log_prob=steps)

@@ -13,7 +13,7 @@ from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.sequences.arrays import Sequences, chunks
+from headrace.sequences.arrays import Sequences, chunks, given_as
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run
 
@@ -86,13 +86,11 @@ class Continuation:
         run, caller, draws = self._run, self._run.caller, math.prod(each)
         result = caller.empty((*each, *self.shape, total, self._features), run.dtype)
         flat = result.reshape(draws, self._rows, total, self._features)
-        for first, count, context, covariates, state in self._together(draws):
-            samples = range(first * self._rows, (first + count) * self._rows)
-            for begin, end in chunks(len(samples), 0, total, self._features):
-                at = self._position
-                noise = run.program.noise(run.vector, key, samples, at + begin, at + end)
-                x, _ = run.program.run(run.vector, False, noise, context, covariates, state)
-                flat[first : first + count, :, begin:end] = x.reshape(count, self._rows, end - begin, self._features)
+        for some, begin, end, inputs in self._ranges(draws, total):
+            samples = range(some.start * self._rows, some.stop * self._rows)
+            noise = run.program.noise(run.vector, key, samples, self._position + begin, self._position + end)
+            x, _ = run.program.run(run.vector, False, noise, *inputs)
+            flat[some, :, begin:end] = x.reshape(-1, self._rows, end - begin, self._features)
         return caller.give(result)
 
     def log_prob(self, x: Array) -> Array:
@@ -113,7 +111,7 @@ class Continuation:
         """
         return self._scored(x, False)
 
-    def _scored(self, x: Any, total: bool) -> Any:
+    def _scored(self, x: Array, total: bool) -> Any:
         run, caller = self._run, Caller()
         given = Sequences(caller, "x", x, self._features, holds=run.dtype)
         own = len(self.shape)
@@ -125,32 +123,25 @@ class Continuation:
         flat = scores.reshape(-1, self._rows, given.steps)
         (block,) = given.whole()
         values = given.part(block, 0, given.steps).reshape(-1, self._rows, given.steps, self._features)
-        for first, count, context, covariates, state in self._together(len(flat)):
-            for begin, end in chunks(count * self._rows, 0, given.steps, self._features):
-                some = values[first : first + count, :, begin:end].reshape(-1, end - begin, self._features)
-                own_scores = run.program.log_prob(run.vector, some, context, covariates, state)
-                flat[first : first + count, :, begin:end] = own_scores.reshape(count, self._rows, end - begin)
+        for some, begin, end, inputs in self._ranges(len(flat), given.steps):
+            x = values[some, :, begin:end].reshape(-1, end - begin, self._features)
+            flat[some, :, begin:end] = run.program.log_prob(run.vector, x, *inputs).reshape(-1, self._rows, end - begin)
         if not total:
             return caller.give(scores)
-        sums = caller.empty(given.batch, run.dtype)
-        sums[...] = np.cumsum(scores, axis=-1, dtype=np.float64)[..., -1]
-        return caller.give(sums)
+        return given_as(caller, np.cumsum(scores, axis=-1, dtype=np.float64)[..., -1], dtype=run.dtype)
 
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self._position + steps)
 
-    def _together(self, draws: int) -> Any:
-        """Draws that are computed together: the first, their number, and their state."""
+    def _ranges(self, draws: int, steps: int) -> Any:
+        """Draws and steps that are computed together, with context, covariates and state there."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
-            count = min(size, draws - first)
-            yield (
-                first,
-                count,
-                tiled(self._context, count),
-                tiled(self._covariates, count),
-                copies_of(self._state, count),
-            )
+            some = slice(first, min(first + size, draws))
+            count = some.stop - first
+            inputs = tiled(self._context, count), tiled(self._covariates, count), copies_of(self._state, count)
+            for begin, end in chunks(count * self._rows, 0, steps, self._features):
+                yield some, begin, end, inputs
 
 
 def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:

@@ -20,7 +20,7 @@ from headrace._core.structure import refuse_beyond_memory
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block
 from headrace.sequences.on_device import CausalLinkOnDevice
-from headrace.sequences.program import Link
+from headrace.sequences.program import Link, size_of
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import CausalSettings, Convolution
 
@@ -48,8 +48,7 @@ class _CausalBlock:
 
     def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
         arrays = [np.require(named[name], requirements=("C", "A")) for name, _ in self.structure.tensors]
-        packed: NDArray[Any] = self.structure.pack(arrays)
-        return packed
+        return np.asarray(self.structure.pack(arrays))
 
 
 @storable
@@ -115,7 +114,7 @@ class CausalConvolution(OverTime):
         network = self._fresh(check.seeds(seed), kind)
         self._take_parameters(network if inner is None else np.concatenate([network, inner._vector()]))
 
-    def _set(self, settings: CausalSettings, dtype: np.dtype[Any]) -> None:
+    def _set(self, settings: CausalSettings, dtype: np.dtype[Any] | None) -> None:
         super().__init__(settings.features, settings.context, settings.covariates, settings.hop, dtype)
         widths = (settings.kernel * settings.channels + settings.context + settings.covariates, settings.channels)
         each = 2 * settings.channels * widths[0] + (settings.channels + settings.skip) * widths[1]
@@ -167,14 +166,9 @@ class CausalConvolution(OverTime):
         if (bare := self._settings.inner) is None:
             options = self._settings.map_options()
         else:  # each call gives its parameters
-            size = sum(block.size for _, block in bare._blocks())
-            options = {"inner": bare._remade(np.zeros(size, dtype), dtype, None)._program}
-        return (
-            "network",
-            kind(self._structure, self._settings.reads == "data", **options),
-            products == "bf16",
-            self._settings.sizes,
-        )
+            options = {"inner": bare._remade(np.zeros(size_of(bare), dtype), dtype, None)._program}
+        transform = kind(self._structure, self._settings.reads == "data", **options)
+        return "network", transform, products == "bf16", self._settings.sizes
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> CausalLinkOnDevice:
         return CausalLinkOnDevice(self._settings, device, dtype)
@@ -222,8 +216,6 @@ class CausalConvolution(OverTime):
     def _from_file(cls, stored: Stored) -> Self:
         inner = stored.child("inner", Flow, "inner.") if stored.has("inner") else None
         settings = CausalSettings.from_file(stored, inner=inner)
-        if stored.dtype is None:
-            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
         self = cls.__new__(cls)
         self._set(settings, stored.dtype)
         named = {name: stored.array(name, tuple(shape)) for name, shape in self._structure.tensors}

@@ -280,17 +280,10 @@ class HeldSequences:
         """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
         self._stretches, self._given, self._before, self._seed = list(stretches), given, before, seed
         self.size = sum(one.steps for one in stretches)
-        self._starts = [given.start_of(one, before) for one in stretches]
+        self._pairs = [(one, given.start_of(one, before)) for one in stretches]
         noise = np.random.default_rng([seed, 1])
-        self._x = [
-            given.steps(start, one.end, one.sequence, noise)
-            for one, start in zip(self._stretches, self._starts, strict=True)
-        ]
-        self._covariates = None
-        if given.covariates:
-            self._covariates = [
-                given.frames_of(one, start) for one, start in zip(self._stretches, self._starts, strict=True)
-            ]
+        self._x = [given.steps(start, one.end, one.sequence, noise) for one, start in self._pairs]
+        self._covariates = [given.frames_of(*pair) for pair in self._pairs] if given.covariates else None
 
     @property
     def source(self) -> HeldSequences:
@@ -332,7 +325,7 @@ class HeldSequences:
     def _scored(self, flow: Any, parameters: Array | None) -> list[Array]:
         context = self._given.context_of(self._stretches)
         found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
-        return [own[one.begin - start :] for one, start, own in zip(self._stretches, self._starts, found, strict=True)]
+        return [own[one.begin - start :] for (one, start), own in zip(self._pairs, found, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
         """Of the given sequences."""

@@ -130,7 +130,7 @@ class SequenceFit(Fit):
         rows = context_of(caller, context, flow.context, given.batch)
         if rows is not None and not np.isfinite(rows).all():
             raise ValueError(f"{of}context: expected finite numbers, got a NaN or an infinity")
-        own = Covariates(caller, covariates, flow.covariates, given.batch, flow.hop, flow.dtype)
+        own = Covariates(flow, caller, covariates, given.batch)
         own.check(given.lengths)
         share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
         opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
@@ -323,10 +323,6 @@ class CropRun(Run):
     shows_steps = True
     every = 0
     """Steps between two judgements; 0: only at the end of an epoch."""
-
-    def __init__(self, flow: Any, source: Crops, arguments: RunArguments) -> None:
-        """See `Run`."""
-        super().__init__(flow, source, arguments)
 
     def also_kept(self, clock: int) -> dict[str, Any]:
         """See `Run`; no further state."""

@@ -24,15 +24,15 @@ from headrace._flow.flow import Flow
 from headrace._flow.program.module import Program
 from headrace._flow.transforms.transform import Transform
 from headrace.sequences.adaptive import AdaptivePrediction
-from headrace.sequences.arrays import Covariates, Sequences
+from headrace.sequences.arrays import Covariates
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
-from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram
+from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
-from headrace.sequences.runs import Run, context_of
+from headrace.sequences.runs import Call, Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.stream import Stream
 
@@ -149,13 +149,10 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
         Where `standardize_context` is set, each expects the context standardised.
         """
-        vector, start = self._vector(), self._base_size()
-        chain: list[Any] = []
-        for t in self._chain:
-            size = sum(block.size for _, block in t._blocks())
+        vector, chain, parts = self._vector(), [], self._interior.parts
+        for t, part in zip(self._chain, parts, strict=True):
             products = self._products if _is_network(t) else "exact"
-            chain.append(t._remade(vector[start : start + size], self._dtype, None, products) if size else t)
-            start += size
+            chain.append(t._remade(vector[part], self._dtype, None, products) if vector[part].size else t)
         return tuple(chain)
 
     @property
@@ -212,8 +209,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> bool(flow.log_prob(pcm, quantised=1) < 0)  # a log probability
         True
         """
-        run = self._call_of("x", x, context, covariates, parameters, lengths, quantised is not None)
-        return run.totals(self._cells(quantised, run) if quantised is not None else run.log_prob)
+        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
+        return run.totals(scorer)
 
     def log_prob_steps(
         self,
@@ -233,8 +230,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
             Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
             `lengths` are 0.
         """
-        run = self._call_of("x", x, context, covariates, parameters, lengths, quantised is not None)
-        return run.steps(self._cells(quantised, run) if quantised is not None else run.log_prob)
+        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
+        return run.steps(scorer)
 
     def to_latent(
         self,
@@ -249,8 +246,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        both: tuple[Any, Array] = self._call_of("x", x, context, covariates, parameters).both(True)
-        return both
+        return self._call_of("x", x, context, covariates, parameters).both(True)  # type: ignore[no-any-return]
 
     def to_data(
         self,
@@ -261,8 +257,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        both: tuple[Any, Array] = self._call_of("z", z, context, covariates, parameters).both(False)
-        return both
+        return self._call_of("z", z, context, covariates, parameters).both(False)  # type: ignore[no-any-return]
 
     @takes_rng
     def sample(
@@ -301,8 +296,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
         if isinstance(caller, DeviceCaller):
             frames = frames_of(caller, covariates, self, (count,), total)
             return RunOnDevice(self._program, caller, (count,), rows, frames).drawn(total, key)
-        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
-        return Run(self._program, caller, (count,), rows, own, self._dtype).drawn(total, key)
+        return Run(self._program, caller, (count,), rows, Covariates(self, caller, covariates, (count,))).drawn(
+            total, key
+        )
 
     # ---- continuations -----------------------------------------------------------------------------------------------
 
@@ -327,7 +323,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
                 f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}; give those of "
                 "each length by themselves"
             )
-        return Continuation(self._run_of("prefix", prefix, context, covariates, None))
+        return Continuation(self._run_of("prefix", prefix, context, covariates))
 
     def stream(
         self,
@@ -360,9 +356,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
             return Stream.resumed(self, program, state)
         count = check.integer("rows", rows, least=1, most=2**31 - 1)
         caller = self._caller()
-        own = Covariates(caller, covariates, self._covariates, (count,), self._hop, self._dtype)
+        own = Covariates(self, caller, covariates, (count,))
         own_context = _arrays.context_rows(context, count, self._context, caller=caller)
-        return Stream(self, Run(program, caller, (count,), own_context, own, self._dtype))
+        return Stream(self, Run(program, caller, (count,), own_context, own))
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -442,50 +438,27 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """The private parts, as they are now."""
         return SequenceInterior(self)
 
+    def _scored(self, quantised: Any, *arguments: Any) -> tuple[Any, Any]:
+        """A call with x, and what scores its parts: by density, or by the probability of cells."""
+        run = self._call_of("x", *arguments, quantised is not None)
+        return run, run.log_prob if quantised is None else self._cells(quantised, run)
+
     def _cells(self, quantised: Any, run: Run) -> Any:
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
 
-    def _run_of(
-        self,
-        name: str,
-        value: Any,
-        context: Any,
-        covariates: Any,
-        parameters: Any,
-        lengths: Any = None,
-        integers: bool = False,
-    ) -> Run:
-        """The checked arguments of a call on the CPU."""
+    def _run_of(self, *arguments: Any) -> Run:
+        """The checked arguments of a call on the CPU; as of `Call`."""
         self._refuse_device("sequences")
-        caller, program = self._caller(), self._program
-        kinds: Any = {"integers": integers, "holds": self._dtype}
-        given = Sequences(caller, name, value, self._features, lengths=lengths, **kinds)
-        rows = context_of(caller, context, self._context, given.batch)
-        own = Covariates(caller, covariates, self._covariates, given.batch, self._hop, self._dtype)
-        own.check(given.lengths)
-        vector = None
-        if parameters is not None:
-            array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
-            vector = program.read_by_calls(_arrays.ready(array, self._dtype, caller))
-        return Run(program, caller, given.batch, rows, own, self._dtype, given=given, vector=vector)
+        return Run.opened(self, Call(*arguments))
 
-    def _call_of(
-        self,
-        name: str,
-        value: Any,
-        context: Any,
-        covariates: Any,
-        parameters: Any,
-        lengths: Any = None,
-        is_quantised: bool = False,
-    ) -> Any:
+    def _call_of(self, *arguments: Any) -> Any:
         """The checked arguments of a call where the flow computes."""
-        caller = self._caller()
-        if not isinstance(caller, DeviceCaller):
-            return self._run_of(name, value, context, covariates, parameters, lengths, is_quantised)
-        if is_quantised:
+        if self._device is None:
+            return self._run_of(*arguments)
+        call = Call(*arguments)
+        if call.integers:
             self._refuse_device("quantised")
-        return RunOnDevice.opened(self._program, caller, self, name, value, context, covariates, parameters, lengths)
+        return RunOnDevice.opened(self, call)
 
     def _refuse_device(self, what: str) -> None:
         """Refuse what is computed on the CPU alone."""
@@ -499,8 +472,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
     """A transform of rows, which is applied to each step; each call gives its parameters."""
     if t.dtype is not None:
-        size = sum(block.size for _, block in t._blocks())
-        return "steps", t._remade(np.zeros(size, dtype), dtype, None)._program, None
+        return "steps", t._remade(np.zeros(size_of(t), dtype), dtype, None)._program, None
     other = np.dtype(np.float64 if dtype == np.float32 else np.float32)
     return "steps", t._program_for(dtype), t._program_for(other)
 

@@ -12,6 +12,7 @@ from headrace._base.moved import renamed
 from headrace._fit.vector_adam import VectorAdam
 from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward, Cotangents
+from headrace.sequences.program import slices
 from headrace.sequences.sequential import Sequential
 
 if TYPE_CHECKING:
@@ -39,15 +40,12 @@ class SequenceDerivatives(Sequential):
     def _optimiser(self, *options: float) -> VectorAdam:
         """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
         self._refuse_device("flow")
-        vector = np.zeros(self._program.n_weights, bool)
-        start = 0
-        for _, block in self._blocks():
-            end = start + block.size
+        vector, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
+        for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
             if getattr(block, "is_network", False):
                 named = block.named(np.zeros(block.size, self._dtype))
                 ones = {name: np.full_like(array, array.ndim > 1) for name, array in named.items()}
-                vector[start:end] = block.pack_named(ones) != 0
-            start = end
+                vector[part] = block.pack_named(ones) != 0
         return VectorAdam(self, vector, *options)
 
     def log_prob_vjp(
@@ -92,11 +90,9 @@ class SequenceDerivatives(Sequential):
         >>> log_prob.shape
         (2, 50)
         """
-        kinds = kinds_of(wrt, _KINDS)
-        run = self._run_of("x", x, context, covariates, parameters, lengths)
-        cotangents = Cotangents.of_log_prob("grad_log_prob", grad_log_prob, run)
-        back = Backward(run, kinds, True, context, covariates)
-        log_prob, gradients = back.log_prob(cotangents), back.gradients()
+        back = self._back(wrt, True, "x", x, context, covariates, parameters, lengths)
+        log_prob = back.log_prob(Cotangents.of_log_prob("grad_log_prob", grad_log_prob, back.run))
+        gradients = back.gradients()
         return (log_prob, gradients) if values else gradients
 
     log_prob_and_vjp = renamed("log_prob_and_vjp", "log_prob_vjp", values=True)
@@ -117,10 +113,8 @@ class SequenceDerivatives(Sequential):
         >>> log_prob.shape, score.shape
         ((2,), (2, 50, 1))
         """
-        run = self._run_of("x", x, context, covariates, parameters)
-        back = Backward(run, ("inputs",), True, context, covariates)
-        log_prob = back.log_prob(Cotangents.ones(run))
-        return log_prob, back.gradients()[0]
+        back = self._back("inputs", True, "x", x, context, covariates, parameters)
+        return back.log_prob(Cotangents.ones(back.run)), back.gradients()[0]
 
     def nll_and_grad(
         self,
@@ -149,11 +143,8 @@ class SequenceDerivatives(Sequential):
         >>> gradient.shape == flow.parameters.shape
         True
         """
-        kinds = kinds_of(wrt, _KINDS)
-        run = self._run_of("x", x, context, covariates, parameters, lengths)
-        cotangents = Cotangents.of_weights("weights", weights, run)
-        back = Backward(run, kinds, True, context, covariates)
-        return back.weighted_sum(cotangents), *back.gradients()
+        back = self._back(wrt, True, "x", x, context, covariates, parameters, lengths)
+        return back.weighted_sum(Cotangents.of_weights("weights", weights, back.run)), *back.gradients()
 
     def to_latent_vjp(
         self,
@@ -174,7 +165,8 @@ class SequenceDerivatives(Sequential):
             grad_log_det: In the shape of log_det, (rows,), or None for zero.
             wrt: See `log_prob_vjp`.
         """
-        return self._both_vjp(True, ("x", "grad_z"), x, grad_z, grad_log_det, context, covariates, wrt, parameters)
+        back = self._back(wrt, True, "x", x, context, covariates, parameters)
+        return back.of_sides("grad_z", grad_z, grad_log_det)
 
     def to_data_vjp(
         self,
@@ -195,23 +187,10 @@ class SequenceDerivatives(Sequential):
         >>> grad_z.shape, grad_parameters.shape == flow.parameters.shape
         ((2, 50, 1), True)
         """
-        return self._both_vjp(False, ("z", "grad_x"), z, grad_x, grad_log_det, context, covariates, wrt, parameters)
+        back = self._back(wrt, False, "z", z, context, covariates, parameters)
+        return back.of_sides("grad_x", grad_x, grad_log_det)
 
-    def _both_vjp(
-        self,
-        inverse: bool,
-        names: tuple[str, str],
-        value: Any,
-        grad_value: Any,
-        grad_log_det: Any,
-        context: Any,
-        covariates: Any,
-        wrt: Any,
-        parameters: Any,
-    ) -> Gradients:
+    def _back(self, wrt: Any, inverse: bool, *arguments: Any) -> Backward:
+        """The gradients of a call with these arguments, as `Call` has them."""
         kinds = kinds_of(wrt, _KINDS)
-        run = self._run_of(names[0], value, context, covariates, parameters)
-        cotangents = Cotangents.of_sides(names[1], grad_value, grad_log_det, run)
-        back = Backward(run, kinds, inverse, context, covariates)
-        back.sides(cotangents)
-        return back.gradients()
+        return Backward(self._run_of(*arguments), kinds, inverse)

@@ -11,6 +11,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._flow.internals import Restorable
 from headrace._flow.transforms.fixed import Standardize
+from headrace.sequences.program import size_of, slices
 
 if TYPE_CHECKING:
     from headrace._flow.bases import Base
@@ -24,6 +25,11 @@ class SequenceInterior(Restorable):
     on_device = False
     drops = False
     bends = False  # runs with a cosine are tried on rows alone
+
+    @property
+    def parts(self) -> list[slice]:
+        """Those of the vector of parameters that are each transform's."""
+        return slices(*(size_of(t) for t in self.chain), first=self._flow._base_size())
 
     @property
     def is_fresh(self) -> bool:
@@ -60,20 +66,16 @@ class SequenceInterior(Restorable):
 
         `starts`: by the index in the chain. A `base` takes the place of the flow's, with its own parameters.
         """
-        flow, vector, at = self._flow, self.vector(), self._flow._base_size()
-        parts, chain = [vector[:at] if base is None else base._initial(flow.dtype)], list(self.chain)
-        for i, t in enumerate(self.chain):
-            size = sum(block.size for _, block in t._blocks())
-            parts.append(starts[i]._vector().astype(flow.dtype) if i in starts else vector[at : at + size])
-            at += size
-            if i in starts:
-                chain[i] = starts[i]._bare()
+        flow, vector = self._flow, self.vector()
+        parts = [vector[: flow._base_size()] if base is None else base._initial(flow.dtype)]
+        parts += [vector[own] if i not in starts else starts[i]._vector() for i, own in enumerate(self.parts)]
+        chain = [t if i not in starts else starts[i]._bare() for i, t in enumerate(self.chain)]
         structure: dict[str, Any] = {"_chain": tuple(chain)}
         if context is not None:
             structure["_standardize_context"] = context
         if base is not None:
             structure["_base"] = base
-        flow._take_parameters(np.concatenate(parts), **structure)
+        flow._take_parameters(np.concatenate([part.astype(flow.dtype) for part in parts]), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
         """The steps before a crop that its densities depend on; None where only whole sequences are exact.

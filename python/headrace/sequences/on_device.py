@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,15 +16,16 @@ from headrace._base import array_errors as errors
 from headrace._core import LEAST_ROWS
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
-from headrace.sequences.arrays import Covariates, Sequences
-from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed
-from headrace.sequences.runs import context_of
+from headrace.sequences.arrays import Covariates, Sequences, given_as
+from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed, size_of, slices
+from headrace.sequences.runs import context_of, parameters_of
 
 if TYPE_CHECKING:
     from headrace._arrays.device_caller import DeviceCaller
     from headrace._flow.flow import Flow
     from headrace._flow.program.module import Block
     from headrace._flow.transforms.transform import Transform
+    from headrace.sequences.runs import Call
     from headrace.sequences.settings import CausalSettings
 
 CuPyArray = Any
@@ -39,12 +42,12 @@ class LinkCall(NamedTuple):
     covariates: CuPyArray | None
 
 
+@dataclass
 class _LinkOnDevice:
     """What links that are computed by `_cuda` have in common."""
 
-    def __init__(self, device: Device, dtype: np.dtype[Any]) -> None:
-        """Both are the program's."""
-        self._device, self._dtype = device, dtype
+    _device: Device  # of the program
+    _dtype: np.dtype[Any]
 
     def _in_order(self, given: CuPyArray) -> CuPyArray:
         return self._device.cupy.ascontiguousarray(given, self._dtype)
@@ -112,8 +115,7 @@ class StepLinkOnDevice:
         if transform.dtype is None:
             transform = transform._on(device)
         else:
-            size = sum(block.size for _, block in transform._blocks())
-            transform = transform._remade(np.zeros(size, dtype), dtype, device)
+            transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
         transform._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
         self._transform = transform
 
@@ -158,9 +160,8 @@ class ProgramOnDevice:
         """As on the CPU; `base` and the transforms of links are on the device."""
         self.device, self.features, self._links, self._base, self._dtype = device, base.features, links, base, dtype
         _ = base._program  # compiled here, where a lack of memory is expected
-        edges = np.cumsum([0, *(sum(block.size for block in own) for own in blocks)]).tolist()
-        self._of_base, *self._own = (slice(*edge) for edge in pairwise(edges))
-        self.n_weights: int = edges[-1]
+        self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
+        self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
         ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
@@ -237,71 +238,42 @@ class ProgramOnDevice:
         with self.device.on(self.device.current_stream()):
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self._dtype)))
 
-    def queued_on(self, stream: Any) -> _Assigned:
+    def queued_on(self, stream: Any) -> SimpleNamespace:
         """Its weights, to be set by work on this stream."""
-        return _Assigned(self, stream)
+        return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
-    def set_on(self, stream: Any, values: CuPyArray) -> None:
+    def _set_on(self, stream: Any, values: CuPyArray) -> None:
         """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self._dtype.type(0))
             self._current = vector, stream
 
 
-class _Assigned:
-    """The setter of a program's weights."""
-
-    def __init__(self, program: ProgramOnDevice, stream: Any) -> None:
-        self._program, self._stream = program, stream
-
-    def set_weights(self, values: CuPyArray) -> None:
-        """See `ProgramOnDevice.set_on`."""
-        self._program.set_on(self._stream, values)
-
-
+@dataclass
 class RunOnDevice:
     """One checked call on a device; see `Run`. Nothing in it waits."""
 
-    def __init__(
-        self,
-        program: ProgramOnDevice,
-        caller: DeviceCaller,
-        batch: tuple[int, ...],
-        context: CuPyArray | None,
-        covariates: CuPyArray | None,
-        vector: CuPyArray | None = None,
-        given: CuPyArray | None = None,
-    ) -> None:
-        """`given` is (rows, steps, features), context (rows | 1, columns), covariates (rows | 1, frames, columns)."""
-        self._program, self._caller, self._batch = program, caller, batch
-        self._context, self._covariates, self._given, self._own = context, covariates, given, vector
+    _program: ProgramOnDevice
+    _caller: DeviceCaller
+    _batch: tuple[int, ...]
+    _context: CuPyArray | None  # (rows | 1, columns)
+    _covariates: CuPyArray | None  # (rows | 1, frames, columns)
+    _own: CuPyArray | None = None
+    _given: CuPyArray | None = None  # (rows, steps, features)
 
     @classmethod
-    def opened(
-        cls,
-        program: ProgramOnDevice,
-        caller: DeviceCaller,
-        flow: Any,
-        name: str,
-        value: Any,
-        context: Any,
-        covariates: Any,
-        parameters: Any,
-        lengths: Any,
-    ) -> RunOnDevice:
+    def opened(cls, flow: Any, call: Call) -> RunOnDevice:
         """The checked arguments of a call of a flow."""
-        if isinstance(value, (list, tuple)) or lengths is not None:
-            other = f"lengths: expected None for sequences on {flow.device}"
-            what = other if lengths is not None else f"{name}: expected an array of sequences on {flow.device}, no list"
+        name, where, caller = call.name, flow.device, flow._caller()
+        if isinstance(call.value, (list, tuple)) or call.lengths is not None:
+            other = f"lengths: expected None for sequences on {where}"
+            what = other if call.lengths is not None else f"{name}: expected an array of sequences on {where}, no list"
             raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        given = Sequences(caller, name, value, flow.features)
-        rows = context_of(caller, context, flow.context, given.batch)
-        frames = frames_of(caller, covariates, flow, given.batch, given.steps)
-        vector = None
-        if parameters is not None:
-            array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
-            vector = _arrays.ready(array, flow.dtype, caller)
-        return cls(program, caller, given.batch, rows, frames, vector, given.array)
+        given = Sequences(caller, name, call.value, flow.features)
+        rows = context_of(caller, call.context, flow.context, given.batch)
+        frames = frames_of(caller, call.covariates, flow, given.batch, given.steps)
+        vector = parameters_of(flow, caller, call.parameters)
+        return cls(flow._program, caller, given.batch, rows, frames, vector, given.array)
 
     def log_prob(self, part: None = None) -> CuPyArray:
         """Log densities of steps, (rows, steps)."""
@@ -314,19 +286,22 @@ class RunOnDevice:
             scores = scorer(None)
             result = self._caller.empty((len(scores),), scores.dtype)
             Kernels(self._program.device, self._caller.stream).sum_steps(scores, result)
-        return self._shaped(result, self._batch)
+        if self._batch == result.shape:
+            return self._caller.give(result)
+        with self._caller.queue():
+            return given_as(self._caller, result, self._batch)
 
     def steps(self, scorer: Callable[[None], CuPyArray]) -> Any:
         """Scores of each step, for the caller."""
         with self._caller.queue():
             scores = scorer(None)
-            return self._copied(scores, (*self._batch, scores.shape[1]))
+            return given_as(self._caller, scores, (*self._batch, scores.shape[1]))
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
         """The other side and its log-determinant, for the caller."""
         with self._caller.queue():
             value, log_det = self._sides(inverse, self._given)
-            side = self._copied(value, (*self._batch, *value.shape[1:]))
+            side = given_as(self._caller, value, (*self._batch, *value.shape[1:]))
         return side, self.totals(lambda _: log_det)
 
     def drawn(self, steps: int, key: int) -> Any:
@@ -335,7 +310,7 @@ class RunOnDevice:
         with self._caller.queue():
             noise = self._program.noise(self._vector, key, rows, steps)
             x, _ = self._sides(False, noise)
-            return self._copied(x, x.shape)
+            return given_as(self._caller, x)
 
     @property
     def _vector(self) -> CuPyArray:
@@ -343,18 +318,6 @@ class RunOnDevice:
 
     def _sides(self, inverse: bool, given: Any) -> Pair:
         return self._program.run(self._vector, inverse, given, self._context, self._covariates)
-
-    def _copied(self, array: CuPyArray, shape: tuple[int, ...]) -> Any:
-        """The same values in memory of the caller's framework."""
-        result = self._caller.empty(shape, array.dtype)
-        result[...] = array.reshape(shape)
-        return self._caller.give(result)
-
-    def _shaped(self, array: CuPyArray, shape: tuple[int, ...]) -> Any:
-        if shape == array.shape:
-            return self._caller.give(array)
-        with self._caller.queue():
-            return self._copied(array, shape)
 
 
 def frames_of(caller: DeviceCaller, value: Any, flow: Any, batch: tuple[int, ...], steps: int) -> CuPyArray | None:

@@ -122,10 +122,8 @@ class LinearPrediction(OverTime):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features, order = stored.size("features", least=1), stored.size("order", least=1)
-        if stored.dtype is None:
-            raise ValueError("dtype: expected 'float32' or 'float64' where there are parameters, got None")
         reflection = stored.array("reflection", (features, order))
-        self = cls(features, order=order, dtype=stored.dtype)
+        self = cls(features, order=order, dtype=reflection.dtype)
         self._take_parameters(reflection.reshape(-1))
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,10 @@ class SequenceProgram:
 
         `scale`: mean and standard deviation of the context's columns, which networks read standardised.
         """
-        self.features, self.scale, self._dtype = features, scale, dtype
+        self.features, self.scale, self.dtype = features, scale, dtype
         self._blocks = [block for part in blocks for block in part]
-        edges = np.cumsum([0, *(sum(block.size for block in part) for part in blocks)]).tolist()
-        _, *self._of_link = (slice(*edge) for edge in pairwise(edges))
-        self.n_weights: int = edges[-1]
+        _, *self._of_link = slices(*(sum(block.size for block in part) for part in blocks))
+        self.n_weights: int = self._of_link[-1].stop
         self._orders = {i: order for i, (kind, order, *_) in enumerate(links) if kind == "prediction"}
         is_single = dtype == np.float32
         kind = cpu.SequenceChainF32 if is_single else cpu.SequenceChainF64
@@ -92,7 +91,7 @@ class SequenceProgram:
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
         filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
-        of_core = [one.of_core(self._dtype) for one in filters.values()]
+        of_core = [one.of_core(self.dtype) for one in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), of_core), filters)
 
     def weights(self) -> Array:
@@ -101,7 +100,7 @@ class SequenceProgram:
 
     def set_weights(self, values: Array) -> None:
         """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
-        self._take(packed(self._blocks, values, self._dtype))
+        self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
         self._current = vector, self.read_by_calls(vector)
@@ -147,7 +146,7 @@ class SequenceProgram:
         """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
         sums = np.zeros(self.n_weights) if "parameters" in kinds else None
         value, by_log_det, by_log_prob = (
-            None if one is None else np.ascontiguousarray(one, self._dtype)
+            None if one is None else np.ascontiguousarray(one, self.dtype)
             for one in (cotangent.value, cotangent.log_det, cotangent.log_prob)
         )
         log_prob, inputs, by_context, by_frames, terms = self.core.vjp(
@@ -159,7 +158,7 @@ class SequenceProgram:
             assert sums is not None
             sums[self._of_link[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
         if self.scale is not None and by_context is not None:  # by the context as it is given
-            by_context = (by_context / self.scale[1]).astype(self._dtype)
+            by_context = (by_context / self.scale[1]).astype(self.dtype)
         return log_prob, ChainGradients(inputs, sums, by_context, by_frames)
 
     def standardised(self, context: Array | None) -> Array | None:
@@ -167,13 +166,11 @@ class SequenceProgram:
         if context is None or self.scale is None:
             return context
         mean, std = self.scale
-        scaled: Array = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
-        return scaled
+        return np.asarray(((context.astype(np.float64) - mean) / std).astype(self.dtype))
 
     def log_base(self, vector: Weights, z: Array) -> Array:
         """The log density of each latent step under the base, (rows, steps)."""
-        log_prob: Array = self.core.log_base(vector.core, z)
-        return log_prob
+        return np.asarray(self.core.log_base(vector.core, z))
 
     def log_prob(self, vector: Weights, x: Array, context: Array | None, covariates: Array | None, state: Any) -> Array:
         """The log density of each step, (rows, steps)."""
@@ -182,15 +179,22 @@ class SequenceProgram:
 
     def noise(self, vector: Weights, seed: int, samples: range, begin: int, end: int) -> Array:
         """The latent steps from `begin` to `end` of these samples of a seed, (samples, steps, features)."""
-        drawn: Array = self.core.noise(vector.core, seed, samples.start, len(samples), begin, end)
-        return drawn
+        return np.asarray(self.core.noise(vector.core, seed, samples.start, len(samples), begin, end))
 
 
 def packed(blocks: Sequence[Block], values: Array, dtype: np.dtype[Any]) -> Array:
     """A copy of parameters, of which entries that are no weights become zero."""
-    vector, start = np.array(values, dtype), 0
-    for block in blocks:
-        part = vector[start : start + block.size]
-        part[:] = block.pack_named(block.named(part))
-        start += block.size
+    vector = np.array(values, dtype)
+    for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
+        vector[part] = block.pack_named(block.named(vector[part]))
     return vector
+
+
+def size_of(transform: Any) -> int:
+    """The number of a transform's parameters."""
+    return sum(block.size for _, block in transform._blocks())
+
+
+def slices(*sizes: int, first: int = 0) -> list[slice]:
+    """Parts of a vector of these sizes, one after another."""
+    return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]

@@ -48,9 +48,9 @@ class Cells:
             )
         first: CausalConvolution = flow._chain[0]
         self._half, self._run, self._chain = 0.5 * step, run, flow._chain
-        self._map = {name: value for name, value in first._settings.map_keywords().items() if name != "bins"}
-        if has_bins(first._settings.map):
-            self._map["bins"] = first._settings.bins
+        self._map = first._settings.map_keywords()
+        if not has_bins(first._settings.map):
+            del self._map["bins"]
         self._of_value, self._has_level = first._settings.of_value, first._settings.level
 
     def check(self, x: Array) -> None:
@@ -86,9 +86,7 @@ class Cells:
         a, b = (self._latent(values, params) for values in (low, high))
         with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
-        of_steps: Array = cells.reshape(x.shape).sum(axis=2)
-        return of_steps
+        return np.asarray(cells.reshape(x.shape).sum(axis=2))
 
     def _latent(self, values: Array, params: Array) -> Array:
-        own: Array = ops.coupling(values.reshape(params.shape[:2]), params, **self._map, direction="inverse")[0]
-        return own
+        return np.asarray(ops.coupling(values.reshape(params.shape[:2]), params, **self._map, direction="inverse")[0])

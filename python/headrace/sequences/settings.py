@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
-
 from headrace._base import arguments as check
 from headrace._base.stored import header_of
 from headrace._core import cpu
@@ -35,8 +33,12 @@ def doubling(layers: int) -> tuple[int, ...]:
     return tuple(2 ** (i % cycle) for i in range(layers))
 
 
-def _size(name: str, most: int) -> Any:
-    return lambda settings, value: check.integer(name, value, least=1, most=most)
+def _size(name: str, most: int, least: int = 1) -> Any:
+    return lambda settings, value: check.integer(name, value, least=least, most=most)
+
+
+def _truth(name: str) -> Any:
+    return setting(False, lambda settings, value: check.truth(name, value), optional=True)
 
 
 def _dilations(settings: Any, value: Any) -> tuple[int, ...]:
@@ -44,10 +46,6 @@ def _dilations(settings: Any, value: Any) -> tuple[int, ...]:
     if not 1 <= len(found) <= MOST_LAYERS:
         raise ValueError(f"dilations: expected 1 to {MOST_LAYERS} of them, got {len(found)}")
     return found
-
-
-def _taps(settings: Any, value: Any) -> int:
-    return check.integer("kernel", value, least=2, most=MOST_TAPS)
 
 
 def _inner(settings: Any, value: Any) -> Flow | None:
@@ -125,14 +123,12 @@ class CausalSettings(MapSettings):
         lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
         option="units of the skip sums and of the head (default: as many as channels)",
     )
-    kernel: int = setting(2, _taps, option="taps of each convolution, 2 to 32")
+    kernel: int = setting(2, _size("kernel", MOST_TAPS, 2), option="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations)
-    covariates: int = setting(
-        0, lambda settings, value: check.integer("covariates", value, most=MOST_UNITS), optional=True
-    )
+    covariates: int = setting(0, _size("covariates", MOST_UNITS, 0), optional=True)
     hop: int = setting(1, _size("hop", MOST_STEPS), optional=True)
-    companded: bool = setting(False, lambda settings, value: _truth("companded", value), optional=True)
-    level: bool = setting(False, lambda settings, value: _truth("level", value), optional=True)
+    companded: bool = _truth("companded")
+    level: bool = _truth("level")
     sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
     # A flow without parameters, or None; see `header`.
@@ -153,14 +149,13 @@ class CausalSettings(MapSettings):
         named = super().header()
         if self.inner is None:
             return named
-        return {name: value for name, value in named.items() if name not in _of_map()} | {
-            "inner": header_of(self.inner)
-        }
+        of_network = {name: value for name, value in named.items() if name not in self.map_keywords()}
+        return of_network | {"inner": header_of(self.inner)}
 
     @classmethod
     def from_file(cls, stored: Stored, *, inner: Flow | None = None, **fixed: Any) -> Self:
         """See `header`; the inner flow has parameters, and is read before."""
-        of_map = {} if inner is None else _of_map()
+        of_map = {} if inner is None else {one.name: one.default for one in MapSettings._own()}
         return super().from_file(stored, inner=inner, **of_map, **fixed)
 
     def structure(self) -> Any:
@@ -169,37 +164,19 @@ class CausalSettings(MapSettings):
 
     def network_options(self) -> dict[str, Any]:
         """The network in the core's form."""
-        return {
+        alike = ("channels", "skip", "kernel", "dilations", "outputs", "context", "hop")
+        return {name: getattr(self, name) for name in alike} | {
             "inputs": self.features,
-            "channels": self.channels,
-            "skip": self.skip,
-            "kernel": self.kernel,
-            "dilations": self.dilations,
-            "outputs": self.outputs,
-            "context": self.context,
             "covariates": RUNNING * self.features if self.sizes else self.covariates,
-            "hop": self.hop,
             "is_companded": self.companded,
         }
 
     def map_options(self) -> dict[str, Any]:
         """The map in the core's form."""
         low, high = interval_of(self.map, self.bound)
-        return {
-            "map": self.map,
-            "variant": self.scale,
-            "slope": self.slope,
-            "bins": self.bins,
-            "low": low,
-            "bound": high,
-            "min_bin": self.min_bin,
-            "has_level": self.level,
-        }
-
-    def map_keywords(self) -> dict[str, Any]:
-        """The map in the form of `headrace.ops`."""
-        names: Sequence[str] = ("map", "scale", "slope", "bound", "bins", "min_bin")
-        return {name: getattr(self, name) for name in names}
+        named = self.map_keywords() | {"low": low, "bound": high, "has_level": self.level}
+        named["variant"] = named.pop("scale")
+        return named
 
     def __repr__(self) -> str:
         """The keywords with an effect."""
@@ -209,27 +186,14 @@ class CausalSettings(MapSettings):
         own = self._map_keywords()
         if self.inner is not None:
             own = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
-        own += ", level=True" if self.level else ""
-        own += ", companded=True" if self.companded else ""
-        own += ", sizes=True" if self.sizes else ""
+        own += "".join(f", {name}=True" for name in ("level", "companded", "sizes") if getattr(self, name))
         return (
             f"channels={self.channels}, skip={self.skip}, kernel={self.kernel}, dilations={list(self.dilations)}, "
             f"{own}, reads={self.reads!r}{more}"
         )
 
 
-def _of_map() -> dict[str, Any]:
-    """The settings of a map by name, with their defaults."""
-    return {one.name: one.default for one in MapSettings._own()}
-
-
 def _sizes(settings: Any, value: Any) -> bool:
-    if _truth("sizes", value) and settings.covariates:
+    if check.truth("sizes", value) and settings.covariates:
         raise ValueError(f"covariates: expected 0 beside sizes=True, got {settings.covariates}")
-    return bool(value)
-
-
-def _truth(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {check.kind_of(value)}")
     return bool(value)

@@ -12,7 +12,7 @@ from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.arrays import Covariates, Sequences, chunks, given_as
 from headrace.sequences.continuation import copies_of, tiled
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Part, Run
@@ -89,7 +89,7 @@ class Stream:
         values = given.part(block, 0, given.steps)
         if cells is None:
             result = self._core.push(values, latent)
-            return tuple(_given(caller, one) for one in result) if latent else _given(caller, result)
+            return tuple(given_as(caller, one) for one in result) if latent else given_as(caller, result)
         cells.check(values)
         scores = caller.empty((self._rows, given.steps), run.dtype)
         for begin, end in chunks(self._rows, 0, given.steps, given.features):
@@ -117,8 +117,7 @@ class Stream:
             raise ValueError(f"steps: expected at most 2^32 with those before, got {self.position + total}")
         key = check.seed(seed)
         self._check(total)
-        drawn: NDArray[Any] = self._core.pull(total, key)
-        return drawn
+        return np.asarray(self._core.pull(total, key))
 
     def extend(self, covariates: Array) -> None:
         """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.
@@ -127,13 +126,11 @@ class Stream:
         the bits of the whole sequence if the frame after it is known too.
         """
         run, flow = self._run, self._flow
-        own = Covariates(Caller(), covariates, flow.covariates, run.batch, flow.hop, run.dtype)
-        frames = own.rows(np.arange(self._rows))
+        frames = Covariates(flow, Caller(), covariates, run.batch).rows(np.arange(self._rows))
         if frames is None or self._frames is None:
             return
         joined = np.concatenate([self._frames, frames], axis=1)
-        covered = Covariates(Caller(), joined, flow.covariates, run.batch, flow.hop, run.dtype)
-        self._run = Run(run.program, run.caller, run.batch, run.context, covered, run.dtype, vector=run.vector)
+        self._run = run.of_rows(self._rows, run.context, Covariates(flow, Caller(), joined, run.batch))
         self._frames = joined
         self._core.set_frames(joined)
 
@@ -149,12 +146,10 @@ class Stream:
         (1000, 5, 1)
         """
         count = check.integer("n", n, least=1)
-        run, flow, rows = self._run, self._flow, self._rows * count
-        frames = tiled(self._frames, count)
-        covered = Covariates(Caller(), frames, flow.covariates, (rows,), flow.hop, run.dtype)
-        context = tiled(self._context, count)
-        own = Run(run.program, run.caller, (rows,), context, covered, run.dtype, vector=run.vector)
-        return Stream(flow, own, copies_of(self._state, count))
+        flow, rows = self._flow, self._rows * count
+        covered = Covariates(flow, Caller(), tiled(self._frames, count), (rows,))
+        run = self._run.of_rows(rows, tiled(self._context, count), covered)
+        return Stream(flow, run, copies_of(self._state, count))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
@@ -180,23 +175,16 @@ class Stream:
         position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=2**62)
         rows = len(np.atleast_1d(given[next(iter(sizes))]))
         caller = Caller()
-        covariates = Covariates(caller, given.get("covariates"), flow.covariates, (rows,), flow.hop, flow.dtype)
+        covariates = Covariates(flow, caller, given.get("covariates"), (rows,))
         context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
         past = program.states(rows)
         for name, size in sizes.items():
             values = _as_state(f"state[{name!r}]", given[name], (rows, size), flow.dtype)
             past.set_array(int(name.partition(".")[2]), values, position)
-        return cls(flow, Run(program, caller, (rows,), context, covariates, flow.dtype), past)
+        return cls(flow, Run(program, caller, (rows,), context, covariates), past)
 
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self.position + steps)
-
-
-def _given(caller: Caller, result: NDArray[Any]) -> Any:
-    """A result of the core for the caller, whose framework may want memory of its own."""
-    copy = caller.empty(result.shape, result.dtype)
-    copy[...] = result
-    return caller.give(copy)
 
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -69,8 +69,7 @@ def _dependence(t: MaskedAutoregressive) -> Floats:
     reach = np.eye(masks[0].shape[1])[:, : t.features]
     for mask in masks:
         reach = (mask @ reach > 0).astype(np.float64)
-    found: Floats = reach.reshape(t.features, -1, t.features).max(axis=1)
-    return found
+    return np.asarray(reach.reshape(t.features, -1, t.features).max(axis=1))
 
 
 class _Link(abc.ABC):
@@ -104,7 +103,7 @@ class _Conditional(_Link):
     def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
         s, self.core, n = t._settings, t._network.core, t.features
         self.dtype = dtype
-        self.settings, self.trained = s, forward
+        self.of_map, self.trained = s.map_keywords(), forward
         self.direction = "forward" if forward == (s.formula == "to_data") else "inverse"
         tensors, network = self.core.unpack(t.astype(dtype).parameters), t.network
         layers = list(zip(tensors[::2], tensors[1::2], strict=True))
@@ -135,14 +134,14 @@ class _Conditional(_Link):
         outputs, _ = self.network.forward(self.given, self.context)
         self.elements = self.given[:, :n].reshape(-1, 1)
         self.params = outputs[:, n:].reshape(h.size, 1, -1)
-        value, log_b = ops.coupling(self.elements, self.params, direction=self.direction, **self._map())
+        value, log_b = ops.coupling(self.elements, self.params, direction=self.direction, **self.of_map)
         return value.reshape(h.shape).astype(np.float64), log_b.reshape(h.shape).astype(np.float64)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
         rows, n = by_h.shape
         by_value, by_log_det = by_h.astype(self.dtype).reshape(-1, 1), by_log_b.astype(self.dtype).reshape(-1)
         own, by_params = ops.coupling_vjp(
-            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self._map()
+            self.elements, self.params, by_value, by_log_det, direction=self.direction, **self.of_map
         )
         cotangent = np.zeros_like(self.given)
         cotangent[:, n:] = by_params.reshape(rows, -1)
@@ -152,17 +151,6 @@ class _Conditional(_Link):
         if self.trained:
             packed = self.core.pack(self.network._network.core.unpack(by_weights[0]))
         return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
-
-    def _map(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "map": s.map,
-            "scale": s.scale,
-            "slope": s.slope,
-            "bound": s.bound,
-            "bins": s.bins,
-            "min_bin": s.min_bin,
-        }
 
 
 class ConditionalStep:
@@ -208,8 +196,7 @@ class ConditionalStep:
                 log_b = log_b + more
         self.z, self.b = z, np.exp(log_b)
         self.a = h - self.b * z
-        kl: Floats = (0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1)
-        return kl
+        return np.asarray((0.5 * (self.a * self.a + self.b * self.b - 1.0) - log_b).sum(axis=1))
 
     def _back(self, beta: float) -> NDArray[Any]:
         """The gradient of the mean of ½β(a² + b²) - log σ + β log t, where b = σ / t."""

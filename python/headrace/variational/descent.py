@@ -257,24 +257,23 @@ def log_weights(
     return evaluate(target, x, context, good)[0] - log_q
 
 
+@dataclass
 class Descent:
     """Steps of an optimiser along gradients of reparametrised samples, while they run."""
 
-    def __init__(
-        self,
-        name: str,
-        flow: Flow,
-        plan: DescentPlan,
-        step: Callable[[int, float], StepOutcome],
-        judge: Judge,
-        history: StepHistory | None = None,
-    ) -> None:
-        """`step` finds the gradient, given the step's index and β; `judge` evaluates weights.
+    name: str
+    flow: Flow
+    plan: DescentPlan
+    step: Callable[[int, float], StepOutcome]
+    """Finds the gradient, given the step's index and β."""
+    judge: Judge
+    """Evaluates weights."""
+    history: StepHistory = field(default_factory=StepHistory)
+    """An empty one, which is filled in."""
 
-        `history`: an empty one, which is filled in.
-        """
-        self.name, self.flow, self.plan, self.step, self.judge = name, flow, plan, step, judge
-        self.history = StepHistory() if history is None else history
+    def __post_init__(self) -> None:
+        """Begin with the flow's weights."""
+        flow, plan = self.flow, self.plan
         self.adam: Adam = OPTIMIZERS[plan.optimizer](
             flow, plan.learning_rate, weight_decay=plan.weight_decay, clip=plan.clip, average=plan.average
         )

@@ -198,18 +198,10 @@ def distill(
     found = None
     if history.stopped != "interrupted" and given.evaluated:
         found = estimate_or_none(estimate, learner, target, contexts, given.evaluated, rng, history)
-    return student, Distillation(
-        np.nan if found is None else found.free_energy,
-        np.nan if found is None else found.standard_error,
-        found,
-        "closed_form" if closed else "pathwise",
-        alone.kl,
-        not_alone,
-        history,
-        time.perf_counter() - begin,
-        None if found is None else _speed(teacher, contexts),
-        None if found is None else _speed(student, contexts),
-    )
+    seconds, kind = time.perf_counter() - begin, "closed_form" if closed else "pathwise"
+    kl, error = (np.nan, np.nan) if found is None else (found.free_energy, found.standard_error)
+    speeds = [None if found is None else _speed(flow, contexts) for flow in (teacher, student)]
+    return student, Distillation(kl, error, found, kind, alone.kl, not_alone, history, seconds, *speeds)
 
 
 def _check_flows(teacher: Flow, student: Flow) -> None:

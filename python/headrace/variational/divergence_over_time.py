@@ -82,8 +82,7 @@ class Divergence:
         self._b = np.exp(log_b)
         self._a = (u[..., 0].astype(np.float64) - mean) / deviation - self._b * noise
         self._slope = self._b * (self._b - self._a * noise)  # of ½(a² + b²) by log b
-        kl: Floats = 0.5 * (self._a**2 + self._b**2 - 1.0) - log_b
-        return kl
+        return np.asarray(0.5 * (self._a**2 + self._b**2 - 1.0) - log_b)
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
         """The gradient of `weight` times the mean of log q - beta log p, and of by_x · x; after `forth`."""
@@ -101,8 +100,7 @@ class Divergence:
             self._vector, False, self._z, *_of_flow(self.student, batch), cotangent, ("inputs", "parameters")
         )
         assert found.parameters is not None
-        gradient: Array = found.parameters.astype(self.student.dtype)
-        return gradient
+        return np.asarray(found.parameters.astype(self.student.dtype))
 
     def _by_samples(self, other: Any, batch: Batch, share: float) -> Floats:
         """The gradient by x through the teacher."""
@@ -116,8 +114,7 @@ class Divergence:
             cotangent = Cotangent(log_prob=np.full(self._x.shape[:2], -share, dtype))
         inputs = _of_flow(self.teacher, batch)
         _, found = other.vjp(other.vector, True, self._x, *inputs, cotangent, ("inputs",))
-        by_x: Floats = found.inputs.astype(np.float64)
-        return by_x
+        return np.asarray(found.inputs.astype(np.float64))
 
 
 def _of_flow(flow: SequenceFlow, batch: Batch) -> tuple[Array | None, Array | None]:

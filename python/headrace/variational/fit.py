@@ -240,25 +240,16 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     draws = -(-samples // len(rows))
     each = [estimate(flow, target, Contexts(one=row[None, :]), draws, rng) for row in rows]
     table = np.array([astuple(one)[:-1] for one in each]).T
-    energy, energy_error, log_z, log_z_error, kl, kl_error, effective, counted, skipped = table
+    effective, counted, skipped = (row.sum() for row in table[6:])
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
         """Standard error of the mean over only those contexts, or over all that they stand for."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else mean_and_error(values)[1]
 
-    return FreeEnergy(
-        float(energy.mean()),
-        error(energy, energy_error),
-        float(log_z.mean()),
-        error(log_z, log_z_error),
-        float(kl.mean()),
-        error(kl, kl_error),
-        float(effective.sum()),
-        int(counted.sum()),
-        int(skipped.sum()),
-        len(rows),
-    )
+    pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and errors of the free energy, log Z and KL
+    energy, log_z, kl = [(float(values.mean()), error(values, errors)) for values, errors in pairs]
+    return FreeEnergy(*energy, *log_z, *kl, float(effective), int(counted), int(skipped), len(rows))
 
 
 def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
@@ -276,17 +267,9 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     energy, error = mean_and_error(-log_w[finite])
     # To first order log of a mean moves by its terms over the mean; a free energy moves by its own terms.
     _, kl_error = mean_and_error(w[finite] / mean - log_w[finite])
-    return FreeEnergy(
-        energy,
-        error,
-        log_z,
-        mean_and_error(w / mean)[1],
-        energy + log_z,
-        kl_error,
-        float(w.sum() ** 2 / np.square(w).sum()),
-        int(log_w.size),
-        skipped,
-    )
+    log_z_error, effective = mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
+    kl = energy + log_z
+    return FreeEnergy(energy, error, log_z, log_z_error, kl, kl_error, effective, int(log_w.size), skipped)
 
 
 def _default_rate(flow: Flow) -> float:

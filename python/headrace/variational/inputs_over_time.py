@@ -55,23 +55,16 @@ class Inputs:
             given = Sequences(caller, "signals", signals, flow.features)
             if not given.rows:
                 raise ValueError("signals: expected at least one sequence, got none")
-            for i, n in enumerate(given.lengths.tolist()):
-                if n < length:
-                    raise ValueError(
-                        f"signals: expected sequences of at least {length} steps (length), got {n} in sequence {i}"
-                    )
+            if (short := np.flatnonzero(given.lengths < length)).size:
+                place = f"{given.lengths[short[0]]} in sequence {short[0]}"
+                raise ValueError(f"signals: expected sequences of at least {length} steps (length), got {place}")
             for block in given.whole():
                 given.part(block, 0, block.steps)  # refuses values that are not finite
             self.signals = given.arrays
         rows = len(self.signals) if signals is not None else _leading(covariates)
-        self._frames = Covariates(caller, covariates, flow.covariates, (rows,), flow.hop, flow.dtype).arrays
-        self._of_crop = -(-length // flow.hop)
-        for i, own in enumerate(self._frames):
-            if len(own) < self._of_crop:
-                raise ValueError(
-                    f"covariates: expected at least {self._of_crop} frames for {length} steps (length) at {flow.hop} "
-                    f"steps a frame, got {len(own)} in sequence {i}"
-                )
+        given_frames = Covariates(flow, caller, covariates, (rows,))
+        given_frames.check_steps(length)
+        self._frames, self._of_crop = given_frames.arrays, -(-length // flow.hop)
 
     @property
     def is_paired(self) -> bool:

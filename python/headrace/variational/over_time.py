@@ -92,6 +92,7 @@ class SequenceDistillation:
         )
 
 
+@dataclass
 class SequenceStep:
     """The gradient of one step: of spectra in the first steps, then of the divergence as well.
 
@@ -103,22 +104,20 @@ class SequenceStep:
         rng: Of all that is drawn.
     """
 
-    def __init__(
-        self,
-        divergence: Divergence,
-        inputs: Inputs,
-        plan: DescentPlan,
-        spectrum: Spectrum | None,
-        power: float,
-        first: int,
-        rng: Rng,
-    ) -> None:
-        self.divergence, self.inputs, self.plan, self.rng = divergence, inputs, plan, rng
-        self.spectrum, self.power, self.first = spectrum, power, first
+    divergence: Divergence
+    inputs: Inputs
+    plan: DescentPlan
+    spectrum: Spectrum | None
+    power: float
+    first: int
+    rng: Rng
+
+    def __post_init__(self) -> None:
+        """Find what all samples are compared with, unless they have signals of their own."""
         self._common: Floats | None = None
-        if spectrum is not None and not inputs.is_paired:
-            crops = inputs.crops(REPORT_BY * plan.samples, np.random.default_rng(seed_of(rng)))
-            self._common = spectrum.target(crops)
+        if self.spectrum is not None and not self.inputs.is_paired:
+            crops = self.inputs.crops(REPORT_BY * self.plan.samples, np.random.default_rng(seed_of(self.rng)))
+            self._common = self.spectrum.target(crops)
 
     def __call__(self, number: int, beta: float) -> StepOutcome:
         """The outcome of a step."""

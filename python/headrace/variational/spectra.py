@@ -119,5 +119,4 @@ class Spectrum:
         return float(value / target.sum()), grad / target.sum()
 
     def _pooled(self, every: Floats) -> Floats:
-        pooled: Floats = every if self._is_paired else every.mean(axis=(0, 1))
-        return pooled
+        return np.asarray(every if self._is_paired else every.mean(axis=(0, 1)))
