@@ -125,10 +125,7 @@ def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.P
     """The keywords of a `TypedDict` as parameters of a signature."""
     return [
         inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(name),
-            annotation=type_text(annotation),
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=type_text(annotation)
         )
         for name, annotation in settings.__annotations__.items()
     ]
@@ -197,7 +194,7 @@ _ELSEWHERE = {
 
 
 _OTHERWISE = {
-    "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order=",
+    "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order="
 }
 """What to do in place of a keyword of other libraries."""
 ATTRIBUTES = {

@@ -234,12 +234,7 @@ class Ensemble:
     def _header(self) -> dict[str, Any]:
         """See `headrace._base.stored`."""
         members = [header_of(flow) for flow in self._flows]
-        return {
-            "features": self.features,
-            "context": self.context,
-            "weights": self._given.tolist(),
-            "members": members,
-        }
+        return {"features": self.features, "context": self.context, "weights": self._given.tolist(), "members": members}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:

@@ -51,12 +51,7 @@ class Density(RowModule):
         self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> NDArray[Any]: ...
     def log_prob(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Array | None = None,
+        self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Array | None = None
     ) -> Array:
         """Log density of each row, in nats.
 
@@ -102,12 +97,7 @@ class Density(RowModule):
         self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_latent(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
+        self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
         """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
@@ -131,12 +121,7 @@ class Density(RowModule):
         self, z: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_data(
-        self,
-        z: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
+        self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
         """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 

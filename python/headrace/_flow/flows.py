@@ -19,15 +19,7 @@ from headrace._core.settings import Affine, Autoregressive, Conditioner
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.bases_by_name import is_uniform, named_base
 from headrace._flow.flow import Flow
-from headrace._flow.flow_arguments import (
-    TABLES,
-    AffineFlow,
-    Linked,
-    Named,
-    PlanarKeywords,
-    RadialKeywords,
-    SplineFlow,
-)
+from headrace._flow.flow_arguments import TABLES, AffineFlow, Linked, Named, PlanarKeywords, RadialKeywords, SplineFlow
 from headrace._flow.mixing import link_before
 from headrace._flow.periodic import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._flow.tails import Uniform
@@ -50,11 +42,7 @@ class _Named(Flow):
     """A flow of equal transforms, circle couplings if it has periodic columns, a `Standardize`, perhaps a `Support`."""
 
     def _make(
-        self,
-        made: Callable[[int], list[Transform]],
-        features: int | Iterable[str],
-        named: Any,
-        circles: CircleSettings,
+        self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
         """`made` takes the number of columns that are not periodic, and gives their transforms."""
         features, names = named_features(features)

@@ -64,13 +64,7 @@ class _Stepped(Base):
         numbers = self._numbers()
         fixed = [] if self.trainable else [float(v) for array in self._start.values() for v in array.ravel()]
         return [
-            StepSpec(
-                "DensityStep",
-                columns=self._columns,
-                components=self._components,
-                n_raw=numbers.n,
-                fixed=fixed,
-            )
+            StepSpec("DensityStep", columns=self._columns, components=self._components, n_raw=numbers.n, fixed=fixed)
         ]
 
     def _standard(self) -> tuple[str, list[StepSpec]]:

@@ -49,12 +49,7 @@ def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
 
-def sliced_turn(
-    z: NDArray[Any],
-    sizes: list[int],
-    rng: np.random.Generator,
-    unit: float = 1.0,
-) -> Turn:
+def sliced_turn(z: NDArray[Any], sizes: list[int], rng: np.random.Generator, unit: float = 1.0) -> Turn:
     """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
 
     Args:

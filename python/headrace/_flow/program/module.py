@@ -196,11 +196,7 @@ class Parametrised(abc.ABC):
         self._caller = Caller if device is None else partial(DeviceCaller, device)
 
     def _remade(
-        self,
-        parameters: NDArray[Any],
-        dtype: np.dtype[Any] | None,
-        device: Device | None,
-        products: str = "exact",
+        self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
         """A module of this structure with these parameters, which come from the host."""
         other = object.__new__(type(self))
