@@ -109,21 +109,30 @@ def _bounded(hidden: Any, conditioner: Affine) -> Affine:
     return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
-class _Affine(_Named):
-    """The base of MAF, IAF and RealNVP."""
+class _Networks(_Named):
+    """The base of flows of networks: MAF, IAF, RealNVP and NSF."""
 
     def _of(
-        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: AffineFlow, **more: Any
+        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
     ) -> None:
         features, context, transforms, hidden = sizes
         link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
         shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
-        options = onto_itself(named.base, link, _bounded(hidden, keywords))
+        options = {**more, **onto_itself(named.base, link, keywords)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, named.seed, shape, **more, **options)
+            return kind(columns, transforms, link, named.seed, shape, **options)
 
         self._make(made, features, named, CircleSettings(transforms, named.seed, shape, options))
+
+
+class _Affine(_Networks):
+    """The base of MAF, IAF and RealNVP."""
+
+    def _of(
+        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
+    ) -> None:
+        super()._of(kind, sizes, _bounded(sizes[-1], keywords), **more)
 
 
 @storable
@@ -208,7 +217,7 @@ class RealNVP(_Affine):
 
 @storable
 @documented
-class NSF(_Named):
+class NSF(_Networks):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
 
     A monotone rational-quadratic spline takes each coordinate from data to latent, so that a density needs no square
@@ -235,14 +244,7 @@ class NSF(_Named):
         **keywords: Unpack[SplineFlow],
     ) -> None:
         kind = _couplings if keywords.pop("coupling", False) else _autoregressive
-        link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
-        sizes = {"context": context, "hidden": hidden, "dtype": named.dtype}
-        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(named.base, link, keywords)}
-
-        def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, named.seed, sizes, **options)
-
-        self._make(made, features, named, CircleSettings(transforms, named.seed, sizes, keywords))
+        self._of(kind, (features, context, transforms, hidden), keywords, map="rq_spline", formula="to_latent")
 
 
 class _Vectors(_Named):
