@@ -196,15 +196,10 @@ class Fit:
         lost = fresh and held_out is not None and is_untrained(history)
         is_trained = by_default or lost or history.best_epoch > 0
         if gaussian is not None and held_out is not None and judged and is_trained:
+            count, has_curves = 1 + len(marginals) + len(start.linear), bool(checked.gaussianize)
             with flow._interior.restored():  # to the trained weights
                 not_worse_than_a_gaussian(
-                    flow,
-                    held_out,
-                    history,
-                    *gaussian,
-                    1 + len(marginals) + len(start.linear),
-                    by_default=by_default,
-                    has_curves=bool(checked.gaussianize),
+                    flow, held_out, history, *gaussian, count, by_default=by_default, has_curves=has_curves
                 )
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
