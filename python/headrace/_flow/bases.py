@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ class Normal(Base):
         return [StepSpec("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
 
     def _block(self) -> BiasTable:
-        return BiasTable.of_lines(self.features, "loc", "log_scale")
+        return _lines(self.features)
 
     def _with_parameters(self, packed: NDArray[Any]) -> Normal:
         if not self.trainable:
@@ -148,3 +149,9 @@ class Normal(Base):
         self = cls(features)
         self._start = start  # bit for bit, any values: also those that `loc` and `scale` would refuse
         return self
+
+
+@functools.lru_cache(maxsize=8)
+def _lines(features: int) -> BiasTable:
+    """The layout of a normal density's parameters; bases share it, because it is costly to make and holds no values."""
+    return BiasTable.of_lines(features, "loc", "log_scale")

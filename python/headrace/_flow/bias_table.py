@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class BiasTable:
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
         """`shapes`: the shape of each named array, whose values are those of the rows in turn."""
         self.network, self.shapes, self.rows = network, shapes, rows
+        self._ends = np.cumsum([math.prod(shape) // rows for shape in shapes.values()])[:-1]
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
@@ -41,8 +43,7 @@ class BiasTable:
     def named(self, packed: NDArray[Any]) -> Named:
         """See `Block`."""
         table = self.network.unpack(packed)[1][0].reshape(self.rows, -1)
-        ends = np.cumsum([np.prod(shape, dtype=int) // self.rows for shape in self.shapes.values()])
-        parts = zip(self.shapes.items(), np.split(table, ends[:-1], axis=1), strict=True)
+        parts = zip(self.shapes.items(), np.split(table, self._ends, axis=1), strict=True)
         return {name: part.reshape(shape).copy() for (name, shape), part in parts}
 
     def pack_named(self, named: Named) -> NDArray[Any]:
