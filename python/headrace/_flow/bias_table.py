@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class BiasTable:
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
         """`shapes`: the shape of each named array, whose values are those of the rows in turn."""
         self.network, self.shapes, self.rows = network, shapes, rows
-        self._ends = np.cumsum([math.prod(shape) // rows for shape in shapes.values()])[:-1]
+        self._ends = list(accumulate(math.prod(shape) // rows for shape in shapes.values()))[:-1]
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
