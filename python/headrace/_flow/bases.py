@@ -14,7 +14,7 @@ from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.stored import Stored, storable
 from headrace._core.steps import StepSpec
-from headrace._flow.bias_table import BiasTable
+from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
 
 if TYPE_CHECKING:

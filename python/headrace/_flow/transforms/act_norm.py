@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
 from headrace._core.steps import StepSpec
-from headrace._flow.bias_table import BiasTable, Named
+from headrace._flow.program.bias_table import BiasTable, Named
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
 

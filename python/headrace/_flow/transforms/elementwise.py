@@ -15,7 +15,7 @@ from headrace._base.stored import Stored, storable
 from headrace._core.maps import MAPS
 from headrace._core.settings import Map, Settings
 from headrace._core.steps import StepSpec
-from headrace._flow.bias_table import BiasTable, unread
+from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
 

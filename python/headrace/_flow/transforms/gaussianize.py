@@ -14,7 +14,7 @@ from headrace._base.types import Floats
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
-from headrace._flow.bias_table import unread
+from headrace._flow.program.bias_table import unread
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
 

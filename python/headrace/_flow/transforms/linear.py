@@ -15,7 +15,7 @@ from headrace._base.stored import Stored, storable
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
-from headrace._flow.bias_table import BiasTable, Named
+from headrace._flow.program.bias_table import BiasTable, Named
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.restriction import Mixed
 from headrace._flow.transforms.rotation import MOST_FEATURES, Matrix, square

@@ -16,7 +16,7 @@ from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
-from headrace._flow.bias_table import BiasTable
+from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.bend import Bend, PlanarBend
 from headrace._flow.transforms.transform import Transform
