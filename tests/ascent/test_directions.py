@@ -49,7 +49,7 @@ def test_sliced_blocks_find_what_is_not_normal():
     g = cases.rng("sliced blocks")
     z = skewed_half(g)
     distances = []
-    for turn in (_directions.sliced_turn(z, [32, 32], g), _directions.random_turn([32, 32], g)):
+    for turn in (_directions.sliced_turn(len(z), z.__getitem__, [32, 32], g), _directions.random_turn([32, 32], g)):
         ordered = np.sort(z[:, turn.order] @ block_diag(*turn.blocks).T, axis=0)
         normal = np.sort(g.standard_normal((3000, 64)), axis=0)
         distances.append(np.square(ordered - normal).sum() / 3000)
@@ -61,7 +61,7 @@ def test_sliced_blocks_look_at_their_own_coordinates():
     z = skewed_half(cases.rng("own coordinates"), 12)
 
     def blocks(z, unit=1.0):
-        return _directions.sliced_turn(z, [6, 6], np.random.default_rng(1), unit)
+        return _directions.sliced_turn(len(z), z.__getitem__, [6, 6], np.random.default_rng(1), unit)
 
     made = blocks(z)
     for own, column in enumerate((made.order[0], made.order[8])):

@@ -80,7 +80,7 @@ class _CuPy:
             strides = [math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape))]
         return self.device.view(address, shape, dtype, strides, value)
 
-    def check_like(self, value: Any) -> None:
+    def check_place(self, name: str, value: Any) -> None:
         """Refuse an array to answer like that is elsewhere."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: Stream) -> tuple[Any, Any]:
@@ -116,9 +116,6 @@ class _Torch(_CuPy):
             raise errors.wrong_device(name, f"a tensor on {place}", self.device, f"{name}.to({str(self.device)!r})")
         if place.index != self.device.index:
             raise errors.on_another_device(name, place.index, self.device, f"{name}.to({str(self.device)!r})")
-
-    def check_like(self, value: Any) -> None:
-        self.check_place("like", value)
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         torch = sys.modules["torch"]
@@ -158,9 +155,6 @@ class _Jax(_CuPy):
 
     def _make(self) -> str:
         return "jax.numpy.asarray({})"
-
-    def check_like(self, value: Any) -> None:
-        self.check_place("like", value)
 
     def check_place(self, name: str, value: Any) -> None:
         """Refuse arrays without numbers, or of another device."""
@@ -224,7 +218,7 @@ class DeviceCaller(Caller):
             importlib.import_module(name)
         else:
             framework = self._framework_for("like", like)
-            framework.check_like(like)
+            framework.check_place("like", like)
         self._name = "like"
         self._begin(framework)
 

@@ -20,6 +20,7 @@ Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, 
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
+_TABLES = (("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
 
 
 def class_of(module: str, name: str) -> Any:
@@ -195,12 +196,7 @@ def _is_of(value: Any, library: str) -> bool:
 
 
 def _is_column(value: Any) -> bool:
-    return not any(
-        isinstance(value, class_of(library, kind))
-        for library, kind in (
-            ("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")
-        )
-    )  # fmt: skip
+    return not any(isinstance(value, class_of(*kind)) for kind in _TABLES)
 
 
 def _columns(value: Any) -> list[Column]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from headrace._base import array_errors as errors
 from headrace._base.types import Floats
@@ -163,15 +163,20 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
+def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
+    """An array of real numbers, whatever its shape; other values are a TypeError. `got`: what its message names."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected {expected}, got {got or kind_of(value)}") from None
+    return array
+
+
 def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -> Floats:
     """A finite, read-only float64 copy of a one-dimensional array; a scalar is repeated where the size is known."""
-    try:
-        given = np.asarray(value)
-        if given.dtype.kind not in "fiu":
-            raise TypeError
-        array = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a one-dimensional array of numbers, got {type(value).__name__}") from None
+    array = np.array(real_array(name, value, "a one-dimensional array of numbers"), dtype=np.float64)
     if array.ndim == 0 and size is not None:
         array = np.full(size, float(array))
     if array.ndim != 1 or array.size == 0 or (size is not None and array.size != size):

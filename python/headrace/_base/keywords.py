@@ -125,10 +125,7 @@ def parameters_of(settings: type, defaults: Mapping[str, Any]) -> list[inspect.P
     """The keywords of a `TypedDict` as parameters of a signature."""
     return [
         inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(name),
-            annotation=type_text(annotation),
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=type_text(annotation)
         )
         for name, annotation in settings.__annotations__.items()
     ]
@@ -164,40 +161,30 @@ def refuse(method: Callable[..., Any], others: Collection[str]) -> None:
 
 
 _ELSEWHERE = {
-    "hidden_features": "hidden",
-    "hidden_units": "hidden",
-    "hidden_sizes": "hidden",
-    "nn_width": "hidden",
-    "num_bins": "bins",
-    "knots": "bins",
-    "tail_bound": "bound",
-    "interval": "bound",
-    "n_layers": "transforms",
-    "num_layers": "transforms",
-    "layers": "transforms",
-    "flow_layers": "transforms",
-    "n_transforms": "transforms",
-    "num_transforms": "transforms",
-    "lr": "learning_rate",
-    "n_epochs": "epochs",
-    "max_epochs": "epochs",
-    "training_batch_size": "batch_size",
-    "validation_fraction": "validation",
-    "stop_after_epochs": "patience",
-    "random_state": "seed",
-    "seed": "random_state",
-    "n_samples": "n",
-    "size": "n",
-    "key": "seed",
-    "cond_dim": "context",
-    "context_features": "context",
-    "dim": "features",
+    theirs: ours
+    for ours, names in {
+        "hidden": "hidden_features hidden_units hidden_sizes nn_width",
+        "bins": "num_bins knots",
+        "bound": "tail_bound interval",
+        "transforms": "n_layers num_layers layers flow_layers n_transforms num_transforms",
+        "learning_rate": "lr",
+        "epochs": "n_epochs max_epochs",
+        "batch_size": "training_batch_size",
+        "validation": "validation_fraction",
+        "patience": "stop_after_epochs",
+        "seed": "random_state key",
+        "random_state": "seed",
+        "n": "n_samples size",
+        "context": "cond_dim context_features",
+        "features": "dim",
+    }.items()
+    for theirs in names.split()
 }
 """Names that other libraries have for a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
 
 
 _OTHERWISE = {
-    "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order=",
+    "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order="
 }
 """What to do in place of a keyword of other libraries."""
 ATTRIBUTES = {

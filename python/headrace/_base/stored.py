@@ -162,6 +162,13 @@ class Stored:
         """A number of features or of context columns."""
         return check.integer(key, self.take(key), least=least, most=MOST_FEATURES)
 
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """True or false; `default`: of a key that may be missing."""
+        value = default if default is not None and not self.has(key) else self.take(key)
+        if not isinstance(value, bool):
+            raise TypeError(f"{key}: expected true or false, got {value!r}")
+        return value
+
     def items(self, key: str) -> list[Any]:
         """A list."""
         value = self.take(key)

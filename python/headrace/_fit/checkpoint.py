@@ -35,18 +35,7 @@ FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3,
 # were stages
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
-_OF_STAGES = (
-    "index",
-    "is_cosine",
-    "was_cosine",
-    "begin",
-    "end",
-    "best_epoch",
-    "before",
-    "lowest",
-    "halfway",
-    "paused",
-)
+_OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", "before", "lowest", "halfway", "paused")
 
 
 @dataclass

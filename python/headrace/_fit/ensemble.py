@@ -67,17 +67,10 @@ class Ensemble:
     """
 
     def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
-        if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
-            raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
-        given = tuple(flows)
-        for i, flow in enumerate(given):
-            if not isinstance(flow, Flow):
-                raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
-        self._set(tuple(copy.copy(flow) for flow in given), weights)
+        self._set([copy.copy(flow) for flow in flows_of(flows)], weights)
 
-    def _set(self, flows: tuple[Flow, ...], weights: Any) -> None:
-        if not flows:
-            raise ValueError("flows: expected at least one, got none")
+    def _set(self, given: list[Flow], weights: Any) -> None:
+        flows = flows_of(given)
         for name in ("features", "context", "dtype", "device", "matmul"):
             found = list(dict.fromkeys(getattr(flow, name) for flow in flows))
             if len(found) > 1:
@@ -234,12 +227,7 @@ class Ensemble:
     def _header(self) -> dict[str, Any]:
         """See `headrace._base.stored`."""
         members = [header_of(flow) for flow in self._flows]
-        return {
-            "features": self.features,
-            "context": self.context,
-            "weights": self._given.tolist(),
-            "members": members,
-        }
+        return {"features": self.features, "context": self.context, "weights": self._given.tolist(), "members": members}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
@@ -247,7 +235,7 @@ class Ensemble:
         sizes = stored.size("features", least=1), stored.size("context")
         weights, flows = stored.numbers("weights"), stored.children("members", Flow)
         self = object.__new__(cls)
-        self._set(tuple(flows), weights)
+        self._set(flows, weights)
         if (self.features, self.context) != sizes:
             raise ValueError(
                 f"features, context: expected {self.features} and {self.context}, as members have, got {sizes[0]} and "
@@ -479,6 +467,19 @@ class Ensemble:
 
 
 # ---- functions of the members' log densities -------------------------------------------------------------------------
+
+
+def flows_of(flows: Any) -> tuple[Flow, ...]:
+    """The flows of a sequence, which has at least one."""
+    if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
+        raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
+    given = tuple(flows)
+    if not given:
+        raise ValueError("flows: expected at least one, got none")
+    for i, flow in enumerate(given):
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
+    return given
 
 
 def _mixed(log_probs: list[Any], weights: Floats) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,19 +25,19 @@ from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
 from headrace._fit.few_rows import Beginning, best_beginnings
 from headrace._fit.fingerprint import of_settings
 from headrace._fit.history import History, is_interrupted, kept_fields
-from headrace._fit.linear_links import Links, candidates, residual_columns, shared
+from headrace._fit.linear_links import Links, candidates, decided, shared
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
 from headrace._fit.residuals import Residuals
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.start import Start, gaussian_links, marginal_links, not_worse_than_a_gaussian, shared_curves
+from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian, shared_curves
 from headrace._fit.starts.mixture import COMPONENTS
 from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, overfits, searched
 from headrace._flow.fit_arguments import Arguments
-from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
 
 if TYPE_CHECKING:
@@ -206,15 +206,10 @@ class Fit:
         lost = fresh and held_out is not None and is_untrained(history)
         is_trained = by_default or lost or history.best_epoch > 0
         if gaussian is not None and held_out is not None and judged and is_trained:
+            count, has_curves = 1 + len(marginals) + len(start.linear), bool(checked.gaussianize)
             with flow._interior.restored():  # to the trained weights
                 not_worse_than_a_gaussian(
-                    flow,
-                    held_out,
-                    history,
-                    *gaussian,
-                    1 + len(marginals) + len(start.linear),
-                    by_default=by_default,
-                    has_curves=bool(checked.gaussianize),
+                    flow, held_out, history, *gaussian, count, by_default=by_default, has_curves=has_curves
                 )
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
@@ -291,34 +286,59 @@ class Fit:
         trial = RunArguments(held_out, plan, copy.deepcopy(self.rng), self.caller, History(), clock)
         return Fit.run_of(self, flow, rows, trial)
 
+    def _trials(
+        self, standing: ArrayRows, judge: RowSource, clock: Clock, kinds: Iterable[tuple[Start, Links]]
+    ) -> tuple[list[Run], HeldOut]:
+        """Runs over a few rows, each from a start and curves, and the rows that judge them."""
+        most = _marginals.STEPS * -(-self.source.size // self.checked.batches)
+        some, rest = self.source.trial(standing, judge, most, self.seed)
+        held_out = HeldOut(rest, self.flow._interior.on_device)
+        return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
+
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with maps of the columns that others nearly give away."""
-        if start.x is None or not _residuals.looked_for(self.flow._interior):
+        """The start with maps of the columns that others nearly give away, of more where held-out rows gain by them."""
+        flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
+        if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
             return start
-        clock = self.clock.share(TRYING)
+        clock, standing, found = self.clock.share(TRYING), source.standing(), Residuals()
 
-        def made(linear: Links, links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
-            return self._trial_run(replace(start, linear=linear), links, rows, held_out, clock)
+        def kind(one: Residuals) -> tuple[Start, Links]:
+            links = _marginals.gaussianizing(standing, *scale, clock, self.progress, one.links) if curves else ()
+            return replace(start, linear=one.links), links
 
-        own = self.checked, clock, self.kept.residuals, self.seed, made
-        found = residual_columns(
-            self.flow, self.source, judge, start.x, *own, curves=curves, progress=self.progress and self.source.is_first
-        )
-        if self.source.is_first:
-            _residuals.warn_of_columns(self.source, found)
+        if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and processor
+            found, more = candidates(standing, scale, flow.dtype)
+            if before is not None:
+                found = more if set(more.shares) == set(before) else found
+            elif (
+                set(more.shares) != set(found.shares)
+                and judge is not None
+                and judge.size >= LEAST_HELD_OUT
+                and plan.epochs * plan.batches >= _marginals.TRIED
+            ):
+                trials = self._trials(standing, judge, clock, map(kind, (found, more)))
+                found = decided(found, more, *trials, self.progress)
+        found = shared(source, found, flow.features)
+        if source.is_first:
+            _residuals.warn_of_columns(source, found)
         self.history.residuals = dict(found.shares)
         return replace(start, linear=found.links)
 
-    def _marginals(self, start: Start, judge: RowSource) -> tuple[Transform, ...]:
+    def _marginals(self, start: Start, judge: RowSource) -> Links:
+        """Links that make columns nearly normal, where a short fit is better on held-out rows by them."""
         assert start.x is not None  # of a fresh flow
-        clock = self.clock.share(TRYING)
-
-        def made(links: Links, rows: ArrayRows, held_out: HeldOut) -> Run:
-            return self._trial_run(start, links, rows, held_out, clock)
-
-        before = self.kept.gaussianized
-        own = self.checked, clock, before, self.seed, made, self.progress
-        return marginal_links(self.flow, self.source, judge, start.x, *own, start.linear)
+        source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
+        if (before := self.kept.gaussianized) is False:
+            return ()
+        standing, links = source.standing(), tuple[Gaussianize, ...]()
+        if source.is_first:  # as for residual columns
+            own = Clock() if required or before else clock
+            links = _marginals.gaussianizing(standing, *start.x, own, self.progress, start.linear)
+            if links and not (required or before):
+                runs, held_out = self._trials(standing, judge, clock, [(start, links), (start, ())])
+                has_tails = _marginals.has_long_tails(links)
+                links = links if _marginals.gain(runs[0], runs[1], held_out, has_tails, self.progress) else ()
+        return shared_curves(source, links, self.flow.features, required)
 
     def _few(self, asked: bool | None) -> None:
         """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""

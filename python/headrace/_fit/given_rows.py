@@ -151,20 +151,27 @@ def not_finite(name: str, count: int, first: int, rows: int) -> str:
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
     """Refuse rows on a bound or beyond, with their number and the index of the first."""
-    count, first = 0, (0, 0, 0.0)
+    found: list[Any] = []
     for start in range(0, array.shape[0], CHUNK):
-        part = array[start : start + CHUNK]
-        mask = outside(part, support)
-        if not mask.any():
-            continue
-        bad = _arrays.on_host(mask)
-        rows = np.flatnonzero(bad.any(axis=1))
-        if not count:
-            row, column = int(rows[0]), int(bad[rows[0]].argmax())
-            first = start + row, column, float(part[row, column])
-        count += rows.size
-    if count:
-        raise ValueError(not_inside(name, count, array.shape[0], *first, support, names))
+        found = and_more(found, beyond(array[start : start + CHUNK], support, start))
+    if found:
+        raise ValueError(not_inside(name, found, array.shape[0], support, names))
+
+
+def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
+    """The number of rows on a bound or beyond, and of the first its index from `start`, the column and the value."""
+    mask = outside(array, support)
+    if not mask.any():
+        return []
+    bad = _arrays.on_host(mask)
+    rows = np.flatnonzero(bad.any(axis=1))
+    row, column = int(rows[0]), int(bad[rows[0]].argmax())
+    return [rows.size, start + row, column, float(array[row, column])]
+
+
+def and_more(found: list[Any], more: list[Any]) -> list[Any]:
+    """Two numbers of rows as one, with what is known of the first row."""
+    return [found[0] + more[0], *found[1:]] if found and more else found or more
 
 
 def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
@@ -175,10 +182,9 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
     return mask
 
 
-def not_inside(
-    name: str, count: int, rows: int, row: int, column: int, value: float, support: Support, names: tuple[str, ...]
-) -> str:
-    """The message about this number of rows on a bound or beyond, with the first such value."""
+def not_inside(name: str, found: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
+    """The message about what `beyond` has found in this number of rows."""
+    count, row, column, value = found
     label = names[column] if names else f"column {column}"
     return (
         f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of {rows} rows, "

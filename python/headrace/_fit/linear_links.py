@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from headrace._base.types import Floats
 from headrace._fit import marginals as _marginals
-from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Moments
-from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
@@ -19,65 +17,15 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 
-if TYPE_CHECKING:
-    from headrace._fit.plan import Plan
-    from headrace._flow.internals import Trainable
-
 LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
 
 Links = tuple[Transform, ...]
-Made = Callable[[Links, Links, ArrayRows, HeldOut], Run]
-"""A run over a few rows with these maps of residual columns, and these curves."""
 
 
-def residual_columns(
-    flow: Trainable,
-    source: RowSource,
-    judge: RowSource | None,
-    scale: Moments,
-    plan: Plan,
-    clock: Clock,
-    before: Collection[int] | None,
-    seed: int,
-    made: Made,
-    *,
-    curves: bool,
-    progress: bool = False,
-) -> Residuals:
-    """The columns to replace by their residuals: those of `ALWAYS`, and those of `TRIED` where held-out rows gain.
-
-    Args:
-        flow: To be fitted.
-        source: The rows to train on.
-        judge: The rows held out; None for no trial.
-        scale: Means and standard deviations of the columns.
-        plan: The plan of the fit.
-        clock: Ends the trial.
-        before: The columns that a stopped fit had found; None if there was none.
-        seed: The seed of the rows of a trial.
-        made: Makes the runs of the trial.
-        curves: Whether the fit searches for marginal curves.
-        progress: Whether to show a bar of the trial.
-    """
-    standing, found = source.standing(), Residuals()
-    if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        found, more = candidates(standing, scale, flow.dtype)
-        if before is not None:
-            found = more if set(more.shares) == set(before) else found
-        elif (
-            set(more.shares) != set(found.shares)
-            and judge is not None
-            and judge.size >= LEAST_HELD_OUT
-            and plan.epochs * plan.batches >= _marginals.TRIED
-        ):
-            some, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
-            held_out, runs = HeldOut(rest, flow._interior.on_device), []
-            for links in (found.links, more.links):
-                own = _marginals.gaussianizing(standing, *scale, clock, progress, links) if curves else ()
-                runs.append(made(links, own, some, held_out))
-            keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
-            found = found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
-    return shared(source, found, flow.features)
+def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
+    """The columns of `ALWAYS`, or also those of `TRIED` where held-out rows gain by them in a trial of both."""
+    keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
+    return found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
 def candidates(source: ArrayRows, scale: Moments, dtype: np.dtype[Any]) -> tuple[Residuals, Residuals]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace._base import arguments as check
 from headrace._fit.clock import Clock
+from headrace._fit.ensemble import flows_of
 from headrace._fit.history import History, is_interrupted
 from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._flow.flow import Flow
@@ -122,15 +123,9 @@ def fit_many(
 
 
 def _checked(flows: Any) -> list[Flow]:
-    if isinstance(flows, Flow) or not np.iterable(flows):
-        raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
-    given: list[Flow] = list(flows)
-    if not given:
-        raise ValueError("flows: expected at least one, got none")
+    given = list(flows_of(flows))
     first: dict[int, int] = {}
     for i, flow in enumerate(given):
-        if not isinstance(flow, Flow):
-            raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
         if first.setdefault(id(flow), i) != i:
             raise ValueError(f"flows[{i}]: expected each flow once, got that of index {first[id(flow)]} again")
     return given

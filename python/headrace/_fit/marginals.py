@@ -95,12 +95,7 @@ def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: 
 
 
 def gaussianizing(
-    source: ArrayRows,
-    mean: Floats,
-    std: Floats,
-    clock: Clock,
-    progress: bool = False,
-    linear: Sequence[Transform] = (),
+    source: ArrayRows, mean: Floats, std: Floats, clock: Clock, progress: bool = False, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
     """Links from latent to standardised data, from training rows; none where no column gains, or no time is left.
 

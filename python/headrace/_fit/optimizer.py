@@ -164,13 +164,7 @@ class Muon(Adam):
     ) -> None:
         self._momentum = check.number("momentum", momentum, least=0.0, below=1.0)
         super().__init__(
-            flow,
-            learning_rate,
-            betas=betas,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            clip=clip,
-            average=average,
+            flow, learning_rate, betas=betas, epsilon=epsilon, weight_decay=weight_decay, clip=clip, average=average
         )
 
     def _opened(self, *options: float) -> Any:

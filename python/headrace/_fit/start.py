@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,9 @@ from headrace._fit import gaussian as _gaussian
 from headrace._fit import given_rows as _rows
 from headrace._fit import marginals as _marginals
 from headrace._fit.act_norms import start_act_norms
-from headrace._fit.clock import Clock
 from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
-from headrace._fit.run import FALLING, HeldOut, Run
+from headrace._fit.run import FALLING, HeldOut
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
@@ -29,7 +27,6 @@ from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from headrace._fit.history import History
-    from headrace._fit.plan import Plan
     from headrace._flow.internals import Trainable
 
 
@@ -59,24 +56,11 @@ class Start:
                 _rows.warn_of_offsets(source.names, source.support, source.is_float32, x, flow.dtype)
         return cls(x, context)
 
-    def set(
-        self, flow: Trainable, source: RowSource, marginals: tuple[Transform, ...] = (), *, gaussian: bool = False
-    ) -> None:
-        """Set it in a flow, with marginals or a Gaussian before it, and initialise ActNorms on rows to train on."""
-        interior = flow._interior
-        links: tuple[Transform, ...] | None = None
-        if self.x is not None:
-            links = (Standardize(*self.x),)
-            if gaussian:
-                scale = flow.standardize_context if self.context is None else self.context
-                own = *self.x, scale, flow.dtype, self.linear
-                links = (*_gaussian.decorrelating(source, *own), *self.linear, *links)
-            else:
-                links = (*self.linear, *links)
-            links = (*marginals, *links)
+    def set(self, flow: Trainable, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
+        """Set it in a flow, with marginals before it, and initialise ActNorms on rows to train on."""
+        links = None if self.x is None else (*marginals, *self.linear, Standardize(*self.x))
         if links is not None or self.context is not None:
-            quiet = _gaussian.quietened(flow, interior.vector()) if gaussian else None
-            interior.rescale(links, self.context, quiet)
+            flow._interior.rescale(links, self.context)
         start_act_norms(flow, source)
 
     def begin(self, flow: Trainable, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
@@ -89,50 +73,6 @@ class Start:
         interior.rescale(found.links, self.context, quiet, base=found.base)
         start_act_norms(flow, source)
         return found
-
-
-def marginal_links(
-    flow: Trainable,
-    source: RowSource,
-    judge: RowSource,
-    scale: Moments,
-    plan: Plan,
-    clock: Clock,
-    before: bool | None,
-    seed: int,
-    made: Callable[[tuple[Gaussianize, ...], ArrayRows, HeldOut], Run],
-    progress: bool = False,
-    linear: tuple[Transform, ...] = (),
-) -> tuple[Gaussianize, ...]:
-    """Links that make columns nearly normal, where a short fit is better on held-out rows with them than without.
-
-    Args:
-        flow: To be fitted.
-        source: The rows to train on.
-        judge: The rows held out.
-        scale: Means and standard deviations of the columns.
-        plan: The plan of the fit.
-        clock: Ends the search.
-        before: The marginals that a stopped fit had found; None if there was none.
-        seed: The seed of the rows of a trial.
-        made: A run over some rows, with these links or without any.
-        progress: Whether to show a bar of the columns, and one of the trial.
-        linear: Links between them and the standardised data.
-    """
-    required = plan.gaussianize
-    if before is False:
-        return ()
-    standing = source.standing()
-    links: tuple[Gaussianize, ...] = ()
-    if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and the processor
-        links = _marginals.gaussianizing(standing, *scale, Clock() if required or before else clock, progress, linear)
-        if links and not (required or before):
-            trial_rows, rest = source.trial(standing, judge, _marginals.STEPS * -(-source.size // plan.batches), seed)
-            held_out = HeldOut(rest, flow._interior.on_device)
-            runs = [made(those, trial_rows, held_out) for those in (links, ())]
-            has_tails = _marginals.has_long_tails(links)
-            links = links if _marginals.gain(runs[0], runs[1], held_out, has_tails, progress) else ()
-    return shared_curves(source, links, flow.features, required)
 
 
 def shared_curves(

@@ -18,7 +18,7 @@ from headrace._base import array_errors as errors
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
-from headrace._fit.given_rows import Data, bad_rows, checksum, not_finite, not_inside, outside
+from headrace._fit.given_rows import Data, and_more, bad_rows, beyond, checksum, not_finite, not_inside
 from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.source import ArrayRows, held_out
 from headrace._flow.transforms.support import Support
@@ -275,16 +275,9 @@ class _Checks:
             if array is None:
                 continue
             count, first = bad_rows(array)
-            if count:
-                self.bad[name] = self.bad[name] or [0, self.rows + first]
-                self.bad[name][0] += count
+            self.bad[name] = and_more(self.bad[name], [count, self.rows + first] if count else [])
         if self.support is not None:
-            mask = outside(block.x, self.support)
-            rows = np.flatnonzero(mask.any(axis=1))
-            if rows.size:
-                row, column = int(rows[0]), int(mask[rows[0]].argmax())
-                self.beyond = self.beyond or [0, self.rows + row, column, float(block.x[row, column])]
-                self.beyond[0] += rows.size
+            self.beyond = and_more(self.beyond, beyond(block.x, self.support, self.rows))
         if self.makes_checksums:
             for name, array in (("x", block.x), ("context", block.context), ("weights", block.weights)):
                 self.kinds[name] = None if array is None else (array.dtype, array.shape[1:])
@@ -317,8 +310,7 @@ class _Checks:
                 raise ValueError(not_finite(name, count, first, self.rows))
         if self.beyond:
             assert self.support is not None
-            count, row, column, value = self.beyond
-            raise ValueError(not_inside("x", count, self.rows, row, column, value, self.support, names))
+            raise ValueError(not_inside("x", self.beyond, self.rows, self.support, names))
 
     def fingerprint(self) -> dict[str, str]:
         """The dtype, shape and checksum of each array, as for arrays in memory."""

@@ -32,13 +32,8 @@ class VectorAdam:
         average: float,
     ) -> None:
         self._flow, self._decays = flow, decays
-        self._beta1, self._beta2, self._weight_decay, self._clip, self._decay = (
-            beta1,
-            beta2,
-            weight_decay,
-            clip,
-            average,
-        )
+        self._beta1, self._beta2, self._clip = beta1, beta2, clip
+        self._weight_decay, self._decay = weight_decay, average
         self._epsilon = max(epsilon, float(np.finfo(flow.dtype).tiny))  # 0 / 0 is NaN
         start = flow.parameters
         self._mean, self._square = np.zeros_like(start), np.zeros_like(start)

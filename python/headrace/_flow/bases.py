@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.stored import Stored, storable
-from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
-from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Base(abc.ABC):
 
     name: str  # the core's name of the standard density under it
     moves_noise = True  # whether samples are functions of noise and of any parameters of the base
+    trainable = False  # whether it has parameters
+    _start: dict[str, NDArray[Any]]  # these as given
 
     def __init__(self, features: int) -> None:
         """`features`: number of coordinates."""
@@ -43,11 +45,17 @@ class Base(abc.ABC):
     def _check(self, dtype: np.dtype[Any]) -> None:  # noqa: B027  # most bases take every number
         """Refuse parameters that a flow of this dtype cannot compute with."""
 
+    def _block(self) -> Block:
+        """The layout of the parameters of a base that has some."""
+        raise NotImplementedError
+
     def _blocks(self) -> list[tuple[str, Block]]:
-        return []
+        return [("", self._block())] if self.trainable else []
 
     def _initial(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        return np.empty(0, dtype)
+        if not self.trainable:
+            return np.empty(0, dtype)
+        return self._block().pack_named({name: array.astype(dtype) for name, array in self._start.items()})
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
         """The base with these parameters."""
@@ -108,34 +116,20 @@ class Normal(Base):
         self.loc = check.vector("loc", loc, self.features)
         self.scale = check.vector("scale", scale, self.features, positive=True)
         self.trainable = bool(trainable)
-        self._block = _NormalBlock(self.features)
         self._start = {"loc": self.loc, "log_scale": np.log(self.scale)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the compiled block, which a copy makes anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "_block"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The inverse of `named`."""
-        self.__dict__.update(state, _block=_NormalBlock(state["features"]))
 
     def _steps(self) -> list[StepSpec]:
         if self.trainable:
-            return [self._block.network.step()]
+            return [self._block().network.step()]
         return [StepSpec("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
 
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._block)] if self.trainable else []
-
-    def _initial(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if not self.trainable:
-            return super()._initial(dtype)
-        return self._block.pack_named({name: array.astype(dtype) for name, array in self._start.items()})
+    def _block(self) -> BiasTable:
+        return _lines(self.features)
 
     def _with_parameters(self, packed: NDArray[Any]) -> Normal:
         if not self.trainable:
             return self
-        named = self._block.named(packed)
+        named = self._block().named(packed)
         return Normal(self.features, named["loc"], np.exp(named["log_scale"].astype(np.float64)))
 
     def _part(self, kept: Sequence[int]) -> Normal:
@@ -148,9 +142,7 @@ class Normal(Base):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, trainable = stored.size("features", least=1), stored.take("trainable")
-        if not isinstance(trainable, bool):
-            raise TypeError(f"trainable: expected true or false, got {trainable!r}")
+        features, trainable = stored.size("features", least=1), stored.flag("trainable")
         if not trainable:
             return cls(features, stored.numbers("loc"), stored.numbers("scale"), trainable=False)
         start = {name: stored.array(name, (features,)) for name in ("loc", "log_scale")}
@@ -159,22 +151,7 @@ class Normal(Base):
         return self
 
 
-class _NormalBlock:
-    """loc and log scale as an affine transform by a network without inputs: its biases are the parameters."""
-
-    def __init__(self, features: int) -> None:
-        self.features = features
-        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
-        self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
-
-    @property
-    def size(self) -> int:
-        return self.network.size
-
-    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        bias = self.network.unpack(packed)[1][0].reshape(self.features, 2)
-        return {"loc": bias[:, 0].copy(), "log_scale": bias[:, 1].copy()}
-
-    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        bias = np.stack([named["loc"], named["log_scale"]], axis=1).reshape(-1)
-        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+@functools.lru_cache(maxsize=8)
+def _lines(features: int) -> BiasTable:
+    """The layout of a normal density's parameters; bases share it, because it is costly to make and holds no values."""
+    return BiasTable.of_lines(features, "loc", "log_scale")

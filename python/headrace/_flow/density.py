@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 Seed: TypeAlias = "int | np.random.Generator | None"
 
 
-class SampleKeywords(TypedDict, total=False):
+class Given(TypedDict, total=False):
+    """Keywords of each call beside its rows."""
+
+    parameters: Any
+    out: Any
+
+
+class SampleKeywords(Given, total=False):
     """Keywords of `Density.sample` with a result in the framework of the context."""
 
     first_row: int | None
-    parameters: Any
     noise: Any
     dtype: DTypeLike | None
-    out: Any
 
 
 class Density(RowModule):
@@ -39,24 +44,15 @@ class Density(RowModule):
     _dtype: np.dtype[Any]
 
     @overload
-    def log_prob(
-        self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> NDArray[S]: ...
+    def log_prob(self, x: NDArray[S], context: Any = None, **how: Unpack[Given]) -> NDArray[S]: ...
     @overload
-    def log_prob(self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None) -> NDArray[Any]: ...
+    def log_prob(self, x: Whole, context: Any = None, **how: Unpack[Given]) -> NDArray[Any]: ...
     @overload
-    def log_prob(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> A: ...
+    def log_prob(self, x: A, context: Any = None, **how: Unpack[Given]) -> A: ...
     @overload
+    def log_prob(self, x: AnyFrame, context: Any = None, **how: Unpack[Given]) -> NDArray[Any]: ...
     def log_prob(
-        self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> NDArray[Any]: ...
-    def log_prob(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Array | None = None,
+        self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Array | None = None
     ) -> Array:
         """Log density of each row, in nats.
 
@@ -88,26 +84,17 @@ class Density(RowModule):
         return caller.give(log_prob)
 
     @overload
-    def to_latent(
-        self, x: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> tuple[NDArray[S], NDArray[S]]: ...
+    def to_latent(self, x: NDArray[S], context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[S], NDArray[S]]: ...
+    @overload
+    def to_latent(self, x: Whole, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    @overload
+    def to_latent(self, x: A, context: Any = None, **how: Unpack[Given]) -> tuple[A, A]: ...
     @overload
     def to_latent(
-        self, x: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
-    @overload
-    def to_latent(self, x: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
-    @overload
-    def to_latent(
-        self, x: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
+        self, x: AnyFrame, context: Any = None, **how: Unpack[Given]
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_latent(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
+        self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
         """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
@@ -117,26 +104,15 @@ class Density(RowModule):
         return self._both(True, x, context, parameters, out)
 
     @overload
-    def to_data(
-        self, z: NDArray[S], context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> tuple[NDArray[S], NDArray[S]]: ...
+    def to_data(self, z: NDArray[S], context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[S], NDArray[S]]: ...
     @overload
-    def to_data(
-        self, z: Whole, context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def to_data(self, z: Whole, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
     @overload
-    def to_data(self, z: A, context: Any = None, *, parameters: Any = None, out: Any = None) -> tuple[A, A]: ...
+    def to_data(self, z: A, context: Any = None, **how: Unpack[Given]) -> tuple[A, A]: ...
     @overload
+    def to_data(self, z: AnyFrame, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_data(
-        self, z: AnyFrame, context: Any = None, *, parameters: Any = None, out: Any = None
-    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
-    def to_data(
-        self,
-        z: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Pair | None = None,
+        self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
         """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
@@ -308,12 +284,10 @@ class Density(RowModule):
     def _of_log_prob(
         self, opened: Opened, cotangents: Cotangents, wrt: Any, values: bool = True
     ) -> tuple[Any, Gradients]:
-        caller, rows, program, dtype, vector = opened
+        caller, rows, _, dtype, _ = opened
         kinds = kinds_of(wrt)
         log_prob = caller.empty(rows.batch, dtype) if values else None
-        gradients = self._backward(
-            caller, program, dtype, rows, cotangents, kinds, vector, inverse=True, log_prob=log_prob
-        )
+        gradients = self._backward(opened, cotangents, kinds, inverse=True, log_prob=log_prob)
         return None if log_prob is None else caller.give(log_prob), gradients
 
     to_data_vjp = RowModule._vjp_to_data
@@ -355,23 +329,13 @@ class Density(RowModule):
         >>> by_context.shape
         (100, 3)
         """
-        caller, rows, program, dtype, vector = self._opened("x", x, context, parameters)
+        opened = caller, rows, _, dtype, _ = self._opened("x", x, context, parameters)
         weights, total = _arrays.row_weights("weights", weights, rows.rows, caller, rows.batch)
         if rows.rows == 0:
             raise ValueError(f"x: expected at least one row, got shape {rows.shape}")
         kinds = kinds_of(wrt)
         log_prob = caller.scratch((rows.rows,), dtype)
         cotangents = Cotangents(row=weights, row_scale=-1.0 / total, of_log_prob=True)
-        gradients = self._backward(
-            caller,
-            program,
-            dtype,
-            rows,
-            cotangents,
-            kinds,
-            vector,
-            inverse=True,
-            log_prob=log_prob,
-            dropout=None if dropout is None else check.integer("dropout", dropout, most=2**64 - 1),
-        )
+        seed = None if dropout is None else check.integer("dropout", dropout, most=2**64 - 1)
+        gradients = self._backward(opened, cotangents, kinds, inverse=True, log_prob=log_prob, dropout=seed)
         return -caller.weighted_sum(log_prob, weights) / total, *gradients

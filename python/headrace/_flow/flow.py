@@ -233,8 +233,7 @@ class Flow(Chained, Density):
         vector, size = flow._vector(), self._base_size()
         vector[:size] = self._vector()[:size]
         flow._put_parameters(vector)
-        placed: Flow = self._placed_here(flow)
-        return placed
+        return self._placed_here(flow)
 
     def __repr__(self) -> str:
         """Sizes, base and transforms."""
@@ -294,8 +293,7 @@ class Flow(Chained, Density):
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
         """A flow of these transforms, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
-        placed: Flow = self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
-        return placed
+        return self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
 
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
         """The exact density of the other columns if some are known: to draw from, and to evaluate.

@@ -19,15 +19,7 @@ from headrace._core.settings import Affine, Autoregressive, Conditioner
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.bases_by_name import is_uniform, named_base
 from headrace._flow.flow import Flow
-from headrace._flow.flow_arguments import (
-    TABLES,
-    AffineFlow,
-    Linked,
-    Named,
-    PlanarKeywords,
-    RadialKeywords,
-    SplineFlow,
-)
+from headrace._flow.flow_arguments import TABLES, AffineFlow, Linked, Named, PlanarKeywords, RadialKeywords, SplineFlow
 from headrace._flow.mixing import link_before
 from headrace._flow.periodic import MOST_CIRCLES, CircleSettings, base_of_circles, circle_couplings, wrapped
 from headrace._flow.tails import Uniform
@@ -50,11 +42,7 @@ class _Named(Flow):
     """A flow of equal transforms, circle couplings if it has periodic columns, a `Standardize`, perhaps a `Support`."""
 
     def _make(
-        self,
-        made: Callable[[int], list[Transform]],
-        features: int | Iterable[str],
-        named: Any,
-        circles: CircleSettings,
+        self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
         """`made` takes the number of columns that are not periodic, and gives their transforms."""
         features, names = named_features(features)
@@ -121,21 +109,30 @@ def _bounded(hidden: Any, conditioner: Affine) -> Affine:
     return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
 
-class _Affine(_Named):
-    """The base of MAF, IAF and RealNVP."""
+class _Networks(_Named):
+    """The base of flows of networks: MAF, IAF, RealNVP and NSF."""
 
     def _of(
-        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: AffineFlow, **more: Any
+        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
     ) -> None:
         features, context, transforms, hidden = sizes
         link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
         shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
-        options = onto_itself(named.base, link, _bounded(hidden, keywords))
+        options = {**more, **onto_itself(named.base, link, keywords)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, named.seed, shape, **more, **options)
+            return kind(columns, transforms, link, named.seed, shape, **options)
 
         self._make(made, features, named, CircleSettings(transforms, named.seed, shape, options))
+
+
+class _Affine(_Networks):
+    """The base of MAF, IAF and RealNVP."""
+
+    def _of(
+        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
+    ) -> None:
+        super()._of(kind, sizes, _bounded(sizes[-1], keywords), **more)
 
 
 @storable
@@ -220,7 +217,7 @@ class RealNVP(_Affine):
 
 @storable
 @documented
-class NSF(_Named):
+class NSF(_Networks):
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios 2019): the coordinates' maps are splines.
 
     A monotone rational-quadratic spline takes each coordinate from data to latent, so that a density needs no square
@@ -247,14 +244,7 @@ class NSF(_Named):
         **keywords: Unpack[SplineFlow],
     ) -> None:
         kind = _couplings if keywords.pop("coupling", False) else _autoregressive
-        link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
-        sizes = {"context": context, "hidden": hidden, "dtype": named.dtype}
-        options = {"map": "rq_spline", "formula": "to_latent", **onto_itself(named.base, link, keywords)}
-
-        def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, named.seed, sizes, **options)
-
-        self._make(made, features, named, CircleSettings(transforms, named.seed, sizes, keywords))
+        self._of(kind, (features, context, transforms, hidden), keywords, map="rq_spline", formula="to_latent")
 
 
 class _Vectors(_Named):

@@ -13,7 +13,6 @@ from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
-from headrace._flow.program.module import Block
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,43 +48,27 @@ class _Stepped(Base):
     name = "density"
     _columns: list[str]  # the core's names of the columns' densities; empty where rows are one density
     _components = 0
-    _start: dict[str, NDArray[np.float64]]  # raw parameters as given
-    trainable = False
 
     @property
     def moves_noise(self) -> bool:  # type: ignore[override]
         """Trained parameters determine how values are drawn, and not their later map."""
         return not self.trainable
 
-    def _numbers(self) -> _Numbers:
+    def _block(self) -> _Numbers:
         return _Numbers({name: array.shape for name, array in self._start.items()})
 
     def _steps(self) -> list[StepSpec]:
-        numbers = self._numbers()
+        numbers = self._block()
         fixed = [] if self.trainable else [float(v) for array in self._start.values() for v in array.ravel()]
         return [
-            StepSpec(
-                "DensityStep",
-                columns=self._columns,
-                components=self._components,
-                n_raw=numbers.n,
-                fixed=fixed,
-            )
+            StepSpec("DensityStep", columns=self._columns, components=self._components, n_raw=numbers.n, fixed=fixed)
         ]
 
     def _standard(self) -> tuple[str, list[StepSpec]]:
         return self.name, self._steps()
 
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._numbers())] if self.trainable else []
-
-    def _initial(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if not self.trainable:
-            return super()._initial(dtype)
-        return self._numbers().pack_named({name: array.astype(dtype) for name, array in self._start.items()})
-
     def _trained(self, packed: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-        return {name: array.astype(np.float64) for name, array in self._numbers().named(packed).items()}
+        return {name: array.astype(np.float64) for name, array in self._block().named(packed).items()}
 
 
 @storable
@@ -194,7 +177,7 @@ class StudentT(_Stepped):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, trainable = stored.size("features", least=1), _flag(stored)
+        features, trainable = stored.size("features", least=1), stored.flag("trainable")
         if not trainable:
             df = stored.numbers("df")
             check.length("df", df, features)
@@ -273,7 +256,7 @@ class NormalMixture(_Stepped):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        features, trainable = stored.size("features", least=1), _flag(stored)
+        features, trainable = stored.size("features", least=1), stored.flag("trainable")
         components = check.integer("components", stored.take("components"), least=1, most=MOST_COMPONENTS)
         if not trainable:
             given: dict[str, Any] = {name: stored.numbers(name) for name in ("weights", "loc", "scale")}
@@ -292,21 +275,9 @@ class NormalMixture(_Stepped):
         return f"NormalMixture({self.features}, {self.components})"
 
 
-def _flag(stored: Stored) -> bool:
-    trainable = stored.take("trainable")
-    if not isinstance(trainable, bool):
-        raise TypeError(f"trainable: expected true or false, got {trainable!r}")
-    return trainable
-
-
 def _table(name: str, value: Any, shape: tuple[int, int], *, positive: bool = False) -> NDArray[np.float64]:
     """A finite, read-only float64 copy of an array of this shape, or of a number for all."""
-    try:
-        given = np.asarray(value)
-        if given.dtype.kind not in "fiu":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)}") from None
+    given = check.real_array(name, value)
     if given.shape not in ((), shape):
         raise ValueError(f"{name}: expected a number or shape {shape}, got {given.shape}")
     array = np.array(np.broadcast_to(given, shape), np.float64)

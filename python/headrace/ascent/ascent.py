@@ -256,7 +256,7 @@ class Ascent(abc.ABC):
             def pick(places: NDArray[np.int64]) -> Floats:
                 return source.picked(places, parts)
 
-            turn = _directions.sliced_turn_of(self.count, pick, self.sizes, rng, unit, moved)
+            turn = _directions.sliced_turn(self.count, pick, self.sizes, rng, unit, moved)
         return replace(turn, blocks=[source.broadcast(block) for block in turn.blocks])
 
     def _turn_transforms(self, turn: _directions.Turn) -> list[Transform]:

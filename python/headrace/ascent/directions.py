@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._arrays import caller as _arrays
 from headrace._flow.transforms.fixed import Permutation
 from headrace._flow.transforms.rotation import Rotation, _haar
 from headrace._flow.transforms.transform import Transform
@@ -50,33 +49,23 @@ def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
 
 
 def sliced_turn(
-    z: NDArray[Any],
-    sizes: list[int],
-    rng: np.random.Generator,
-    unit: float = 1.0,
-) -> Turn:
-    """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
-
-    Args:
-        z: Shape (rows, features), on the host or on a device, of which some thousand rows come to the host.
-        sizes: Of the blocks.
-        rng: The generator of all draws.
-        unit: Factor that gives z mean 0 and variance 1, about.
-    """
-    return sliced_turn_of(
-        len(z), lambda rows: _arrays.on_host(z[_arrays.library(z).asarray(rows)]), sizes, rng, unit, None
-    )
-
-
-def sliced_turn_of(
     count: int,
     pick: Callable[[NDArray[np.int64]], NDArray[Any]],
     sizes: list[int],
     rng: np.random.Generator,
-    unit: float,
-    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None,
+    unit: float = 1.0,
+    moved: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None = None,
 ) -> Turn:
-    """The turn of `sliced_turn` for this many points, of which `pick` returns some by index."""
+    """A turn with blocks chosen by `sliced_rotation`, each from the coordinates that it turns.
+
+    Args:
+        count: The number of points.
+        pick: Returns some of them by index, on the host.
+        sizes: Of the blocks.
+        rng: The generator of all draws.
+        unit: Factor that gives them mean 0 and variance 1, about.
+        moved: A map of them before; None for none.
+    """
     order = _order(sizes, rng)
     some = pick(rng.choice(count, min(ROWS, count), replace=False, shuffle=False)).astype(np.float64)
     some = unit * (some if moved is None else moved(some))

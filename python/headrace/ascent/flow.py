@@ -113,8 +113,7 @@ class AscentFlow(Flow):
         flow = AscentFlow(
             self._by_step()[:t], self._standardize(), self.base, support=self._support(), dtype=self._dtype
         )
-        placed: AscentFlow = self._placed_here(flow)
-        return placed
+        return self._placed_here(flow)
 
     def _standardize(self) -> Standardize:
         """The standardisation before the first step, on the CPU."""
@@ -129,8 +128,7 @@ class AscentFlow(Flow):
     def _supported(self, ends: Sequence[Support]) -> AscentFlow:
         """The flow for rows on a support."""
         flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=ends, dtype=self._dtype)
-        placed: AscentFlow = self._placed_here(flow)
-        return placed
+        return self._placed_here(flow)
 
     def _by_step(self) -> list[list[Transform]]:
         """The transforms of each step, from the data's side, on the CPU."""

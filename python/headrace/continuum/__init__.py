@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace._base import arguments as check
 from headrace._base.install import install
 from headrace._base.types import Floats
 
@@ -148,12 +149,7 @@ def _directed(source: Density, target: Density, grid: Grid, times: Floats, vecto
 
 
 def _increasing(times: Any) -> Floats:
-    try:
-        given = np.asarray(times)
-        if given.dtype.kind not in "fiu":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise TypeError(f"times: expected an array of numbers, got {type(times).__name__}") from None
+    given = check.real_array("times", times)
     if given.ndim != 1 or given.size < 2:
         raise ValueError(f"times: expected at least two, shape (times,), got shape {given.shape}")
     result = given.astype(np.float64)

@@ -105,12 +105,7 @@ def _kind(given: Any) -> str:
 
 
 def _array(name: str, given: Any, shape: tuple[int, ...]) -> Floats:
-    try:
-        array = np.asarray(given)
-        if array.dtype.kind not in "fiu":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected an array of numbers, got {_kind(given)}") from None
+    array = check.real_array(name, given, got=_kind(given))
     if array.shape != shape:
         raise errors.wrong_shape(name, shape, array.shape)
     return array.astype(np.float64)

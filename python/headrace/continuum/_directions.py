@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
+from headrace._base import arguments as check
 from headrace._base.types import Floats
 from headrace.continuum._densities import Density
 from headrace.continuum.evolution import Evolution
@@ -162,12 +163,7 @@ def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Flo
 def unit_vectors(directions: Any, count: int) -> Floats:
     """Directions as unit vectors (count, 2), from angles or vectors."""
     wanted = f"angles, shape ({count},), or unit vectors, shape ({count}, 2): one for each step from a time to the next"
-    try:
-        given = np.asarray(directions)
-        if given.dtype.kind not in "fiu":
-            raise TypeError
-    except (TypeError, ValueError):
-        raise TypeError(f"directions: expected {wanted}, got {type(directions).__name__}") from None
+    given = check.real_array("directions", directions, wanted)
     if given.shape not in ((count,), (count, 2)):
         raise ValueError(f"directions: expected {wanted}, got shape {given.shape}")
     vectors = given.astype(np.float64)

@@ -79,13 +79,8 @@ class Grid:
 
 def _limits(box: Any) -> NDArray[np.float64]:
     wanted = "(low, high), or two such pairs"
-    try:
-        given = np.asarray(box)
-        if given.dtype.kind not in "fiu":
-            raise TypeError
-        limits = np.array(given, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"box: expected {wanted}, got {type(box).__name__} {box!r}") from None
+    given = check.real_array("box", box, wanted, f"{type(box).__name__} {box!r}")
+    limits = np.array(given, np.float64)
     if limits.shape == (2,):
         limits = limits[None, :]
     if limits.ndim != 2 or limits.shape[1] != 2 or len(limits) not in (1, 2):

@@ -105,8 +105,4 @@ class Partitions(Stream):
     def _read(self, part: int) -> Iterator[Any]:
         frame = self._frame.partitions[part].compute()
         features, conditions, counts = self._wanted
-        yield (
-            frame[features],
-            frame[conditions] if conditions else None,
-            frame[counts[0]] if counts else None,
-        )
+        yield (frame[features], frame[conditions] if conditions else None, frame[counts[0]] if counts else None)

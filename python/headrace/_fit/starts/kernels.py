@@ -88,11 +88,7 @@ def leave_one_out(white: Floats, weights: Floats) -> float:
 
 
 def _log_sums(
-    white: Floats,
-    weights: Floats,
-    rows: Floats,
-    bandwidths: Sequence[float],
-    left_out: NDArray[np.intp] | None = None,
+    white: Floats, weights: Floats, rows: Floats, bandwidths: Sequence[float], left_out: NDArray[np.intp] | None = None
 ) -> Floats:
     """Logarithms of sums of kernels of volume sqrt(2 pi)^features, shape (bandwidths, rows).
 

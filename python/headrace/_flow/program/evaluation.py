@@ -268,28 +268,22 @@ class RowModule(Parametrised):
         values: bool,
     ) -> Gradients:
         name, of_value = ("x", "grad_z") if inverse else ("z", "grad_x")
-        caller, rows, program, dtype, vector = self._opened(name, given, context, parameters)
+        opened = caller, rows, _, dtype, _ = self._opened(name, given, context, parameters)
         names = (of_value, "grad_log_det")
         cotangents = Cotangents.of_pair(names, grad_value, grad_log_det, rows, self._features, caller)
         kinds = kinds_of(wrt)
         if not values:
-            return self._backward(caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse)
+            return self._backward(opened, cotangents, kinds, inverse=inverse)
         value = caller.empty((*rows.batch, self._features), dtype)
         log_det = caller.empty(rows.batch, dtype)
-        gradients = self._backward(
-            caller, program, dtype, rows, cotangents, kinds, vector, inverse=inverse, value=value, log_det=log_det
-        )
+        gradients = self._backward(opened, cotangents, kinds, inverse=inverse, value=value, log_det=log_det)
         return caller.give_pair(value, log_det), gradients
 
     def _backward(
         self,
-        caller: Caller,
-        program: Program,
-        dtype: np.dtype[Any],
-        rows: Rows,
+        opened: Opened,
         cotangents: Cotangents,
         kinds: tuple[str, ...],
-        vector: NDArray[Any] | None,
         *,
         inverse: bool,
         value: NDArray[Any] | None = None,
@@ -298,6 +292,7 @@ class RowModule(Parametrised):
         dropout: int | None = None,
     ) -> Gradients:
         """Run the program and back; gradients for the caller, in the order of `kinds`."""
+        caller, rows, program, dtype, vector = opened
         if "context" in kinds and rows.context is None:
             raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
         n, batch = rows.rows, rows.batch

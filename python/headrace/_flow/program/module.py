@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -36,6 +36,7 @@ def _unheld() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unheld)
 
+P = TypeVar("P", bound="Parametrised")
 Program = Any
 """`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
 
@@ -196,11 +197,7 @@ class Parametrised(abc.ABC):
         self._caller = Caller if device is None else partial(DeviceCaller, device)
 
     def _remade(
-        self,
-        parameters: NDArray[Any],
-        dtype: np.dtype[Any] | None,
-        device: Device | None,
-        products: str = "exact",
+        self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
         """A module of this structure with these parameters, which come from the host."""
         other = object.__new__(type(self))
@@ -289,7 +286,7 @@ class Parametrised(abc.ABC):
     def _on(self, device: Device | None, products: str = "exact") -> Self:
         return self._remade(self._vector(), self._dtype, device, products)
 
-    def _placed_here(self, other: Any) -> Any:
+    def _placed_here(self, other: P) -> P:
         """Something that computes on the CPU and exactly, or as this does."""
         is_here = self._device is None and self._products == "exact"
         return other if is_here else other._on(self._device, self._products)

@@ -5,41 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
-from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
-from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import BiasTable, Named
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Named = dict[str, NDArray[Any]]
-
-
-class _Lines:
-    """Shift and log scale of each coordinate: the biases of a network that reads nothing."""
-
-    def __init__(self, features: int) -> None:
-        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
-        self.features = features
-        self.network = MaskedNetwork(settings.options([], range(features)), Staircase([1] * features, []))
-
-    @property
-    def size(self) -> int:
-        return self.network.size
-
-    def named(self, packed: NDArray[Any]) -> Named:
-        bias = self.network.unpack(packed)[1][0].reshape(self.features, 2)
-        return {"shift": bias[:, 0].copy(), "log_scale": bias[:, 1].copy()}
-
-    def pack_named(self, named: Named) -> NDArray[Any]:
-        bias = np.stack([named["shift"], named["log_scale"]], axis=1).reshape(-1)
-        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
 
 
 @storable
@@ -73,7 +49,7 @@ class ActNorm(Transform):
         shift = named["shift"]
         super().__init__(shift.size, 0, shift.dtype)
         self._started = started
-        self._block = _Lines(shift.size)
+        self._block = BiasTable.of_lines(shift.size, "shift", "log_scale")
         self._take_parameters(self._block.pack_named(named))
 
     @property
@@ -110,9 +86,7 @@ class ActNorm(Transform):
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        n, started = stored.size("features", least=1), stored.take("started")
-        if not isinstance(started, bool):
-            raise TypeError(f"started: expected true or false, got {started!r}")
+        n, started = stored.size("features", least=1), stored.flag("started")
         self = cls.__new__(cls)
         self._take(started, {name: stored.array(name, (n,)) for name in ("shift", "log_scale")})
         return self

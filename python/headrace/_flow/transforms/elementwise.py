@@ -15,7 +15,7 @@ from headrace._base.stored import Stored, storable
 from headrace._core.maps import MAPS
 from headrace._core.settings import Map, Settings
 from headrace._core.steps import StepSpec
-from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
 
@@ -27,27 +27,6 @@ LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 
 def _numbers(values: NDArray[np.float64]) -> str:
     return ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
-
-
-class _Table:
-    """Parameters of all coordinates by name: the biases of a network that reads nothing, coordinate by coordinate."""
-
-    def __init__(self, network: MaskedNetwork, settings: Settings) -> None:
-        self.network, self.features = network, settings.features
-        self.groups = MAPS[settings.map].groups(settings.bins)
-
-    @property
-    def size(self) -> int:
-        return self.network.size
-
-    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        table = self.network.unpack(packed)[1][0].reshape(self.features, -1)
-        parts = np.split(table, np.cumsum([*self.groups.values()])[:-1], axis=1)
-        return {name: part.copy() for name, part in zip(self.groups, parts, strict=True)}
-
-    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        bias = np.concatenate([named[name] for name in self.groups], axis=1).reshape(-1)
-        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
 
 
 @storable
@@ -80,12 +59,10 @@ class Elementwise(Transform):
         n = settings.features
         super().__init__(n, 0, dtype)
         self._settings = settings
-        network = MaskedNetwork(settings.options([], range(n)), Staircase([1] * n, []))
-        self._block = _Table(network, settings)
-        if named is None:
-            bias = np.tile(np.array(settings.identity, dtype), n)
-            named = self._block.named(network.pack([np.empty((bias.size, 0), dtype)], [bias]))
-        self._take_parameters(self._block.pack_named(named))
+        shapes = {name: (n, size) for name, size in MAPS[settings.map].groups(settings.bins).items()}
+        self._block = block = BiasTable(unread(settings), shapes, n)
+        identity = np.tile(np.array(settings.identity, dtype), n)
+        self._take_parameters(block.packed(identity) if named is None else block.pack_named(named))
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
         return [self._block.network.step(inverted)]

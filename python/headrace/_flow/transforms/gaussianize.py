@@ -14,7 +14,7 @@ from headrace._base.types import Floats
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
-from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import unread
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
 
@@ -101,11 +101,9 @@ class Gaussianize(Fixed):
         super().__init__(scale.features)
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        n = self._features
-        network = MaskedNetwork(self._settings.options([], range(n)), Staircase([1] * n, []))
         raw = np.concatenate(list(self._raw.values()), axis=1).ravel()
         steps = [
-            StepSpec("MarginalStep", inverted=inverted, transform=network, parameters=raw.tolist()),
+            StepSpec("MarginalStep", inverted=inverted, transform=unread(self._settings), parameters=raw.tolist()),
             *self._scale._steps(inverted),
         ]
         return steps[::-1] if inverted else steps

@@ -15,6 +15,7 @@ from headrace._base.stored import Stored, storable
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import BiasTable, Named
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.restriction import Mixed
 from headrace._flow.transforms.rotation import MOST_FEATURES, Matrix, square
@@ -22,9 +23,6 @@ from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-Named = dict[str, NDArray[Any]]
 
 
 class _Triangle:
@@ -52,25 +50,14 @@ class _Triangle:
         return self.network.pack([weight], [np.zeros(self.features, weight.dtype)])
 
 
-class _Diagonal:
+class _Diagonal(BiasTable):
     """The positive diagonal: the raw scales of a network that reads nothing; its shifts are zero for good."""
 
-    def __init__(self, features: int) -> None:
-        settings = Settings(features=features, map="affine", scale="exp", reads="latent")
-        options = {**settings.options([], range(features)), "unbiased": list(range(0, 2 * features, 2))}
-        self.network = MaskedNetwork(options, Staircase([1] * features, []))
-
-    @property
-    def size(self) -> int:
-        return self.network.size
-
     def named(self, packed: NDArray[Any]) -> Named:
-        return {"log_diagonal": self.network.unpack(packed)[1][0][1::2].copy()}
+        return {"log_diagonal": super().named(packed)["log_diagonal"]}
 
     def pack_named(self, named: Named) -> NDArray[Any]:
-        logs = named["log_diagonal"]
-        bias = np.stack([np.zeros_like(logs), logs], axis=1).reshape(-1)
-        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
+        return super().pack_named({"": np.zeros_like(named["log_diagonal"]), **named})
 
 
 class _Last(_Triangle):
@@ -166,7 +153,8 @@ class Linear(Transform):
             self._take_parameters(np.zeros(0, np.float32))
             return
         upper = _Triangle("upper", n, range(n - 1, -1, -1), range(n))
-        self._factors = (upper, _Diagonal(n), _Last(n, order, signs))  # in the order in which they act on z
+        diagonal = _Diagonal.of_lines(n, "", "log_diagonal", unbiased=list(range(0, 2 * n, 2)))
+        self._factors = (upper, diagonal, _Last(n, order, signs))  # in the order in which they act on z
         self._take_parameters(np.concatenate([factor.pack_named(named) for factor in self._factors]))
 
     @classmethod
@@ -318,9 +306,7 @@ class Linear(Transform):
         for i, sign in enumerate(signs):
             if type(sign) is not int or sign not in (1, -1):
                 raise ValueError(f"signs[{i}]: expected 1 or -1, got {sign!r}")
-        trainable = stored.take("trainable") if stored.has("trainable") else True
-        if not isinstance(trainable, bool):
-            raise TypeError(f"trainable: expected true or false, got {trainable!r}")
+        trainable = stored.flag("trainable", True)
         shapes = {"upper": (n, n), "log_diagonal": (n,), "lower": (n, n), "shift": (n,)}
         dtype = None if trainable else np.float64
         named = {name: stored.array(name, shape, dtype) for name, shape in shapes.items()}

@@ -456,11 +456,7 @@ def _options(
 
 
 def _network(
-    settings: Settings,
-    reads: Sequence[int],
-    active: Sequence[int],
-    staircase: Staircase,
-    described: Network | None,
+    settings: Settings, reads: Sequence[int], active: Sequence[int], staircase: Staircase, described: Network | None
 ) -> MaskedNetwork:
     """The network with masks by which a unit reads everything at or below its degree."""
     options = _options(settings, reads, active, described)

@@ -34,12 +34,7 @@ class Transform(RowModule):
         self._programs: dict[np.dtype[Any], Program] = {}
 
     def forward(
-        self,
-        z: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Result | None = None,
+        self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Result | None = None
     ) -> Result:
         """Latent to data.
 
@@ -68,12 +63,7 @@ class Transform(RowModule):
         return self._both(False, z, context, parameters, out)
 
     def inverse(
-        self,
-        x: Array,
-        context: Array | None = None,
-        *,
-        parameters: Array | None = None,
-        out: Result | None = None,
+        self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Result | None = None
     ) -> Result:
         """Data to latent: ``(z, log_det)`` with `log_det` = log \\|det dz/dx\\|; see `forward`."""
         return self._both(True, x, context, parameters, out)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
@@ -16,32 +16,13 @@ from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
+from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.bend import Bend, PlanarBend
 from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-
-class _SharedBlock:
-    """One set of parameters for all rows: the biases of a network that reads nothing, by name."""
-
-    def __init__(self, network: MaskedNetwork, groups: dict[str, int]) -> None:
-        self.network, self.groups = network, groups
-
-    @property
-    def size(self) -> int:
-        return self.network.size
-
-    def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        bias = self.network.unpack(packed)[1][0]
-        parts = np.split(bias, np.cumsum([*self.groups.values()])[:-1])
-        return {name: part.copy() for name, part in zip(self.groups, parts, strict=True)}
-
-    def pack_named(self, named: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        bias = np.concatenate([named[name] for name in self.groups])
-        return self.network.pack([np.empty((bias.size, 0), bias.dtype)], [bias])
 
 
 class _Vector(Transform):
@@ -71,7 +52,8 @@ class _Vector(Transform):
         kind = check.float_dtype("dtype", dtype)
         super().__init__(n, columns, kind)
         self._network = network
-        self._block: Block = network if columns else _SharedBlock(network, VECTOR_MAPS[self._map].groups(n))
+        shapes = {name: (size,) for name, size in VECTOR_MAPS[self._map].groups(n).items()}
+        self._block: Block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
