@@ -23,9 +23,9 @@ STOREYS = {
     "flow": (5050, "_flow densities files ops transforms"),
     "fit": (7350, "_fit distributed rows training"),
     "methods": (6550, "ascent continuum sequences variational"),
-    "analysis": (5500, "_tables choosing diagnosis plot"),
+    "analysis": (5450, "_tables choosing diagnosis plot"),
     "clients": (
-        12200,
+        12000,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
