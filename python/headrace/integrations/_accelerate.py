@@ -64,7 +64,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         face = (faces.NessaiFace if "nessai" in packages else faces.GlasflowFace)(convert(model, verify=verify))
         face.device = getattr(model, "device", None)
     face._original = (copy.deepcopy(model), convert)
-    return same_mode(face, model)
+    return _same_mode(face, model)
 
 
 def _packages(model: Any) -> set[str]:
@@ -113,7 +113,7 @@ def _module(model: Any, verify: bool) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def same_mode(face: Any, model: Any) -> Any:
+def _same_mode(face: Any, model: Any) -> Any:
     """The replacement on the model's device, and in its mode of training."""
     device = next((p.device for p in model.parameters()), None)
     return face.to(device).train(model.training)

@@ -27,7 +27,6 @@ from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF, RealNVP
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
-from headrace.integrations._accelerate import same_mode
 from headrace.torch import FlowModule
 from headrace.torch.faces import Replacing
 
@@ -230,7 +229,8 @@ def _estimator(model: Any, verify: bool) -> FlowEstimator:
     net = copy.deepcopy(model.embedding_net) if model.embedding_net is not None else nn.Identity()
     made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
     made._original = (copy.deepcopy(model), functools.partial(from_sbi, embedding="outside"))
-    same_mode(made, model)
+    device = next((p.device for p in model.parameters()), None)
+    made.to(device).train(model.training)
     return made
 
 
