@@ -368,7 +368,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         names = ("discrete", "spread", "missing", "bounds", "periodic")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
         how |= {"categories": self.categories, "labels": self._labels}
-        how["gates"] = self.categories is not None and self.periodic is None and self._can_gate()
+        may_gate = self.categories is not None and self.periodic is None
+        how["gates"] = may_gate and can_gate(self._fresh(np.dtype(np.float32), None, [0, 1], 0, 0))
         labels = [f"column {name!r}" for name in texts]
         return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
@@ -382,30 +383,25 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         rows, context, weights = (ready.rows, None, None) if is_stream else ready.rows.arrays()
         like = next(iter(ready.rows)) if is_stream else ready.rows
         every, width = [*range(like.x.shape[1])], 0 if like.context is None else like.context.shape[1]
-        make = partial(self._fresh, self._dtype(like.x), ready)
+        make = partial(self._fresh, like.x.dtype if self.dtype is None else self.dtype, ready)
+        members = None if self.ensemble is None else check.integer("ensemble", self.ensemble, least=1)
+        if members is not None:
+            how["bootstrap"] = bool(bootstrap)
+
+        def made(kept: list[int], contexts: int) -> Any:
+            if members is None:
+                return make(kept, contexts, seed)
+            return Ensemble([make(kept, contexts, seed + i) for i in range(members)])
+
         if not is_stream and (columns := discretes([self.table_.columns[i] for i in self.table_.kept], rows)):
-            members = None if self.ensemble is None else check.integer("ensemble", self.ensemble, least=1)
-
-            def made(kept: list[int], contexts: int) -> Any:
-                if members is None:
-                    return make(kept, contexts, seed)
-                return Ensemble([make(kept, contexts, seed + i) for i in range(members)])
-
-            if members is not None:
-                how["bootstrap"] = bool(bootstrap)
             density, self.history_ = fitted(rows, context, weights, columns, made, seed, progress=self.progress, **how)
             self._name(density)
             return
-        if self.ensemble is None:
-            if bootstrap:
-                raise ValueError("bootstrap: expected False without an ensemble, got True")
-            flow: Any = make(every, width, seed)
-        else:
-            members = check.integer("ensemble", self.ensemble, least=1)
-            flow = Ensemble([make(every, width, seed + i) for i in range(members)])
-            how["bootstrap"] = bool(bootstrap)
+        if members is None and bootstrap:
+            raise ValueError("bootstrap: expected False without an ensemble, got True")
+        flow = made(every, width)
         self.history_ = flow.fit(rows, context, weights=weights, seed=seed, progress=self.progress, **how)
-        if self.ensemble is not None:
+        if members is not None:
             flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
         self._name(flow)
 
@@ -546,13 +542,6 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             return rows
         rows = validate_data(self, X, reset=False, **how)
         return rows if len(places) == rows.shape[1] else rows[:, places]
-
-    def _can_gate(self) -> bool:
-        """Whether a flow of these parameters may have columns with frequent or missing values."""
-        return can_gate(self._fresh(np.dtype(np.float32), None, [0, 1], 0, 0))
-
-    def _dtype(self, x: NDArray[Any]) -> Any:
-        return x.dtype if self.dtype is None else self.dtype
 
     def _fresh(self, dtype: Any, ready: Prepared | None, columns: list[int], context: int, seed: int) -> Flow:
         """A fresh flow of some of the remaining columns."""

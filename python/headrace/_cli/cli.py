@@ -82,13 +82,10 @@ def _run(given: Sequence[str]) -> int:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)
-    code: int
     if arguments.run is program.run:  # whose warnings and errors stay its own
-        code = arguments.run(arguments)
-        return code
+        return int(arguments.run(arguments))
     with _warnings_in_one_line(), screen.bars():
-        code = arguments.run(arguments)
-    return code
+        return int(arguments.run(arguments))
 
 
 def _give_up_output() -> None:

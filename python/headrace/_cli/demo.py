@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["NO_MATPLOTLIB", "Result", "can_draw", "compare", "draw", "load_stars"]
 
 EPOCHS = 50
-COLOUR, MAGNITUDE = (
-    (-0.4, 2.0),
-    (12.5, -4.0),
-)  # the range of the picture; bright stars have small magnitudes, and are on top
+# The range of the picture; bright stars have small magnitudes, and are on top.
+COLOUR, MAGNITUDE = (-0.4, 2.0), (12.5, -4.0)
 PIXELS = 400
 DRAWN = 20_000  # stars in a panel
 

@@ -410,12 +410,7 @@ def _train(
     if arguments.keep is not None:
         of_fit["keep"] = True
     begin = time.perf_counter()
-    found = flow.fit(
-        **given.to_fit(),
-        seed=arguments.seed,
-        progress=not arguments.quiet,
-        **of_fit,
-    )
+    found = flow.fit(**given.to_fit(), seed=arguments.seed, progress=not arguments.quiet, **of_fit)
     histories = found if isinstance(found, list) else [found]
     _refuse_failed(histories)
     if isinstance(flow, hr.Flow):
@@ -442,10 +437,7 @@ def _ascend(
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     assert kind.model is not None
     model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
-    flow = model.fit(
-        **given.to_fit(),
-        progress=not arguments.quiet,
-    )
+    flow = model.fit(**given.to_fit(), progress=not arguments.quiet)
     flow._interior.name(names)
     history = model.history
     report = _outcome(history.refinement or hr.training.History())

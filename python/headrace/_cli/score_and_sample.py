@@ -212,10 +212,8 @@ def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[s
         summary = f"{_counted(scores.rows, 'row')}{where}: none has a log density that is finite"
     elif report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
-    if arguments.output:
+    if arguments.output or arguments.json:
         _say(arguments, report, [summary])
-    elif arguments.json:
-        _say(arguments, report, [])
     else:
         _note(arguments, summary)
 

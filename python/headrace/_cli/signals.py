@@ -17,16 +17,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace._base import progress as _progress
 from headrace._cli import fitting, screen, waves, writing
-from headrace._cli.commands import (
-    OK,
-    _check_output,
-    _counted,
-    _duration,
-    _load_any,
-    _note,
-    _say,
-    _usage,
-)
+from headrace._cli.commands import OK, _check_output, _counted, _duration, _load_any, _note, _say, _usage
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.waves import BITS, SUFFIX, Wave

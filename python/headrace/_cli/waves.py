@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.output import check_regular, replacing
+from headrace._cli.commands import _counted
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
@@ -86,7 +87,7 @@ def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
     if one.channels != channels:
         way_out = convertible(one.path, f"-ac {channels} ")
         raise ValueError(
-            f"{one.path}: expected {_counted_channels(channels)}, as {other} has, got {one.channels}; {way_out}"
+            f"{one.path}: expected {_counted(channels, 'channel')}, as {other} has, got {one.channels}; {way_out}"
         )
 
 
@@ -102,10 +103,6 @@ def _reason(error: Exception) -> str:
     if code != text and code.isdigit():
         return FORMATS.get(int(code), f"format {code}")
     return f"another file ({text})" if text else "a file that is cut off"
-
-
-def _counted_channels(channels: int) -> str:
-    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:

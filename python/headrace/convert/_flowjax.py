@@ -12,14 +12,7 @@ from headrace._flow.flow import Flow
 from headrace._flow.tails import StudentT
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
-from headrace.convert._flowjax_columns import (
-    ELEMENTWISE,
-    INSTEAD,
-    columns_of,
-    is_frozen,
-    paramax_unwrap,
-    stages,
-)
+from headrace.convert._flowjax_columns import ELEMENTWISE, INSTEAD, columns_of, is_frozen, paramax_unwrap, stages
 from headrace.convert._flowjax_files import is_arrays, leaves_of, model_of
 from headrace.convert._parts import (
     OTHER_BASE,
@@ -147,14 +140,9 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
-    if (chain := place.registered(t, features)) is not None:
-        return chain
-    package, kind = class_of(t)
-    if (package, kind) == ("paramax", "NonTrainable"):
+    if class_of(t) == ("paramax", "NonTrainable"):
         return _chain(t.tree, place.at("tree"), features)
-    if package != "flowjax" or kind not in CONVERTERS:
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", INSTEAD.get(kind, OTHER_FLOW))
-    return CONVERTERS[kind](t, place, features)
+    return place.converted(t, features, ("flowjax",), CONVERTERS, lambda kind: INSTEAD.get(kind, OTHER_FLOW))
 
 
 def _all(t: Any, place: Place, features: int) -> list[Transform]:
@@ -172,25 +160,9 @@ def _scan(t: Any, place: Place, features: int) -> list[Transform]:
     return place.ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)])
 
 
-def _invert(t: Any, place: Place, features: int) -> list[Transform]:
-    return _chain(t.bijection, place.at("bijection").turned(), features)
-
-
-def _columns(t: Any, place: Place, features: int) -> list[Transform]:
-    return stages(columns_of(t, place, features), place)
-
-
 def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
     own = paramax_unwrap(t)
     return [linear(place, numbers(own.triangular), numbers(own.loc))]
-
-
-def _permute(t: Any, place: Place, features: int) -> list[Transform]:
-    return [permutation(place, t.permutation[0])]
-
-
-def _flip(t: Any, place: Place, features: int) -> list[Transform]:
-    return [permutation(place, np.arange(features)[::-1])]
 
 
 def _network(mlp: Any, place: Place, inputs: int) -> Layers:
@@ -291,12 +263,12 @@ CONVERTERS: dict[str, Converter] = {
     "Planar": _planar,
     "Chain": _all,
     "Scan": _scan,
-    "Invert": _invert,
+    "Invert": lambda t, place, features: _chain(t.bijection, place.at("bijection").turned(), features),
     "Identity": lambda t, place, features: [],
-    **dict.fromkeys(ELEMENTWISE - {"Identity"}, _columns),
+    **dict.fromkeys(ELEMENTWISE - {"Identity"}, lambda t, place, n: stages(columns_of(t, place, n), place)),
     "TriangularAffine": _triangular,
-    "Permute": _permute,
-    "Flip": _flip,
+    "Permute": lambda t, place, features: [permutation(place, t.permutation[0])],
+    "Flip": lambda t, place, features: [permutation(place, np.arange(features)[::-1])],
     "MaskedAutoregressive": _masked,
     "Coupling": _coupling,
 }

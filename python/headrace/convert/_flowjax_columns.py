@@ -41,11 +41,6 @@ class _Line:
     shift: float
     is_trained: bool = False
 
-    @property
-    def rank(self) -> int:
-        """Lines come first, so that maps onto supports of several columns are one transform."""
-        return int(self.is_trained)
-
 
 @dataclass(frozen=True)
 class _Onto:
@@ -54,13 +49,13 @@ class _Onto:
     bounds: tuple[float | None, float | None]
     is_inverted: bool
 
-    @property
-    def rank(self) -> int:
-        """See `_Line`."""
-        return 2 + int(self.is_inverted)
-
 
 Column = list["_Line | _Onto"]
+
+
+def _rank(step: _Line | _Onto) -> int:
+    """Lines come first, so that maps onto supports of several columns are one transform."""
+    return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 
 def paramax_unwrap(tree: Any) -> Any:
@@ -128,7 +123,7 @@ def stages(columns: list[Column], place: Place) -> list[Transform]:
     left, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
     while any(left):
-        ranks = {c: own[0].rank for c, own in enumerate(left) if own}
+        ranks = {c: _rank(own[0]) for c, own in enumerate(left) if own}
         chosen = [c for c, rank in ranks.items() if rank == min(ranks.values())]
         steps = {c: left[c].pop(0) for c in chosen}
         lines = {c: step for c, step in steps.items() if isinstance(step, _Line)}

@@ -13,7 +13,7 @@ from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
-from headrace.convert._parts import OTHER_BASE, OTHER_FLOW, Converter, Layers, Place, class_of, numbers
+from headrace.convert._parts import OTHER_BASE, Converter, Layers, Place, class_of, numbers
 from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
@@ -94,20 +94,15 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
         return _conditional_normal(base, place)
     if class_of(base) == ("glasflow", "MultivariateUniform") and base.low.ndim == 1:
         return box(place, numbers(base.low), numbers(base.high))
-    raise place.unknown(
-        base,
-        "StandardNormal, DiagonalNormal or ConditionalDiagonalNormal of one dimension",
-        OTHER_BASE,
-    )
+    expected = "StandardNormal, DiagonalNormal or ConditionalDiagonalNormal of one dimension"
+    raise place.unknown(base, expected, OTHER_BASE)
 
 
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
     """`conditional_normal` of an encoder that is some layers, or none, nflows' default."""
     n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
-    if class_of(net) == ("torch", "Sequential"):
-        layers = plain_network(net, encoder, 0)
-    elif class_of(net) == ("torch", "Linear"):
-        layers = plain_network([net], encoder, 0)
+    if class_of(net) in (("torch", "Sequential"), ("torch", "Linear")):
+        layers = plain_network(net if class_of(net)[1] == "Sequential" else [net], encoder, 0)
     elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):
         layers = Layers(2 * n)
         layers.outputs(np.eye(2 * n), None)
@@ -139,21 +134,13 @@ def _gives_back(function: Any, columns: int) -> bool:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
-    if (chain := place.registered(t, features)) is not None:
-        return chain
-    package, kind = class_of(t)
-    if package not in ("nflows", "glasflow") or kind not in CONVERTERS:
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", OTHER_FLOW)
-    return CONVERTERS[kind](t, place, features)
+    return place.converted(t, features, ("nflows", "glasflow"), CONVERTERS)
 
 
 def _composite(t: Any, place: Place, features: int) -> list[Transform]:
-    parts = [_chain(part, place.at("_transforms").at(i), features) for i, part in enumerate(t._transforms)]
-    return place.ordered(parts)
-
-
-def _inverse(t: Any, place: Place, features: int) -> list[Transform]:
-    return _chain(t._transform, place.at("_transform").turned(), features)
+    return place.ordered(
+        [_chain(part, place.at("_transforms").at(i), features) for i, part in enumerate(t._transforms)]
+    )
 
 
 def _permuted(t: Any, place: Place, features: int) -> list[Transform]:
@@ -283,9 +270,7 @@ def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> 
         _divide(layers, t.transform_net, settings)
     elif settings["map"] == "affine" and (bend := settings.pop("bend")) is not None:
         bend(layers, np.arange(2 * len(active)) >= len(active))
-    own = [layers.coupling(place, features, passive, **settings)]
-    kept = _kept(t, place, features, passive)
-    return kept + own if place.way == "to_latent" else own + kept
+    return place.ordered([[layers.coupling(place, features, passive, **settings)], _kept(t, place, features, passive)])
 
 
 def _affine_coupling(t: Any, place: Place, features: int) -> list[Transform]:
@@ -296,17 +281,9 @@ def _affine_coupling(t: Any, place: Place, features: int) -> list[Transform]:
     return coupling_transform(t, place, features, map="affine", layout="blocked", bend=bend, **settings)
 
 
-def _additive_coupling(t: Any, place: Place, features: int) -> list[Transform]:
-    return coupling_transform(t, place, features, map="additive")
-
-
-def _spline_coupling(t: Any, place: Place, features: int) -> list[Transform]:
-    return coupling_transform(t, place, features, **spline(t, place))
-
-
 CONVERTERS: dict[str, Converter] = {
     "CompositeTransform": _composite,
-    "InverseTransform": _inverse,
+    "InverseTransform": lambda t, place, features: _chain(t._transform, place.at("_transform").turned(), features),
     "IdentityTransform": lambda t, place, features: [],
     "Permutation": _permuted,
     "RandomPermutation": _permuted,
@@ -324,6 +301,8 @@ CONVERTERS: dict[str, Converter] = {
     "MaskedAffineAutoregressiveTransform": _masked_affine,
     "MaskedPiecewiseRationalQuadraticAutoregressiveTransform": _masked_spline,
     "AffineCouplingTransform": _affine_coupling,
-    "AdditiveCouplingTransform": _additive_coupling,
-    "PiecewiseRationalQuadraticCouplingTransform": _spline_coupling,
+    "AdditiveCouplingTransform": lambda t, place, n: coupling_transform(t, place, n, map="additive"),
+    "PiecewiseRationalQuadraticCouplingTransform": lambda t, place, n: coupling_transform(
+        t, place, n, **spline(t, place)
+    ),
 }

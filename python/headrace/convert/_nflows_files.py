@@ -91,14 +91,9 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
         raise NotImplementedError(
             f"{place.path}: expected 3 K - 1 outputs a feature, as linear tails have, got {count}"
         )
-    least = float(unrecorded.take("min_bin"))
-    shared = {"num_bins": bins, "min_bin_width": least, "min_bin_height": least}
-    return {
-        **shared,
-        "tails": "linear",
-        "tail_bound": float(unrecorded.take("bound")),
-        "min_derivative": float(unrecorded.take("slope")),
-    }
+    least = dict.fromkeys(("min_bin_width", "min_bin_height"), float(unrecorded.take("min_bin")))
+    ends = {"tails": "linear", "tail_bound": float(unrecorded.take("bound"))}
+    return {"num_bins": bins, **least, **ends, "min_derivative": float(unrecorded.take("slope"))}
 
 
 def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
@@ -142,12 +137,10 @@ def coupling(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Pla
         return Stand("nflows", "AdditiveCouplingTransform", **own)
     if count == 2:
         return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **own)
-    own |= spline(count, unrecorded, place)
+    settings = spline(count, unrecorded, place)
+    own |= settings
     if (kept := node.get("unconditional_transform")) is not None:
-        same = {
-            name: own[name] for name in ("min_bin_width", "min_bin_height", "min_derivative", "tails", "tail_bound")
-        }
-        own["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **same)
+        own["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **settings)
     return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
 
 

@@ -113,21 +113,15 @@ def _lost_constant(base: Any) -> float:
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
     """From latent to data."""
-    if (chain := place.registered(t, features)) is not None:
-        return chain
-    package, kind = class_of(t)
-    if package != "normflows" or kind not in CONVERTERS:
-        instead = CIRCULAR_FLOW if kind.startswith("Circular") else OTHER_FLOW
-        raise place.unknown(t, f"one of {', '.join(sorted(CONVERTERS))}", instead)
-    return CONVERTERS[kind](t, place, features)
+
+    def instead(kind: str) -> str:
+        return CIRCULAR_FLOW if kind.startswith("Circular") else OTHER_FLOW
+
+    return place.converted(t, features, ("normflows",), CONVERTERS, instead)
 
 
 def _composite(t: Any, place: Place, features: int) -> list[Transform]:
     return place.ordered([_chain(part, place.at("_flows").at(i), features) for i, part in enumerate(t._flows)])
-
-
-def _reverse(t: Any, place: Place, features: int) -> list[Transform]:
-    return _chain(t.flow, place.at("flow").turned(), features)
 
 
 def _permute(t: Any, place: Place, features: int) -> list[Transform]:
@@ -162,14 +156,12 @@ def _lu(t: Any, place: Place, features: int) -> list[Transform]:
 
 def _masked_affine(t: Any, place: Place, features: int) -> list[Transform]:
     layers = masked_network(t.autoregressive_net, place.at("autoregressive_net"), context_activation=False)
-    settings = {"map": "affine", "scale": "sigmoid", "slope": 1e-3}
-    return [layers.autoregressive(place, outputs=("scale", "shift"), **settings)]
+    return [layers.autoregressive(place, map="affine", scale="sigmoid", slope=1e-3, outputs=("scale", "shift"))]
 
 
 def _masked_spline(t: Any, place: Place, features: int) -> list[Transform]:
     place = place.at("mprqat").turned()
-    net = t.mprqat.autoregressive_net
-    layers = masked_network(net, place.at("autoregressive_net"), context_activation=False)
+    layers = masked_network(t.mprqat.autoregressive_net, place.at("autoregressive_net"), context_activation=False)
     return [layers.autoregressive(place, **spline(t.mprqat, place))]
 
 
@@ -181,9 +173,7 @@ def _coupled_spline(t: Any, place: Place, features: int) -> list[Transform]:
 def _mlp(net: Any, place: Place, inputs: int) -> Layers:
     if class_of(net) == ("normflows", "MLP"):
         return plain_network(net.net, place.at("net"), inputs)
-    if class_of(net) == ("torch", "Sequential"):
-        return plain_network(net, place, inputs)
-    if (modules := wrapped(net, inputs)) is not None:
+    if (modules := net if class_of(net) == ("torch", "Sequential") else wrapped(net, inputs)) is not None:
         return plain_network(modules, place, inputs)
     raise place.unknown(
         net,
@@ -302,7 +292,7 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
 CONVERTERS: dict[str, Converter] = {
     "Planar": _planar,
     "Composite": _composite,
-    "Reverse": _reverse,
+    "Reverse": lambda t, place, features: _chain(t.flow, place.at("flow").turned(), features),
     "Permute": _permute,
     "AffineConstFlow": _constant,
     "ActNorm": _constant,

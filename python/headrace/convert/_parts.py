@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +113,22 @@ class Place:
             return None
         parts = [*reader(thing, features)]
         return [Inverse(part) for part in parts[::-1]] if self.is_turned else parts
+
+    def converted(
+        self,
+        part: Any,
+        features: int,
+        packages: Sequence[str],
+        converters: Mapping[str, Converter],
+        instead: Callable[[str], str] = lambda kind: OTHER_FLOW,
+    ) -> list[Transform]:
+        """The transforms of a part, from latent to data, by a function of the caller or by that of its class."""
+        if (chain := self.registered(part, features)) is not None:
+            return chain
+        package, kind = class_of(part)
+        if package not in packages or kind not in converters:
+            raise self.unknown(part, f"one of {', '.join(sorted(converters))}", instead(kind))
+        return converters[kind](part, self, features)
 
     def ordered(self, parts: list[list[Transform]]) -> list[Transform]:
         """The transforms of parts that are called one after another, from latent to data."""

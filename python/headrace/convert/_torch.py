@@ -45,10 +45,7 @@ def tensors_of(model: Any) -> list[Any]:
 
 
 def finished(
-    place: Place,
-    tensors: Sequence[Any],
-    make: Callable[[], Flow],
-    log_prob: Callable[[Any, Any], Any] | None,
+    place: Place, tensors: Sequence[Any], make: Callable[[], Flow], log_prob: Callable[[Any, Any], Any] | None
 ) -> Flow:
     """The flow in the dtype of the source's tensors, made in float64 and compared there with the source's density."""
     import torch

@@ -45,10 +45,7 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     return x, context
 
 
-def verify(
-    flow: Flow,
-    source: Callable[[Numbers, Numbers | None], Numbers],
-) -> None:
+def verify(flow: Flow, source: Callable[[Numbers, Numbers | None], Numbers]) -> None:
     """Compare log densities.
 
     Args:

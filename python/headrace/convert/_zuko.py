@@ -14,13 +14,7 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, of_torch
-from headrace.convert._parts import (
-    CIRCULAR_FLOW,
-    OTHER_FLOW,
-    Place,
-    class_of,
-    numbers,
-)
+from headrace.convert._parts import CIRCULAR_FLOW, OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, permutation, table
 from headrace.convert._state_dicts import finished_file, is_file, without_files
 from headrace.convert._to_zuko import Inverted
@@ -39,12 +33,7 @@ MAPS = {
 
 
 def from_zuko(
-    model: Any,
-    *,
-    verify: Any = True,
-    activation: Any = None,
-    slope: float | None = None,
-    bound: float | None = None,
+    model: Any, *, verify: Any = True, activation: Any = None, slope: float | None = None, bound: float | None = None
 ) -> Flow:
     """A trained flow of zuko (1.0 or newer) as a `headrace.Flow` with the same density, in the same dtype.
 

@@ -61,11 +61,8 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
     own = place.at("hyper")
     if hasattr(t, "mask"):
         passive = np.flatnonzero(numbers(t.mask))
-        yield (
-            passive.tolist(),
-            np.setdiff1d(np.arange(features), passive).tolist(),
-            network_of(t.hyper, own, passive.size),
-        )
+        active = np.setdiff1d(np.arange(features), passive)
+        yield passive.tolist(), active.tolist(), network_of(t.hyper, own, passive.size)
         return
     is_masked = hasattr(t, "passes")  # and not the form of one feature, whose network reads the context alone
     level = (

@@ -42,23 +42,10 @@ def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, pro
 
 
 def _of_array(flow: Any, x: Any, context: Any, columns: Any) -> Any:
-    from dask import array
-
     x = checked_array(x, columns)
     alone = not math.isnan(x.shape[0]) and x.shape[0] < LEAST_ROWS
-    rows = _rows_of("context", context, x, flow.context)
-    shared = None if rows is not None else context
-    given = [x] if rows is None else [x, rows]
-    return array.map_blocks(
-        _scores,
-        *given,
-        flow=_held(flow),
-        shared=shared,
-        alone=alone,
-        drop_axis=1,
-        dtype=flow.dtype,
-        meta=np.empty(0, flow.dtype),
-    )
+    how = {"drop_axis": 1, "dtype": flow.dtype, "meta": np.empty(0, flow.dtype)}
+    return _by_blocks(_scores, flow, x, context, alone=alone, **how)
 
 
 def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
@@ -97,20 +84,17 @@ def sample(
 
     kind = np.dtype(flow.dtype if dtype is None else dtype)
     index = array.arange(count, chunks=size, dtype=np.int64)[:, None]  # the first row of each block
-    rows = _rows_of("context", context, index, flow.context)
-    shared = None if rows is not None else context
-    given = [index] if rows is None else [index, rows]
-    return array.map_blocks(
-        _drawn,
-        *given,
-        flow=_held(flow),
-        seed=number,
-        shared=shared,
-        kind=None if dtype is None else kind.name,
-        chunks=(index.chunks[0], (flow.features,)),
-        dtype=kind,
-        meta=np.empty((0, 0), kind),
-    )
+    how = {"chunks": (index.chunks[0], (flow.features,)), "dtype": kind, "meta": np.empty((0, 0), kind)}
+    return _by_blocks(_drawn, flow, index, context, seed=number, kind=None if dtype is None else kind.name, **how)
+
+
+def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> Any:
+    """A function of each block of an array, of the rows of a context there, and of what all blocks share."""
+    from dask import array
+
+    rows = _rows_of("context", context, x, flow.context)
+    given, shared = ([x], context) if rows is None else ([x, rows], None)
+    return array.map_blocks(function, *given, flow=_held(flow), shared=shared, **how)
 
 
 def _held(flow: Any) -> Any:

@@ -38,67 +38,55 @@ class Advice(NamedTuple):
         return "; ".join(parts)
 
 
+def _step(python: str, command_line: str, *look: Words, **more: bool) -> Advice:
+    return Advice(Words(python, command_line), *look, **more)
+
+
 _PAGE = "look at the pictures of --output report.html"
-_SHAPE = Advice(
-    Words(
-        "fit a larger network or more transforms", "fit a larger network (--hidden) or more transforms (--transforms)"
-    ),
+_SHAPE = _step(
+    "fit a larger network or more transforms",
+    "fit a larger network (--hidden) or more transforms (--transforms)",
     Words("look at hr.plot.latent", _PAGE),
     has_splines=True,
 )
-_CONTEXT = Advice(
-    Words(
-        "fit a larger network or more rows with different context",
-        "fit a larger network (--hidden) or more rows with different context",
-    ),
+_CONTEXT = _step(
+    "fit a larger network or more rows with different context",
+    "fit a larger network (--hidden) or more rows with different context",
     Words("look at hr.plot.conditional", ""),
 )
 
 _NEXT = {
-    "rows without a density": Advice(
-        Words(
-            "check these rows, and whether bounds= leave them out",
-            "check these rows, and whether --bounds leave them out",
-        )
+    "rows without a density": _step(
+        "check these rows, and whether bounds= leave them out", "check these rows, and whether --bounds leave them out"
     ),
-    "latent coordinates": Advice(
-        Words(
-            "fit for more epochs, or name the bounds of columns with bounds=",
-            "fit for more epochs (--epochs), or name the bounds of columns with --bounds",
-        ),
+    "latent coordinates": _step(
+        "fit for more epochs, or name the bounds of columns with bounds=",
+        "fit for more epochs (--epochs), or name the bounds of columns with --bounds",
         has_splines=True,
     ),
     "random directions": _SHAPE,
     "distance from the middle": _SHAPE,
-    "farthest number": Advice(
-        Words(
-            'look at the row that is named; a base with heavy tails (base="student_t") holds far ones',
-            "look at the row that is named; a base with heavy tails (--base student_t) holds far ones",
-        )
+    "farthest number": _step(
+        'look at the row that is named; a base with heavy tails (base="student_t") holds far ones',
+        "look at the row that is named; a base with heavy tails (--base student_t) holds far ones",
     ),
     "independence": _SHAPE,
     "dependence on the context": _CONTEXT,
-    "coverage": Advice(
-        Words(
-            "do not rely on regions of this density; fit with a higher weight decay, or average an Ensemble",
-            "do not rely on regions of this density; fit several flows, whose mixture is the density (--ensemble 5)",
-        )
+    "coverage": _step(
+        "do not rely on regions of this density; fit with a higher weight decay, or average an Ensemble",
+        "do not rely on regions of this density; fit several flows, whose mixture is the density (--ensemble 5)",
     ),
     "ranks among draws": _CONTEXT,
     "distance to random points": _CONTEXT,
-    "classifier": Advice(
-        Words(
-            "find the columns in which rows and draws differ, and fit more transforms or a larger network",
-            "find the columns in which rows and draws differ, and fit more transforms (--transforms) or a larger "
-            "network (--hidden)",
-        ),
+    "classifier": _step(
+        "find the columns in which rows and draws differ, and fit more transforms or a larger network",
+        "find the columns in which rows and draws differ, and fit more transforms (--transforms) or a larger "
+        "network (--hidden)",
         Words("compare rows and draws by hr.plot.corner", _PAGE),
     ),
-    "memorised rows": Advice(
-        Words(
-            "fit with fewer epochs (patience=), a higher weight decay or a smaller network",
-            "fit with fewer epochs (--epochs) or a smaller network (--hidden)",
-        )
+    "memorised rows": _step(
+        "fit with fewer epochs (patience=), a higher weight decay or a smaller network",
+        "fit with fewer epochs (--epochs) or a smaller network (--hidden)",
     ),
 }
 

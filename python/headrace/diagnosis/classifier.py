@@ -13,12 +13,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis.findings import Finding
 from headrace.diagnosis.judged_rows import Looked, stream
+from headrace.diagnosis.nearest import joined
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000
 _MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features of which squares are multiplied
@@ -31,7 +31,7 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
     drawn = flow.sample(len(index), context, seed=rng, dtype="float64")
-    real, made = _table(rows.x[index], context), _table(drawn, context)
+    real, made = joined(rows.x[index], context), joined(drawn, context)
     half = len(index) // 2
     learnt = np.concatenate([real[:half], made[:half]])
     truth = np.repeat([1.0, 0.0], half)
@@ -47,11 +47,6 @@ def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int
     share = right / shown_pairs
     sentence = f"shown a row and a draw, a classifier knows the row in {share:.1%} of {shown_pairs:,} pairs"
     return Finding("classifier", of.binomial_tail(right, shown_pairs), 1, sentence), share, shown_pairs
-
-
-def _table(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
-    table = x if context is None else np.concatenate([x, context], axis=1)
-    return np.asarray(table, np.float64)
 
 
 def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:

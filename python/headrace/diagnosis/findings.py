@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace._base.layout import Block, Grid, Item
+from headrace._base.layout import Block, Grid, Item, lines_of
 from headrace.diagnosis.sizes import Size
 
 LEVEL = 0.05  # of all tests together
@@ -44,6 +44,14 @@ class Tested:
     size: Size
     least_right: str
     """The column, or the value of a step, that is least right, given which others, and in which direction."""
+
+    def blocks(self) -> list[Block]:
+        """The paragraphs and tables of the printed text."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """A text of one screen."""
+        return "\n".join(lines_of(self.blocks()))
 
     @property
     def p_value(self) -> float:

@@ -29,13 +29,13 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
     index = rows.some(MOST_ROWS, rng)
     context = rows.context_of(index)
     drawn = flow.sample(len(index), context, seed=rng, dtype="float64")
-    points = _joined(rows.training, rows.training_context)
+    points = joined(rows.training, rows.training_context)
     if len(points) > MOST_POINTS:
         points = points[rng.choice(len(points), MOST_POINTS, replace=False)]
     spread = points.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
     centre = points.mean(axis=0)
-    both = np.concatenate([_joined(drawn, context), _joined(rows.x[index], context)])
+    both = np.concatenate([joined(drawn, context), joined(rows.x[index], context)])
     of_draw, of_row = np.split(_distances((points - centre) / scale, (both - centre) / scale), 2)
     tied = of_draw == of_row
     near = int((of_draw < of_row).sum() + (rng.random(int(tied.sum())) < 0.5).sum())
@@ -78,7 +78,8 @@ def _both(x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
     return x if context is None else np.concatenate([x, context], axis=1)
 
 
-def _joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
+def joined(x: NDArray[Any], context: NDArray[Any] | None) -> Floats:
+    """Rows with their contexts behind them, in float64."""
     return np.asarray(_both(x, context), np.float64)
 
 

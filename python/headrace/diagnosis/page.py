@@ -58,7 +58,7 @@ def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
         *(f'<p class="soft">{_text(sentence)}</p>' for sentence in diagnosis.sentences[1:][-1:]),
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
         *([f"<h2>What to do next</h2><ul>{steps}</ul>"] if steps else []),
-        f'<div class="pictures">{"".join(_panels(diagnosis))}</div>'
+        f'<div class="pictures">{"".join(_separate(vector_panels(diagnosis), "p"))}</div>'
         if can_draw()
         else f"<p>{_text(NO_MATPLOTLIB)}</p>",
         *_columns(diagnosis),
@@ -145,10 +145,6 @@ def _columns(diagnosis: Record) -> list[str]:
         f'<div class="pictures">{"".join(_separate(svgs, "c"))}</div>',
         *([note] if left_out else []),
     ]
-
-
-def _panels(diagnosis: Record) -> list[str]:
-    return _separate(vector_panels(diagnosis), "p")
 
 
 def _separate(svgs: Sequence[str], prefix: str) -> list[str]:

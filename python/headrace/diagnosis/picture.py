@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,24 +31,30 @@ SMALL = 9  # points: of legends; at least 10 px where a page shows three panels 
 BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # of histograms, and of those of fewer rows
 
 
-def draw(diagnosis: Record, path: str) -> None:
-    """All panels in one file."""
+@contextmanager
+def figure_of(path: str, height: float) -> Iterator[Any]:
+    """A figure 11 inches wide, which is saved at the end of the block."""
     if not can_draw():
         raise ImportError(NO_MATPLOTLIB)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 12), layout="constrained")
-        for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
-            panel(axis, diagnosis)
-        figure.suptitle(
-            "\n".join(wrapped(diagnosis.verdict, columns=100)), x=0.01, ha="left", fontweight="bold", fontsize=11
-        )
+        figure = Figure(figsize=(11, height), layout="constrained")
+        yield figure
         with replacing(path) as stream:
             figure.savefig(
                 stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, bbox_inches="tight", pad_inches=0.03
             )
+
+
+def draw(diagnosis: Record, path: str) -> None:
+    """All panels in one file."""
+    with figure_of(path, 12) as figure:
+        for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
+            panel(axis, diagnosis)
+        title = "\n".join(wrapped(diagnosis.verdict, columns=100))
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
 
 
 def vector_panels(diagnosis: Record) -> list[str]:
@@ -73,7 +80,6 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
     if held is None or samples is None:
         return [], 0
     chosen = _most_different(held, samples)[:MOST_COLUMNS]
-    plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
     found = []
     with mpl.rc_context(STYLE):
         for i in sorted(chosen.tolist()):
@@ -86,8 +92,7 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
             for part, style in ((held, {"fill": True, "color": BAND, "edgecolor": BLUE}), (samples, {"color": ORANGE})):
                 share = 100.0 * np.histogram(part[:, i], edges)[0] / len(part)
                 axis.stairs(share, edges, label="rows held out" if part is held else "draws", **style)
-            name = f"column {i}" if plain else _short(diagnosis.names[i])
-            axis.set(xlabel=name, ylabel="% of rows", ylim=(0.0, None))
+            axis.set(xlabel=_columns_of(diagnosis)[i], ylabel="% of rows", ylim=(0.0, None))
             axis.legend(frameon=False, fontsize=SMALL)
             found.append(_svg(figure, f"headrace-column{i}"))
     return found, held.shape[1] - len(found)
@@ -128,13 +133,19 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
     return at
 
 
+def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
+    """Probability integral transforms of latent rows; None where there are none, which the panel then shows."""
+    if diagnosis.scores is None or not len(diagnosis.scores):
+        _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
+        return None
+    return normal_tail(-diagnosis.scores)
+
+
 def _ranks(axis: Axes, diagnosis: Record) -> None:
     """Draw the difference of each latent coordinate's distribution from the base's."""
     title = "Latent rows: observed minus expected"
-    if diagnosis.scores is None or not len(diagnosis.scores):
-        _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
+    if (uniform := _uniform(axis, diagnosis, title)) is None:
         return
-    uniform = normal_tail(-diagnosis.scores)
     rows, features = uniform.shape
     at = _band(axis, bands.curve_band(rows, features), "where all curves lie, 95 %")
     away = np.stack([bands.curve(column) for column in uniform.T]) - at
@@ -166,20 +177,15 @@ def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
 def _transforms(axis: Axes, diagnosis: Record) -> None:
     """Probability integral transforms of each latent coordinate in bins."""
     title = "Latent rows in bins"
-    if diagnosis.scores is None or not len(diagnosis.scores):
-        _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
-        return
-    uniform = normal_tail(-diagnosis.scores)
-    _histograms(axis, uniform, [_coordinate(diagnosis, i) for i in range(uniform.shape[1])])
-    axis.set(title=title, xlabel="probability integral transform")
+    if (uniform := _uniform(axis, diagnosis, title)) is not None:
+        _histograms(axis, uniform, [_coordinate(diagnosis, i) for i in range(uniform.shape[1])])
+        axis.set(title=title, xlabel="probability integral transform")
 
 
 def _calibration(axis: Axes, diagnosis: Record) -> None:
     """Ranks of columns, and with no context of log densities, among draws, in bins."""
     if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
-        plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
-        names = [f"column {name}" if plain else _short(name) for name in diagnosis.names]
-        _histograms(axis, diagnosis.column_ranks, names)
+        _histograms(axis, diagnosis.column_ranks, _columns_of(diagnosis))
         axis.set(title="Columns among draws, in bins", xlabel="rank among draws with the same context")
         return
     title = "Log densities among draws, in bins"
@@ -188,6 +194,12 @@ def _calibration(axis: Axes, diagnosis: Record) -> None:
         return
     _histograms(axis, diagnosis.regions[:, None], ["rows held out"])
     axis.set(title=title, xlabel="share of draws with a higher density")
+
+
+def _columns_of(diagnosis: Record) -> list[str]:
+    """The names of columns on axes and in legends."""
+    plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
+    return [f"column {name}" if plain else _short(name) for name in diagnosis.names]
 
 
 def _short(name: str) -> str:
@@ -253,17 +265,9 @@ def _log_densities(axis: Axes, diagnosis: Record) -> None:
     both = np.concatenate([held, drawn])
     low = min(np.quantile(held, 0.002), np.quantile(drawn, 0.002))
     edges: Any = np.linspace(low, both.max(), 41) if both.max() > low else [low - 0.5, low + 0.5]
-    share = 100.0 / held.size
-    axis.hist(np.maximum(drawn, low), edges, weights=np.full(drawn.size, 100.0 / drawn.size), color=BAND, label="draws")
-    axis.hist(
-        np.maximum(held, low),
-        edges,
-        weights=np.full(held.size, share),
-        histtype="step",
-        color=BLUE,
-        linewidth=1.6,
-        label="rows held out",
-    )
+    line = {"histtype": "step", "color": BLUE, "linewidth": 1.6, "label": "rows held out"}
+    for part, style in ((drawn, {"color": BAND, "label": "draws"}), (held, line)):
+        axis.hist(np.maximum(part, low), edges, weights=np.full(part.size, 100.0 / part.size), **style)
     axis.set(title=title, xlabel="log density, nats (the first bin holds all below)", ylabel="% of rows")
     axis.legend(frameon=False, fontsize=SMALL, loc="upper left")
 

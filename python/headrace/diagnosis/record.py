@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
-from headrace._base.layout import Block, Grid, Item, lines_of
+from headrace._base.layout import Block, Grid, Item
 from headrace._base.types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
@@ -104,9 +104,7 @@ class Record(Tested):
         """
         if self.scores is None or not len(self.scores):
             raise ValueError("coordinate: expected a diagnosis with latent rows, got one without")
-        uniform = normal_tail(-self.scores[:, coordinate])
-        counts = np.histogram(uniform, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
-        return counts, bands.histogram_band(len(self.scores), bins)
+        return _histogram(normal_tail(-self.scores[:, coordinate]), bins)
 
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
@@ -121,9 +119,7 @@ class Record(Tested):
         if isinstance(column, str) and column not in self.names:
             raise ValueError(f"column: expected one of {', '.join(map(repr, self.names))}, got {column!r}")
         place = self.names.index(column) if isinstance(column, str) else check.index("column", column, self.features)
-        ranks = self.column_ranks[:, place]
-        counts = np.histogram(ranks, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
-        return counts, bands.histogram_band(len(ranks), bins)
+        return _histogram(self.column_ranks[:, place], bins)
 
     def summary(self) -> dict[str, Any]:
         """All of it but the rows, in plain numbers and texts for JSON."""
@@ -147,10 +143,6 @@ class Record(Tested):
     def __repr__(self) -> str:
         """The verdict."""
         return f"Diagnosis({self.kind}, rows={self.rows}: {self.verdict})"
-
-    def __str__(self) -> str:
-        """A text of one screen."""
-        return "\n".join(lines_of(self.blocks()))
 
     def blocks(self) -> list[Block]:
         """The paragraphs and tables of the printed text."""
@@ -205,6 +197,11 @@ class Record(Tested):
     def _worst(one: Worst) -> str:
         text = f"row {one.row}: log density {number(one.log_prob)}"
         return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
+
+
+def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    counts = np.histogram(ranks, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
+    return counts, bands.histogram_band(len(ranks), bins)
 
 
 def _error(error: float) -> str:

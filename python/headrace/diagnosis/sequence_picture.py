@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base.output import replacing
-from headrace._base.pictures import BAND, BLUE, GREY, NO_MATPLOTLIB, STYLE, can_draw
+from headrace._base.pictures import BAND, BLUE, GREY
+from headrace.diagnosis.picture import figure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,22 +18,12 @@ SPREAD = 1.96  # standard deviations that hold 95 % of one value
 
 def draw(diagnosis: Any, path: str) -> None:
     """All panels of a `SequenceDiagnosis` in one file."""
-    if not can_draw():
-        raise ImportError(NO_MATPLOTLIB)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 8), layout="constrained")
+    with figure_of(path, 8) as figure:
         first, second, third, fourth = figure.subplots(2, 2).flat
         _shares(first, diagnosis.integral_transform)
         _lags(second, diagnosis.autocorrelation, diagnosis.pairs, "Autocorrelation of latent steps")
         _lags(third, diagnosis.autocorrelation_of_sizes, diagnosis.pairs, "Autocorrelation of their sizes")
         _loudness(fourth, diagnosis.loudness)
-        with replacing(path) as stream:
-            figure.savefig(
-                stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, bbox_inches="tight", pad_inches=0.03
-            )
 
 
 def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:

@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
-from headrace._base.layout import Block, Grid, lines_of
+from headrace._base.layout import Block, Grid
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
@@ -89,10 +89,6 @@ class SequenceDiagnosis(Tested):
         """The verdict."""
         return f"SequenceDiagnosis({self.kind}, steps={self.steps}: {self.verdict})"
 
-    def __str__(self) -> str:
-        """A text of one screen."""
-        return "\n".join(lines_of(self.blocks()))
-
     def blocks(self) -> list[Block]:
         """The paragraphs and tables of the printed text."""
         by_loudness = [(number(low), "to", number(high), f"{nats:.4f}") for low, high, nats in self.loudness]
@@ -142,14 +138,12 @@ def diagnose_sequences(
     score = np.concatenate(own)
     if not np.isfinite(score).all():
         raise ValueError("x: expected sequences with finite latent values, got some without")
-    labels = [f"latent value {i + 1}" for i in range(score.shape[1])]
-    if score.shape[1] == 1:
-        labels = ["a latent value"]
+    labels, called = ["a latent value"], ["a step given the past"]
+    if (values := score.shape[1]) > 1:
+        labels = [f"latent value {i + 1}" for i in range(values)]
+        called = [f"value {i + 1} of a step given the past" for i in range(values)]
     own_sizes = [latent.sizes(one) for one in own]
     signed, sized = _autocorrelations(own), _autocorrelations(own_sizes)
-    called = [f"value {i + 1} of a step given the past" for i in range(score.shape[1])]
-    if score.shape[1] == 1:
-        called = ["a step given the past"]
     found = [missing_nats(score, seed), gain_of_the_past(own), gain_of_the_past(own_sizes)]
     nats, gain_error = max(found, key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])
     tests = [
@@ -157,7 +151,7 @@ def diagnose_sequences(
         _of_lags("autocorrelation", "{} and that {} steps before have correlation {:.4f}", signed, labels),
         _of_lags("autocorrelation of sizes", "the sizes of {} and of that {} steps before have {:.4f}", sized, labels),
     ]
-    if score.shape[1] > 1:
+    if values > 1:
         tests.append(latent.correlations(score, labels)[0])
     adjusted = holm([one.p_value for one in tests])
     log_prob = np.concatenate([np.asarray(one, np.float64) for one in steps])

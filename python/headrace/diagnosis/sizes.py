@@ -75,11 +75,8 @@ class Size:
         """With the nats that a simple density has more than the flow, where these are more."""
         more = [(-one.gain, one.gain_error) for one in likelihoods[1:] if math.isfinite(one.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
-        return (
-            self
-            if not nats > (0.0 if math.isnan(self.nats) else self.nats)
-            else replace(self, nats=nats, nats_error=error)
-        )
+        known = 0.0 if math.isnan(self.nats) else self.nats
+        return replace(self, nats=nats, nats_error=error) if nats > known else self
 
 
 def missing_nats(score: Floats, seed: int) -> tuple[float, float]:

@@ -139,13 +139,13 @@ def restore(accelerated: Any) -> Any:
             place are named.
         ValueError: a flow that computes another density than the model can.
     """
-    posteriors = () if hasattr(accelerated, "named_modules") else _estimators(accelerated)
-    parts = dict(enumerate(posteriors)) or _outermost_faces(accelerated)
+    is_module = hasattr(accelerated, "named_modules")
+    parts = [*_outermost(accelerated, _is_face).values()] if is_module else _estimators(accelerated)
     if not parts:
         raise TypeError(
             f"accelerated: expected a model that headrace.accelerate gave, got {check.kind_of(accelerated)}"
         )
-    memo: dict[int, Any] = {id(part): _restored(part) for part in parts.values()}
+    memo: dict[int, Any] = {id(part): _restored(part) for part in parts}
     return memo.get(id(accelerated)) or copy.deepcopy(accelerated, memo)
 
 
@@ -155,12 +155,6 @@ def _estimators(posterior: Any) -> list[Any]:
     from headrace.integrations import sbi
 
     return [one for one in sbi.estimators_of(posterior) if _is_face(one)]
-
-
-def _outermost_faces(module: Any) -> dict[Any, Any]:
-    if not hasattr(module, "named_modules"):
-        return {}
-    return _outermost(module, _is_face)
 
 
 def _restored(face: Any) -> Any:

@@ -74,9 +74,8 @@ class _OntoRectangle(Transform):
 
     def __call__(self, x: Any) -> Any:
         """From all reals to the rectangle."""
-        e = jnp.exp(
-            jnp.where(self._kinds[1] | self._kinds[2], x, 0.0)
-        )  # of others it could overflow, and spoil gradients
+        # The exponential of other columns could overflow, and spoil gradients.
+        e = jnp.exp(jnp.where(self._kinds[1] | self._kinds[2], x, 0.0))
         inside = self._from + (self._to - self._from) * jax.nn.sigmoid(x)
         return jnp.select(self._kinds, [inside, self._from + e, self._to - e], x)
 

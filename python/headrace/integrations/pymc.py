@@ -50,6 +50,10 @@ class _Rows(Op):
                 raise errors.wrong_shape(name, f"(..., {columns})", one.type.shape)
         return inputs
 
+    def pullback(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
+        made: list[Any] = self.L_op(inputs, outputs, output_gradients)
+        return made
+
 
 class _LogProb(_Rows):
     """Log densities; the leading dimensions of rows and contexts are broadcast."""
@@ -67,9 +71,6 @@ class _LogProb(_Rows):
     def L_op(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
         made = _Gradients(self.flow)(*inputs, output_gradients[0])
         return made if isinstance(made, list) else [made]
-
-    def pullback(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
-        return self.L_op(inputs, outputs, output_gradients)
 
 
 class _Gradients(_Rows):
@@ -92,9 +93,6 @@ class _Gradients(_Rows):
 
     def L_op(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
         return [grad_undefined(self, i, one, "second derivatives of a flow") for i, one in enumerate(inputs)]
-
-    def pullback(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
-        return self.L_op(inputs, outputs, output_gradients)
 
 
 def log_prob(flow: Flow, value: Any, context: Any = None) -> Any:
@@ -161,12 +159,8 @@ def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) ->
     def support_point(rv: Any, size: Any, start: Any, *given: Any) -> Any:
         return pt.broadcast_to(start, rv.shape)
 
-    own_words = {
-        "logp": logp,
-        "random": random,
-        "support_point": support_point,
-        "signature": "(d)->(d)" if context is None else "(d),(c)->(d)",
-    }
+    own_words: dict[str, Any] = {"logp": logp, "random": random, "support_point": support_point}
+    own_words["signature"] = "(d)->(d)" if context is None else "(d),(c)->(d)"
     return pymc.CustomDist(name, *parameters, **own_words, **more)
 
 

@@ -160,11 +160,8 @@ class Direction:
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):
             results = self._run(*primals)
-        elif by_sum:
-            row, *found = self._unit(wanted)(*primals)
-            results, known = (row,), tuple(found)
         else:
-            row, *found = self._gradient(wanted, ones=True)(*primals)
+            row, *found = (self._unit(wanted) if by_sum else self._gradient(wanted, ones=True))(*primals)
             results, known = (row,), tuple(found)
         moved = tuple(compress(tangents, wanted))
         return results, pushed(self, wanted, moved, primals, known)

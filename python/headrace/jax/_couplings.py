@@ -29,12 +29,7 @@ _WITH_HANDLERS = ("cpu",)  # platforms
 
 @takes_settings
 def coupling(
-    value: Any,
-    params: Any,
-    map: str = "affine",
-    *,
-    direction: str = "forward",
-    **settings: Unpack[Keywords],
+    value: Any, params: Any, map: str = "affine", *, direction: str = "forward", **settings: Unpack[Keywords]
 ) -> tuple[jax.Array, jax.Array]:
     """One map for every element under jit, grad and vmap (docs/ops.md).
 

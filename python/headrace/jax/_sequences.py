@@ -58,10 +58,9 @@ def _forth(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) ->
 def _back(fixed: _Fixed, given: Any, grad: Any) -> Any:
     flow, kinds = fixed.flow, fixed.present()
 
-    def call(params: Any, x: Any, context: Any, covariates: Any, grad: Any) -> Any:
-        return flow.log_prob_vjp(
-            _host(x), _host(grad), _host(context), _host(covariates), wrt=kinds, parameters=_host(params)
-        )
+    def call(*arrays: Any) -> Any:
+        params, x, context, covariates, grad = map(_host, arrays)
+        return flow.log_prob_vjp(x, grad, context, covariates, wrt=kinds, parameters=params)
 
     named = dict(zip(_KINDS, given, strict=True))
     shapes = tuple(_like(named[kind], flow.dtype) for kind in kinds)

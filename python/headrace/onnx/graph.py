@@ -111,18 +111,7 @@ class Value:
     __gt__, __ge__ = _binary("Greater"), _binary("GreaterOrEqual")
     __and__, __or__ = _binary("And"), _binary("Or")
     __neg__, __abs__ = _unary("Neg"), _unary("Abs")
-
-    def exp(self) -> Value:
-        """e to it."""
-        return self.apply("Exp")
-
-    def log(self) -> Value:
-        """The natural logarithm."""
-        return self.apply("Log")
-
-    def sqrt(self) -> Value:
-        """The square root."""
-        return self.apply("Sqrt")
+    exp, log, sqrt = _unary("Exp"), _unary("Log"), _unary("Sqrt")
 
     def softplus(self) -> Value:
         """log(1 + e^x) by two branches, of which none overflows: not every runtime's operator has them."""

@@ -59,6 +59,8 @@ class Operators:
     differentiates = False
     is_fixed = True
     softplus, where = staticmethod(Value.softplus), staticmethod(where)
+    clip, sum, columns = staticmethod(Value.clip), staticmethod(Value.sum), staticmethod(Value.columns)
+    split, reshaped, dense = staticmethod(Value.split), staticmethod(Value.reshape), staticmethod(Value.dense)
     tanh, sigmoid, round, floor = map(_unary, ("Tanh", "Sigmoid", "Round", "Floor"))
     exp, log, sqrt = map(_now_or_later, (np.exp, np.log, np.sqrt))
 
@@ -151,10 +153,6 @@ class Operators:
 
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
-    def clip(self, x: Value, low: Any, high: Any) -> Value:
-        """Between two bounds."""
-        return x.clip(low, high)
-
     def within(self, x: Value, low: float, high: float) -> Value:
         """Between two bounds, where nothing reads what becomes of NaN: runtimes differ in that."""
         return x.apply("Clip", low, high)
@@ -176,10 +174,6 @@ class Operators:
     def lowest(self, x: Any, other: Any) -> Any:
         """The smaller one."""
         return where(x > other, other, x) if isinstance(x, Value) else np.minimum(x, other)
-
-    def sum(self, x: Value, keep: bool = False) -> Value:
-        """Over the last axis."""
-        return x.sum(keep=keep)
 
     def any(self, x: Value) -> Value:
         """Whether one of the last axis holds."""
@@ -251,10 +245,6 @@ class Operators:
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 
-    def columns(self, x: Value, which: Sequence[int]) -> Value:
-        """Selected columns of the last axis, in this order."""
-        return x.columns(which)
-
     def part(self, x: Value, begin: int, end: int) -> Value:
         """Neighbours of the last axis."""
         return x.columns(range(begin, end))
@@ -263,17 +253,9 @@ class Operators:
         """The value without its last axis of one element."""
         return x.sum()
 
-    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
-        """The last axis in parts."""
-        return x.split(sizes)
-
     def joined(self, parts: Sequence[Value]) -> Value:
         """Along the last axis."""
         return parts[0] if len(parts) == 1 else self.graph.node("Concat", *parts, axis=-1)[0]
-
-    def reshaped(self, x: Value, *shape: int) -> Value:
-        """The columns as several axes."""
-        return x.reshape(*shape)
 
     def rows_of_components(self, x: Value) -> Value:
         """Rows with an axis for components before the last one."""
@@ -284,10 +266,6 @@ class Operators:
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------
-
-    def dense(self, x: Value, weight: NDArray[Any], bias: NDArray[Any]) -> Value:
-        """The product with a matrix (out, in), and a bias."""
-        return x.dense(weight, bias)
 
     def affine(self, x: Value, shift: NDArray[Any], log_scale: NDArray[Any], to_data: bool) -> tuple[Value, float]:
         """x = shift + e^log_scale z."""

@@ -99,21 +99,10 @@ class _Vjp(Last):
         )
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, value: Any, context: Any, parameters: Any, grad_value: Any, grad_row: Any, *rest: Any
-    ) -> Any:
-        handle, inverse, of_log_prob, wrt = rest
-        tensors, dims = (value, context, parameters, grad_value, grad_row), in_dims[:5]
-        one_context = context is not None and context.ndim - (dims[1] is not None) == 1
-        if wrt[2] or dims[2] is not None or (wrt[1] and one_context):
-            each = [
-                _Vjp.apply(*_select(tensors, dims, i), handle, inverse, of_log_prob, wrt)
-                for i in range(info.batch_size)
-            ]
-            return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0,) * len(each[0])
-        folded, rows = _folded(info.batch_size, tensors, dims)
-        outs = _Vjp.apply(*folded, handle, inverse, of_log_prob, wrt)
-        return tuple(out.reshape(info.batch_size, rows, *out.shape[1:]) for out in outs), (0,) * len(outs)
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        context, wrt = arguments[1], arguments[-1]
+        one_context = context is not None and context.ndim - (in_dims[1] is not None) == 1
+        return _vmapped(_Vjp, 5, wrt[2] or (wrt[1] and one_context), info, in_dims, *arguments)
 
 
 def _select(tensors: Any, dims: Any, i: int) -> list[Any]:
@@ -140,17 +129,16 @@ def _folded(n: int, tensors: Any, dims: Any) -> tuple[list[Any], int]:
     return folded + [fold(t, d) for t, d in zip(others, other_dims, strict=True)], rows
 
 
-def _vmapped(
-    function: Any, info: Any, in_dims: Any, value: Tensor, context: Any, parameters: Tensor, *rest: Any
-) -> Any:
-    tensors, dims = (value, context, parameters), in_dims[:3]
-    if dims[2] is not None:  # parameters of each example
-        each = [function.apply(*_select(tensors, dims, i), *rest) for i in range(info.batch_size)]
+def _vmapped(function: Any, count: int, one_by_one: bool, info: Any, in_dims: Any, *arguments: Any) -> Any:
+    """A function of `count` tensors and of options: examples as rows, or where that cannot be, in a call for each."""
+    tensors, dims, options = arguments[:count], in_dims[:count], arguments[count:]
+    if one_by_one or dims[2] is not None:  # parameters of each example
+        each = [function.apply(*_select(tensors, dims, i), *options) for i in range(info.batch_size)]
         if isinstance(each[0], Tensor):
             return torch.stack(each), 0
         return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0,) * len(each[0])
     folded, rows = _folded(info.batch_size, tensors, dims)
-    outs = function.apply(*folded, *rest)
+    outs = function.apply(*folded, *options)
     if isinstance(outs, Tensor):
         return outs.reshape(info.batch_size, rows), 0
     return tuple(out.reshape(info.batch_size, rows, *out.shape[1:]) for out in outs), (0,) * len(outs)
@@ -175,7 +163,7 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return _vmapped(_LogProb, info, in_dims, *arguments)
+        return _vmapped(_LogProb, 3, False, info, in_dims, *arguments)
 
 
 class _LogProbInOneRun(torch.autograd.Function):
@@ -233,14 +221,13 @@ class _Run(torch.autograd.Function):
         value, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
         made = _Vjp.apply(
-            *(value, context, parameters, grad_value, grad_number),
-            *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt),
+            *(value, context, parameters, grad_value, grad_number), *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt)
         )
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
-        return _vmapped(_Run, info, in_dims, *arguments)
+        return _vmapped(_Run, 3, False, info, in_dims, *arguments)
 
 
 class _PlainRun(torch.autograd.Function):
@@ -357,33 +344,10 @@ def _run(
 # A graph that was exported calls them without the functions above.
 
 
-def _of_operator(ctx: Any, of_log_prob: bool, inverse: bool, *grads: Tensor | None) -> list[Tensor | None]:
-    tensors, wrt = ctx.saved_tensors, _wanted(ctx)
-    grad_value, grad_row = grads if len(grads) == 2 else (None, grads[0])
-    made = _Vjp.apply(*tensors, grad_value, grad_row, ctx.handle, inverse, of_log_prob, wrt)
-    return _spread(made, wrt, tensors)
-
-
-def _log_prob_backward(ctx: Any, grad: Tensor) -> Any:
-    return *_of_operator(ctx, True, True, grad), None
-
-
-def _run_backward(ctx: Any, grad_value: Tensor | None, grad_number: Tensor | None) -> Any:
-    return *_of_operator(ctx, ctx.of_log_prob, ctx.inverse, grad_value, grad_number), None, None, None
-
-
-def _no_second(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError(NO_SECOND)
-
-
-def _register() -> None:
-    for name, backward, setup in (
-        ("log_prob", _log_prob_backward, _LogProb.setup_context),
-        ("run", _run_backward, _Run.setup_context),
-        ("vjp", _no_second, None),
-        ("log_prob_and_unit", _no_second, None),
-    ):
-        torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=operators.library)
-
-
-_register()
+for _name, _backward, _setup in (
+    ("log_prob", _LogProb.backward, _LogProb.setup_context),
+    ("run", _Run.backward, _Run.setup_context),
+    ("vjp", Last.backward, None),
+    ("log_prob_and_unit", Last.backward, None),
+):
+    torch.library.register_autograd(f"headrace::{_name}", _backward, setup_context=_setup, lib=operators.library)

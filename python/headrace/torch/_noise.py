@@ -26,10 +26,8 @@ def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) ->
 
     if isinstance(base, (StandardNormal, Normal)):
         return torch.randn(shape, dtype=dtype, device=device)
-    if isinstance(base, Logistic):
-        return _column("logistic", shape, device).to(dtype)
-    if isinstance(base, Uniform):
-        return _column("uniform", shape, device).to(dtype)
+    if isinstance(base, (Logistic, Uniform)):
+        return _column("logistic" if isinstance(base, Logistic) else "uniform", shape, device).to(dtype)
     if isinstance(base, Independent):
         noise = torch.empty(shape, dtype=torch.float64, device=device)
         for name in dict.fromkeys(base.densities):

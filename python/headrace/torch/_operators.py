@@ -200,67 +200,44 @@ def log_prob_and_unit(
 # ---- definitions -----------------------------------------------------------------------------------------------------
 
 library = torch.library.Library("headrace", "DEF")
-_SCHEMAS = {
-    "log_prob": ("(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor", log_prob),
+
+
+def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *rest: Any) -> list[Tensor]:
+    given = value, _as_rows(context), parameters
+    return [
+        parameters.new_empty(t.shape) for t, wanted in zip(given, rest[-1], strict=True) if wanted and t is not None
+    ]
+
+
+# By name: the schema, the body, and the body for tensors without values, of which only shapes matter.
+_SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
+    "log_prob": (
+        "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",
+        log_prob,
+        lambda x, context, parameters, *rest: parameters.new_empty(x.shape[0]),
+    ),
     "run": (
         "(Tensor value, Tensor? context, Tensor parameters, int handle, bool inverse, bool of_log_prob) "
         "-> (Tensor, Tensor)",
         run,
+        lambda x, context, parameters, *rest: (parameters.new_empty(x.shape), parameters.new_empty(x.shape[0])),
     ),
     "vjp": (
         "(Tensor value, Tensor? context, Tensor parameters, Tensor? grad_value, Tensor? grad_row, int handle, "
         "bool inverse, bool of_log_prob, bool[3] wrt) -> Tensor[]",
         vjp,
+        _gradients_like,
     ),
     "log_prob_and_unit": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle, bool[3] wrt) -> Tensor[]",
         log_prob_and_unit,
+        lambda x, *given: [given[1].new_empty(x.shape[0]), *_gradients_like(x, *given)],
     ),
 }
-for _name, (_schema, _body) in _SCHEMAS.items():
+for _name, (_schema, _body, _fake) in _SCHEMAS.items():
     library.define(_name + _schema)
     for _key in ("CPU", "CUDA"):
         library.impl(_name, _body, _key)
+    torch.library.register_fake(f"headrace::{_name}", _fake, lib=library)
 
 ops = torch.ops.headrace  # these through PyTorch's dispatcher, which tracing needs
-
-
-# ---- shapes of results, for tensors without values -------------------------------------------------------------------
-
-
-@torch.library.register_fake("headrace::log_prob", lib=library)
-def _(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
-    return parameters.new_empty(x.shape[0])
-
-
-@torch.library.register_fake("headrace::run", lib=library)
-def _(
-    value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
-) -> tuple[Tensor, Tensor]:
-    return parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
-
-
-@torch.library.register_fake("headrace::vjp", lib=library)
-def _(
-    value: Tensor,
-    context: Tensor | None,
-    parameters: Tensor,
-    grad_value: Tensor | None,
-    grad_row: Tensor | None,
-    handle: int,
-    inverse: bool,
-    of_log_prob: bool,
-    wrt: list[bool],
-) -> list[Tensor]:
-    return _gradients_like(value, context, parameters, wrt)
-
-
-@torch.library.register_fake("headrace::log_prob_and_unit", lib=library)
-def _(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]) -> list[Tensor]:
-    return [parameters.new_empty(x.shape[0]), *_gradients_like(x, context, parameters, wrt)]
-
-
-def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, wrt: list[bool]) -> list[Tensor]:
-    context = _as_rows(context)
-    given = value, context, parameters
-    return [parameters.new_empty(t.shape) for t, wanted in zip(given, wrt, strict=True) if wanted and t is not None]

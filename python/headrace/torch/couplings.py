@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 @takes_settings
 def coupling(
-    value: Tensor,
-    params: Tensor,
-    map: str = "affine",
-    *,
-    direction: str = "forward",
-    **settings: Unpack[Keywords],
+    value: Tensor, params: Tensor, map: str = "affine", *, direction: str = "forward", **settings: Unpack[Keywords]
 ) -> tuple[Tensor, Tensor]:
     """One map for every element, differentiable by values and parameters (docs/ops.md).
 
@@ -294,10 +289,6 @@ def _backward_of_operator(ctx: Any, *grads: Tensor) -> Any:
     return by_value, by_params, *[None] * len(ctx.how)
 
 
-def _no_second(ctx: Any, *grads: Any) -> Any:
-    raise RuntimeError(_autograd.NO_SECOND)
-
-
 def _define(name: str, schema: str, body: Any, fake: Any, mapped: Any, backward: Any, setup: Any = None) -> None:
     library = _operators.library
     library.define(f"{name}({schema}, {_HOW}) -> (Tensor, Tensor)")
@@ -325,5 +316,5 @@ _define(
     _pulled,
     _empty_gradients,
     _pull_of_all,
-    _no_second,
+    _autograd.Last.backward,
 )

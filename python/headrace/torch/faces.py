@@ -126,11 +126,15 @@ class _Face(Replacing, nn.Module):
         self.flow = FlowModule(flow)
 
 
-class _Base:
-    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
+class _OfModule:
+    """A part of a flow with the methods of another library."""
 
     def __init__(self, module: FlowModule) -> None:
         self._module = module
+
+
+class _Base(_OfModule):
+    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
 
     def _density(self) -> Any:
         return ZukoFace.forward(self._module).base
@@ -153,11 +157,8 @@ class _Base:
     forward = __call__
 
 
-class _DataToLatent:
+class _DataToLatent(_OfModule):
     """All transforms of a flow as one of nflows."""
-
-    def __init__(self, module: FlowModule) -> None:
-        self._module = module
 
     def __call__(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent: ``(z, log_det)``."""
@@ -170,11 +171,8 @@ class _DataToLatent:
     forward = __call__
 
 
-class _LatentToData:
+class _LatentToData(_OfModule):
     """All transforms of a flow as one of normflows."""
-
-    def __init__(self, module: FlowModule) -> None:
-        self._module = module
 
     def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent to data: ``(x, log_det)``."""

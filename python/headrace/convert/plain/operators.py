@@ -45,17 +45,14 @@ class Operators:
     sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
     exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
     sqrt, softsign = staticmethod(torch.sqrt), staticmethod(functional.softsign)
-    hypot, where = map(staticmethod, (torch.hypot, torch.where))
+    hypot, where, equal = map(staticmethod, (torch.hypot, torch.where, torch.eq))
+    wide, fixed = staticmethod(Tensor.double), staticmethod(Tensor.detach)  # in float64; without a derivative
 
     def __init__(self, dtype: torch.dtype, levels: Sequence[int] | None = None) -> None:
         """`levels`: of the coordinates of a masked transform."""
         self.dtype, self._levels = dtype, levels
 
     # ---- dtypes and constants ------------------------------------------------------------------------------------
-
-    def wide(self, x: Tensor) -> Tensor:
-        """A value in float64."""
-        return x.double()
 
     def narrow(self, x: Tensor, like: Tensor | None) -> Tensor:
         """A value in the dtype of another one, or of the flow."""
@@ -81,10 +78,6 @@ class Operators:
         """The sum of their logarithms."""
         return math.fsum(map(math.log, numbers))
 
-    def fixed(self, x: Tensor) -> Tensor:
-        """A value without a derivative."""
-        return x.detach()
-
     def tiny(self, like: Tensor) -> float:
         """The least normal number of a value's dtype."""
         return float(torch.finfo(like.dtype).tiny)
@@ -103,17 +96,11 @@ class Operators:
         """Between two bounds."""
         return x.clamp(low, high)
 
-    def within(self, x: Tensor, low: float, high: float) -> Tensor:
-        """Between two bounds, where nothing reads what becomes of NaN."""
-        return x.clamp(low, high)
+    within = clip  # where nothing reads what becomes of NaN
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
         """The same, with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
-
-    def equal(self, x: Tensor, other: Tensor) -> Tensor:
-        """Whether values are equal."""
-        return x == other
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
         """Zero where a condition does not hold; NaN may stay."""
@@ -174,9 +161,7 @@ class Operators:
         """Values in the shape that `pick` gives."""
         return x
 
-    def lowered(self, x: Tensor) -> Tensor:
-        """Values of that shape as they were."""
-        return x
+    lowered = lifted  # values of that shape as they were
 
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """A table of rows."""
@@ -215,9 +200,8 @@ class Operators:
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Along the last axis; other axes are repeated where one part has less of them."""
-        if any(
-            part.shape[:-1] != parts[0].shape[:-1] for part in parts
-        ):  # asked first, because it takes 0.1 ms to find
+        # Asked first, because it takes 0.1 ms to find.
+        if any(part.shape[:-1] != parts[0].shape[:-1] for part in parts):
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
             parts = [part.expand(*batch, part.shape[-1]) for part in parts]
         return torch.cat(list(parts), -1)

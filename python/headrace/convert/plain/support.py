@@ -12,26 +12,20 @@ Pair = tuple[Any, Any]
 _NAMES = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 
 
-def _kinds(header: Header) -> list[str]:
-    periods = header.get("periodic") or [None] * header["features"]
-    kinds = []
-    for pair, period in zip(header["bounds"], periods, strict=True):
-        low, high = pair or (None, None)
+def _columns(header: Header) -> tuple[list[str], list[tuple[float, float]]]:
+    """The kind of each column, and both its ends; 0 where there is none."""
+    kinds, bounds = [], []
+    for pair, period in zip(header["bounds"], header.get("periodic") or [None] * header["features"], strict=True):
+        low, high = period or pair or (None, None)
         kind = "circle" if period else _NAMES[low is not None, high is not None]
         kinds.append("linear" if kind == "interval" and header.get("linear") else kind)
-    return kinds
-
-
-def _bounds(header: Header) -> list[tuple[float, float]]:
-    """Both ends of each column; 0 where there is none."""
-    periods = header.get("periodic") or [None] * header["features"]
-    pairs = [period or pair or (None, None) for pair, period in zip(header["bounds"], periods, strict=True)]
-    return [(0.0 if low is None else low, 0.0 if high is None else high) for low, high in pairs]
+        bounds.append((0.0 if low is None else low, 0.0 if high is None else high))
+    return kinds, bounds
 
 
 def has_ends(header: Header) -> bool:
     """Whether a column has bounds or a period."""
-    return any(kind != "any" for kind in _kinds(header))
+    return any(kind != "any" for kind in _columns(header)[0])
 
 
 def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
@@ -39,7 +33,7 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
 
     And the logarithms of the derivatives, by the columns that have any.
     """
-    kinds, bounds, rules = _kinds(header), _bounds(header), _TO_DATA if to_data else _TO_LATENT
+    (kinds, bounds), rules = _columns(header), _TO_DATA if to_data else _TO_LATENT
     parts, logs, order = [], [], []
     for kind in dict.fromkeys(kinds):  # columns of one kind together, then all in their order again
         columns = [c for c, own in enumerate(kinds) if own == kind]
@@ -55,7 +49,7 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
 
 def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[str], like: Any) -> Pair:
     """Both ends of each column in the rows' dtype, infinite where its kind has none."""
-    kinds, bounds = _kinds(header), _bounds(header)
+    kinds, bounds = _columns(header)
     low = [own[0] if kind in with_low else -math.inf for kind, own in zip(kinds, bounds, strict=True)]
     high = [own[1] if kind in with_high else math.inf for kind, own in zip(kinds, bounds, strict=True)]
     return o.rounded(low, like), o.rounded(high, like)
@@ -74,8 +68,8 @@ def inside(o: Any, header: Header, rows: Any) -> Any:
     """
     both, xp = ("interval", "linear", "circle"), o.library
     low, high = _ends(o, header, ("lower", *both), ("upper", *both), rows)
-    bounds = _bounds(header)
-    is_closed = o.flags([kind == "circle" for kind in _kinds(header)], rows)
+    kinds, bounds = _columns(header)
+    is_closed = o.flags([kind == "circle" for kind in kinds], rows)
     is_closed = is_closed & (low >= o.wide_constant([own[0] for own in bounds], rows))
     least = xp.where(is_closed, low, xp.nextafter(low, xp.full_like(low, math.inf)))
     least = xp.where(xp.isinf(low), low, least)
