@@ -310,7 +310,7 @@ def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
 
     taken = kind.model or kind.make
     constructor.__signature__, constructor._table = inspect.signature(taken), table_of(taken)
-    of_tables = {"features", "context", "bounds", "periodic", "seed", "dtype"}
+    of_tables = {"features", "context", "bounds", "periodic", "seed", "rng", "dtype"}
     assert kind.settings.keys() == constructor.__signature__.parameters.keys() - of_tables
     made = {"model": constructor} if kind.model else {"make": constructor}
     monkeypatch.setitem(_offered.FLOWS, name, dataclasses.replace(kind, **made))

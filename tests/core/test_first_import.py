@@ -24,6 +24,7 @@ def mixed_density():
 
 
 ABOVE = {
+    "AdaptivePrediction": lambda: hr.AdaptivePrediction(1),
     "AscentFlow": lambda: hr.DualAscentFlow(steps=2, seed=0).fit(np.random.default_rng(0).normal(size=(200, 2))),
     "CausalConvolution": lambda: hr.CausalConvolution(1, channels=2, dilations=(1,)),
     "Ensemble": lambda: hr.Ensemble([hr.MAF(2, **SMALL)]),

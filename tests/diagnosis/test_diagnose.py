@@ -307,12 +307,12 @@ def test_advice_names_nothing_that_the_flow_has_and_no_page_inside_of_it():
     affine, splines = hr.MAF(2, transforms=1, hidden=(4,)), hr.NSF(2, transforms=1, hidden=(4,))
     for flow, expected in ((affine, 1), (splines, 0)):
         found = replace(hr.diagnose(flow, x, progress=False), on_the_command_line=True)
-        assert sum("--flow nsf" in step for step in found.next_steps()) == expected
+        assert sum("--flow NSF" in step for step in found.next_steps()) == expected
         text = found.to_html()
         assert text.count("<h2>What to do next</h2>") == 1
         assert "report.html" not in text
         assert "<code>--transforms</code>" in text
-        assert ("<code>--flow</code> nsf" in text) == bool(expected)
+        assert ("<code>--flow</code> NSF" in text) == bool(expected)
         assert "--output report.html" in str(found).replace("\n", " ").replace("  ", "")
 
 

@@ -160,9 +160,9 @@ def test_the_core_refuses_a_program_that_it_could_not_run(changed, message, dtyp
 def test_the_core_has_products_in_bf16_in_float32_alone():
     options = {"features": 2, "context": 0, "base": "normal", "steps": [], "base_steps": 0}
     options |= {"context_mean": [], "context_std": []}
-    cpu.ProgramF32(**options, bf16_parts=2)
-    with pytest.raises(ValueError, match="bf16_parts: expected none but in a program of float32"):
-        cpu.ProgramF64(**options, bf16_parts=2)
+    cpu.ProgramF32(**options, bf16_kind=2)
+    with pytest.raises(ValueError, match="bf16_kind: expected none but in a program of float32"):
+        cpu.ProgramF64(**options, bf16_kind=2)
 
 
 def test_masked_arrays_are_refused_and_other_subclasses_are_read_as_they_are():

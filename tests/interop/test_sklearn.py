@@ -312,7 +312,7 @@ def test_it_takes_what_the_flows_and_their_fit_take():
     """All of it, so that a new argument there is one here; but for facts of the data."""
     ours = FlowDensity().get_params()
     own = {name.rpartition("__")[2] for name in ours}
-    by_data = {"features", "context", "x", "weights", "seed"}
+    by_data = {"features", "context", "x", "weights", "seed", "rng"}
     for make in FLOWS.values():
         assert keywords(make.__init__).keys() - by_data <= own
     fit = keywords(hr.Flow.fit)

@@ -95,9 +95,7 @@ class Named(TypedDict, total=False):
     seed: Annotated[int, argument(0, check.integer)]
     rng: Rng
     dtype: Annotated["DTypeLike", argument("float32")]
-    matmul: Annotated[
-        str, argument("exact", option="products of networks: exact, or for float32 bf16, bf16_tiles, ...")
-    ]
+    matmul: Annotated[str, argument("exact", option="products of networks: exact, or for float32 bf16, ...")]
 
 
 class AffineFlow(Affine, Linked, Named, total=False):

@@ -93,6 +93,7 @@ class DualAscentFlow:
             kept, and the density is normalised around the circle, but **it need not be continuous at the cut**, where
             it has few rows. The named flows, as `MAF`, have densities that are continuous everywhere.
         seed: Of all that is drawn.
+        rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 
     >>> import numpy as np, headrace as hr

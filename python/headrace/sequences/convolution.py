@@ -188,7 +188,7 @@ class CausalConvolution(OverTime):
         """The side that the network sees, "data" or "latent"."""
         return self._settings.reads
 
-    def with_sizes(self, seed: int) -> Self:
+    def _with_sizes(self, seed: int) -> Self:
         """A fresh one that reads running sizes in place of companded values."""
         other = type(self).__new__(type(self))
         other._set(replace(self._settings, sizes=True, companded=False), self._dtype)

@@ -259,7 +259,7 @@ class SequenceFit(Fit):
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
         """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
         network, found = self.flow._chain[0], self.kept.adaptive
-        chain = [network.with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
+        chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)

