@@ -38,8 +38,8 @@ class Advice(NamedTuple):
         return "; ".join(parts)
 
 
-def _step(python: str, command_line: str, *look: Words, **more: bool) -> Advice:
-    return Advice(Words(python, command_line), *look, **more)
+def _step(python: str, command_line: str, look: Words = Words("", ""), has_splines: bool = False) -> Advice:
+    return Advice(Words(python, command_line), look, has_splines)
 
 
 _PAGE = "look at the pictures of --output report.html"
