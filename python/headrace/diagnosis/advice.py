@@ -19,11 +19,14 @@ class Words(NamedTuple):
 _SPLINES = Words("splines (an NSF)", "splines (--flow NSF)")
 
 
+_NOWHERE = Words("", "")
+
+
 class Advice(NamedTuple):
     """A next step, with what depends on the flow and on where the advice is read."""
 
     step: Words
-    look: Words = Words("", "")
+    look: Words = _NOWHERE
     """Where pictures show more."""
     has_splines: bool = False
     """Whether splines in place of affine maps would help, for a flow that has none."""
@@ -38,7 +41,7 @@ class Advice(NamedTuple):
         return "; ".join(parts)
 
 
-def _step(python: str, command_line: str, look: Words = Words("", ""), has_splines: bool = False) -> Advice:
+def _step(python: str, command_line: str, look: Words = _NOWHERE, has_splines: bool = False) -> Advice:
     return Advice(Words(python, command_line), look, has_splines)
 
 
