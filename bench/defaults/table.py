@@ -247,6 +247,9 @@ def of_signals() -> Iterator[Row]:
     made = "parts = [hr.CausalConvolution(dilations=[1, 2], channels=8), hr.LinearPrediction(order=2)]"
     made += "; signal = hr.SequenceFlow(parts); x = rows(1, n, 1)"
     yield from lanes(made, "signal.log_prob(x)", "signal.sample(1, n, seed=0)")
+    made = "parts = [hr.CausalConvolution(channels=8, sizes=True), hr.AdaptivePrediction(order=8, window=80)]"
+    made += "; signal = hr.SequenceFlow(parts); x = rows(1, n, 1)"
+    yield from lanes(made, "signal.log_prob(x)", "signal.sample(1, n, seed=0)")
     for n in (1, 7, 17):
         made = "signal, fast = hr.WaveNet(), hr.WaveNet(map='affine'); x = rows(n, 100, 1)"
         calls = "signal.log_prob(x)", "signal.sample(n, 100, seed=0)"
@@ -324,11 +327,11 @@ _REASONS = {
     "a base class, whose kinds have rows": "Base transforms.Transform",
     "what the methods of others return, which have rows": "Conditional",
     "reads or sets one value, or prints it": "command.info get_num_threads set_num_threads include info ops.MAPS",
-    "takes the time that it is given": "auto",
+    "takes the time that it is given": "auto command.report",
     "is load, which has a row, and a look at the class": "Flow.load SequenceFlow.load Transform.load Ensemble.load",
     "measures by itself": "command.bench",
     "fits 60,000 rows": "command.demo",
-    "needs a package of its own": "accelerate command.export Flow.to_onnx Ensemble.to_onnx",
+    "needs a package of its own": "accelerate command.run command.export Flow.to_onnx Ensemble.to_onnx",
     "a module, whose kinds of rows go through Flow.fit": "rows",
     "copies parameters": (
         "Flow.named_parameters Flow.set_parameter Flow.marginal Flow.given SequenceFlow.astype SequenceFlow.to "

@@ -40,7 +40,7 @@ class Core:
     """The core's own call."""
 
     def __init__(self, flow: hr.SequenceFlow) -> None:
-        _, self._transform, _ = flow.transforms[0]._link(flow.dtype, "exact")
+        self._transform = flow.transforms[0]._link(flow.dtype, "exact")[1]
         self._state, self._weights = self._transform.streams(1), flow.parameters
 
     def __call__(self, verb: str, x: np.ndarray, out: np.ndarray, count: int) -> float:
