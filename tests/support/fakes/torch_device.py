@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only  # noqa: E402
 
 from headrace.torch import _autograd, _operators  # noqa: E402
 
-KERNELS = {name: body for name, (_, body) in _operators._SCHEMAS.items()}
+KERNELS = {name: body for name, (_, body, _) in _operators._SCHEMAS.items()}
 LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
 LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at memory, whatever is in it
 
