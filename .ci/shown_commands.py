@@ -29,7 +29,6 @@ NOT_RUN = {
         "headrace diagnose density.safetensors held_out.csv -o report.html": "the same",
         "headrace score density.safetensors my.csv -o scores.csv": "the same",
         "headrace sample density.safetensors -n 1000 --seed 1 -o samples.csv": "the same",
-        'python -m bench.settings --what "as it comes" --seeds 3 --data FOLDER': "hours, and tables of a folder",
     },
     "CONTRIBUTING.md": {
         "pytest -n auto": MINUTES,

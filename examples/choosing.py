@@ -2,7 +2,7 @@
 
 Rows are made-up planets: a period, a radius with a gap between two kinds, and an eccentricity from 0 to 1 that is small
 where the period is short. `hr.auto` tries flows, an ascent, a Gaussian and a kernel density, judges all of them by
-rows that none has seen, and reports whether something simple would do. `hr.plot.corner` draws the best one.
+rows that none has seen, and says whether something simple would do. `hr.plot.corner` draws the best one.
 
     python examples/choosing.py [--rows 4000] [--seconds 20] [--output choosing.png]
 

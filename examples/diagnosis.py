@@ -2,8 +2,8 @@
 
 Rows are two moons and a third column that follows a context. A flow is fitted for two epochs, and another by default;
 both are looked at by `hr.diagnose` with rows that neither saw: tests of latent rows, of coverage, by a classifier and
-by distances to the training rows, all judged together. The first report names the fault; the second finds none, or how
-little is wrong.
+by distances to the training rows, all judged together. The first report says what is wrong, and the second that nothing
+is, or how little.
 
     python examples/diagnosis.py [--rows 6000] [--epochs N] [--output diagnosis.png]
 

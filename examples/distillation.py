@@ -9,7 +9,7 @@ are, and how fast both are in both directions; and what the same IAF reaches by 
 Elsewhere a MAF needs one network pass for each coordinate of a sample, and an IAF one for all, which is what
 distillation is for. In headrace both directions of both cost one pass of arithmetic. What is left is that the
 sequential direction has its levels to go through one after another, and students for systems that run a flow one way
-only. The student needs larger networks for the same density, so that here the teacher is the faster one both ways.
+only. The student needs larger networks to say the same, so that here the teacher is the faster one in both directions.
 
     python examples/distillation.py [--steps 8000] [--samples 512] [--first-steps 4000] [--hidden 128,128,128]
         [--learning-rate 1.5e-3] [--epochs 250] [--drawn 100000] [--seed 0] [--output distillation.png]

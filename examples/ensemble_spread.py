@@ -3,7 +3,7 @@
 Rows are from a density that is known: a ring with a gap. Five flows are fitted to the same few of them from other
 seeds, as one `Ensemble`. Printed are the mean log-likelihood of new rows, of the mixture and of its members, and the
 spread, the standard deviation of the members' log densities: of new rows, and of places that no row comes from. There
-the log densities are wrong by many nats, and the spread shows it without the truth.
+the log densities are wrong by many nats, and the spread says so without the truth.
 
     python examples/ensemble_spread.py [--rows 500] [--members 5] [--epochs N] [--output ensemble_spread.png]
 

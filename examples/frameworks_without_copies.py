@@ -2,8 +2,8 @@
 
 Printed are addresses. Rows are made once, opened by each framework where they are, and scored there: results are the
 framework's own arrays, to the bit the same. A result is written by the core into memory that is the framework's
-already (`out=`, or what the next framework opens). A copy that is needed is named: JAX takes only aligned memory as it
-is, and arrays of JAX are read-only for others.
+already (`out=`, or what the next framework opens). What must copy says so: JAX takes only aligned memory as it is, and
+arrays of JAX are read-only for others.
 
     python examples/frameworks_without_copies.py [--rows 100000]
 """

@@ -122,7 +122,9 @@ class MaskedNetwork:
 
     def made_for(self, core: Any) -> Any:
         """The structure as a class of that core: each compiled module has its own, and all lay out weights alike."""
-        return self.core if core is cpu else _made(core, self.options, self.staircase or self.core.masks())
+        if isinstance(self.core, core.MaskedTransform):
+            return self.core
+        return _made(core, self.options, self.staircase or self.core.masks())
 
     def step(self, inverted: bool = False) -> StepSpec:
         """The step of a program that it is the network of."""
