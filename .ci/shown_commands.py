@@ -25,10 +25,12 @@ NOT_RUN = {
     "README.md": {
         "main job": "step readme",
         "tests": "step tests",
-        "headrace fit my.csv -o density.safetensors": "tests/tools/test_readme.py, with a small table",
+        "headrace report my.csv -o report.html": "tests/cli, with a small table",
+        "headrace fit my.csv -o density.safetensors --held-out held_out.csv": "tests/tools/test_readme.py, with few rows",
         "headrace diagnose density.safetensors held_out.csv -o report.html": "the same",
         "headrace score density.safetensors my.csv -o scores.csv": "the same",
         "headrace sample density.safetensors -n 1000 --seed 1 -o samples.csv": "the same",
+        'python -m bench.settings --what "as it comes" --seeds 3 --data FOLDER': "hours, and tables of a folder",
     },
     "CONTRIBUTING.md": {
         "pytest -n auto": MINUTES,

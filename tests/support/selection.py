@@ -41,7 +41,7 @@ STEPS = {
     "global lock": "free-threads",
     "no Fortran compiler": "fortran",
     "no R$": "r",
-    "no instruction for bf16|one kind of products|no kernels for tiles|no multiply-adds|processors have one build": "sets",
+    "no instruction for bf16|one kind of products|no kernels for tiles|no multiply-adds|have one build": "sets",
     "runs every instruction set": "aarch64",
     "no AddressSanitizer|AddressSanitizer ends": "sanitize",
     "no (C|C\\+\\+) compiler|no (pkg-config|nm|CMake)$": "cpp",

@@ -202,6 +202,7 @@ def nflows_masked_spline(d):
 
 def nflows_linear(d):
     torch = library("torch")
+    torch.qr = torch.linalg.qr  # which nflows 0.14 calls by its old name; PyTorch 2.15 has none behind it
 
     def make(transforms, i):
         n = d.features
