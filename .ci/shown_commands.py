@@ -26,7 +26,7 @@ NOT_RUN = {
         "main job": "step readme",
         "tests": "step tests",
         "headrace report my.csv -o report.html": "tests/cli, with a small table",
-        "headrace fit my.csv -o density.safetensors --held-out held_out.csv": "tests/tools/test_readme.py, with few rows",
+        "headrace fit my.csv -o density.safetensors --held-out held_out.csv": "tests/tools/test_readme.py",
         "headrace diagnose density.safetensors held_out.csv -o report.html": "the same",
         "headrace score density.safetensors my.csv -o scores.csv": "the same",
         "headrace sample density.safetensors -n 1000 --seed 1 -o samples.csv": "the same",
