@@ -19,7 +19,7 @@ const InstructionSet& active_isa() {
         made.f64.width = width<double>;
         return made;
     }();
-    static const InstructionSet set{"test", &table, nullptr, nullptr, true};
+    static const InstructionSet set{"test", &table, nullptr, nullptr, nullptr, true};
     return set;
 }
 

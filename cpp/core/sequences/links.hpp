@@ -221,8 +221,8 @@ class NetworkLink {
     bool runs_at_once(bool inverse) const { return inverse == transform_->reads_data(); }
     bool needs_result(bool inverse, bool) const { return !runs_at_once(inverse); }
     bool joins_base(bool inverse) const { return runs_at_once(inverse) && !transform_->inner(); }
-    // `run` and `back` in one, where all steps are made at once by a map, where `joins_base` is true: latent steps in `z`,
-    // their log-derivatives added to log_det, and the gradient from those by log densities under a standard base.
+    // `run` and `back` in one, where all steps are made at once by a map, where `joins_base` is true: latent steps in
+    // `z`, their log-derivatives added to log_det, and the gradient from those by log densities under a standard base.
     StepValues back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, Base base,
                               const T* by_log_prob, const LinkGradient<T>& to, T* log_det, LinkRoom<T>& z,
                               LinkRoom<T>& room) const;
