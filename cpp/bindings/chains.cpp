@@ -223,8 +223,8 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// One link alone, which is no network: its values, in their own dtype, log-derivatives of steps, and running sizes (rows,
-// steps, columns) or None. The state's position stays.
+// One link alone, which is no network: its values, in their own dtype, log-derivatives of steps, and running sizes
+// (rows, steps, columns) or None. The state's position stays.
 template <class T>
 py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
