@@ -23,4 +23,8 @@ const InstructionSet& active_isa() {
     return set;
 }
 
+const InstructionSet& isa_of_steps() {
+    return active_isa();
+}
+
 }  // namespace headrace
