@@ -185,7 +185,7 @@ HR_FN int64_t lines_apart(int64_t word, int part, int64_t stride, int64_t lane) 
     return (word * P + part) * stride + lane;
 }
 
-// Two adjacent values a word. `Whole`: a product reads a multiple of so many values.
+// Two adjacent values in each word. `Whole`: the number of values in a product is a multiple of it.
 template <int Whole>
 struct AdjacentWords {
     using Factor = TwoValues;

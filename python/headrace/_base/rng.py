@@ -18,9 +18,9 @@ EXPECTED = "an integer, a sequence of integers, a SeedSequence, a BitGenerator o
 
 
 def seed_of(rng: Any, bits: int) -> int:
-    """The seed that `rng` stands for: an integer itself, or one of so many bits.
+    """The seed that belongs to `rng`: the integer that it is, or one of `bits` bits drawn from it.
 
-    A generator is asked for it, and goes on; the same sequence, or SeedSequence, always has the same.
+    A generator draws it, and its state moves on; the same sequence, or SeedSequence, always has the same.
     """
     if isinstance(rng, np.random.BitGenerator):
         rng = np.random.Generator(rng)

@@ -240,7 +240,7 @@ class Folder:
             if tables.get(name, self.marks[name]) != self.marks[name]:
                 raise ValueError(
                     f"--output: {file} is another table than the one whose scores are {os.path.join(self.path, name)}; "
-                    "remove these, and what is said of them in "
+                    "remove these, and their entries in "
                     f"{place}, or give another folder"
                 )
         _write_record(place, scores=inputs, tables=tables | self.marks)

@@ -170,7 +170,7 @@ def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
 
 
 def and_more(found: list[Any], more: list[Any]) -> list[Any]:
-    """Two numbers of rows as one, with what is known of the first row."""
+    """The sum of two counts of refused rows, with the first row of either."""
     return [found[0] + more[0], *found[1:]] if found and more else found or more
 
 
