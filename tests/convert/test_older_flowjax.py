@@ -34,7 +34,7 @@ def known(name):
 
 
 def test_affine_flows_are_read():
-    library("flowjax")
+    library("flowjax.bijections")
     x, log_prob, context = verify = known("affine")
     settings = {"activation": "relu", "transformer": "affine", "invert": True}
     flow = convert.from_flowjax(MADE / "flowjax_17_affine.eqx", verify=verify, **settings)
