@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._fit import gaussian as _gaussian
+from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
 from headrace._fit.given_rows import Moments
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
@@ -23,13 +24,10 @@ from headrace._fit.source import ArrayRows
 from headrace._fit.starts import curves as _curves
 from headrace._fit.starts import mixture as _mixture
 from headrace._flow.bases import Base, StandardNormal
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from headrace._fit.clock import Clock
-    from headrace._flow.internals import Trainable
 
 Links = tuple[Transform, ...]
 

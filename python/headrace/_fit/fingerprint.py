@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace import files
-
-if TYPE_CHECKING:
-    from headrace._fit.plan import Plan
-    from headrace._flow.internals import Trainable
+from headrace._fit.plan import Plan
+from headrace._flow.internals import Trainable
 
 
 def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:

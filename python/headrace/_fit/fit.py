@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,13 +37,10 @@ from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, overfits, searched
 from headrace._flow.fit_arguments import Arguments
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
-    from headrace.rows._stream import Stream
-
+from headrace.rows._stream import Stream
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all

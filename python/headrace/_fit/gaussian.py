@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,10 @@ from headrace._base.types import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.gaussian import FOLDS, estimated, links_of, second_moments
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
 from headrace.rows._held_out import CHUNK
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
 
 Scale = tuple[Floats, Floats]
 """Mean and standard deviation of context columns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,7 @@ from headrace._base.public import public
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._flow.fit_arguments import OPTIMIZER_NAMES, SCHEDULES
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
 from headrace._flow.fit_arguments import PATIENCE, Arguments
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300

@@ -18,13 +18,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from headrace._fit.history import History
-from headrace._fit.plan import BEFORE, OWN
-
-if TYPE_CHECKING:
-    from headrace._fit.plan import Plan
+from headrace._fit.plan import BEFORE, OWN, Plan
 
 FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
 COSINE = 4.0  # the decay with a cosine, in units of the first stage's

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,14 @@ from headrace._fit import marginals as _marginals
 from headrace._fit.act_norms import start_act_norms
 from headrace._fit.few_rows import Beginning, Begun, begun
 from headrace._fit.given_rows import Moments
+from headrace._fit.history import History
 from headrace._fit.run import FALLING, HeldOut
 from headrace._fit.source import ArrayRows, RowSource
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from headrace._fit.history import History
-    from headrace._flow.internals import Trainable
 
 
 @dataclass

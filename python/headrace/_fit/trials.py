@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._base import progress as _progress
+from headrace._base.types import Floats
 from headrace._fit import linear_links as _linear
 from headrace._fit import marginals as _marginals
 from headrace._fit.history import whole
+from headrace._fit.plan import Plan
 from headrace._fit.residuals import Residuals
+from headrace._fit.run import HeldOut, Run
 from headrace._fit.starts.curves import mean_beyond
-
-if TYPE_CHECKING:
-    from headrace._base.types import Floats
-    from headrace._fit.plan import Plan
-    from headrace._fit.run import HeldOut, Run
-    from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.gaussianize import Gaussianize
 
 STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials

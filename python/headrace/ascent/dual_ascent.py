@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,9 +22,11 @@ from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
+from headrace._base.group import Group
 from headrace._base.keywords import argument, checked_fields
 from headrace._base.public import public
 from headrace._base.rng import Rng, seed_of
+from headrace._base.types import Self
 from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
@@ -35,11 +37,6 @@ from headrace.ascent.periodic import counted, cut_open
 from headrace.ascent.standardised_rows import StandardisedRows, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._held_out import names_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._base.group import Group
 
 # Defaults, by docs/dual_ascent.md.
 RATE = 0.3  # the share of the full marginal map in a step, after the first

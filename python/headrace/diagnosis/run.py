@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ from headrace._base import clients
 from headrace._base.keywords import taken_from, takes
 from headrace._base.moved import moved_where
 from headrace._base.progress import bar
-from headrace._base.types import Floats
+from headrace._base.types import Floats, Unpack
 from headrace._base.warn import warn
 from headrace._core import cpu
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
+from headrace._tables.density import TableDensity
 from headrace.diagnosis import latent
 from headrace.diagnosis.arguments import Diagnosed
 from headrace.diagnosis.calibration import calibration
@@ -37,11 +38,6 @@ from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
 from headrace.sequences.flow import SequenceFlow
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from headrace._tables.density import TableDensity
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows

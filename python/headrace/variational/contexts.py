@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,7 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
-
-if TYPE_CHECKING:
-    from headrace._flow.flow import Flow
+from headrace._flow.flow import Flow
 
 Rng = np.random.Generator
 
