@@ -25,7 +25,7 @@ from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
 from headrace._fit.history import History, kept_fields
 from headrace._fit.optimizer import Adam
-from headrace._fit.stages import Stages
+from headrace._fit.plan import Stages
 from headrace._flow.internals import Trainable
 
 FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials

@@ -17,10 +17,9 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._base.warn import warn
-from headrace._fit.gaussian import MOST_FEATURES
+from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments, listing
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.starts.gaussian import LEAST_ROOT
 from headrace._flow.internals import Interior
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.linear import Linear

@@ -22,10 +22,9 @@ from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.history import History
 from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
-from headrace._fit.plan import Plan
+from headrace._fit.plan import Plan, Stages
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.stages import Stages
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.internals import Trainable
 
