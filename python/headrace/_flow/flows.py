@@ -18,7 +18,7 @@ from headrace._base.stored import storable
 from headrace._base.types import Unpack
 from headrace._core.settings import Affine, Autoregressive, Conditioner
 from headrace._flow.bases import Base, StandardNormal
-from headrace._flow.bases_by_name import is_uniform, named_base
+from headrace._flow.bases_by_name import is_uniform, named_base, onto_itself, refuse_box, support_of_box
 from headrace._flow.flow import Flow
 from headrace._flow.flow_arguments import TABLES, AffineFlow, Linked, Named, PlanarKeywords, RadialKeywords, SplineFlow
 from headrace._flow.mixing import link_before
@@ -31,7 +31,6 @@ from headrace._flow.transforms.on_columns import OnColumns
 from headrace._flow.transforms.support import circles_of, support_or_none
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar, Radial
-from headrace._flow.uniform_base import onto_itself, refuse_box, support_of_box
 
 DEFAULT = "nsf"  # the flow where a table is fitted and none is named
 

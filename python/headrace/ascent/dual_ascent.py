@@ -33,8 +33,7 @@ from headrace._fit.ensemble import Ensemble
 from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
 from headrace.ascent.competing_fits import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
-from headrace.ascent.periodic import counted, cut_open
-from headrace.ascent.standardised_rows import StandardisedRows, off_support
+from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_open, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._held_out import names_of
 
@@ -264,8 +263,8 @@ class DualAscentFlow:
     def _fit_together(
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
-        from headrace.ascent.shared_rows import shared_rows
-        from headrace.distributed.column_names import shared_names
+        from headrace.ascent.standardised_rows import shared_rows
+        from headrace.distributed.shards import shared_names
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         named = shared_names(group, x, None, Names())

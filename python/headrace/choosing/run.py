@@ -25,7 +25,7 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.support import Support, support_or_none
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
-from headrace.choosing import simple
+from headrace.choosing import candidates as simple
 from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
 from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.result import Choice, Judged, compared

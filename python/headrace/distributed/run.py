@@ -23,8 +23,8 @@ from headrace._base.group import Group
 from headrace._fit.checkpoint import Checkpoint, KeptRun
 from headrace._fit.run import Run, RunArguments
 from headrace._flow.internals import Trainable
-from headrace.distributed.agreement import broadcast_bytes, together
 from headrace.distributed.exact import FixedSum
+from headrace.distributed.groups import broadcast_bytes, together
 from headrace.distributed.shards import ShardedRows
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call

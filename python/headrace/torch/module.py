@@ -14,7 +14,8 @@ from headrace._core.device import BF16_KINDS
 from headrace._fit.flow_errors import no_flow
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.transform import Transform
-from headrace.torch import _autograd, _noise
+from headrace.torch import _autograd
+from headrace.torch import distribution as _noise
 from headrace.torch._layers import Layers
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution

@@ -22,8 +22,7 @@ from headrace._base.warn import warn
 from headrace._core import cpu
 from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
 from headrace._flow.flow import Flow
-from headrace.variational.contexts import Contexts
-from headrace.variational.target import Target
+from headrace.variational.target import Contexts, Target
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator

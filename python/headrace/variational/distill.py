@@ -31,12 +31,11 @@ from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
 from headrace.variational.arguments import Distilled, Evaluated, OfSteps
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
-from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import FreeEnergy, estimate, estimate_or_none, require_flow
 from headrace.variational.layerwise import Alone, correspondence, learn_one_by_one
 from headrace.variational.over_time import distill_sequences
-from headrace.variational.target import Target
+from headrace.variational.target import Contexts, Target, contexts_of
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000

@@ -22,7 +22,6 @@ from headrace._fit import optimizer as _optimizer
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import is_of_sequences
 from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
-from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     Descent,
     DescentPlan,
@@ -33,7 +32,7 @@ from headrace.variational.descent import (
     mean_and_error,
     seed_of,
 )
-from headrace.variational.target import Target, target_of
+from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
 CHUNK = 8192  # samples at a time in an estimate
 

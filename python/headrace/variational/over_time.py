@@ -22,8 +22,7 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.flow import SequenceFlow
 from headrace.variational.arguments import DistilledOverTime, OfSteps
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
-from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
-from headrace.variational.inputs_over_time import Batch, Inputs
+from headrace.variational.divergence_over_time import Batch, Divergence, Inputs, log_prob_of_steps, why_from_samples
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 
 STEPS, SAMPLES = 2000, 16
