@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.row_parts import RowPart
 from headrace._base import progress as _progress
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._flow.internals import Trainable
-from headrace.rows._held_out import RowPart
 
 FOLDS = 5
 WAIT = 25  # epochs without a new best

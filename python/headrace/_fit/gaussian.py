@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.row_parts import CHUNK
 from headrace._base.types import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows, RowSource
@@ -22,7 +23,6 @@ from headrace._flow.transforms.masked import Coupling
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-from headrace.rows._held_out import CHUNK
 
 SHARES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # share of the identity in a covariance
 FOLDS = 5

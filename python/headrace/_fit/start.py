@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import library
+from headrace._arrays.row_parts import CHUNK
 from headrace._base.types import Floats
 from headrace._base.warn import PREFERRED, warn
 from headrace._fit import gaussian as _gaussian
@@ -27,7 +28,6 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-from headrace.rows._held_out import CHUNK
 
 
 def waiting(flow: Trainable) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
+from headrace._arrays.row_parts import CHUNK, RowPart
 from headrace._base import array_errors as errors
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
@@ -23,7 +24,6 @@ from headrace._fit.moments import Effective, Moments, far_columns
 from headrace._fit.run import ArrayRun
 from headrace._fit.source import ArrayRows, held_out
 from headrace._flow.transforms.support import Support
-from headrace.rows._held_out import CHUNK, RowPart
 from headrace.rows._stream import Block, Stream, Without
 
 

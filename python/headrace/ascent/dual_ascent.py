@@ -21,6 +21,7 @@ from headrace._arrays.columns import by_column
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names
+from headrace._arrays.row_parts import names_of
 from headrace._base import arguments as check
 from headrace._base.group import Group
 from headrace._base.keywords import argument, checked_fields
@@ -35,7 +36,6 @@ from headrace.ascent.competing_fits import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_open, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
-from headrace.rows._held_out import names_of
 
 # Defaults, by docs/dual_ascent.md.
 RATE = 0.3  # the share of the full marginal map in a step, after the first

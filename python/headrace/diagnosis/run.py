@@ -22,6 +22,7 @@ from headrace._base.warn import warn
 from headrace._core import cpu
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
+from headrace._flow.program.module import is_of_sequences
 from headrace._tables.density import TableDensity
 from headrace.diagnosis import latent
 from headrace.diagnosis.arguments import Diagnosed
@@ -36,7 +37,6 @@ from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
-from headrace.sequences.flow import SequenceFlow
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
@@ -50,7 +50,7 @@ class Fitted(Protocol):
 
 
 def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
-    return any(isinstance(one, SequenceFlow) for one in (*given[:1], keywords.get("flow")))
+    return any(is_of_sequences(one) for one in (*given[:1], keywords.get("flow")))
 
 
 @moved_where(_is_of_sequences, diagnose_sequences, "progress")

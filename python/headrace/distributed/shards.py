@@ -15,6 +15,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names, refuse_others
+from headrace._arrays.row_parts import RowPart, held_of, names_of
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.group import Group
@@ -25,7 +26,6 @@ from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._flow.transforms.support import Support
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
-from headrace.rows._held_out import RowPart, held_of, names_of
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
