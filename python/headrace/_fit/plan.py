@@ -53,7 +53,7 @@ class Plan:
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
     tries_cosine: bool  # whether a run with a cosine is tried among them
-    tries: bool  # whether short fits choose the learning rate, the weight decay and what the fit begins with
+    tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
     optimizer: str  # of all else

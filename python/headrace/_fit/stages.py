@@ -127,7 +127,7 @@ class Stages:
     def _goes_on(self, epoch: int) -> bool:
         """Go on with the decays where the cosine was not clearly better than their result before it.
 
-        What they still gain is estimated by the gain in the second half of their epochs so far.
+        Their further gain is estimated by the gain in the second half of their epochs so far.
         """
         if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False

@@ -1,4 +1,4 @@
-"""What samples of sequences are drawn for: noise, contexts, covariates, and the signals that belong to these."""
+"""Inputs of samples of sequences: noise, contexts, covariates, and the signals that belong to these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.variational.descent import Rng, seed_of
 
 @dataclass(frozen=True)
 class Batch:
-    """What the samples of a step are drawn for, or by."""
+    """The inputs of a step's samples."""
 
     seed: int  # of the noise
     context: Array | None  # (rows, context)
