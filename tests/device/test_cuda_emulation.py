@@ -1,4 +1,4 @@
-"""The emulation of a CUDA device shows what it promises to show: kernels with bugs planted on purpose."""
+"""The emulation of a CUDA device finds what it promises to find: kernels with bugs planted on purpose."""
 
 import os
 import subprocess

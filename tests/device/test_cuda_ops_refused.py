@@ -1,4 +1,4 @@
-"""The operations of `headrace.ops` on a device, coupling maps and vector maps: what is refused, in the CPU's words."""
+"""The operations of `headrace.ops` on a device, coupling maps and vector maps: refusals, in the CPU's words."""
 
 import numpy as np
 import pytest

@@ -116,7 +116,7 @@ def test_parameters_of_one_call(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     other = cases.randomise(copy.copy(flow), 0.4, "other")
     twin, given = Twin(device, flow), cases.rows(40, 4, dtype)
-    unmasked = other.parameters + (other.parameters == 0)  # what is no weight is not looked at
+    unmasked = other.parameters + (other.parameters == 0)  # padding is not looked at
     got = twin.run(given, inverse=True, parameters=unmasked)
     for a, b in zip(got[:2], Twin(device, other).to_latent(given), strict=True):
         cases.assert_same_bits(a, b)
@@ -349,7 +349,7 @@ def test_weights_go_in_and_out(device, dtype):
     program.set_weights(device.tuple(held), device.stream)
     program.weights(device.tuple(out), device.stream)
     flow.parameters = np.arange(1.0, program.n_weights + 1)
-    assert_array_equal(device.numpy(out), flow.parameters)  # what is no weight is zero
+    assert_array_equal(device.numpy(out), flow.parameters)  # padding is zero
 
 
 def test_ready_parameters_follow_the_weights(device):
@@ -369,7 +369,7 @@ WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 
 def queued(emu, call):
-    """What a call asked of the CUDA runtime: (name, stream)."""
+    """Calls of the CUDA runtime by a call: (name, stream)."""
     emu.module.log()
     call()
     return emu.module.log()

@@ -1,4 +1,4 @@
-"""Products of networks on tensor cores: which numbers meet, what is rounded, and what is not.
+"""Products of networks on tensor cores: the products, and rounded and exact values.
 
 Small whole numbers lose nothing in TF32 and have sums that no order changes: there tensor cores give the bits that
 exact products give. Other numbers are judged by NumPy in float64, in TF32 with factors rounded as it rounds them; three

@@ -214,7 +214,7 @@ def test_what_is_kept_for_a_call_is_let_go_once_it_is_done(machine):
 
 
 def test_letting_go_may_end_other_calls(machine):
-    """What is let go may be the last to hold a call's arrays, and the collector may strike anywhere."""
+    """A released object may be the last to hold a call's arrays, and the collector may strike anywhere."""
     device, stream = device_at(0), machine.stream()
 
     class Owner:
@@ -241,7 +241,7 @@ def test_letting_go_may_end_other_calls(machine):
 
 
 def in_a_thread(function):
-    """What the function gives in a thread of its own."""
+    """The result of the function in a thread of its own."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -411,7 +411,7 @@ def test_read_only_memory_is_read(machine):
     cases.assert_same_bits(got.get(), flow.log_prob(x))
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def on_second(library, values):
@@ -600,7 +600,7 @@ def test_out_of_memory_of_torch_is_a_memory_error(machine):
 
 @pytest.mark.parametrize("word", ["run", "allocate", "torch allocate"])
 def test_a_call_that_finds_no_memory_is_begun_once_more_after_all_have_given_back_theirs(machine, word):
-    """What PyTorch, CuPy and headrace keep for later, in the order that lets each free what the others hold."""
+    """Memory that PyTorch, CuPy and headrace keep for later, in the order that lets each free what the others hold."""
     flow = made_flow("float32", context=0)
     library, x = Library("torch" if "torch" in word else "cupy", machine), cases.rows(9, 4, "float32")
     device, array = flow.to("cuda"), library.make(x)

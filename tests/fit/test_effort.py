@@ -408,7 +408,7 @@ def test_ctrl_c_in_the_student_keeps_the_best(monkeypatch):
     assert state(flow) == state(plain)
 
 
-# ---- who goes by it, and what is refused -----------------------------------------------------------------------------
+# ---- who goes by it, and refusals -----------------------------------------------------------------------------
 
 
 def test_an_estimator_has_residual_blocks_by_default():

@@ -15,7 +15,7 @@ import reference
 from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, moments, small
 from headrace._fit.run import Run
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype):
@@ -145,7 +145,7 @@ def test_weights_move_what_is_learnt():
     assert_allclose(flow.sample(4000, seed=1).mean(axis=0), [1.0, 1.0], atol=0.5)
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- kept weights ---------------------------------------------------------------------------------------------------
 
 
 def overfit(validation, **keywords):

@@ -360,7 +360,7 @@ def test_a_device_gives_the_same(machine):
     assert flow.to("cuda").marginal(2).device == "cuda:0"
 
 
-# ---- hard inputs, and what is refused --------------------------------------------------------------------------------
+# ---- hard inputs, and refusals --------------------------------------------------------------------------------
 
 
 def test_a_row_that_is_not_finite_spoils_itself_alone(dtype):

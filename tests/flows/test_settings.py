@@ -1,4 +1,4 @@
-"""Settings of conditioners: what signatures and help show, what is refused, what a file and the core get of them."""
+"""Settings of conditioners: what signatures and help show, refusals, what a file and the core get of them."""
 
 import ast
 import inspect

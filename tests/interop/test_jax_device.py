@@ -294,7 +294,7 @@ def test_unused_structures_leave_the_device(emu):
 
 
 def test_one_function_is_lowered_alike_for_every_platform():
-    """What is called by the same name and number is on each platform what was registered there."""
+    """A call of one name and number is on each platform the call that was registered there."""
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow, rows=40))
     traced = jax.jit(jax.grad(lambda p, x: hj.log_prob(flow, p, x, c).sum(), (0, 1))).trace(p, x)

@@ -1,4 +1,4 @@
-"""The estimator for scikit-learn: scikit-learn's own checks, and what they do not cover."""
+"""The estimator for scikit-learn: scikit-learn's own checks, and cases that these leave out."""
 
 import copy
 import inspect

@@ -87,7 +87,7 @@ def test_gradients_are_those_of_differences(map, formula, direction):
 
 
 def pack_of(t):
-    """The parameter vector where every parameter is 1: what is padding stays 0."""
+    """The parameter vector where every parameter is 1: padding stays 0."""
     other = t.astype(t.dtype)
     other.parameters = np.zeros_like(t.parameters)
     for name, value in t.named_parameters().items():

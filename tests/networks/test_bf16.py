@@ -129,7 +129,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_rounding(matmul):
-    """Halves go to even, tiny numbers to zero, huge ones to infinity, and what is not a number stays so."""
+    """Halves go to even, tiny numbers to zero, huge ones to infinity, and NaN stays so."""
     x = cases.rng("rounding").integers(0, 2**32, 4096, dtype=np.uint64).astype(np.uint32).view(np.float32)
     edges = np.array(
         [1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 2.0**-63, 2.0**-64, 1e-40, 0.0, -0.0], np.float32

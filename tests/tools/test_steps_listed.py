@@ -42,7 +42,7 @@ def kinds_in(text):
 
 
 def lacking(read):
-    """What is missing, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
+    """The missing parts, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
     kinds = kinds_in(read("cpp/steps/steps.hpp"))
     found = []
     for name, struct in kinds:
@@ -133,7 +133,7 @@ def parts_of(module):
 
 
 def test_every_activation_is_in_every_list():
-    """What a conditioner's units do."""
+    """The work of a conditioner's units."""
     assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
     page = text_of("docs/files.md")
     assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []

@@ -1,4 +1,4 @@
-"""``distill``: what it reaches, its closed form, temperature, context, its report, and what it refuses."""
+"""``distill``: its results, its closed form, temperature, context, its report, and its refusals."""
 
 import importlib
 import re
@@ -179,7 +179,7 @@ def test_one_order_is_enough_whatever_it_is():
     assert "order" in why_not(hr.MAF(3, transforms=1), student)
 
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -528,7 +528,7 @@ def test_ctrl_c_keeps_what_was_reached(monkeypatch):
         assert np.isfinite(student.parameters).all()
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 BAD = {
     "no teacher": ({"teacher": None}, ["teacher", "Flow", "NoneType"]),

@@ -1,4 +1,4 @@
-"""``fit_to_density``: what it reaches, its gradients, what it keeps and skips, and its estimates."""
+"""``fit_to_density``: results, gradients, kept and skipped steps, and its estimates."""
 
 import importlib
 
@@ -14,11 +14,11 @@ from targets import COVARIANCE, MEAN, QUIET, SHORT, normal, plan_of
 
 NO_CONTEXT = Contexts()
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
-    """The best is in the family, and the gradients' noise vanishes there: what is left is rounding and the last steps.
+    """The best is in the family, and the gradients' noise vanishes there: the rest is rounding and the last steps.
 
     KL is twice an error of the weights, so that 1e-6 stands for weights within some 1e-3.
     """
@@ -277,7 +277,7 @@ def test_jax_has_to_have_64_bits_for_float64():
         jax.config.update("jax_enable_x64", False)
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- kept weights ---------------------------------------------------------------------------------------------------
 
 
 class Interrupting:
@@ -483,7 +483,7 @@ def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
     assert "20/20" in err
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 ROWS = np.zeros((64, 2))
 BAD = {
