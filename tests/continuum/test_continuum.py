@@ -1,4 +1,4 @@
-"""``hr.continuum.evolve``: exact solutions, orders of convergence, and what the scheme keeps."""
+"""``hr.continuum.evolve``: exact solutions, orders of convergence, and conserved sums of the scheme."""
 
 import subprocess
 import sys

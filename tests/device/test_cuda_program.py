@@ -435,7 +435,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     with pytest.raises(MemoryError):
         twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
-    assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
+    assert ("cudaEventRecord", stream) in emu.module.log()  # earlier work counts
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
@@ -457,7 +457,7 @@ def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
     twin.program.weights(weights, other)
     for call in calls:
         emu.module.set_captured(captured)
-        for stream in (captured, 0):  # what the default stream queues would belong to the capture too
+        for stream in (captured, 0):  # work of the default stream would belong to the capture too
             emu.module.log()
             with pytest.raises(emu.module.CudaError, match="one that no CUDA graph is captured from"):
                 call(stream)

@@ -75,7 +75,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         words = ("run", "gradient")
         assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
         waits = len(library.machine.logged("sync"))
-        # The mean loss is a number of the host, and so is what is checked of weights.
+        # The mean loss is a number of the host, and so is the check of weights.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
 
@@ -185,7 +185,7 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_go_right_after_the_call(library, dtype):
-    """Their memory is used again while the call's work is still queued; what is used then is NaN."""
+    """Their memory is used again while the call's work is still queued; it is NaN then."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
@@ -229,7 +229,7 @@ def test_letting_go_may_end_other_calls(machine):
 
     device.keep(stream, [Owner()])
     device._kept.append((Event(), ["a call's arrays"]))
-    machine.queue(stream.ptr).add(lambda: None)  # what is kept from now on waits for it
+    machine.queue(stream.ptr).add(lambda: None)  # objects that are kept from now on wait for it
     thread = threading.Thread(target=device.let_go, daemon=True)
     thread.start()
     thread.join(20.0)

@@ -1,4 +1,4 @@
-"""Flows and transforms as Python objects: copies, current parameters, what is read-only, refusals."""
+"""Flows and transforms as Python objects: copies, current parameters, read-only attributes, refusals."""
 
 import copy
 

@@ -1,6 +1,6 @@
 """headrace.jax on a device: its handlers in XLA's CPU client over the emulated kernels, and on a card if there is one.
 
-What a flow gives on the CPU is given there, to rounding. The emulation's memory is the host's, so that XLA's CPU client
+Results are those of the CPU, to rounding. The emulation's memory is the host's, so that XLA's CPU client
 runs the handlers for CUDA as its own; the stream that it does not have comes from the test.
 """
 

@@ -212,7 +212,7 @@ def test_in_a_pipeline():
 
 
 def test_in_a_grid_search():
-    """The search finds that no epochs are too few for data that are no Gaussian, and refits what it found."""
+    """The search finds that no epochs are too few for data that are no Gaussian, and refits the best."""
     x = table(rows=300)
     x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
     search = GridSearchCV(

@@ -75,7 +75,7 @@ def test_numbers_beside_the_limits(matmul):
         got = transform.forward(rows)[0][:6, 2]
         assert got[0] == np.float32(2.0**-62)
         assert got[1] == 0
-        assert got[2] == np.float32(-(2.0**-40))  # what the first part leaves of the weight is below the limit
+        assert got[2] == np.float32(-(2.0**-40))  # the weight's rest after the first part is below the limit
         assert abs(got[3] / 1e38 - 1) <= 2.0 ** (-8 * PARTS[matmul])
         assert np.isnan(got[4])  # rounds to infinity
         assert abs(got[5] - 1) <= 2.0**-24

@@ -141,7 +141,7 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
     stream = flow.stream(3, context=own, covariates=frames)
     cases.assert_same_bits(np.concatenate([stream.pull(50, seed=1), stream.pull(40, seed=1)], axis=1), x)
     rest = flow.given(x[:, :40], own, frames)
-    # The inner of two transforms reads what the outer one gives back, rounded.
+    # The inner of two transforms reads the rounded results of the outer one.
     cases.assert_close(rest.sample((), steps=50, seed=1), x[:, 40:], magnitude=np.abs(x).max(), depth=40)
     cases.assert_same_bits(rest.log_prob_steps(x[:, 40:]), steps[:, 40:])
 

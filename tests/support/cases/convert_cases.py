@@ -21,7 +21,7 @@ def library(name):
 
 @dataclass
 class Draw:
-    """What a hidden model is made of."""
+    """The parts of a hidden model."""
 
     seed: int
     context: bool
