@@ -2,7 +2,7 @@
 
     python -m bench.entrances [--only table|simulator|model] [--data FOLDER]
 
-For an environment that has headrace, zuko and sbi; one thread, seconds of the processor. What is measured is kept in
+For an environment that has headrace, zuko and sbi; one thread, seconds of the processor. Results are kept in
 ``bench/results/entrances_*.json``, beside what an earlier run kept of the other entrances, and is printed as README
 and the first page of the documentation show it: a test compares the pages with the file.
 
@@ -145,7 +145,7 @@ def _signed(value: float) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for, and keep it."""
+    """Measure the entrances of the command line, and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("table", "simulator", "model"))
     parser.add_argument("--seeds", type=int, default=3, help="fits of the table (default: 3)")

@@ -34,7 +34,7 @@ __all__ = ["folder", "library", "machine", "result", "run"]  # fixtures
 settings.register_profile("headrace", derandomize=True, database=None, deadline=None, max_examples=200)
 settings.load_profile("headrace")
 
-# A shell's background job ignores Ctrl-C, and so would Python, and what it starts; tests send it.
+# A shell's background job ignores Ctrl-C, and so would Python, and its children; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -124,7 +124,7 @@ def pytest_collection():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.option.one_in:  # what was skipped has not run
+    if config.option.one_in:  # skipped tests have not run
         ran = sum(len(terminalreporter.getreports(outcome)) for outcome in ("passed", "failed"))
         terminalreporter.write_line(f"{ran} of {config.stash[selection.COLLECTED]} tests ran")
     if reason := selection.no_device():

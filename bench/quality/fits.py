@@ -192,7 +192,7 @@ FITS = {"headrace": fit_headrace, "zuko": fit_zuko}
 def main() -> None:
     """Run one job."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not end up in the result
+    os.dup2(2, 1)  # prints of a library must not end up in the result
     job = Job.from_dict(json.load(sys.stdin))
     facts = Service(job.library, int(sys.argv[1]), "cpu").hello({})
     result = FITS[job.library](job) if facts["present"] else {"error": facts["reason"]}

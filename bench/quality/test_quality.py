@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 def fits(folder, what, library):
-    """The exit status, and what each fit gave."""
+    """The exit status, and the result of each fit."""
     where = ["--data", str(folder), "--output", str(folder), "--threads", "1"]
     status = quality.main(["--quick", "--what", what, "--libraries", library, *where])
     (path,) = folder.glob(f"quality_quick_{what}_*.json")
@@ -30,7 +30,7 @@ def fits(folder, what, library):
 
 @pytest.fixture(scope="module")
 def first_fit():
-    """What the process of zuko's first fit gave."""
+    """The result of the process of zuko's first fit."""
     return {}
 
 

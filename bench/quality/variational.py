@@ -43,7 +43,7 @@ DENSITIES = (hr.densities.U1, hr.densities.U2, hr.densities.U3, hr.densities.U4,
 SMOOTH = {"activation": "silu"}
 FLOWS: dict[str, Callable[..., hr.Flow]] = {"NSF": hr.NSF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
 
-# What is changed -> keywords of the flow, keywords of the fit.
+# Changed setting -> keywords of the flow, keywords of the fit.
 VARIATIONS: dict[str, tuple[dict, dict]] = {
     "defaults, silu": (SMOOTH, {}),
     "relu": ({}, {}),

@@ -23,7 +23,7 @@ import headrace as hr
 from bench.quality import datasets
 from bench.quality.datasets import Parts
 from bench.settings import __main__ as settings
-from bench.settings import blocks
+from bench.settings import made
 from headrace._cli.demo import load_stars
 
 ALLOWED = 0.02  # nats that a search may lose
@@ -33,9 +33,9 @@ def tables(folder: Path, seed: int) -> dict[str, Parts]:
     """Name -> rows to fit and rows to judge by; made tables are new ones for each seed."""
     stars = np.concatenate(load_stars()).astype(np.float64)
     found = {**settings.tables(folder), "stars": datasets.split(stars)}
-    for name, table in blocks.TABLES.items():
-        rows = table(blocks.ROWS + blocks.NEW, np.random.default_rng(100 + seed))
-        found[name] = Parts(rows[: blocks.ROWS], rows[:0], rows[blocks.ROWS :])
+    for name, table in made.TABLES.items():
+        rows = table(made.ROWS + made.NEW, np.random.default_rng(100 + seed))
+        found[name] = Parts(rows[: made.ROWS], rows[:0], rows[made.ROWS :])
     return found
 
 

@@ -1,7 +1,7 @@
 // The instructions of AMX for tiles of bf16 in software, under the names of their intrinsics: for tests on processors
-// that have none. As Intel's manual says what they do, TDPBF16PS above all: of each sum the even products from zero,
+// that have none. As in Intel's manual, TDPBF16PS above all: of each sum the even products from zero,
 // and the odd ones from zero, each by a multiply-add; both added; and this added to the sum; denormal numbers are zero,
-// as operands and as results. What a processor would refuse ends the process.
+// as operands and as results. A call that a processor would refuse ends the process.
 #pragma once
 
 #include <cstdint>

@@ -24,7 +24,7 @@ def made_transforms(dtype):
 
 
 def given_of(holder, rows, dtype):
-    """Rows and, for what reads one, a context."""
+    """Rows and, for flows with one, a context."""
     x = cases.rows(rows, FEATURES, dtype)
     return [x, cases.rows(rows, CONTEXT, dtype, "context")] if holder.context else [x]
 
@@ -150,7 +150,7 @@ def cut(array, start, rows, columns=FEATURES):
 
 
 def overlaps():
-    """name -> (x, context, out) of to_latent in float32, of which `out` would overwrite what is still to be read."""
+    """name -> (x, context, out) of to_latent in float32, of which `out` would overwrite values before they are read."""
     m, n, square = memory(), memory(), memory()[:25].reshape(5, 5)
 
     def fresh(*shape):
@@ -296,7 +296,7 @@ def test_outputs_of_another_framework_are_refused():
 
 
 def test_autograd_knows_which_tensors_were_written():
-    """What it keeps for a gradient is gone: it must not go on with other numbers."""
+    """Its memory for a gradient is gone: it must not go on with other numbers."""
     torch, flow = frameworks.load("torch").module, made_flow("float32", 0)
     x, weight = torch.ones(9, FEATURES), torch.ones(9, requires_grad=True)
     for write in (

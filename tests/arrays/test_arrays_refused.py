@@ -1,4 +1,4 @@
-"""Arrays that are refused: each error names the argument, what was given and what to call."""
+"""Arrays that are refused: each error names the argument, the given array and the call that helps."""
 
 import copy
 from types import SimpleNamespace

@@ -92,7 +92,7 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     ends = cut_open(support, counts, np.dtype("float64"))
     assert len(ends) == 3
     cut = 12.0 * (np.mod(ends[1].periodic[0][0] + 1.0, 2.0))
-    assert cut == pytest.approx(6.5, abs=0.3)  # in the middle of what is empty, from 3 to 10
+    assert cut == pytest.approx(6.5, abs=0.3)  # in the middle of the empty interval from 3 to 10
     assert cut_open(hr.transforms.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == (
         (0.0, 1.0),
     )

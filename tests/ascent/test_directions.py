@@ -1,4 +1,4 @@
-"""Directions of an ascent: turns that are drawn or look for what is not normal, dense or in blocks."""
+"""Directions of an ascent: drawn turns, or those towards the least normal, dense or in blocks."""
 
 import numpy as np
 import pytest

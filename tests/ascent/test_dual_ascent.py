@@ -1,4 +1,4 @@
-"""Dual ascent as a flow: its promises, and what it makes of hard data."""
+"""Dual ascent as a flow: its promises, and hard data."""
 
 import _thread
 import threading

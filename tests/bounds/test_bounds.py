@@ -1,4 +1,4 @@
-"""`bounds=` of all that makes flows: what a fit standardises and refuses, what is sampled, and what it is worth."""
+"""`bounds=` of all that makes flows: standardising and refusals of a fit, samples, and gains."""
 
 import copy
 import pickle

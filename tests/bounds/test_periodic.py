@@ -1,4 +1,4 @@
-"""Periodic columns: the transform, a flow of couplings, and what is refused; `test_periodic_flows.py` has all flows."""
+"""Periodic columns: the transform, a flow of couplings, and refusals; `test_periodic_flows.py` has all flows."""
 
 import numpy as np
 import pytest

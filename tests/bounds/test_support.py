@@ -172,7 +172,7 @@ def test_rows_outside_have_no_density(core, dtype):
         context[0], x[0, 0] = np.nan, -1.0
         got = flow.log_prob(x, context)
         assert_array_equal(got[1:3], -np.inf)
-        assert np.isnan(got[[0, 3]]).all()  # what is no number has no density, not even none
+        assert np.isnan(got[[0, 3]]).all()  # NaN has no density, not even zero
         assert_array_equal(got[4:], flow.log_prob(np.tile(np.array(good, dtype), (n, 1)), 0 * context[4:5])[4:])
         z, log_det = flow.to_latent(x, context)
         assert np.isnan(z[:4]).all()

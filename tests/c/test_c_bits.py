@@ -1,4 +1,4 @@
-"""The C library computes what the module does, to the bit: of every kind of transform and base, in both dtypes."""
+"""The C library has the module's results, to the bit: of every kind of transform and base, in both dtypes."""
 
 from pathlib import Path
 

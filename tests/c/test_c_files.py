@@ -26,7 +26,7 @@ STRICTER = ("expected numbers", "activation: expected one of", "outputs: expecte
 
 
 def agree(library, data):
-    """Both read a file, and what it holds computes the same, or both refuse it. Whether they read it."""
+    """Both read a file, and its contents compute the same, or both refuse it. Whether they read it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:

@@ -1,4 +1,4 @@
-"""`hr.auto`: what is tried, what is kept, and its message where something simple is as good."""
+"""`hr.auto`: candidates, the chosen one, and its message where something simple is as good."""
 
 import copy
 import itertools

@@ -37,7 +37,7 @@ def with_gaps(library):
 
 @pytest.fixture(scope="module", params=LIBRARIES)
 def chosen(request):
-    """A table without gaps and what was chosen for it."""
+    """A table without gaps and the choice for it."""
     frame = LIBRARIES[request.param](columns())
     with warnings.catch_warnings():
         warnings.simplefilter("error")

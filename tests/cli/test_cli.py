@@ -1,4 +1,4 @@
-"""The command line: what each command prints and writes."""
+"""The command line: outputs and files of each command."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""What the command line shows: help that answers each option, nothing wider than the terminal, rich or plain."""
+"""Output of the command line: help that answers each option, nothing wider than the terminal, rich or plain."""
 
 import gzip
 import importlib.util
@@ -343,7 +343,7 @@ def test_ctrl_c_gives_the_terminal_back(folder):
 
 
 def on_a_terminal(command, environment, stop=None, raw=None):
-    """What a command writes to a terminal, without its colours; Ctrl-C follows the text `stop`."""
+    """The output of a command on a terminal, without its colours; Ctrl-C follows the text `stop`."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

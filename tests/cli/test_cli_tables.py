@@ -236,12 +236,12 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     done = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
     code, grown = done.stdout.splitlines()[-1].split()
     assert int(code) == 0
-    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and what it keeps
+    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and its memory
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
 
 
 def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
-    """With what is done, how fast, and how long it will take; of one table in rows, of many in tables."""
+    """With the finished part, rate and remaining time; of one table in rows, of many in tables."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))

@@ -1,4 +1,4 @@
-"""``hr.continuum.evolve``: exact solutions, orders of convergence, and what the scheme keeps."""
+"""``hr.continuum.evolve``: exact solutions, orders of convergence, and conserved sums of the scheme."""
 
 import subprocess
 import sys
@@ -109,7 +109,7 @@ def test_smooth_solutions_converge_with_the_square_of_the_spacing():
     assert of_rho[0] < 5e-3
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- kept weights ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Descriptions of ``hr.continuum``, and what it refuses."""
+"""Descriptions of ``hr.continuum``, and its refusals."""
 
 import re
 

@@ -146,7 +146,7 @@ def test_jacobians_are_those_of_the_map():
             up, down = evolution.carry(x + step)[0][-1], evolution.carry(x - step)[0][-1]
             columns.append((up - down) / (2.0 * d))
         want = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
-        # Two runs of the integrator at 1e-8 of the box, 2e-4 apart; what they share cancels: 1.4e-6 was the worst seen.
+        # Two runs of the integrator at 1e-8 of the box, 2e-4 apart; common errors cancel: 1.4e-6 was the worst seen.
         assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-5)
 
 

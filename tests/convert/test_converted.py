@@ -1,4 +1,4 @@
-"""Hidden models of other libraries, of random sizes, options, bounds and orders, against what they become.
+"""Hidden models of other libraries, of random sizes, options, bounds and orders, against their conversions.
 
 The source is the judge, in float64 and float32. From data to latent its own numbers are compared; from latent to data
 its latent numbers of rows have to give these rows back, as its own inverse loses digits that headrace's does not.
@@ -144,7 +144,7 @@ def rounded(context):
 
 
 def close(ours, theirs, exact, limit):
-    """No further away than rounding, or what the source's own is at most, five times."""
+    """No further away than five times rounding, or the source's own rounding."""
     size = 1.0 + np.abs(exact)
     own, other = (np.abs(a - exact) / size for a in (ours, theirs))
     assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"

@@ -1,4 +1,4 @@
-"""Flows as modules of plain PyTorch: what these compute is what the core computes, where headrace is and where not."""
+"""Flows as modules of plain PyTorch: their results are the core's, where headrace is and where not."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ torch = library("torch")
 FOLDER = Path(convert.__file__).parent / "plain"
 
 VERBS = ("log_prob", "to_latent", "to_data")
-# Both round alike; what is summed is of this size at most in the examples, and splines divide by the sizes of bins.
+# Both round alike; summands are of this size at most in the examples, and splines divide by the sizes of bins.
 LIMITS = {"float32": 3e-5, "float64": 1e-11}
 
 

@@ -46,7 +46,7 @@ def sbi(**options):
     return sbi_estimator(D, "maf", **options)
 
 
-# What is made, the function of its library, and the place and the class of the layer that the message names.
+# The model, the function of its library, and the place and the class of the layer that the message names.
 REFUSED = {
     "zuko, dropout": (
         zuko_dropout,

@@ -1,6 +1,6 @@
 """A conditioner and a step that the emulation's lists alone have go through everything that these do.
 
-Where one needs more than its recipe (CONTRIBUTING.md), it fails here. What they are: tests/cuda_emulation/added
+Where one needs more than its recipe (CONTRIBUTING.md), it fails here. The kinds: tests/cuda_emulation/added
 and tests/support/added_kinds.py.
 """
 
@@ -156,7 +156,7 @@ def test_the_library_itself_does_not_have_them():
 
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
-HOOKS = {  # what the emulation and tests/cpp add by each hook, to which kinds
+HOOKS = {  # the additions of the emulation and of tests/cpp by each hook, to which kinds
     "HEADRACE_MORE_CONDITIONERS": {"conditioner"},
     "HEADRACE_MORE_CONDITIONER_KERNELS": {"conditioner"},
     "HEADRACE_MORE_CPU_KERNELS": {"conditioner"},

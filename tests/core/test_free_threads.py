@@ -1,4 +1,4 @@
-"""Pythons without a global lock: the core leaves it off, and caches that threads share hold what they should."""
+"""Pythons without a global lock: the core leaves it off, and caches that threads share hold the right values."""
 
 import sys
 import sysconfig

@@ -1,4 +1,4 @@
-"""What Python can do in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and what it
+"""Events in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and what it
 can pass to the core that is no whole object. Each in a process of its own, which may not crash.
 """
 

@@ -304,7 +304,7 @@ def send_log_prob(connection, flow, x):
 
 
 def log_prob_in_a_fork(flow, x):
-    """What a forked child computes; fails instead of hanging when the child finds no threads to do its work."""
+    """The results of a forked child; fails instead of hanging when the child finds no threads to do its work."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=send_log_prob, args=(there, flow, x))

@@ -22,7 +22,7 @@ every_call = pytest.mark.parametrize(("name", "verb"), gradients.CALLS)
 
 @every_call
 def test_numbers_that_do_not_survive_assignment_have_no_gradient(name, verb, dtype):
-    """Padding and masked weights: assign ones, and what reads back as zero is not a parameter."""
+    """Padding and masked weights: assign ones, and an entry that reads back as zero is not a parameter."""
     holder = gradients.HOLDERS[name](dtype)
     trial = copy.copy(holder)
     trial.parameters = np.ones_like(holder.parameters)
@@ -52,7 +52,7 @@ def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, 
 
 @pairwise(map=reference.MAPS, reads=cases.READS, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_nothing_leaks_through_masks(reads, formula, map, dtype):
-    """The cotangent of one coordinate reaches what that coordinate depends on; the rest may be anything."""
+    """The cotangent of one coordinate reaches the arguments of that coordinate; the rest may be anything."""
     outputs = reference.MAPS[map].parameters
     dense = cases.made(features=6, hidden=(20, 20), outputs=outputs, bins=3, map=map).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(

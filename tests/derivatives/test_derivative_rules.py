@@ -1,4 +1,4 @@
-"""Rules of vector-Jacobian products: which are asked for, in which bits, with which parameters, what is refused."""
+"""Rules of vector-Jacobian products: which are asked for, in which bits, with which parameters, refusals."""
 
 import copy
 import itertools
@@ -17,7 +17,7 @@ SUBSETS = [s for n in range(1, 4) for s in itertools.permutations(("inputs", "pa
 every_call = pytest.mark.parametrize(("name", "verb"), gradients.CALLS)
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+# --- requested products ---------------------------------------------------------------------------------------------
 
 
 @every_call

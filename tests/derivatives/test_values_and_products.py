@@ -244,7 +244,7 @@ def test_on_a_device(library):
 
 
 def test_a_vector_that_changes_in_place_is_read_anew():
-    """What a call keeps of the vector that it was given is not taken for another one."""
+    """A vector that a call keeps is not taken for another one."""
     flow = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
     other = hr.MAF(3, transforms=2, hidden=(8,), seed=0)
     x, vector = np.full((20, 3), 0.5, np.float32), flow.parameters

@@ -1,4 +1,4 @@
-"""What the compiled modules refuse, whatever Python has checked before: the same calls and words on every device."""
+"""Refusals of the compiled modules, whatever Python has checked before: the same calls and words on every device."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ class OnCpu:
 
 
 class OnDevice:
-    """A program of the emulated module, called with what it takes for arrays."""
+    """A program of the emulated module, called with its form of arrays."""
 
     def __init__(self, flow):
         self.module = emulation.load()

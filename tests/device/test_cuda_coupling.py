@@ -1,4 +1,4 @@
-"""The coupling kernels on the device: what threads and addresses may get wrong, and what is refused.
+"""The coupling kernels on the device: errors of threads and addresses, and refusals.
 
 Values and gradients are judged in tests/maps/test_maps.py and tests/derivatives/test_coupling_backward.py.
 """

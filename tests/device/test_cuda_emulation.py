@@ -1,4 +1,4 @@
-"""The emulation of a CUDA device shows what it promises to show: kernels with bugs planted on purpose."""
+"""The emulation of a CUDA device finds what it promises to find: kernels with bugs planted on purpose."""
 
 import os
 import subprocess
@@ -246,7 +246,7 @@ def test_a_card_that_is_too_old_is_named(card):
     assert (card.device_count(), card.reason(), card.device_capability(1)) == (2, "", "8.0")
 
 
-BUILDS = [  # (compute capability, what the build has code for, whether kernels run, whether the driver compiles them)
+BUILDS = [  # (compute capability, architectures of the build, whether kernels run, whether the driver compiles them)
     (80, "80-real 90-real 90-virtual", True, False),
     (86, "80-real 90-real 90-virtual", True, False),  # machine code of 8.0 runs on 8.6
     (90, "80-real 90-real 90-virtual", True, False),

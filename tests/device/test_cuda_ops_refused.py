@@ -1,4 +1,4 @@
-"""The operations of `headrace.ops` on a device, coupling maps and vector maps: what is refused, in the CPU's words."""
+"""The operations of `headrace.ops` on a device, coupling maps and vector maps: refusals, in the CPU's words."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def arrays_of_backward(name, per_row=True):
 
 
 def refused():
-    """Of each operation, what is wrong -> (index of an argument of its backward, what it is instead)."""
+    """Of each operation, the fault -> (index of an argument of its backward, the wrong value)."""
     found = {}
     for name, first in (("coupling", 6), ("vector_map", 4)):
         values, params, grad_value, grad_log_det, *_ = arrays_of_backward(name)

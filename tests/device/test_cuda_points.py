@@ -155,7 +155,7 @@ QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"} 
 
 
 def test_every_number_of_the_points_is_written_before_a_step_reads_it(emu):
-    """Also those of rows that do not exist: a step reads whole tiles, and what it makes of these is thrown away."""
+    """Also those of rows that do not exist: a step reads whole tiles, and results of these are thrown away."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()

@@ -116,7 +116,7 @@ def test_parameters_of_one_call(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     other = cases.randomise(copy.copy(flow), 0.4, "other")
     twin, given = Twin(device, flow), cases.rows(40, 4, dtype)
-    unmasked = other.parameters + (other.parameters == 0)  # what is no weight is not looked at
+    unmasked = other.parameters + (other.parameters == 0)  # padding is not looked at
     got = twin.run(given, inverse=True, parameters=unmasked)
     for a, b in zip(got[:2], Twin(device, other).to_latent(given), strict=True):
         cases.assert_same_bits(a, b)
@@ -349,7 +349,7 @@ def test_weights_go_in_and_out(device, dtype):
     program.set_weights(device.tuple(held), device.stream)
     program.weights(device.tuple(out), device.stream)
     flow.parameters = np.arange(1.0, program.n_weights + 1)
-    assert_array_equal(device.numpy(out), flow.parameters)  # what is no weight is zero
+    assert_array_equal(device.numpy(out), flow.parameters)  # padding is zero
 
 
 def test_ready_parameters_follow_the_weights(device):
@@ -369,7 +369,7 @@ WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 
 def queued(emu, call):
-    """What a call asked of the CUDA runtime: (name, stream)."""
+    """Calls of the CUDA runtime by a call: (name, stream)."""
     emu.module.log()
     call()
     return emu.module.log()
@@ -435,7 +435,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     with pytest.raises(MemoryError):
         twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
-    assert ("cudaEventRecord", stream) in emu.module.log()  # what was queued before counts
+    assert ("cudaEventRecord", stream) in emu.module.log()  # earlier work counts
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
@@ -457,7 +457,7 @@ def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
     twin.program.weights(weights, other)
     for call in calls:
         emu.module.set_captured(captured)
-        for stream in (captured, 0):  # what the default stream queues would belong to the capture too
+        for stream in (captured, 0):  # work of the default stream would belong to the capture too
             emu.module.log()
             with pytest.raises(emu.module.CudaError, match="one that no CUDA graph is captured from"):
                 call(stream)

@@ -54,7 +54,7 @@ def errors(got, left, right):
 @pytest.mark.parametrize("signs", ["both", "one"])
 @pytest.mark.parametrize("n", [1, 16, 100, 128, 700])
 def test_three_products_are_as_near_as_float32s_own(n, signs, device):
-    """Few rows may be a few times as wrong as products that are rounded once, within what is stated above."""
+    """Few rows may be a few times as wrong as products that are rounded once, within the bounds above."""
     generator = cases.rng("sums over rows", n, signs)
     x, grad = (generator.standard_normal((n, k)).astype("float32") for k in (70, 37))
     if signs == "one":
@@ -73,7 +73,7 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
-    """One number in TF32, to the nearest, is what a product reads."""
+    """One number in TF32, to the nearest, is the input of a product."""
     twin, weights, _, x, context = one_product(device)
     grad = cases.rows(37, 19, "float32", "grad")
     (vector,) = twin.inverse_vjp(x, grad, np.zeros(37, "float32"), context, wrt=("parameters",))

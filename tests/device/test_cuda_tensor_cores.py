@@ -1,4 +1,4 @@
-"""Products of networks on tensor cores: which numbers meet, what is rounded, and what is not.
+"""Products of networks on tensor cores: the products, and rounded and exact values.
 
 Small whole numbers lose nothing in TF32 and have sums that no order changes: there tensor cores give the bits that
 exact products give. Other numbers are judged by NumPy in float64, in TF32 with factors rounded as it rounds them; three
@@ -40,7 +40,7 @@ def grid(device, name, matmul, context=0, **settings):
 @pairwise(name=[*cases.NETWORKS, "wide"], reads__formula=SIDES, matmul=["tf32", "3xtf32"])
 def test_every_kind_of_network(name, matmul, reads, formula, device):
     (fast, exact), known, context = grid(device, name, matmul, reads=reads, formula=formula)
-    # What the network reads is known in one direction, and found again in the other.
+    # The network's inputs are known in one direction, and found again in the other.
     parallel, sequential = ("forward", "inverse") if reads == "latent" else ("inverse", "forward")
     built = getattr(fast, parallel)(known, context)
     assert_all_same(built, getattr(exact, parallel)(known, context))
@@ -145,7 +145,7 @@ def test_flows_are_as_near_as_factors_of_11_bits_let_them(kind, device):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(name, device):
-    """A run stores them rounded, one that is recorded rounds what it reads; sums and gates keep their digits."""
+    """A run stores them rounded, one that is recorded rounds its inputs; sums and gates keep their digits."""
     flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
     fast, exact = twins(device, flow)
     x, context = cases.rows(50, 5, "float32"), cases.rows(50, 2, "float32", "context")

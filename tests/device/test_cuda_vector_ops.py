@@ -1,4 +1,4 @@
-"""Planar and radial maps on the device: what threads and addresses may get wrong, and what is refused.
+"""Planar and radial maps on the device: errors of threads and addresses, and refusals.
 
 Values and gradients are judged in tests/vector/test_vector_ops.py.
 """

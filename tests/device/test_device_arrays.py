@@ -75,7 +75,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         words = ("run", "gradient")
         assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
         waits = len(library.machine.logged("sync"))
-        # The mean loss is a number of the host, and so is what is checked of weights.
+        # The mean loss is a number of the host, and so is the check of weights.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
 
@@ -185,7 +185,7 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_go_right_after_the_call(library, dtype):
-    """Their memory is used again while the call's work is still queued; what is used then is NaN."""
+    """Their memory is used again while the call's work is still queued; it is NaN then."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
@@ -214,7 +214,7 @@ def test_what_is_kept_for_a_call_is_let_go_once_it_is_done(machine):
 
 
 def test_letting_go_may_end_other_calls(machine):
-    """What is let go may be the last to hold a call's arrays, and the collector may strike anywhere."""
+    """A released object may be the last to hold a call's arrays, and the collector may strike anywhere."""
     device, stream = device_at(0), machine.stream()
 
     class Owner:
@@ -229,7 +229,7 @@ def test_letting_go_may_end_other_calls(machine):
 
     device.keep(stream, [Owner()])
     device._kept.append((Event(), ["a call's arrays"]))
-    machine.queue(stream.ptr).add(lambda: None)  # what is kept from now on waits for it
+    machine.queue(stream.ptr).add(lambda: None)  # objects that are kept from now on wait for it
     thread = threading.Thread(target=device.let_go, daemon=True)
     thread.start()
     thread.join(20.0)
@@ -241,7 +241,7 @@ def test_letting_go_may_end_other_calls(machine):
 
 
 def in_a_thread(function):
-    """What the function gives in a thread of its own."""
+    """The result of the function in a thread of its own."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -411,7 +411,7 @@ def test_read_only_memory_is_read(machine):
     cases.assert_same_bits(got.get(), flow.log_prob(x))
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def on_second(library, values):
@@ -600,7 +600,7 @@ def test_out_of_memory_of_torch_is_a_memory_error(machine):
 
 @pytest.mark.parametrize("word", ["run", "allocate", "torch allocate"])
 def test_a_call_that_finds_no_memory_is_begun_once_more_after_all_have_given_back_theirs(machine, word):
-    """What PyTorch, CuPy and headrace keep for later, in the order that lets each free what the others hold."""
+    """Memory that PyTorch, CuPy and headrace keep for later, in the order that lets each free what the others hold."""
     flow = made_flow("float32", context=0)
     library, x = Library("torch" if "torch" in word else "cupy", machine), cases.rows(9, 4, "float32")
     device, array = flow.to("cuda"), library.make(x)

@@ -53,7 +53,7 @@ def test_a_sample_is_that_of_the_cpu(emulated, dtype):
 
 
 def test_a_fit_follows_that_of_the_cpu(emulated):
-    """In float64 roundings stay far below what is asked for."""
+    """In float64 roundings stay far below the tolerance."""
     x, context, weights = data()
     flow = made_flow("float64")
     device = flow.to("cuda")

@@ -180,11 +180,11 @@ def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("word", ["step", "gradient", "upload", "sync"])
 def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
-    """Whenever it comes after the first epoch: the flow is what it was then or better, and it goes on to work."""
+    """Whenever it comes after the first epoch: the flow is as good as then or better, and goes on to work."""
     library, x = Library("cupy", machine), data()[0]
     flow = made_flow("float32", context=0).to("cuda")
     passes = _fit_run.DeviceRun.one_pass
-    again = ("step", "gradient") if error is MemoryError else ()  # what is begun once more
+    again = ("step", "gradient") if error is MemoryError else ()  # calls that begin once more
 
     def interrupted(self):
         if len(self.history.train_loss) == 1:
@@ -285,7 +285,7 @@ def test_kinks_of_many_features_turn_in_blocks(machine, dtype):
 
 
 def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
-    """What is drawn after an ascent, the noise of copies, is what it would be had the device not gone ahead of it."""
+    """Draws after an ascent, the noise of copies, do not depend on how far the device went ahead of it."""
     monkeypatch.setattr(contest, "REFINE_STEPS", 50)
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
@@ -298,7 +298,7 @@ def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
 
 
 def test_steps_of_kinks_are_queued_in_strides(machine):
-    """Log-likelihoods are read once a stride, then what was left of it, and the kinks of the best prefix at the end."""
+    """Log-likelihoods are read once a stride, then the rest of it, and the kinks of the best prefix at the end."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
     for steps in (_kink_ascent.STRIDE - 1, 3 * _kink_ascent.STRIDE + 1):

@@ -1,4 +1,4 @@
-"""Flows and transforms that move to a CUDA device and back, and what is there without one. Without a device."""
+"""Flows and transforms that move to a CUDA device and back, and flows without one. Without a device."""
 
 import copy
 import sys

@@ -1,4 +1,4 @@
-"""Flows of sequences on a device: every call on arrays of each library, and what is refused there by name.
+"""Flows of sequences on a device: every call on arrays of each library, and refusals there by name.
 
 A simulated device runs streams in the worst allowed order, with the CPU's core; the same calls also run on the
 CUDA sources, emulated. The kernels alone are in test_cuda_sequences.py.

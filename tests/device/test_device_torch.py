@@ -207,7 +207,7 @@ def test_memory_of_another_stream_is_not_used_again_too_early(machine):
     assert machine.logged("record_stream")
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 def test_tensors_elsewhere_or_of_another_kind_are_refused(machine):

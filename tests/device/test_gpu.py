@@ -263,7 +263,7 @@ def test_adam_does_not_wait_for_its_norm(cupy):
     array, spin = cupy.asarray(x), cupy.RawKernel(SPIN, "spin")
     adam, other = hr.Adam(device), hr.Adam(flow)
     was_ahead = False
-    for busy in (False, True, True, True):  # first without, as what is only done once may wait
+    for busy in (False, True, True, True):  # first without, because work that is done once may wait
         gradient = device.nll_and_grad(array)[1]
         ahead = cupy.cuda.Event()
         spin((1,), (1,), (np.int64(2_000_000_000 if busy else 1),))

@@ -1,4 +1,4 @@
-"""The interpreter of PTX, on kernels written by hand: what each instruction computes, and what it finds."""
+"""The interpreter of PTX, on kernels written by hand: results of each instruction, and findings."""
 
 from fractions import Fraction
 
@@ -332,7 +332,7 @@ def test_a_product_and_the_one_sum_that_reads_it_are_fused_on_request(machine):
     assert_array_equal(machine.run(rounded, array.copy(), contract=True)[1::2], a * a - np.float32(1))
 
 
-# ---- what is found ----
+# ---- findings ---------
 
 SHARED = "mov.u32 %r5, hr_dynamic_shared; shl.b32 %r6, %r1, 2; add.s32 %r7, %r5, %r6;"
 

@@ -143,7 +143,7 @@ def test_rows_with_density_zero():
     assert alone.p_value == 0.0
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_rows_that_are_not_finite_are_refused_by_number():

@@ -1,4 +1,4 @@
-"""`hr.recalibrate`: what it repairs, what it leaves, files, and what it refuses."""
+"""`hr.recalibrate`: what it repairs, what it leaves, files, and its refusals."""
 
 import numpy as np
 import pytest

@@ -57,7 +57,7 @@ def bits(group, assignments):
     return found
 
 
-# What a step of each kind of work calls, and at which of them a rank is lost: of "refined" in the joint training.
+# Calls of a step of each kind of work, and at which of them a rank is lost: of "refined" in the joint training.
 STEPS = {
     "fit": (_fit_run.Adam, "step", STEP),
     "notes": (Chosen, "kink", 5),

@@ -1,4 +1,4 @@
-"""Ranks that are tasks of Dask: what they send each other, and one that stands still."""
+"""Ranks that are tasks of Dask: messages, and a rank that stands still."""
 
 import time
 

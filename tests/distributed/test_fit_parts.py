@@ -158,7 +158,7 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
 
 
 def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch):
-    """They may be anywhere: what it would sum for rows held out would meet another sum."""
+    """They may be anywhere: sums for rows held out would meet other sums."""
     asked, at, whole = [], [], _fit_run.Adam.step
 
     class Group:
@@ -195,7 +195,7 @@ def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch
 
 
 def test_dropout_drops():
-    """The same weights, rows and order: what differs is what was dropped."""
+    """The same weights, rows and order: only dropout differs."""
 
     def fitted(dropout):
         flow = hr.MAF(3, hidden=(12,), dropout=dropout, seed=1)

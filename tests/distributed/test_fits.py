@@ -52,7 +52,7 @@ def test_shards_are_what_bits_depend_on():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_whole_batches_take_the_steps_of_a_plain_fit(dtype):
-    """All rows in one batch leave no choice of rows: what is left is rounding, of sums and of what is standardised."""
+    """All rows in one batch leave no choice of rows: the rest is rounding, of sums and of standardised columns."""
     arguments = {"epochs": 4, "batch_size": ROWS, "validation": None, "average": None, "progress": False}
     x, w, c = ranks.rows(), ranks.weights(), ranks.context()
     plain, shared = (hr.MAF(3, 2, 2, (12,), dtype=dtype) for _ in range(2))

@@ -47,11 +47,11 @@ class Ranks:
     def __exit__(self, *error):
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it started holds its output open
+                os.killpg(process.pid, signal.SIGKILL)  # its children hold its output open
             process.communicate(timeout=WAIT)
 
     def finish(self, which=None):
-        """What they printed, when they have ended."""
+        """Their output, when they have ended."""
         chosen = self.processes if which is None else [self.processes[i] for i in which]
         return [process.communicate(timeout=WAIT)[0] for process in chosen]
 

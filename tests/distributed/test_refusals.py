@@ -1,4 +1,4 @@
-"""What a fit with a group refuses, it refuses on all ranks, in the same words."""
+"""A fit with a group refuses on all ranks, in the same words."""
 
 import threading
 

@@ -1,10 +1,10 @@
-"""Writes tests/files/<version>/: a file of each kind as this version writes it, and what it makes of some rows.
+"""Writes tests/files/<version>/: a file of each kind as this version writes it, and its results for some rows.
 
-Run once for a version, and keep what it wrote:
+Run once for a version, and keep the files:
 
     PYTHONPATH=tests:tests/support:tests/support/cases python tests/files/make.py
 
-What a version wrote is never written again. It is what people have on their disks.
+Files of a version are never written again: people have them on their disks.
 """
 
 import json

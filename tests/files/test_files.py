@@ -1,4 +1,4 @@
-"""Files: what is saved comes back, bit for bit, and reads without headrace; what an older version wrote still loads."""
+"""Files: saved objects come back, bit for bit, and read without headrace; files of older versions still load."""
 
 import inspect
 import json
@@ -278,7 +278,7 @@ def assert_results_close(got, want, dtype):
 
 
 def judged(path, module, x, context):
-    """What a file makes of rows by the reader that knows docs/files.md alone; the reference computes."""
+    """The results of a file for rows by the reader that knows docs/files.md alone; the reference computes."""
     judge = safetensors_reader.read(path)
     if isinstance(module, hr.Ensemble):
         z = judge.members[0].to_latent(x, context)[0]

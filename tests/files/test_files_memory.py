@@ -177,7 +177,7 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
 def test_where_there_is_no_memory_there_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """With a little more memory than is in use, from none to enough: some calls fail, some do what they should."""
+    """With a little more memory than is in use, from none to enough: some calls fail, others work."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
     at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # memory that is free goes back
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Writing files: paths, links and permissions, and what a save that fails or is killed leaves behind."""
+"""Writing files: paths, links and permissions, and the traces of a save that fails or is killed."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""The elementwise affine map that a fit starts from its rows: what is set, when, and when not."""
+"""The elementwise affine map that a fit starts from its rows: its values, when they are set, and when not."""
 
 import copy
 

@@ -23,7 +23,7 @@ X = gaussian(600)
 WEIGHTS = cases.rng("checkpoint").uniform(0.5, 1.5, 600)
 CONTEXT = cases.rng("checkpoint").normal(size=(600, 2))
 
-# What a fit may do beside its steps: stages of weight decay, an end by patience, schedules, no rows held out, dropout.
+# Parts of a fit beside its steps: stages of weight decay, an end by patience, schedules, no rows held out, dropout.
 FITS = {
     "staged decay": {"epochs": 14, "patience": 4, "learning_rate": 2e-2},
     "patience": {"epochs": 300, "patience": 2, "weight_decay": 0.1, "learning_rate": 5e-2},

@@ -1,4 +1,4 @@
-"""`fit(effort="high")`: members, their mixture, its student, and what the flow ends as."""
+"""`fit(effort="high")`: members, their mixture, its student, and the flow's end."""
 
 import math
 import sys
@@ -408,7 +408,7 @@ def test_ctrl_c_in_the_student_keeps_the_best(monkeypatch):
     assert state(flow) == state(plain)
 
 
-# ---- who goes by it, and what is refused -----------------------------------------------------------------------------
+# ---- who goes by it, and refusals -----------------------------------------------------------------------------
 
 
 def test_an_estimator_has_residual_blocks_by_default():
@@ -440,7 +440,7 @@ def test_auto_ends_with_it(keep):
 
 
 def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
-    """The search ends by a third of the seconds, and what is left limits the fit with high effort."""
+    """The search ends by a third of the seconds, and the rest limits the fit with high effort."""
     given, fit = [], hr.NSF.fit
 
     def without_search(search, *rest):

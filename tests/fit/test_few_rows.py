@@ -1,4 +1,4 @@
-"""Fits of fewer than 500 rows: where they begin, and what they become where training does not help."""
+"""Fits of fewer than 500 rows: beginnings, and ends where training does not help."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tails of a power: which columns have some, what their curves are far out, and what a fit makes of rows there."""
+"""Tails of a power: which columns have some, their curves far out, and fits of rows there."""
 
 import math
 
@@ -158,7 +158,7 @@ def test_a_column_without_room_leaves_others_their_tails(edge):
 
 
 def test_one_row_far_out_keeps_no_column_from_its_curve():
-    """By it alone, a normal density loses much, and the standard error of what it loses is as large."""
+    """By it alone, a normal density loses much, and the standard error of its loss is as large."""
     rows = drawn(stats.t(3.0), 3000, "far")
     rows[0] = 500.0
     (curve,) = of_sample(Sample((rows - rows.mean()) / rows.std(), None))

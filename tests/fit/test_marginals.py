@@ -1,4 +1,4 @@
-"""The marginal maps that a fit starts with: which columns get one, what it is worth, and which stay unchanged."""
+"""The marginal maps that a fit starts with: which columns get one, gains, and columns that stay unchanged."""
 
 import types
 

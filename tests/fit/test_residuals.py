@@ -1,4 +1,4 @@
-"""Columns that others nearly give away: which ones a fit replaces by their residuals, how, and what it warns of."""
+"""Columns that others nearly give away: which ones a fit replaces by their residuals, how, and warnings."""
 
 import warnings
 
@@ -73,7 +73,7 @@ def test_weights_count_as_repeated_rows():
 
 
 def test_residuals_that_are_alike_are_replaced_in_turn():
-    """x₁ = x₀ + e and x₂ = x₀ + e + e': e' is what is left of x₂ beside both."""
+    """x₁ = x₀ + e and x₂ = x₀ + e + e': e' is the rest of x₂ beside both."""
     z = cases.rng("in turn").standard_normal((2000, 3))
     x = np.stack([z[:, 0], z[:, 0] + 1e-2 * z[:, 1], z[:, 0] + 1e-2 * z[:, 1] + 1e-4 * z[:, 2]], axis=1)
     found = found_in(x, residuals.ALWAYS)

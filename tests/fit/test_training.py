@@ -1,4 +1,4 @@
-"""``fit``: what it reaches, what it keeps, when it stops, and that it is reproducible."""
+"""``fit``: results, kept weights, ends, and that it is reproducible."""
 
 import _thread
 import re
@@ -15,7 +15,7 @@ import reference
 from fitting import COVARIANCE, FEATURES, MEAN, QUIET, SHORT, gaussian, gaussian_log_prob, loss_of, moments, small
 from headrace._fit.run import Run
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype):
@@ -145,7 +145,7 @@ def test_weights_move_what_is_learnt():
     assert_allclose(flow.sample(4000, seed=1).mean(axis=0), [1.0, 1.0], atol=0.5)
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- kept weights ---------------------------------------------------------------------------------------------------
 
 
 def overfit(validation, **keywords):
@@ -294,7 +294,7 @@ def test_a_decay_that_nothing_can_choose_is_that_of_the_rows(keywords):
 @pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 @pytest.mark.parametrize("rows", [50, 300, 1000])
 def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request):
-    """Beyond what the Gaussian of the same rows loses: a tenth of a nat at 50 rows, some hundredths beyond.
+    """Beyond the loss of the Gaussian of the same rows: a tenth of a nat at 50 rows, some hundredths beyond.
 
     Mixtures of these rows do not depend on the flow: one flow chooses among all.
     """

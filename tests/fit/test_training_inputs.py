@@ -1,4 +1,4 @@
-"""``fit``: how data are standardised, the forms of its arguments, its history, its messages, and what it refuses."""
+"""``fit``: how data are standardised, the forms of its arguments, its history, its messages, and its refusals."""
 
 import copy
 import itertools

@@ -11,7 +11,7 @@ import cases
 import headrace as hr
 from bf16_cases import PARTS
 
-# What one rounding of a number does to it, beside "bf16".
+# The relative error of one rounding, beside "bf16".
 PRECISION = {matmul: 2.0 ** (8 - 8 * parts) for matmul, parts in PARTS.items()}
 
 FLOWS = {
@@ -274,7 +274,7 @@ def test_it_is_refused_where_it_is_not(tmp_path):
 
 
 def test_exact_flows_have_their_bits():
-    """The default, and what has no network with a hidden layer."""
+    """The default, and flows without a hidden layer."""
     x = cases.rows(50, 4, "float32")
     for flow in (
         hr.MAF(4, hidden=(), link="linear"),

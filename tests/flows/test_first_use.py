@@ -238,7 +238,7 @@ def test_a_reader_during_the_first_use_sees_the_parameters(monkeypatch):
     cases.assert_same_bits(at_once(lambda: flow.log_prob(X), read)[1], want)
 
 
-# ---- what is refused at once -----------------------------------------------------------------------------------------
+# ---- refusals at once -----------------------------------------------------------------------------------------
 
 REFUSED = {
     "a map": lambda: hr.MAF(3, map="none"),

@@ -72,7 +72,7 @@ def log_densities(judge, x, c, known, latent):
             return judge.to_latent(rows, None if own is None else np.tile(own, (len(rows), 1)))[0]
 
         z, slopes = to_latent(row[None])[0], reference.jacobian(to_latent, row)
-        assert np.abs(slopes[np.ix_(latent, rest)]).max() < 1e-9  # what is known depends on no other column
+        assert np.abs(slopes[np.ix_(latent, rest)]).max() < 1e-9  # known columns depend on no others
         terms = []
         for outputs, inputs in ((latent, known), (latent_rest, rest)):
             base = judge.base if hasattr(judge, "base") else judge.flow.base
@@ -360,7 +360,7 @@ def test_a_device_gives_the_same(machine):
     assert flow.to("cuda").marginal(2).device == "cuda:0"
 
 
-# ---- hard inputs, and what is refused --------------------------------------------------------------------------------
+# ---- hard inputs, and refusals --------------------------------------------------------------------------------
 
 
 def test_a_row_that_is_not_finite_spoils_itself_alone(dtype):
@@ -385,7 +385,7 @@ def test_densities_of_zero():
     )
     far = np.array([1e200])
     assert flow.given(np.zeros(1)).log_prob(far) == -np.inf
-    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # nothing follows from what is impossible
+    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # nothing follows from an impossible row
 
 
 def test_a_conditional_keeps_the_flow_as_it_was():

@@ -151,7 +151,7 @@ def test_many_poisoned_rows_leave_the_others_alone(name, dtype):
 
 @every_transform
 def test_a_call_on_poison_leaves_nothing_behind(name, dtype):
-    """Scratch memory is used again: what a poisoned batch left in it must not show in the next one."""
+    """Scratch memory is used again: values of a poisoned batch must not show in the next one."""
     transform = TRANSFORMS[name](dtype, 0)
     poison = np.full((200, FEATURES), np.nan, dtype)
     for n in cases.BATCH_SIZES:

@@ -174,7 +174,7 @@ def test_inputs_are_not_changed(n, dtype):
 # --- refusals: arrays -----------------------------------------------------------------------------------------------
 
 ROWS = np.zeros((4, 5), "f4")
-# name -> (what is given for five features, words of the message beside the argument's name)
+# name -> (the argument for five features, words of the message beside the argument's name)
 BAD_ARRAYS = {
     "a list of lists of different lengths": ([[0.0] * 5, [0.0]], ["one length"]),
     "a list of words": ([["a"] * 5], ["real numbers", "<U1"]),
@@ -283,7 +283,7 @@ def dense_coupling(weights=W, biases=B, masks=None, features=6, passive=(0, 1, 2
     )
 
 
-# name -> (call, words of the message: the argument, what was expected, what was given)
+# name -> (call, words of the message: the argument, the expected and the given value)
 BAD_SETTINGS = {
     "features of zero": (lambda: hr.transforms.MaskedAutoregressive(0), ["features", r"\b0\b"]),
     "features below zero": (lambda: hr.transforms.MaskedAutoregressive(-2), ["features", "-2"]),

@@ -1,4 +1,4 @@
-"""Flows and transforms as Python objects: copies, current parameters, what is read-only, what is refused."""
+"""Flows and transforms as Python objects: copies, current parameters, read-only attributes, refusals."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The bars of long calls: on a terminal and in a notebook alone, and Ctrl-C keeps what is done."""
+"""The bars of long calls: on a terminal and in a notebook alone, and Ctrl-C keeps the finished part."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a flow prints: its sizes, and each run of equal transforms once."""
+"""The text of a flow: its sizes, and each run of equal transforms once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Settings of conditioners: what signatures and help show, what is refused, what a file and the core get of them."""
+"""Settings of conditioners: signatures and help, refusals, and their forms in a file and in the core."""
 
 import ast
 import inspect

@@ -65,7 +65,7 @@ def test_columns_may_change_places_at_the_data_end(inverted, dtype):
 
 
 def far_from_zero():
-    """Rows of which float32 keeps every digit, although mean / scale is 3e5, and what they standardise to."""
+    """Rows of which float32 keeps every digit, although mean / scale is 3e5, and their standardised values."""
     x = np.float32(1000.0) + np.linspace(-0.01, 0.01, 41, dtype="float32")[:, None]
     return x, (x.astype("float64") - 1000.0) / 3e-3
 

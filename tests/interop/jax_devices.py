@@ -47,7 +47,7 @@ def outside(function, specs, check):
 
 
 def inside(function, specs):
-    """Values and gradients made on each device: those of what is shared are sums already."""
+    """Values and gradients made on each device: those of shared parameters are sums already."""
 
     def each(*a):
         value, gradients = jax.value_and_grad(function, argnums=(0, 1, 2))(*a)

@@ -23,7 +23,7 @@ from headrace.integrations.flowmc import FlowModel, use  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def jax_keeps_nothing_on_disk():
-    """flowMC has JAX keep what it compiles in the working folder, for all that the process compiles from then on."""
+    """flowMC has JAX keep compiled code in the working folder, for all that the process compiles from then on."""
     before = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", before)

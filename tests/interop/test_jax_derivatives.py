@@ -64,7 +64,7 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
         want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters", "inputs", "context"))
         for g, w in zip(got, want, strict=True):
             np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
-    # What a loss of other factors has left behind changes no bit.
+    # Memory of a loss of other factors changes no bit.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
     other = made()  # of which no loss is known yet

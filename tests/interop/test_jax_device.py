@@ -1,6 +1,6 @@
 """headrace.jax on a device: its handlers in XLA's CPU client over the emulated kernels, and on a card if there is one.
 
-What a flow gives on the CPU is given there, to rounding. The emulation's memory is the host's, so that XLA's CPU client
+Results are those of the CPU, to rounding. The emulation's memory is the host's, so that XLA's CPU client
 runs the handlers for CUDA as its own; the stream that it does not have comes from the test.
 """
 
@@ -294,7 +294,7 @@ def test_unused_structures_leave_the_device(emu):
 
 
 def test_one_function_is_lowered_alike_for_every_platform():
-    """What is called by the same name and number is on each platform what was registered there."""
+    """A call of one name and number is on each platform the call that was registered there."""
     flow = made()
     p, x, c = map(jnp.asarray, arrays(flow, rows=40))
     traced = jax.jit(jax.grad(lambda p, x: hj.log_prob(flow, p, x, c).sum(), (0, 1))).trace(p, x)

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def python(*arguments, flags=""):
-    """What a program prints, with its errors."""
+    """The output of a program, with its errors."""
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=300, check=False

@@ -1,4 +1,4 @@
-"""headrace.jax: values and samples against the flow's own, and what is refused."""
+"""headrace.jax: values and samples against the flow's own, and refusals."""
 
 import numpy as np
 import pytest

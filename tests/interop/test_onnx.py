@@ -1,4 +1,4 @@
-"""Graphs of ONNX: what onnxruntime computes from them is what the core computes."""
+"""Graphs of ONNX: onnxruntime's results are the core's."""
 
 import json
 

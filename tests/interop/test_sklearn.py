@@ -1,4 +1,4 @@
-"""The estimator for scikit-learn: scikit-learn's own checks, and what they do not cover."""
+"""The estimator for scikit-learn: scikit-learn's own checks, and cases that these leave out."""
 
 import copy
 import inspect
@@ -212,7 +212,7 @@ def test_in_a_pipeline():
 
 
 def test_in_a_grid_search():
-    """The search finds that no epochs are too few for data that are no Gaussian, and refits what it found."""
+    """The search finds that no epochs are too few for data that are no Gaussian, and refits the best."""
     x = table(rows=300)
     x[:, 1] = x[:, 0] ** 2 + 0.1 * x[:, 1]
     search = GridSearchCV(

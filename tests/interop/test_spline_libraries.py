@@ -1,4 +1,4 @@
-"""Splines of other libraries from their own parameters: what they compute themselves is the judge, in both directions.
+"""Splines of other libraries from their own parameters: their results are the judge, in both directions.
 
 Their numbers come from textbook formulas, which lose digits where a bin is steep: 1e-9 is far below any difference in
 the parametrisation.

@@ -41,7 +41,7 @@ def passed(stream, bounds=None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_noise_goes_by_the_number_of_a_row(dtype):
-    """Blocks of any sizes get the noise of the whole, for fits and for what is looked at."""
+    """Blocks of any sizes get the noise of the whole, for fits and diagnoses."""
     kept = Column(), Column("float", 0.1, bounds=(None, 1.0)), Column("float", constant=2.5), Column()
     table = Table((Column("integer", 10.0, 5.0), Column("boolean", 1.0), *kept[1:3], kept[3]), seed=7)
     x = rows(dtype=dtype)

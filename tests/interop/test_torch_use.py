@@ -167,7 +167,7 @@ def test_no_rows_and_one_row_have_gradients():
 
 
 def test_draws_of_a_transform_are_scored_with_gradients_of_now():
-    """What was drawn without gradients has them when it is scored, and parameters that changed since are seen."""
+    """Draws without gradients have them when they are scored, and parameters that changed since are seen."""
     module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])

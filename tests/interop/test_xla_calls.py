@@ -1,4 +1,4 @@
-"""What a handler of compiled code answers to a call that does not fit it, and to XLA's question about its version."""
+"""Answers of a handler of compiled code to a call that does not fit it, and to XLA's question about its version."""
 
 import ctypes
 

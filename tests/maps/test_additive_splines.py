@@ -1,4 +1,4 @@
-"""Splines whose bins have a least size: hard inputs, ends and tails, intervals, and what is refused."""
+"""Splines whose bins have a least size: hard inputs, ends and tails, intervals, and refusals."""
 
 import numpy as np
 import pytest

@@ -87,7 +87,7 @@ def test_gradients_are_those_of_differences(map, formula, direction):
 
 
 def pack_of(t):
-    """The parameter vector where every parameter is 1: what is padding stays 0."""
+    """The parameter vector where every parameter is 1: padding stays 0."""
     other = t.astype(t.dtype)
     other.parameters = np.zeros_like(t.parameters)
     for name, value in t.named_parameters().items():
@@ -118,7 +118,7 @@ def test_the_bent_line_is_eq_25(dtype):
 
 
 def test_a_bent_line_that_is_nearly_flat_on_one_side_comes_back(dtype):
-    """|γ| is as close to 1 as it can be; the inverse loses what the flat side has lost already."""
+    """|γ| is as close to 1 as it can be; the inverse loses the digits that the flat side has lost already."""
     t = hr.transforms.Elementwise(1, map="dual_ascent", formula="to_latent", dtype=dtype)
     for sign in (1.0, -1.0):
         t.set_parameter("bend", np.array([[sign * 1e4]]))

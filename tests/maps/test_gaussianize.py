@@ -1,4 +1,4 @@
-"""Fixed marginal splines: both directions, derivatives, devices, files, and what a fit makes of them."""
+"""Fixed marginal splines: both directions, derivatives, devices, files, and fits with them."""
 
 import copy
 import pickle

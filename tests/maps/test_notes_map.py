@@ -138,7 +138,7 @@ def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
 @pytest.mark.parametrize("width", [1e10, 1e13, 1e16, 1e25, 1e37])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0, 3.0])
 def test_any_width(width, share, dtype):
-    """ε from what is squared easily to what is not, beside as large values."""
+    """ε with and without a representable square, beside as large values."""
     value = np.array([[share * width]], dtype)
     t = elementwise(dtype, bend=1.0, width=width)
     gamma, r = 0.999 / np.sqrt(2), width * np.hypot(1.0, share)

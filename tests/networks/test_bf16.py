@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # few rows, tiles, and their edges
 def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
     transform, judge, inputs, active, context = coupling_case(name, matmul)
     z = cases.rows(max(SIZES), inputs + active, "float32", name)
-    z[:, inputs:] = 0  # so that an additive map gives what the network gave
+    z[:, inputs:] = 0  # so that an additive map gives the network's outputs
     c = cases.rows(max(SIZES), context, "float32", name, "context") if context else None
     want = judge(np.hstack([z[:, :inputs], *([c] if context else [])]))
     for n in SIZES:
@@ -129,7 +129,7 @@ def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 def test_rounding(matmul):
-    """Halves go to even, tiny numbers to zero, huge ones to infinity, and what is not a number stays so."""
+    """Halves go to even, tiny numbers to zero, huge ones to infinity, and NaN stays so."""
     x = cases.rng("rounding").integers(0, 2**32, 4096, dtype=np.uint64).astype(np.uint32).view(np.float32)
     edges = np.array(
         [1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.4e38, 2.0**-63, 2.0**-64, 1e-40, 0.0, -0.0], np.float32

@@ -1,6 +1,6 @@
 """Derivatives of networks in bf16: those of the rounded network, straight through its roundings, to the bit.
 
-Maps are additive, so that they round nothing but what the reference rounds, too.
+Maps are additive, so that they round only values that the reference rounds, too.
 """
 
 import itertools

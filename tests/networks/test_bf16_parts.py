@@ -43,7 +43,7 @@ def test_two_parts_keep_sixteen_bits():
 @pytest.mark.parametrize("matmul", ["bf16x6", "bf16x6_tiles"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-12, 2.0**20])
 def test_three_parts_are_as_exact_as_float32(scale, matmul):
-    """What is left out of a product is some 2^-26 of it: the sums' own roundings are all that counts."""
+    """The omitted part of a product is some 2^-26 of it: the sums' own roundings are all that counts."""
     found, exact = errors(matmul, scale), errors("exact", scale)
     assert found.max() <= 1.5 * exact.max() + 2.0**-26
     assert np.sqrt(np.mean(np.square(found))) <= 1.5 * np.sqrt(np.mean(np.square(exact)))
@@ -75,7 +75,7 @@ def test_numbers_beside_the_limits(matmul):
         got = transform.forward(rows)[0][:6, 2]
         assert got[0] == np.float32(2.0**-62)
         assert got[1] == 0
-        assert got[2] == np.float32(-(2.0**-40))  # what the first part leaves of the weight is below the limit
+        assert got[2] == np.float32(-(2.0**-40))  # the weight's rest after the first part is below the limit
         assert abs(got[3] / 1e38 - 1) <= 2.0 ** (-8 * PARTS[matmul])
         assert np.isnan(got[4])  # rounds to infinity
         assert abs(got[5] - 1) <= 2.0**-24

@@ -25,7 +25,7 @@ TESTS = ("networks/test_bf16.py", "networks/test_bf16_gradients.py", "networks/t
 def test_tiles_have_the_bits_of_the_reference():
     """All that holds of products in bf16: both directions, any batch, gradients, threads, rows that are not finite.
 
-    Tests that choose instruction sets by themselves would do here what they do elsewhere.
+    Tests that choose instruction sets by themselves would do the same here as elsewhere.
     """
     if IN_SOFTWARE not in sets_with_products():
         pytest.skip("this build, or this processor, has no kernels for tiles")
@@ -50,7 +50,7 @@ def test_the_emulation_is_never_chosen_by_itself():
 
 
 def summed(inputs):
-    """A transform whose outputs are sums of its inputs, what it is given, those inputs, and the weights."""
+    """A transform whose outputs are sums of its inputs, its arguments, those inputs, and the weights."""
     weights, units = cases.rows(40, inputs, "float32", "weights"), 40
     x = np.abs(cases.rows(100, inputs, "float32", "x"))
     transform = hr.transforms.Coupling.from_dense(
@@ -66,7 +66,7 @@ def summed(inputs):
 @pytest.mark.parametrize("inputs", [1, 31, 33, 200])
 @pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6"])
 def test_the_orders_of_sums_differ_by_roundings_alone(matmul, inputs):
-    """The hidden layer hands on what it reads; the outputs are sums of rounded values, not rounded after it.
+    """The hidden layer hands on its inputs; the outputs are sums of rounded values, not rounded after it.
 
     Of n terms, either order rounds a sum at most n + 18 + n / 32 times for each kind of product, by half an ulp.
     """

@@ -133,7 +133,7 @@ def test_float32_gradients_are_those_of_float64(name, reads, verb):
 
 
 def factors(network, n, seed, stream=2):
-    """What each float64 value is multiplied by, layer by layer: by the definition, from the words of Philox.
+    """The factor of each float64 value, layer by layer: by the definition, from the words of Philox.
 
     Lines of values are counted as the core lays them out: products of 16 at a time, and values beside them where the
     sum stays as another layer adds it.
@@ -188,7 +188,7 @@ def test_dropout_is_the_same_for_any_threads_and_on_a_device(device, dtype):
 
 
 def test_a_row_drops_the_same_in_any_batch(core, dtype):
-    """What is left out goes by a row's number in the table, not by its place among the rows that are chosen."""
+    """Dropout goes by a row's number in the table, not by its place among the rows that are chosen."""
     flow = cases.randomise(hr.MAF(4, hidden=(16, 16), residual=True, dropout=0.25, transforms=2, dtype=dtype), 0.3)
     x = cases.rows(50, 4, dtype)
 

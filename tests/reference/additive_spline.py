@@ -1,6 +1,6 @@
 """Rational-quadratic splines whose bins have a least size and whose derivatives are softplus, as several libraries do.
 
-They differ in which knots have derivatives of their own and in what is done outside of the interval.
+They differ in which knots have derivatives of their own and in the map outside of the interval.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from .rq_spline import evaluate, find_bin
 
 
 def interval(bound):
-    """Both ends of what a bound stands for."""
+    """Both ends of a bound's interval."""
     return (-bound, bound) if np.isscalar(bound) else tuple(bound)
 
 
 def counts(derivatives):
-    """What a map's number of bins gives, for so many derivatives more than bins."""
+    """The number of bins of a map with `more` derivatives than bins."""
     return lambda bins: {"width": bins, "height": bins, "derivative": bins + derivatives}
 
 

@@ -41,7 +41,7 @@ class MaskedAutoregressive:
     def _towards(self, side, given, context):
         given = np.asarray(given, np.float64)
         inverse = self.formula != f"to_{side}"
-        if self.reads != side:  # the network sees what is given
+        if self.reads != side:  # the network sees the given side
             return self._apply(given, self.parameters(given, context), inverse)
         built = np.zeros_like(given)
         log_det = np.zeros(len(given))

@@ -14,7 +14,7 @@ import numpy as np
 
 from .network import reads
 
-LEAST_VALUE, LEAST_WEIGHT = 2.0**-63, 2.0**-47  # what is smaller counts as zero
+LEAST_VALUE, LEAST_WEIGHT = 2.0**-63, 2.0**-47  # smaller values count as zero
 
 
 def rounded(x, least=LEAST_VALUE):
@@ -27,7 +27,7 @@ def rounded(x, least=LEAST_VALUE):
 
 
 def parts_of(x, parts, least=LEAST_VALUE):
-    """Each part is that nearest to what the parts before it leave; in float64."""
+    """Each part is that nearest to the remainder of the parts before it; in float64."""
     found, left = [], np.asarray(x, np.float32)
     for _ in range(parts):
         found.append(rounded(left, least))
@@ -136,7 +136,7 @@ class RoundedNetwork:
         return np.where(self.masks[layer], np.asarray(self.weights[layer], np.float32), np.float32(0.0))
 
     def values(self, inputs):
-        """What each layer reads, and what the last one gives."""
+        """The inputs of each layer, and the outputs of the last one."""
         values = [np.asarray(inputs, np.float32)]
         for layer in range(len(self.weights)):
             order = self.orders[layer]

@@ -95,7 +95,7 @@ class CausalTransform:
 
     def _towards(self, side, given, context, covariates):
         given, inverse = np.asarray(given, np.float64), side == "latent"
-        if self.reads != side:  # the network sees what is given
+        if self.reads != side:  # the network sees the given side
             return self._apply(given, self.parameters(given, context, covariates), inverse)
         built, log_det = np.zeros_like(given), np.zeros(given.shape[:2])
         for t in range(given.shape[1]):  # the whole network once a step

@@ -1,7 +1,7 @@
 """Vector-Jacobian products by central differences, the yardstick of every gradient.
 
 ``function(*arrays)`` returns a tuple of arrays whose first axis is that of the rows, and ``cotangents`` has one array
-for each of them, or None for zero. What is differentiated is each row's sum of cotangents times results.
+for each of them, or None for zero. The function is each row's sum of cotangents times results.
 
 A step h makes an error of h^2 times a third derivative and, by rounding, of eps / h times a value. Where both are of
 order one, h = eps^(1/3) is best and leaves an error of order eps^(2/3) = 4e-11.

@@ -9,7 +9,7 @@ from .activations import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Hidden:
-    """What a hidden layer does beside its product: see ``Network``."""
+    """The options of a hidden layer beside its product: see ``Network``."""
 
     activation: str = "relu"
     adds: int | None = None

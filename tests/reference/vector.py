@@ -1,4 +1,4 @@
-"""What the transforms share that move all coordinates along by one amount."""
+"""The common base of transforms that move all coordinates along by one amount."""
 
 import numpy as np
 

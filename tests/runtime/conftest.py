@@ -8,7 +8,7 @@ from readers import reader, whole_reader  # noqa: F401
 
 
 def pytest_collection_modifyitems(config, items):
-    """As WebAssembly only what the header computes is tested, not other programs and other readers."""
+    """As WebAssembly only the header's results are tested, not other programs and other readers."""
     if not web_runtime.compiler():
         return
     here = Path(__file__).parent

@@ -77,7 +77,7 @@ def test_networks_without_inputs_and_one_feature(reader):
 
 
 def test_data_far_from_zero_lose_nothing_more(whole_reader):
-    """The mean is subtracted in float64: what the rows' own dtype held is all there."""
+    """The mean is subtracted in float64: all digits of the rows' own dtype are there."""
     flow = hr.Flow([hr.transforms.Standardize([123456.7], [0.25])], dtype=whole_reader.dtype)
     x = (123456.7 + 0.25 * np.linspace(-2, 2, 50)).astype(whole_reader.dtype)[:, None]
     got = whole_reader.to_latent(flow, x)[0]
@@ -90,7 +90,7 @@ def test_data_far_from_zero_lose_nothing_more(whole_reader):
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_units_whose_sums_overflow_do_what_they_do_in_the_core(whole_reader, activation, sign):
-    # PyTorch's own functions of units are what they are where a sum overflows.
+    # PyTorch's own functions of units may differ where a sum overflows.
     differs = whole_reader.name == "plain" and activation in ("gelu", "gelu_tanh", "silu")
     if whole_reader.dtype == "float32" and not differs:
         overflow_cases.check_units(activation, sign, lambda flow: lambda x: whole_reader.to_latent(flow, x))

@@ -1,4 +1,4 @@
-"""headrace.hpp: columns with bounds and periods, bases with other tails, ensembles: what the examples leave open."""
+"""headrace.hpp: columns with bounds and periods, bases with other tails, ensembles: cases beside the examples."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ STRICTER = ("expected numbers", "activation: expected one of", "outputs: expecte
 
 
 def agree(runtime, data):
-    """Both read a file, and what it holds can be run, or both refuse it. Whether they read it."""
+    """Both read a file, and its contents can be run, or both refuse it. Whether they read it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:

@@ -78,7 +78,7 @@ def test_files_of_every_version_give_what_they_gave(runtime, path):
     )
     scores, z = loaded.stream(len(x), context, frames).push(x)
     if "prediction" in path.stem:
-        assert z.shape == x.shape  # what is kept is of a flow with a network beside it
+        assert z.shape == x.shape  # the kept file is of a flow with a network beside it
         return
     close(z, np.array(expected["z"], dtype))
     if scores is not None:

@@ -23,7 +23,7 @@ def flows(kind, dtype):
 
 
 def contexts(dtype, rows=3):
-    """What is given, in float64, and what the networks read of it."""
+    """The given contexts, in float64, and those that the networks read."""
     own = cases.rng("contexts").standard_normal((rows, 2))
     given = SCALE[0] + SCALE[1] * own
     return given, ((given - SCALE[0]) / SCALE[1]).astype(dtype)

@@ -1,6 +1,6 @@
 """The core of causal networks: values against plain loops, and bits that depend on nothing but a position's field.
 
-Streams of few rows, panels of many, windows and chunks are kernels of their own. What they have in common is the order
+Streams of few rows, panels of many, windows and chunks are kernels of their own. They have in common the order
 of every sum, so that the outputs of a position have the same bits in all of them: `==` here, never a tolerance.
 """
 

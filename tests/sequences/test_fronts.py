@@ -22,7 +22,7 @@ def flow_of(map, front, reads, dtype, features=2):
     more = {"companded": False, "level": False, "prediction": 0, "reads": reads, "layers": 3, "channels": 6}
     own = more | MAPS[map] | FRONTS[front] | {"features": features, "dtype": dtype, "transforms": 1}
     flow = sequence_cases.wavenet(map, front, reads, **own)
-    for name, array in flow.named_parameters().items():  # what is made one after another does not grow
+    for name, array in flow.named_parameters().items():  # so that values that are made one after another do not grow
         if "head.1" in name:
             flow.set_parameter(name, 0.3 * array)
     return flow
@@ -98,7 +98,7 @@ def test_levels_are_clamped():
 def test_levels_make_other_parameters_free_of_the_size_of_a_signal():
     """A level that is a constant c and data times e^c have the latent values of the data."""
     flow = flow_of("logistic_mixture", "level", "data", "float64", 1)
-    for name in ("input.weight", "head.1.weight"):  # parameters do not depend on what is read
+    for name in ("input.weight", "head.1.weight"):  # parameters do not depend on the inputs
         flow.set_parameter(f"transforms.0.{name}", 0.0 * flow.named_parameters()[f"transforms.0.{name}"])
     x = sequence_cases.sequences(1, 30, 1, "float64")
     z, log_det = flow.to_latent(x)

@@ -165,7 +165,7 @@ def test_gradients_against_differences(name, side, dtype):
         assert gradient.dtype == dtype
         direction = draw.standard_normal(gradient.shape)
         if kind == "parameters":
-            direction *= mask.parameters != 0  # what is no weight stays none
+            direction *= mask.parameters != 0  # padding stays zero
 
         def number(h, kind=kind, direction=direction):
             moved = arrays | {kind: arrays[kind] + h * direction}

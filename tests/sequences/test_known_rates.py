@@ -20,7 +20,7 @@ SMALL = 1e-3  # where tanh is a line but for its square
 
 
 def raw_scale(log_scale, slope=1e-3):
-    """What the soft clamp makes this of."""
+    """The value before the soft clamp."""
     return log_scale / (1.0 - np.abs(log_scale) / math.log(1.0 / slope))
 
 

@@ -16,7 +16,7 @@ ROWS, STEPS = 50, 300  # more rows than are stepped through together, more steps
 def signal(request):
     """A flow, signals, and their log densities step by step.
 
-    Without a linear prediction: what the network reads is then what is drawn, and not computed from it.
+    Without a linear prediction: the network then reads the draws themselves.
     """
     more = {"layers": 6, "channels": 16, "skip": 16, "kernel": 2, "prediction": 0}
     flow = sequence_cases.wavenet("bits", dtype=request.param, **more)
@@ -28,7 +28,7 @@ def signal(request):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17, 49])
 def test_raw_parameters_have_the_same_bits_in_both_directions(rows, reads, dtype):
-    """What the network gives step after step is what it gives for the finished sequence, to the last bit."""
+    """The network gives the same step after step and for the finished sequence, to the last bit."""
     t = hr.CausalConvolution(2, channels=12, kernel=3, dilations=[1, 2, 16, 40], reads=reads, dtype=dtype)
     sequence_cases.randomise(t, "raw")
     kind = cpu.CausalTransformF32 if dtype == "float32" else cpu.CausalTransformF64
@@ -141,7 +141,7 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
     stream = flow.stream(3, context=own, covariates=frames)
     cases.assert_same_bits(np.concatenate([stream.pull(50, seed=1), stream.pull(40, seed=1)], axis=1), x)
     rest = flow.given(x[:, :40], own, frames)
-    # The inner of two transforms reads what the outer one gives back, rounded.
+    # The inner of two transforms reads the rounded results of the outer one.
     cases.assert_close(rest.sample((), steps=50, seed=1), x[:, 40:], magnitude=np.abs(x).max(), depth=40)
     cases.assert_same_bits(rest.log_prob_steps(x[:, 40:]), steps[:, 40:])
 

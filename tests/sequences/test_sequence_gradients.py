@@ -1,4 +1,4 @@
-"""Gradients of flows of sequences: against the reference's differences, in bits, and in what is refused."""
+"""Gradients of flows of sequences: against the reference's differences, in bits, and in refusals."""
 
 import copy
 
@@ -85,7 +85,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
         assert gradient.dtype == dtype
         direction = draw.standard_normal(gradient.shape)
         if kind == "parameters":
-            direction *= mask.parameters != 0  # what is no weight stays none
+            direction *= mask.parameters != 0  # padding stays zero
         difference = 0.0
         for sign in (1.0, -1.0):
             difference += sign * judged(judge, tmp_path, moved(wide, kind, sign * STEP * direction), weights)

@@ -173,7 +173,7 @@ def test_density_of_a_student(base, map, dtype):
     for kind, gradient in zip(kinds, gradients, strict=True):
         direction = draw.standard_normal(gradient.shape)
         if kind == "parameters":
-            direction *= mask.parameters != 0  # what is no weight stays none
+            direction *= mask.parameters != 0  # padding stays zero
 
         def number(h, kind=kind, direction=direction):
             x, context, covariates, parameters = (arrays | {kind: arrays[kind] + h * direction}).values()

@@ -1,4 +1,4 @@
-"""Streams: their state to arrays and back, copies, covariates that come later, and what they keep."""
+"""Streams: their state to arrays and back, copies, later covariates, and kept memory."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_latent_values_come_with_a_push():
 
 
 def test_many_streams_of_one_sample_at_a_time():
-    """What a particle filter does: copies of one past, one step at a time, and rows chosen again by their state."""
+    """A particle filter: copies of one past, one step at a time, and rows chosen again by their state."""
     flow = sequence_cases.wavenet("particles", layers=3, prediction=0)
     stream = flow.stream()
     stream.push(sequence_cases.sequences(1, 20))

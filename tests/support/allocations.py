@@ -90,7 +90,7 @@ def in_a_thread(call):
 
 def judge(name, call, allocations):
     """Fails allocations of a call in turn, at most `MOST` evenly spread ones. Their number."""
-    for _ in range(2):  # what a first call keeps is no leak
+    for _ in range(2):  # memory that a first call keeps is no leak
         want, error = in_a_thread(call)
         if error is not None:
             raise RuntimeError(name) from error

@@ -6,7 +6,7 @@ the CPU's core is done by a device's module on copies of the arrays. So one test
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...
 
-On a device results start as NaNs, so that what was not written shows, and every call runs in an order of the
+On a device results start as NaNs, so that unwritten memory shows, and every call runs in an order of the
 emulation's threads that the test's name and the commit choose, or in each of them, and then must give the same bits.
 """
 
@@ -55,7 +55,7 @@ class OnDevice:
         return found
 
     def call(self, function, *arguments, **named):
-        """Copies arrays to the device, calls, and copies back what it may have written."""
+        """Copies arrays to the device, calls, and copies the outputs back."""
         place = lambda array: (array.ctypes.data, array.shape, array.strides)  # noqa: E731
         given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # one that is given twice is one
 

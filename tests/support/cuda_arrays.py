@@ -55,13 +55,13 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """All ones, like fresh memory of the emulation: NaNs, so that what was not written shows."""
+        """All ones, like fresh memory of the emulation: NaNs, so that unwritten memory shows."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found
 
     def tuple(self, array):
-        """What the module takes for an array; None stays None."""
+        """The module's form of an array; None stays None."""
         if array is None:
             return None
         return array.ctypes.data, array.shape, array.strides, array.dtype.name

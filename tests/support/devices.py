@@ -1,4 +1,4 @@
-"""Arrays on a CUDA device for tests, one kind for each library: how they are made, and what is in them."""
+"""Arrays on a CUDA device for tests, one kind for each library: how they are made, and their contents."""
 
 import sys
 from contextlib import contextmanager

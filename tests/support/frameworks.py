@@ -54,5 +54,5 @@ def data_ptr(tensor):
 
 
 def frame(pandas):
-    """Tables become frames and columns series; one row of context stays what it is."""
+    """Tables become frames and columns series; one row of context does not change."""
     return lambda a: pandas.DataFrame(np.array(a)) if np.ndim(a) == 2 else pandas.Series(np.array(a))

@@ -3,7 +3,7 @@
 
 ``HEADRACE_EMU_PTX`` names the folder with the PTX (``tests/cuda_emulation/ptx/make FOLDER`` fills it).
 ``HEADRACE_EMU_PTX_CONTRACT=1`` fuses products and sums as ptxas does, ``HEADRACE_EMU_PTX_ORDER`` is the order of
-threads of every launch, as ``schedule`` takes it. What a kernel does that it must not fails the test that launched it,
+threads of every launch, as ``schedule`` takes it. A forbidden access fails the test that launched the kernel,
 unless it is listed here. Each process leaves its report in ``HEADRACE_EMU_PTX_REPORT``. Run as a program with that
 folder, this file judges the reports of all of them: each kernel must have run on several blocks, some lanes of one
 without work, and every entry of the lists must have occurred.
@@ -52,12 +52,12 @@ WITHOUT_CONTRACTION: dict[str, str] = {}
 
 
 def known():
-    """What a module is to know."""
+    """The settings of a module."""
     return [(one.kernel, one.kind, one.lines) for one in KNOWN]
 
 
 def begin(module):
-    """Gives the module what is known, and leaves its report when the process ends."""
+    """Gives the module its settings, and leaves its report when the process ends."""
     if not FOLDER:
         return
     module.ptx_know(known())

@@ -82,7 +82,7 @@ def counts(report, kernel):
 
 
 def executed(flow, verb, matmul):
-    """What a tile executes, all warps together, and the busiest warp's instructions."""
+    """Instructions of a tile, all warps together, and the busiest warp's instructions."""
     os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # which chooses the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)

@@ -33,7 +33,7 @@ class Rank:
 
     def __init__(self, rank, size, slots, barrier):
         self.rank, self.size, self.slots, self.barrier = rank, size, slots, barrier
-        self.sent = []  # what was summed, in bytes
+        self.sent = []  # bytes of the sums
 
     def _all(self, part):
         self.slots[self.rank] = np.array(part)
@@ -202,7 +202,7 @@ def ascended(name, dtype, group, numbers, weighted=True):
 
 
 def digest(found):
-    """Of all that a fit decides: parameters, what is standardised, the history but for its times."""
+    """All decisions of a fit: parameters, standardised columns, the history but for its times."""
     flow, history = found
     entries = [
         repr(history.__dict__[name])

@@ -1,4 +1,4 @@
-"""What reads a flow's file outside of the core, behind one face: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
+"""Readers of a flow's file outside of the core, behind one face: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
 
 import numpy as np
 import pytest
@@ -123,7 +123,7 @@ def errors_of(flow, verb, found, want, given, context=None):
 
 
 def assert_alike(reader, flow, verb, given, context=None):
-    """What a reader computes is what the core does; whether it has this flow and verb."""
+    """A reader's results are the core's; whether it has this flow and verb."""
     found = reader.run(flow, verb, given, context)
     if found is None:
         return False

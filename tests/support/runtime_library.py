@@ -21,7 +21,7 @@ VERBS = {"log_prob": 0, "to_latent": 1, "to_data": 2, "sample": 3, "rows": 4}
 
 
 class Refused(ValueError):
-    """What the header threw: its message begins with "format: " where the file is to blame."""
+    """The header's exception: its message begins with "format: " where the file is to blame."""
 
 
 def compiler():

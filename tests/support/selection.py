@@ -1,12 +1,12 @@
 """Which of the collected tests run: those of a device where there is one, those marked ``nightly`` where
 ``HEADRACE_NIGHTLY`` asks for them, and with ``--thin`` a few cases of each.
 
-``--write-skipped FILE`` names in a file what a package that is not installed skipped; ``pytest @FILE`` runs it alone,
+``--write-skipped FILE`` names in a file the tests that a missing package skipped; ``pytest @FILE`` runs it alone,
 where the packages are.
 
 ``--one-in N`` keeps one of N, for processors that are emulated; ``--part K`` another one of them.
 
-``--thin`` is for sanitizers, which judge what is done to memory and not numbers. Of each test function it keeps so many
+``--thin`` is for sanitizers, which judge accesses to memory and not numbers. Of each test function it keeps so many
 cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
 choose a kernel. Every shape, every hostile input and every message is therefore still there.
 
@@ -141,7 +141,7 @@ def split(items):
 
 
 def needs(item):
-    """What a case is kept for: values of its parameters, and pairs of those that choose a kernel."""
+    """The reasons to keep a case: values of its parameters, and pairs of those that choose a kernel."""
     if not hasattr(item, "callspec"):
         return {"itself"}
     values = {name: repr(value) for name, value in item.callspec.params.items()}

@@ -52,7 +52,7 @@ def compiled(folder, source):
 
 
 class Functions:
-    """Calls them in a process of Node, which ends with this object. Arrays have what the function wrote."""
+    """Calls them in a process of Node, which ends with this object. Arrays have the function's results."""
 
     def __init__(self, script):
         node = shutil.which("node")

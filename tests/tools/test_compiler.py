@@ -97,7 +97,7 @@ def test_another_preference_is_refused(choose):
 
 
 def check(tmp_path, **variables):
-    """What a build is refused with whose compiler CMake describes so; nothing where it is taken."""
+    """The refusal of a build whose compiler CMake describes so; nothing where it is taken."""
     script = tmp_path / "check.cmake"
     script.write_text(f"include({ROOT}/cmake/compiler.cmake)\nheadrace_check_compiler()\n")
     options = [f"-D{name}={value}" for name, value in variables.items()]

@@ -62,7 +62,7 @@ def bound(tree):
 
 
 def names_without_a_value(codes):
-    """What the blocks use before any of them gave it a value."""
+    """Names that the blocks use before any of them gave them a value."""
     known = set(vars(builtins))
     for code in codes:
         tree = ast.parse(code)

@@ -15,19 +15,19 @@ COMMAND = re.compile(r"pip3? install(?: +-[-\w=]+)* +(\"[^\"]*\"|'[^']*'|[\w.\[\
 
 
 def files():
-    """What is tracked, and what is about to be."""
+    """Tracked files, and those about to be."""
     named = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(named, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return [ROOT / name for name in found if name.endswith(TEXTS) and (ROOT / name).is_file()]
 
 
 def requirements(text):
-    """What the commands in a text install, an extra's brackets included."""
+    """Packages that the commands in a text install, an extra's brackets included."""
     return [found.strip("\"'") for found in COMMAND.findall(text)]
 
 
 def wrong(text):
-    """What a text installs under headrace's name, or with extras that it does not have from where it is."""
+    """Packages that a text installs under headrace's name, or with extras that it does not have from where it is."""
     bad = [one for one in requirements(text) if re.match(r"headrace\b", one) and _install.PROJECT != "headrace"]
     bad += re.findall(r"--no-binary[ =]headrace", text) if _install.PROJECT == "." else []
     bad += re.findall(r"(?<![\w./-])headrace\[\w[\w,]*\]", text) if _install.PROJECT != "headrace" else []

@@ -1,4 +1,4 @@
-"""Includes and imports point one way: what each room may know, and no circles (docs/architecture.md)."""
+"""Includes and imports point one way: allowed targets of each room, and no circles (docs/architecture.md)."""
 
 import ast
 import io

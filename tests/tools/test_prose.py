@@ -1,4 +1,4 @@
-"""The list of wordings that the linters refuse: what is searched, and what is found."""
+"""The list of wordings that the linters refuse: searched texts, and findings."""
 
 import importlib.util
 import re

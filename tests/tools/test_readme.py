@@ -114,7 +114,7 @@ def without_code(text):
 
 
 def anchors(page):
-    """What a code host makes of the headings."""
+    """The anchors that a code host makes of the headings."""
     headings = re.findall(r"^#+ +(.*)$", without_fences(page.read_text(encoding="utf-8")), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 

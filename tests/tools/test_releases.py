@@ -109,7 +109,7 @@ def test_a_build_from_a_clone_has_its_commit():
 
 @pytest.fixture
 def cut(tmp_path):
-    """Gives a copy of the files that have the version another one; what the script wrote where it refuses."""
+    """Gives a copy of the files that have the version another one; the script's message where it refuses."""
     script = ROOT / ".ci" / "cut_version.py"
     if not script.exists():
         pytest.skip("a source distribution has no .ci")

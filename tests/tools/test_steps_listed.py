@@ -1,6 +1,6 @@
 """A kind of step is in every place that has one thing for each kind: one that is forgotten somewhere fails here.
 
-Compilers find a kernel that is called and missing. What they do not find is a kind that a device takes for another, a
+Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a
 way of small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
 """
 
@@ -30,8 +30,8 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # what a transform itself makes a step of
-ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # what a device lays out in its own way
+MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform itself makes
+ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out in its own way
 COMBINED = {"Inverse", "Linear", "OnColumns"}  # of several of them, or of any
 
 
@@ -42,7 +42,7 @@ def kinds_in(text):
 
 
 def lacking(read):
-    """What is missing, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
+    """The missing parts, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
     kinds = kinds_in(read("cpp/steps/steps.hpp"))
     found = []
     for name, struct in kinds:
@@ -121,7 +121,7 @@ def test_every_transform_is_made_of_a_kind_that_is_judged_and_in_an_example():
 
 
 def parts_of(module):
-    """A transform and what it is around, or those of a flow."""
+    """A transform and the one inside it, or those of a flow."""
     if isinstance(module, hr.Ensemble):
         return [part for flow in module for part in parts_of(flow)]
     if isinstance(module, hr.Flow):
@@ -133,7 +133,7 @@ def parts_of(module):
 
 
 def test_every_activation_is_in_every_list():
-    """What a conditioner's units do."""
+    """The work of a conditioner's units."""
     assert sorted(_core.cpu.activations()) == sorted(reference.ACTIVATIONS)
     page = text_of("docs/files.md")
     assert [name for name in reference.ACTIVATIONS if f"`{name}`" not in page and f'"{name}"' not in page] == []

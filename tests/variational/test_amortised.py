@@ -58,7 +58,7 @@ def drawn(rows, generator):
     return generator.multivariate_normal(np.zeros(2), EVIDENCE, size=rows)
 
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
@@ -130,7 +130,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
     assert "contexts" not in repr(hr.free_energy(flow, density, np.array([0.5]), samples=500))
 
 
-# --- what a step does -----------------------------------------------------------------------------------------------
+# --- a step ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
@@ -251,7 +251,7 @@ def test_a_student_learns_with_contexts_that_a_function_draws():
     assert report.kl < 1e-3
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 BAD = {
     "no context": ({"context": None}, ["context", "one row", "table", "function", "None"]),

@@ -1,4 +1,4 @@
-"""The four energies: values by the formulas, gradients, integrals, and what they refuse."""
+"""The four energies: values by the formulas, gradients, integrals, and their refusals."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""``distill``: what it reaches, its closed form, temperature, context, its report, and what it refuses."""
+"""``distill``: its results, its closed form, temperature, context, its report, and its refusals."""
 
 import importlib
 import re
@@ -179,7 +179,7 @@ def test_one_order_is_enough_whatever_it_is():
     assert "order" in why_not(hr.MAF(3, transforms=1), student)
 
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -230,7 +230,7 @@ def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
 
 @pytest.mark.parametrize("ends", [{"bounds": [(0.0, None), None]}, {"periodic": [(0.0, 7.0), None]}])
 def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
-    """Its own slices are of steps. What is reported is the divergence of whole flows."""
+    """Its own slices are of steps. The report has the divergence of whole flows."""
     x = np.abs(cases.rows(400, 2, "float64", "ascent"))
     ascent = hr.DualAscentFlow.notes(steps=4, dtype="float64", **ends).fit(x, progress=False)
     student = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64", **ends)
@@ -528,7 +528,7 @@ def test_ctrl_c_keeps_what_was_reached(monkeypatch):
         assert np.isfinite(student.parameters).all()
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 BAD = {
     "no teacher": ({"teacher": None}, ["teacher", "Flow", "NoneType"]),

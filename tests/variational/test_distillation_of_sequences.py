@@ -1,4 +1,4 @@
-"""``distill`` of sequences: a teacher in closed form, both objectives, spectra of signals, and what is refused."""
+"""``distill`` of sequences: a teacher in closed form, both objectives, spectra of signals, and refusals."""
 
 import math
 
@@ -42,7 +42,7 @@ def small(key, reads, **more):
     return sequence_cases.randomise(hr.WaveNet(more.pop("features", 1), **(options | more)), key)
 
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.long
@@ -357,7 +357,7 @@ def test_samples_that_are_not_finite_are_left_out():
             assert outcome.gradient is None
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 BAD = {
     "a flow of rows for teacher": ({"teacher": hr.MAF(1)}, ["teacher", "SequenceFlow", "MAF"]),

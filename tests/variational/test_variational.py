@@ -1,4 +1,4 @@
-"""``fit_to_density``: what it reaches, its gradients, what it keeps and skips, and its estimates."""
+"""``fit_to_density``: results, gradients, kept and skipped steps, and its estimates."""
 
 import importlib
 
@@ -14,11 +14,11 @@ from targets import COVARIANCE, MEAN, QUIET, SHORT, normal, plan_of
 
 NO_CONTEXT = Contexts()
 
-# --- what it reaches ------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
-    """The best is in the family, and the gradients' noise vanishes there: what is left is rounding and the last steps.
+    """The best is in the family, and the gradients' noise vanishes there: the rest is rounding and the last steps.
 
     KL is twice an error of the weights, so that 1e-6 stands for weights within some 1e-3.
     """
@@ -91,7 +91,7 @@ def test_kl_on_u1_by_importance_sampling_agrees_with_quadrature():
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     log_q, log_p = flow.log_prob(grid), density.log_density(grid) - density.log_z
     cell = (ticks[1] - ticks[0]) ** 2
-    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # what the rule leaves where the flow folds steeply
+    assert abs(np.exp(log_q).sum() * cell - 1.0) < 1e-4  # the rule's error where the flow folds steeply
     kl = (np.exp(log_q) * (log_q - log_p)).sum() * cell
     assert kl > 0.01
     assert abs(fit.final.free_energy + density.log_z - kl) < 4.0 * fit.final.standard_error
@@ -277,7 +277,7 @@ def test_jax_has_to_have_64_bits_for_float64():
         jax.config.update("jax_enable_x64", False)
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- kept weights ---------------------------------------------------------------------------------------------------
 
 
 class Interrupting:
@@ -483,7 +483,7 @@ def test_progress_is_a_bar_on_stderr_or_nothing(capsys, monkeypatch):
     assert "20/20" in err
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 ROWS = np.zeros((64, 2))
 BAD = {

@@ -164,7 +164,7 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 
 def real_array(name: str, value: Any, expected: str = "an array of numbers", got: str = "") -> NDArray[Any]:
-    """An array of real numbers, whatever its shape; other values are a TypeError. `got`: what its message names."""
+    """An array of real numbers, whatever its shape; other values are a TypeError. `got`: the value in its message."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":

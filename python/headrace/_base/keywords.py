@@ -39,7 +39,7 @@ def argument(default: Any = None, checked: Check | None = None, *, of_plan: bool
 
 
 def table_of(thing: Any) -> dict[str, Field[Any]]:
-    """The arguments of a table, or of what takes tables."""
+    """The arguments of a table, or of a function that takes tables."""
     if is_dataclass(thing):
         return {one.name: one for one in fields(thing)}
     if hasattr(thing, "_table"):
@@ -186,7 +186,7 @@ _ELSEWHERE = {
 _OTHERWISE = {
     "randperm": "transforms have reversed orders in turn, and hr.transforms.MaskedAutoregressive takes any as order="
 }
-"""What to do in place of a keyword of other libraries."""
+"""Advice in place of a keyword of other libraries."""
 ATTRIBUTES = {
     "forward": "to_data(z), from latent to data, or to_latent(x)",
     "inverse": "to_latent(x), from data to latent, or to_data(z)",
@@ -195,7 +195,7 @@ ATTRIBUTES = {
     "score": "log_prob(x), or log_prob_vjp for its gradient by rows",
     "state_dict": "save(path), or headrace.torch.FlowModule(flow).state_dict()",
 }
-"""Attributes of other libraries' flows, and what headrace has for them."""
+"""Attributes of other libraries' flows, and their counterparts in headrace."""
 
 
 def suggestion(name: str, expected: Collection[str]) -> str:

@@ -33,7 +33,7 @@ def without_separator(path: str) -> str:
 
 
 def give_memory_back() -> None:
-    """Let the system have freed memory: glibc keeps what threads freed, each thread's apart, for its next requests."""
+    """Let the system have freed memory: glibc keeps the freed memory of each thread for its next requests."""
     with suppress(TypeError, OSError, AttributeError):  # Windows; no C library by this name; one without the function
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -74,7 +74,7 @@ def _run(given: Sequence[str]) -> int:
     parser = options.parser()
     if not given:
         parser.print_help()
-        return USAGE  # as git's status is not 0: a script whose command is empty has not done what it was to do
+        return USAGE  # as git's status is not 0: a script whose command is empty has not done its task
     arguments, extra = parser.parse_known_args(given)
     if extra:
         arguments.refuse(extra)

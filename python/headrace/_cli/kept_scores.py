@@ -1,4 +1,4 @@
-"""Scores on the way to files: their statistics, and what Ctrl-C leaves, from which the same command goes on.
+"""Scores on the way to files: their statistics, and the scores that Ctrl-C leaves, from which the same command goes on.
 
 Scores of one table are kept beside their file, with a record of their inputs. Those of many tables have a folder with a
 file for each, which takes its place when it is complete, and a record that is there before the first of them.

@@ -1,4 +1,4 @@
-"""What appears on a terminal: tables, help and bars, by rich where it is installed, and otherwise plainly.
+"""Output on a terminal: tables, help and bars, by rich where it is installed, and otherwise plainly.
 
 Output that goes to a file or a pipe is plain. Nothing is wider than the terminal, or than the environment's COLUMNS.
 """

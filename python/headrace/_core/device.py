@@ -1,6 +1,6 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy does on a device what NumPy does on the CPU: every array of headrace there is one of CuPy's, often a view of
+CuPy is to a device what NumPy is to the CPU: every array of headrace there is one of CuPy's, often a view of
 another library's memory. CuPy is imported where a device is first asked for.
 
 The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and

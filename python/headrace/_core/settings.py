@@ -292,7 +292,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
 
     Args:
         formula: "to_data" (x is the map of z) or "to_latent" (z is the map of x).
-        reads: What the network sees: "data" (x) or "latent" (z).
+        reads: The side that the network sees: "data" (x) or "latent" (z).
         outputs: The order of the parameters of a coordinate, by default that of `map`, such as ("width", "height",
             "derivative"), where each stands for all bins.
         layout: "interleaved": the last layer's rows are coordinate by coordinate; "blocked": all that belongs to the

@@ -165,7 +165,7 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Curves of standardised rows, where they are wanted, and what replaces columns that others give away."""
+    """Curves of standardised rows, where they are wanted, and replacements of columns that others give away."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 

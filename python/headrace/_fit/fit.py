@@ -395,8 +395,8 @@ class Fit:
     ) -> bool:
         """Fit the flow to samples of a mixture whose components have covariances of their own, if that is better.
 
-        It has to be better on rows left out than what else was `chosen`, by more than the standard error of the
-        difference and by more than what the flow loses to the mixture.
+        It has to be better on rows left out than the other density, `chosen`, by more than the standard error of the
+        difference and by more than the flow's loss to the mixture.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
         if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:

@@ -183,7 +183,7 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
 
 
 def not_inside(name: str, found: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
-    """The message about what `beyond` has found in this number of rows."""
+    """The message about the findings of `beyond` in this number of rows."""
     count, row, column, value = found
     label = names[column] if names else f"column {column}"
     return (

@@ -80,7 +80,7 @@ class History:
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
     """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
-    """Of ``effort="high"``: the name of what the flow ended as, "student" or a member's. All else is of its fit."""
+    """Of ``effort="high"``: the name of the flow's origin, "student" or a member's. All else is of its fit."""
     fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
     """Of ``effort="high"``: the histories of the flows, in their order, with the weight decay, curves and residual
     columns of each."""

@@ -208,7 +208,7 @@ class Muon(Adam):
             1.2 times this, whatever its shape.
         momentum: Decay of the running mean of the matrices' gradient.
         betas, epsilon: Of the other parameters, as in `Adam`.
-        weight_decay: As in `Adam`. Its product with the learning rate is what matters: with twice the rate take half.
+        weight_decay: As in `Adam`. Only its product with the learning rate matters: with twice the rate take half.
         clip, average: As in `Adam`.
 
     >>> import numpy as np, headrace as hr

@@ -70,7 +70,7 @@ class Plan:
     patience: int
     staged: bool  # whether held-out rows choose among successive decays
     tries_cosine: bool  # whether a run with a cosine is tried among them
-    tries: bool  # whether short fits choose the learning rate, the weight decay and what the fit begins with
+    tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
     optimizer: str  # of all else
@@ -243,7 +243,7 @@ class Stages:
     def _goes_on(self, epoch: int) -> bool:
         """Go on with the decays where the cosine was not clearly better than their result before it.
 
-        What they still gain is estimated by the gain in the second half of their epochs so far.
+        Their further gain is estimated by the gain in the second half of their epochs so far.
         """
         if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False

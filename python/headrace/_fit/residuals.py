@@ -34,7 +34,7 @@ ROWS_OF_A_COLUMN = 3  # and for each column
 ROUNDS = 3  # residuals may be nearly linear in each other again
 ALIKE = 2.0  # factor of the least 1 - R² within which the last column is taken, so that the first ones stay
 RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # deviation of a residual that is no rounding
-LEAST_SHARE = 1e-32  # what a share of nothing is counted as
+LEAST_SHARE = 1e-32  # in place of a share of nothing
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
 BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows, by which residuals of few values show
 

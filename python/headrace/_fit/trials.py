@@ -1,7 +1,7 @@
 """Short whole fits by Muon, by which a fit of many rows chooses its rate, curves, residual columns and weight decay.
 
 Each is a cosine to its end, because steps at a constant rate show how a fit begins and not how it ends: curves and
-residual columns make the first steps easier, whatever they are worth later. What a trial changes stays changed if
+residual columns make the first steps easier, whatever they are worth later. Changes by a trial stay if
 held-out rows gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
 
 Of the columns that may be replaced by their residuals, some are always, others if a trial is better by them.
@@ -95,7 +95,7 @@ FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; of 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a fit begins with, its rate and its decay, and how long it goes on."""
+    """The beginning of a fit, its rate, its decay and its length."""
 
     residuals: Residuals = field(default_factory=Residuals)
     links: tuple[Gaussianize, ...] = ()

@@ -24,7 +24,7 @@ def check_base(base: Any, chain: Sequence[Any]) -> None:
 
 
 class Chained(Parametrised):
-    """What flows of rows and flows of sequences have in common."""
+    """The common base of flows of rows and flows of sequences."""
 
     _dtype: np.dtype[Any]
     _base: Base

@@ -102,7 +102,7 @@ class Arguments:
         weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over the
             rows, at most 1, down to a 125th of that; None: the first of these.
         clip: The largest norm of a gradient; None for no limit.
-        average: Decay of a running mean of the weights, which is what is tried on held-out rows and kept; None for the
+        average: Decay of a running mean of the weights, which is tried on held-out rows and kept; None for the
             weights themselves.
         patience: Epochs without a new best on held-out rows after which the fit ends (half as many where it goes on
             with less weight decay instead); None for no end.

@@ -1,4 +1,4 @@
-"""The arguments of a table as it comes: which columns are whole numbers, whose values are spread, what is missing."""
+"""The arguments of a table as it comes: columns of whole numbers, spreads, and missing values."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Treatment:
         Args:
             seen: The columns of rows without missing values.
             by_dtype: Kinds of the columns by their dtypes, see `frames.kinds_of`.
-            left_out: Columns that no density has, and what they are.
+            left_out: Columns that no density has, and their kinds.
         """
         features, names = seen.features, self.names
         support, kinds = self.support(features), self._kinds(by_dtype, features)

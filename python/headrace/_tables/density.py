@@ -337,7 +337,7 @@ def _typed(values: NDArray[Any], column: Column) -> Any:
 
 
 def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
-    """What a file holds: the density of a table where its notes treat one, or else the flow or transform itself."""
+    """The contents of a file: the density of a table where its notes treat one, else the flow or transform itself."""
     if not isinstance(flow, (Flow, Ensemble, MixedDensity)):
         return flow
     columns = Columns.of_notes(dict(notes), flow)

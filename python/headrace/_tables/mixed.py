@@ -254,7 +254,7 @@ class Gate:
     value: float
     """The number that stands for none."""
     log_density: float
-    """What it adds to the log density of the flow."""
+    """Its part of the log density, beside the flow's."""
 
 
 @storable

@@ -1,4 +1,4 @@
-"""Rows of a table as it comes, made ready for a fit: what its columns are is found, acted on, and told in one line."""
+"""Rows of a table as it comes, made ready for a fit: kinds of columns are found, acted on, and reported in one line."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from headrace._base.layout import Grid
 
 
 def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
-    """A line for each `Column`: its name or index, its kind, and what a fit does with it."""
+    """A line for each `Column`: its name or index, its kind, and its treatment by a fit."""
     called = names or [str(i) for i in range(len(columns))]
     rows = [(name, one.kind, _treatment(one)) for name, one in zip(called, columns, strict=True)]
     return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())

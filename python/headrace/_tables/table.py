@@ -60,7 +60,7 @@ class Column:
     frequent: tuple[float, ...] = ()
     """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
     left_out: str = ""
-    """Of a column that no density has, such as an identifier: what it is."""
+    """Of a column that no density has: its kind, such as an identifier."""
     values: tuple[float, ...] = ()
     """Values with a probability each; NaN, for a missing number, is the last."""
     rest: bool = False
@@ -145,7 +145,7 @@ class Table:
             jitter: Widths of noise, None for none.
             names: Of the columns.
             bounds, periodic: Of each column, as of `Support`.
-            left_out: Columns that no density has, and what they are.
+            left_out: Columns that no density has, and their kinds.
             x_name: The name of x in messages.
 
         Raises:
@@ -174,7 +174,7 @@ class Table:
         return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
-        """A line for each column, with its name and what a fit does with it."""
+        """A line for each column, with its name and its treatment by a fit."""
         return described(self.columns, self.names)
 
     @property

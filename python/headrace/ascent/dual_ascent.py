@@ -52,7 +52,7 @@ class DualAscentFlow:
     Data are standardised. Then each step rotates the points by an orthogonal matrix and maps each coordinate
     separately, so that the log-likelihood L of eq. 23 grows. Rows held out decide when to stop, and the best prefix is
     kept.
-    **The defaults are not the notes' algorithm but what was found to be better** (docs/dual_ascent.md): a step maps
+    **The defaults are not the notes' algorithm but better ones by measurement** (docs/dual_ascent.md): a step maps
     coordinates by splines that make their marginals normal, first along the data's own axes; a short chain of steps
     is then trained as a whole by `Flow.fit`. `DualAscentFlow.notes` is the algorithm of the notes.
 
@@ -226,7 +226,7 @@ class DualAscentFlow:
     ) -> Ensemble:
         """Fit several flows, each from a seed and with held-out rows of its own; their mixture, equally weighted.
 
-        What a single fit above three columns loses is mostly variance, which a mixture has less of.
+        The loss of a single fit above three columns is mostly variance, which a mixture has less of.
 
         Args:
             x: As in `fit`.

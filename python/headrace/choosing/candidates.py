@@ -135,7 +135,7 @@ class Candidate:
     make: Callable[[], Any]
     is_ascent: bool = False
     is_default: bool = False
-    """Whether it is what a fit without a choice takes."""
+    """Whether it is the flow of a fit without a choice."""
     effort: str = "normal"
     keep: bool = False
     """See `Flow.fit`."""

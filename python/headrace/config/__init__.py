@@ -82,7 +82,7 @@ def info() -> dict[str, Any]:
     "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
     same bits; "bf16_tiles" is the instruction set whose products ``matmul="bf16_tiles"`` takes, the fastest one here,
     to the same bits again. "v4_amx" needs the system's permission, for which the first such flow asks. "cuda" names
-    the devices and what the CUDA module was built for, or the reason why none can be used. "commit" is that of a
+    the devices and the architectures of the CUDA module, or the reason why none can be used. "commit" is that of a
     build from a clone, with "-dirty" where files had changed since, and otherwise empty.
 
     >>> import headrace as hr

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what the options ask for, on one line."""
+    """Print the answers to the options, on one line."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if not any(vars(given).values()):

@@ -104,7 +104,7 @@ def _tensors(model: Any) -> list[Any]:
 
 
 def _lost_constant(base: Any) -> float:
-    """What normflows' Uniform loses of its log density, which it keeps in the dtype of its ends, float32 by default."""
+    """The rounding of normflows' Uniform in its log density, kept in the dtype of its ends, float32 by default."""
     if class_of(base) != ("normflows", "Uniform"):
         return 0.0
     widths = np.broadcast_to(numbers(base.high) - numbers(base.low), base.shape)

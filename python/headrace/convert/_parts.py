@@ -18,7 +18,7 @@ from headrace._flow.transforms.transform import Transform
 
 Numbers = NDArray[np.float64]
 
-# What to do where a model cannot be converted.
+# Advice where a model cannot be converted.
 OTHER_BASE = "train a flow of headrace on one of its bases (headrace._flow.bases, headrace._flow.tails)"
 OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
@@ -140,7 +140,7 @@ class Place:
         return "data" if self.way == "to_latent" else "latent"
 
     def unknown(self, thing: Any, expected: str, instead: str = "") -> NotImplementedError:
-        """The error for a part that is not recognised; `instead`: what the caller can do."""
+        """The error for a part that is not recognised; `instead`: advice for the caller."""
         base = _library_class(type(thing))
         package, name = getattr(thing, "_stands_for", _named(type(thing)))
         changed = _overridden(type(thing), base)
@@ -151,7 +151,7 @@ class Place:
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 
     def differs(self, name: str, expected: str, given: Any, instead: str = "") -> NotImplementedError:
-        """The error for an option that headrace does not have; `instead`: what the caller can do."""
+        """The error for an option that headrace does not have; `instead`: advice for the caller."""
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}.{name}: expected {expected}, got {given!r}{hint}")
 

@@ -89,7 +89,7 @@ def sample(
 
 
 def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> Any:
-    """A function of each block of an array, of the rows of a context there, and of what all blocks share."""
+    """A function of each block of an array, of its rows of a context, and of the arguments that all blocks share."""
     from dask import array
 
     rows = _rows_of("context", context, x, flow.context)

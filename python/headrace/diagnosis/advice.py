@@ -23,7 +23,7 @@ _NOWHERE = Words("", "")
 
 
 class Advice(NamedTuple):
-    """A next step, with what depends on the flow and on where the advice is read."""
+    """A next step, as it depends on the flow and on where the advice is read."""
 
     step: Words
     look: Words = _NOWHERE

@@ -70,7 +70,7 @@ class Tested:
 
     @property
     def verdict(self) -> str:
-        """The grade with its sizes, what is least right if a test speaks against the density, and the p-value."""
+        """The grade with its sizes, the least right column if a test speaks against the density, and the p-value."""
         return " ".join(self.sentences)
 
     @property

@@ -162,12 +162,12 @@ class Record(Tested):
         return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
-        """What to do about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
+        """Advice about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
         advice, splines = advice_for(finding.name), splines and not self.has_splines
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
     def next_steps(self, on_a_page: bool = False) -> list[str]:
-        """What to do about all findings that speak against the density, each step once."""
+        """Advice about all findings that speak against the density, each step once."""
         first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
         return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
 

@@ -69,7 +69,7 @@ def diagnose(
         flow: On any device; it is looked at on the CPU. An `Ensemble` has no latent rows, and is not looked at by them.
             Or a fitted `FlowDensity`, a result of `auto`, or the density of a table that `load` gives: rows are then
             treated like its own, and whole numbers get noise. Or a posterior or an estimator of sbi, of which the
-            network's density is looked at, or what `accelerate` gave: x are parameters then, and the context data.
+            network's density is looked at, or a result of `accelerate`: x are parameters then, and the context data.
         x: Rows held out, shape (rows, features): rows that the fit, its choice of an epoch included, has not seen.
         context: Shape (rows, context), as in `Flow.log_prob`.
         weights: Shape (rows,). Rows are kept with a probability of weight / largest weight for all tests, which then

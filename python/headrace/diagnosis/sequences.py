@@ -1,7 +1,7 @@
 """Looking at a density of sequences: its latent steps have to be independent draws of the base.
 
-Autocorrelations of latent values, and of their sizes, show what of the past a network has not learned, of the level
-where it is their sizes; their distribution shows whether the shape of a step's density is right.
+Autocorrelations of latent values show the part of the past that a network has not learned, those of their sizes the
+same of the level; their distribution shows whether the shape of a step's density is right.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def diagnose_sequences(
         x: Sequences held out, as in `SequenceFlow.log_prob`.
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
-        seed: Of what is drawn.
+        seed: Of all draws.
         rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:

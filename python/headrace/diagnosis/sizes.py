@@ -47,7 +47,7 @@ class Size:
 
     @property
     def grade(self) -> str:
-        """ "very good", "usable" or "wrong", by what is beyond one standard error; "" where nothing was measured."""
+        """ "very good", "usable" or "wrong", by the part beyond one standard error; "" where nothing was measured."""
         if math.isnan(self.known) and math.isnan(self.nats) and not self.nowhere:
             return ""
         known = self.known - (0.5 / math.sqrt(self.pairs) if self.pairs else 0.0)

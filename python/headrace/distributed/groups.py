@@ -40,7 +40,7 @@ def who_is_silent(
 
 
 class Ranks:
-    """What groups over a library have in common: `reduced` is the library's sum or largest value of all ranks."""
+    """The common base of groups over a library: `reduced` is the library's sum or largest value of all ranks."""
 
     rank: int
     size: int

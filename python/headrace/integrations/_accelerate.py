@@ -130,8 +130,8 @@ def restore(accelerated: Any) -> Any:
     `Flow.fit` has no such model.
 
     Args:
-        accelerated: What `headrace.accelerate` gave; a module or a posterior of sbi with such parts gives a copy with
-            these restored.
+        accelerated: The result of `headrace.accelerate`; a module or a posterior of sbi with such parts gives a copy
+            with these restored.
 
     Raises:
         TypeError: nothing of `headrace.accelerate`, or nothing inside.

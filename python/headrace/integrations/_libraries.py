@@ -31,7 +31,7 @@ CLASSES = {
 def accelerate_libraries(*names: str) -> Acceleration:
     """From now on each flow that these libraries make is `headrace.accelerate` of it where it can be.
 
-    Classes stay what they are: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
+    Classes do not change: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
     those that the library draws, and random numbers after them the same. Flows stay as they are where headrace refuses
     them, where they are of a class of your own, where they come from a pickle or a copy, and inside of another of
     these libraries, which takes them apart. The logger "headrace.libraries" has a line, once, for each kind of model:
@@ -59,7 +59,7 @@ def accelerate_libraries(*names: str) -> Acceleration:
 
 
 class Acceleration(MetaPathFinder):
-    """What `accelerate_libraries` began, until `undo`."""
+    """The changes by `accelerate_libraries`, until `undo`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._waiting = {module: kinds for name in names for module, kinds in CLASSES[name].items()}

@@ -149,7 +149,7 @@ class FlowModel(NessaiFlowModel):
     Of `flow_config`, `ftype` is "realnvp", "maf", "nsf" or "spline"; `n_neurons`, if it is not given, is twice the
     number of inputs, as in nessai, but at least 32; all other keys are settings of `headrace.RealNVP` and the
     others. Of `training_config`, `lr`, `batch_size`, `val_size`, `max_epochs`, `patience`, `clip_grad_norm`,
-    `annealing` (by a cosine) and the `weight_decay` of `optimiser_kwargs` mean what they mean in nessai, and ``"fit"``
+    `annealing` (by a cosine) and the `weight_decay` of `optimiser_kwargs` have nessai's meaning, and ``"fit"``
     holds arguments of `headrace.Flow.fit` that win over them. Noise, other optimisers than "adamw" and other devices
     than the CPU are refused.
     """

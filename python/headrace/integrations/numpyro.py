@@ -109,7 +109,7 @@ class FlowDistribution(Distribution):
 
         Args:
             value: Shape (..., features), broadcast against the context.
-            intermediates: What `sample_with_intermediates` gave with these draws: then nothing is computed.
+            intermediates: The result of `sample_with_intermediates` with these draws: then nothing is computed.
         """
         if intermediates:
             return intermediates[0]

@@ -310,7 +310,7 @@ def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) ->
 
 
 def differentiable_no_more(function: Callable[..., Arrays], of: str = "a flow") -> Callable[..., Arrays]:
-    """The same function with a derivative that raises an error with the reason; `of`: what it is a gradient of."""
+    """The same function with a derivative that raises an error with the reason; `of`: the function of the gradient."""
     once: Any = jax.custom_jvp(function)
 
     def refuse(primals: Arrays, tangents: Arrays) -> Any:

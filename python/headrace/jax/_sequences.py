@@ -25,7 +25,7 @@ class _Fixed:
         self.flow = flow
 
     def present(self) -> tuple[str, ...]:
-        """What has gradients."""
+        """The leaves with gradients."""
         has = {"context": bool(self.flow.context), "covariates": bool(self.flow.covariates)}
         return tuple(kind for kind in _KINDS if has.get(kind, True))
 
@@ -98,7 +98,7 @@ class SequenceModule:
         self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)
 
     def tree_flatten(self) -> tuple[Any, _Fixed]:
-        """The leaf, and what is static."""
+        """The leaf, and the static rest."""
         return (self.params,), self._fixed
 
     @classmethod

@@ -24,7 +24,7 @@ _AFFINE = (Linear, Permutation, Rotation, Standardize)
 
 
 class _Ends:
-    """What is fixed and each flow's own: x = matrix @ inner x + shift, and the scale of the context; in float64."""
+    """The fixed maps of each flow: x = matrix @ inner x + shift, and the scale of the context; in float64."""
 
     def __init__(self, flows: Sequence[Flow]) -> None:
         maps = [_affine(flow) for flow in flows]
@@ -63,8 +63,8 @@ def _inner(flow: Flow) -> Flow:
 def stack(flows: Sequence[Flow]) -> Stack:
     """Flows of one architecture as one pytree, whose calls take rows of each flow: a product over events, for example.
 
-    The flows may differ in parameters and in what `fit` sets: standardisation, rotations and other affine maps at the
-    data end, and the scale of the context. One call compiles once, for any number of flows.
+    The flows may differ in parameters and in maps that `fit` sets: standardisation, rotations and other affine maps at
+    the data end, and the scale of the context. One call compiles once, for any number of flows.
 
     Args:
         flows: At least one, on the CPU, alike but for the above.

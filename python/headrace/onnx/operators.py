@@ -154,7 +154,7 @@ class Operators:
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
     def within(self, x: Value, low: float, high: float) -> Value:
-        """Between two bounds, where nothing reads what becomes of NaN: runtimes differ in that."""
+        """Between two bounds, where nothing reads the result of NaN: runtimes differ in that."""
         return x.apply("Clip", low, high)
 
     kept_within = within

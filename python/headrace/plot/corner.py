@@ -60,7 +60,7 @@ def corner(
 
     Args:
         flow: A flow, an ensemble, a fitted `FlowDensity`, the path of a file, a posterior of sbi, of which the network
-            draws, or what `accelerate` gave; or rows of its own, shape (rows, features): then contours are those of
+            draws, or a result of `accelerate`; or rows of its own, shape (rows, features): then contours are those of
             the rows.
         x: Rows to compare with, shape (rows, features), or None.
         context: For a conditional density: (context,) for all draws; with x, or for draws only, (rows, context), of

@@ -32,7 +32,7 @@ class Arrow(Source):
         self.path, self.arrow, self.schema, self.dashes = path, load_pyarrow(), schema, dashes
         self.names, self.n_columns = tuple(schema.names), len(schema.names)
         self.groups: list[tuple[int | None, Callable[[list[str]], Any]]] = []
-        """The number of rows in each, and what reads some of its columns in batches."""
+        """The number of rows in each, and a reader of some of its columns in batches."""
 
     def pieces(self) -> list[int | None]:
         return [rows for rows, _ in self.groups]

@@ -26,7 +26,7 @@ _LONGEST = 320  # steps of the longest running size: cpp/core/sequences/adaptive
 
 @storable
 class AdaptivePrediction(OverTime):
-    """A transform of sequences: data are what the steps before predict by their own filter, plus a scaled residual.
+    """A transform of sequences: data are a prediction by the steps before and their own filter, plus a scaled residual.
 
     x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature by itself. Each `every` steps from the first one, the coefficients
     a are solved anew (Levinson 1947) from the autocorrelation of the `window` steps before, so that they follow a

@@ -401,7 +401,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
                 anew in each epoch, because on a grid a density may become as high as it likes.
             **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
                 crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps, at most
-                twice as many: whole sequences where some fit, or else **the end of each**, given what is before
+                twice as many: whole sequences where some fit, or else **the end of each**, given the steps before
                 (`History.held_out`); or it is sequences, or a tuple ``(x, context, covariates, weights)``.
 
         Returns:
@@ -439,7 +439,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return SequenceInterior(self)
 
     def _scored(self, quantised: Any, *arguments: Any) -> tuple[Any, Any]:
-        """A call with x, and what scores its parts: by density, or by the probability of cells."""
+        """A call with x, and the score of its parts: by density, or by the probability of cells."""
         run = self._call_of("x", *arguments, quantised is not None)
         return run, run.log_prob if quantised is None else self._cells(quantised, run)
 
@@ -461,7 +461,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return RunOnDevice.opened(self, call)
 
     def _refuse_device(self, what: str) -> None:
-        """Refuse what is computed on the CPU alone."""
+        """Refuse calls that are computed on the CPU alone."""
         if self._device is not None:
             raise ValueError(
                 f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "

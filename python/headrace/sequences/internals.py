@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SequenceInterior(Restorable):
-    """What `headrace._flow.internals.Interior` is to a flow of rows, as far as a fit uses it."""
+    """The counterpart of `headrace._flow.internals.Interior` of flows of rows, as far as a fit uses it."""
 
     on_device = False
     drops = False

@@ -44,7 +44,7 @@ class LinkCall(NamedTuple):
 
 @dataclass
 class _LinkOnDevice:
-    """What links that are computed by `_cuda` have in common."""
+    """The common base of links that are computed by `_cuda`."""
 
     _device: Device  # of the program
     _dtype: np.dtype[Any]

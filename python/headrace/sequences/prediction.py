@@ -44,7 +44,7 @@ class _Reflections:
 
 @storable
 class LinearPrediction(OverTime):
-    """A transform of sequences: data are what `order` steps before predict linearly, plus a residual.
+    """A transform of sequences: data are a linear prediction by `order` steps before, plus a residual.
 
     With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature by itself. The coefficients come from
     reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is

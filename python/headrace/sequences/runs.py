@@ -88,7 +88,7 @@ class Run:
         if self.context is None:
             return None
         rows = self.context[np.zeros(len(index), np.intp) if len(self.context) == 1 else index]
-        # What is standardised is rounded after that: columns far from zero lose nothing.
+        # Values are rounded after they are standardised: columns far from zero lose nothing.
         return np.ascontiguousarray(rows, self.dtype if self.program.scale is None else None)
 
     def log_prob(self, part: Part) -> Array:

@@ -45,7 +45,7 @@ class Sequential(Parametrised):
         Raises:
             CudaUnavailable: there is no such device, or CuPy is not installed; the message gives the reason.
             ValueError: other products, "bf16" for float64 or on a device, a transform alone on a device, or a flow with
-                what has no kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
+                a flow without kernels there: a spline or an inner flow as the map of a `CausalConvolution`.
         """
         if device == "cpu":
             return self._on(None, matmul)
@@ -55,7 +55,7 @@ class Sequential(Parametrised):
                 f"SequenceFlow, got {device!r}"
             )
         other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
-        _ = other._program  # refuses here what has no kernels, and takes its memory
+        _ = other._program  # refuses here flows without kernels, and takes memory
         return other
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
@@ -74,10 +74,10 @@ class OverTime(Sequential):
 
     @abc.abstractmethod
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        """What computes it in a chain, whose products may be others."""
+        """Its link of a chain, whose products may be others."""
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> Any:
-        """What computes it on a device."""
+        """Its link on a device."""
         raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:

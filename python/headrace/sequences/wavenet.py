@@ -65,7 +65,7 @@ class WaveNet(SequenceFlow):
     """A flow of `CausalConvolution`, and with it of `LinearPrediction`, over a `Standardize` at the data end.
 
     With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
-    after step. It reads, and models, what a linear prediction leaves of a signal, at two scales. With
+    after step. It reads, and models, the residual of a linear prediction, at two scales. With
     ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps at once, densities
     step after step. By default the distribution of a step of one value is a mixture of 10 logistic
     ones (Salimans et al. 2017), and that of a step of several values a neural spline flow, the context of which the

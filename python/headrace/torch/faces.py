@@ -97,7 +97,7 @@ def outside(model: Any) -> list[nn.Module]:
 
 
 def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
-    """The flow of a module, of a face or of an estimator of sbi, and what its embedding net makes of a context."""
+    """The flow of a module, of a face or of an estimator of sbi, and the output of its embedding net for a context."""
     module = model if isinstance(model, FlowModule) else model._module()
     nets = outside(model)
     if context is not None and nets:

@@ -203,7 +203,7 @@ class SequenceModule(nn.Module):
         return getattr(flow, verb)(*_detached(given), parameters=self.vector.detach())
 
     def get_extra_state(self) -> Tensor:
-        """What is fixed, as the bytes of a file."""
+        """The fixed part, as the bytes of a file."""
         return torch.frombuffer(bytearray(files.to_bytes(self._flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:

@@ -38,7 +38,7 @@ class OfSteps(TypedDict, total=False):
             that heaps far apart can be found before the density is steep between them. None: β = 1.
         weight_decay: Of the networks' matrices; see `headrace.Adam`.
         clip: The largest norm of a gradient; None for no limit.
-        average: Decay of a running mean of the weights, which is what is judged and kept; None for the weights
+        average: Decay of a running mean of the weights, which is judged and kept; None for the weights
             themselves.
         skip: The largest share of a step's samples with log densities or gradients that are NaN or infinite; they are
             left out, counted in the history, and reported by a warning at the end. More is an error.
@@ -63,7 +63,7 @@ class Evaluated(TypedDict, total=False):
 
     Args:
         evaluated: Fresh samples for the estimate at the end; 0 for none.
-        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. What it gains: docs/variational.md.
+        optimizer: "adam" or "muon"; see `headrace.Adam` and `headrace.Muon`. Gains: docs/variational.md.
     """
 
     optimizer: Annotated[str, argument("adam", check.one_of(*OPTIMIZER_NAMES))]

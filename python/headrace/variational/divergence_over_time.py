@@ -32,7 +32,7 @@ from headrace.variational.target import Contexts, contexts_of
 
 @dataclass(frozen=True)
 class Batch:
-    """What the samples of a step are drawn for, or by."""
+    """The inputs of a step's samples."""
 
     seed: int  # of the noise
     context: Array | None  # (rows, context)

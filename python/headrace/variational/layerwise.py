@@ -53,7 +53,7 @@ class Alone:
 def correspondence(teacher: Flow, student: Flow) -> Correspondence:
     """Pairs from the latent end on, one for each transform of the teacher; none unless each has a closed form.
 
-    What a student of more transforms has at the data end is no part of a pair, and has to be the identity. Its fixed
+    Further transforms of a student, at the data end, are no part of a pair, and have to be the identity. Its fixed
     scales there are part of the last pair, because the teacher's are.
     """
     base, own_base = teacher._interior.base, student._interior.base

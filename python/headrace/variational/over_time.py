@@ -1,6 +1,6 @@
 """Distillation of sequences: a student that makes all steps at once learns a teacher's density.
 
-docs/sequences.md has the objectives and what they lack.
+docs/sequences.md has the objectives and their limits.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SequenceDistillation:
     """Power of the student's samples over that of `signals`, in decibels: far below 0, it whispers; NaN without."""
     excess: float
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
-    more probable than what is real; NaN without."""
+    more probable than the real signals; NaN without."""
     level_range: Sides | None
     """From the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, of samples of the student
     and of the teacher, and of `signals`: noise at one level has next to 0, whatever its spectrum. None without signals,
@@ -76,7 +76,7 @@ class SequenceDistillation:
     """Seconds of all steps and the report."""
 
     def __repr__(self) -> str:
-        """KL, what it is judged by beside it, and steps."""
+        """KL, the other figures to judge by, and steps."""
         heard = ""
         if self.spectrum == self.spectrum:
             heard = f"spectrum={self.spectrum:.3f}, level={self.level:.1f} dB, excess={self.excess:.3f}, "
@@ -109,7 +109,7 @@ class SequenceStep:
     rng: Rng
 
     def __post_init__(self) -> None:
-        """Find what all samples are compared with, unless they have signals of their own."""
+        """Find the spectra that all samples are compared with, unless they have signals of their own."""
         self._common: Floats | None = None
         if self.spectrum is not None and not self.inputs.is_paired:
             crops = self.inputs.crops(REPORT_BY * self.plan.samples, np.random.default_rng(seed_of(self.rng)))

@@ -58,7 +58,7 @@ every_call = pytest.mark.parametrize(("kind", "name"), CALLS, ids=[" ".join(call
 
 
 def call_of(kind, name, dtype):
-    """The call, what it is called on, and NumPy arrays for it."""
+    """The call, its object, and NumPy arrays for it."""
     holder = made_flow(dtype) if kind == "flow" else made_transform(dtype)
     call = (FLOW_CALLS if kind == "flow" else TRANSFORM_CALLS)[name]
     return call, holder

@@ -381,7 +381,7 @@ def randomise(holder, spread=0.25, *key):
 
 
 def assert_says(error, *patterns):
-    """The message matches each pattern: the argument's name, what was expected, what was given."""
+    """The message matches each pattern: the argument's name, the expected and the given value."""
     message = str(error.value)
     missing = [pattern for pattern in patterns if not re.search(pattern, message)]
     assert not missing, f"{missing} not found in: {message}"

@@ -1,7 +1,7 @@
 """Models of other libraries for the converters: those that docs/convert.md lists as convertible, and others.
 
 Names are those of the page's tables. A maker takes a `Draw`, whose numbers choose sizes, options and orders, and gives
-a model with parameters away from their start; what is refused is made without.
+a model with parameters away from their start; refused models are made without.
 """
 
 import functools
@@ -21,7 +21,7 @@ def library(name):
 
 @dataclass
 class Draw:
-    """What a hidden model is made of."""
+    """The parts of a hidden model."""
 
     seed: int
     context: bool

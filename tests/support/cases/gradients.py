@@ -14,7 +14,7 @@ import vector_cases
 
 # A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
 # Here values reach some tens, and third derivatives thousands along directions that move all weights at once, hence a
-# step below eps^(1/3); both errors are then some 1e-9, and 1e-6 allows for what a deep chain adds. ReLU has kinks,
+# step below eps^(1/3); both errors are then some 1e-9, and 1e-6 allows for a deep chain. ReLU has kinks,
 # where no difference is right, but no third derivatives elsewhere, hence a smaller step still: rows are random, so that
 # it straddles the kink of one of a hundred pre-activations less than once in ten thousand rows, and seeds are fixed.
 STEP, KINKED_STEP = 1e-6, 1e-7

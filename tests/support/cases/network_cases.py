@@ -1,4 +1,4 @@
-"""Networks that are more than layers one after another: what is added, gated, or joined by a context."""
+"""Networks that are more than layers one after another: sums, gates, and contexts."""
 
 import numpy as np
 

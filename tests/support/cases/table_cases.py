@@ -28,7 +28,7 @@ def columns(rows=700, seed=0):
 
 @dataclass
 class Fitted:
-    """What a client fitted, and what it told."""
+    """A client's fit, and its messages."""
 
     client: str
     density: TableDensity

@@ -126,7 +126,7 @@ def gains(direction, given, step=1e-6):
 def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
     """A direction against the reference's: errors within a few roundings of the argument, enlarged by the gains.
 
-    ``condition``: how much of a relative error of raw parameters comes out in what the map adds to rows.
+    ``condition``: how much of a relative error of raw parameters comes out in the map's addition to rows.
     """
     contexts = () if context is None else (context,)
     got, want = direction(given, *contexts), want_of(given, *contexts)

@@ -130,7 +130,7 @@ class Elementwise(Transform):
             phi0: φ₀, the shift.
             gamma: γ, the change of slope at x₀: \\|γ\\| below 1 - `slope`, so that φ grows.
             x0: x₀, where the line bends.
-            epsilon: ε, over what length; ε / (1 - σ) above 0.001.
+            epsilon: ε, the length of the bend; ε / (1 - σ) above 0.001.
             formula: "to_latent": z is φ(x), or "to_data": x is φ(z).
             slope: See `MaskedAutoregressive`.
             dtype: "float32" or "float64".

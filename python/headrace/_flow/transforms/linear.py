@@ -164,7 +164,7 @@ class Linear(Transform):
         Args:
             matrix: A, shape (D, D), with an inverse.
             shift: b, shape (D,), or one number for all.
-            dtype: "float32" or "float64": what the factors have to be representable in.
+            dtype: "float32" or "float64", in which the factors have to be representable.
             trainable: Whether the factors are parameters.
 
         Raises:

@@ -83,7 +83,7 @@ class Network:
 
     `MaskedAutoregressive`, `Coupling` and the ready-made flows take one in place of the widths of ``hidden``;
     ``from_dense`` takes one as ``network``. Both directions cost one pass whatever is added: a unit's degree bounds
-    what it reads and what it adds.
+    its inputs and its summands.
 
     Args:
         layers: `Layer` objects.

@@ -96,7 +96,7 @@ class Operators:
         """Between two bounds."""
         return x.clamp(low, high)
 
-    within = clip  # where nothing reads what becomes of NaN
+    within = clip  # where nothing reads the result of NaN
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
         """The same, with the derivative 1."""
