@@ -23,8 +23,7 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()
         effort = importlib.import_module(EFFORTS["high"])
-        reached: History = effort.fit_with_high_effort(flow, x, context, checked)
-        return reached
+        return effort.fit_with_high_effort(flow, x, context, checked)
     history = History()
 
     def opened() -> Fit:

@@ -225,8 +225,7 @@ class Density(RowModule):
         """
         if unknown:
             refuse(self.sample_and_log_prob, unknown)
-        pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
-        return pair
+        return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
 
     # ---- derivatives ----------------------------------------------------------------------------------------------
 
