@@ -30,7 +30,7 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
         if arguments.group is None:
             one = Fit(flow, history, arguments)
         else:
-            from headrace.distributed.fit import SharedFit
+            from headrace.distributed.run import SharedFit
 
             one = SharedFit(flow, history, arguments)
         one.open(x, context)
