@@ -23,15 +23,14 @@ def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
     if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()
         effort = importlib.import_module(EFFORTS["high"])
-        reached: History = effort.fit_with_high_effort(flow, x, context, checked)
-        return reached
+        return effort.fit_with_high_effort(flow, x, context, checked)
     history = History()
 
     def opened() -> Fit:
         if arguments.group is None:
             one = Fit(flow, history, arguments)
         else:
-            from headrace.distributed.fit import SharedFit
+            from headrace.distributed.run import SharedFit
 
             one = SharedFit(flow, history, arguments)
         one.open(x, context)

@@ -5,8 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace.diagnosis import bands, calibration, classifier, latent, nearest
-from headrace.diagnosis import calibration as coverage
+from headrace.diagnosis import bands, calibration, classifier, latent
 from headrace.diagnosis.findings import holm
 from headrace.diagnosis.judged_rows import Looked, opened
 from headrace.diagnosis.latent import scores
@@ -140,7 +139,7 @@ def test_coverage(conditional):
         context = rng.standard_normal((40, 1)) if conditional else None
         own = flow if conditional else right_flow([1.0, -1.0], [2.0, 0.5])
         x = own.sample(40, context, seed=rng)
-        finding, region = coverage.coverage(own, looked(x, context), own.log_prob(x, context), i)
+        finding, region = calibration.coverage(own, looked(x, context), own.log_prob(x, context), i)
         p.append(finding.p_value)
         regions.append(region)
     calibrated(p)
@@ -198,7 +197,7 @@ def test_coverage_where_log_densities_are_equal():
     p = []
     for i in range(SEEDS):
         x = cases.rng("flat", i).random((40, 1))
-        p.append(coverage.coverage(Flat(), looked(x), Flat().log_prob(x), i)[0].p_value)
+        p.append(calibration.coverage(Flat(), looked(x), Flat().log_prob(x), i)[0].p_value)
     calibrated(p)
 
 
@@ -225,11 +224,11 @@ def test_the_classifier_with_scikit_learn(times):
 @pytest.mark.parametrize("tree", [False, True])
 def test_memorised_rows(tree, monkeypatch):
     if not tree:
-        monkeypatch.setattr(nearest, "find_spec", lambda name: None)
+        monkeypatch.setattr(classifier, "find_spec", lambda name: None)
     flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
     for i in range(SEEDS):
         x = flow.sample(150, seed=i)
-        p.append(nearest.nearer(flow, looked(x[:60], training=x[60:]), i)[0].p_value)
+        p.append(classifier.nearer(flow, looked(x[:60], training=x[60:]), i)[0].p_value)
     calibrated(p, exact=False)
     assert np.mean(np.asarray(p) <= 0.6) > 0.4
 

@@ -184,7 +184,7 @@ def test_a_classifier_knows_rows_of_another_density(trees, monkeypatch):
 def test_memorised_rows(tree, monkeypatch):
     """A density that is a narrow kernel at each of 100 training rows, beside one that is right."""
     if not tree:
-        monkeypatch.setattr("headrace.diagnosis.nearest.find_spec", lambda name: None)
+        monkeypatch.setattr("headrace.diagnosis.classifier.find_spec", lambda name: None)
     training, x = normal_rows("memory", rows=100, features=2), normal_rows("new", rows=300, features=2)
     kernels = hr.Ensemble(
         [hr.Flow([hr.transforms.Standardize(row, [0.01, 0.01])], dtype="float64") for row in training]

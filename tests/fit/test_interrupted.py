@@ -133,7 +133,7 @@ def test_a_stream_while_its_rows_are_read():
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.distributed.fit:", "opened"),
+        ("headrace.distributed.run:", "opened"),
         ("headrace._fit.start:", "start_act_norms"),
         ("headrace.distributed.run:SharedRun", "one_pass"),
     ],

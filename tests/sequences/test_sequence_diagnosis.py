@@ -5,7 +5,7 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace.diagnosis import sequence_picture
+from headrace.diagnosis import picture
 
 AR = [0.8]
 
@@ -107,7 +107,7 @@ def test_the_picture_has_every_cell():
     figure = pytest.importorskip("matplotlib.figure").Figure
     found = hr.diagnose_sequences(flow_of(0.8), autoregression(2, 100, "picture"))
     axis = figure().subplots()
-    sequence_picture._shares(axis, found.integral_transform)
+    picture._shares(axis, found.integral_transform)
     values, edges, _ = axis.patches[-1].get_data()
     np.testing.assert_allclose(values, found.integral_transform[:, 0] / 200)
     np.testing.assert_allclose(edges, np.linspace(0, 1, 21))

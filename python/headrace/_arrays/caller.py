@@ -577,8 +577,7 @@ def ready(array: NDArray[Any], dtype: np.dtype[Any], caller: Caller | None = Non
     if isinstance(array, np.ndarray):
         return np.require(array, dtype, ("C", "A"))
     with (caller or Caller()).queue():
-        copy: NDArray[Any] = library(array).ascontiguousarray(array, dtype)
-        return copy
+        return library(array).ascontiguousarray(array, dtype)
 
 
 def library(array: NDArray[Any]) -> Any:

@@ -51,8 +51,7 @@ def read(name: str, value: Any) -> NDArray[Any]:
     columns, dtypes = _checked(name, value)
     wanted: Any = np.result_type(*dtypes) if columns else np.dtype(np.float64)
     if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
-        array: NDArray[Any] = value.to_numpy(wanted)
-        return array
+        return value.to_numpy(wanted)
     if _is_column(value):
         return columns[0][2](wanted)
     array = np.empty((len(value), len(columns)), wanted)
@@ -214,8 +213,7 @@ def _columns(value: Any) -> list[Column]:
 
 def _of_pandas(value: Any, i: int | None, dtype: np.dtype[Any]) -> NDArray[Any]:
     column = value if i is None else value.iloc[:, i]
-    array: NDArray[Any] = column.to_numpy(dtype, na_value=np.nan)
-    return array
+    return column.to_numpy(dtype, na_value=np.nan)
 
 
 def _of_polars(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -31,5 +31,5 @@ class AnyFrame(Protocol):
 A = TypeVar("A", bound=AnyArray)
 S = TypeVar("S", bound=np.floating[Any])
 
-Whole = NDArray[np.integer[Any]] | NDArray[np.bool_] | list[Any] | tuple[Any, ...]
-"""Integers, truth values and lists, which become floats of NumPy."""
+Read = NDArray[np.integer[Any]] | NDArray[np.bool_] | list[Any] | tuple[Any, ...] | AnyFrame
+"""Integers, truth values, lists and frames, which are read as floats of NumPy."""

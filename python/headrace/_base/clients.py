@@ -15,5 +15,4 @@ def opened(model: Any, context: Any) -> tuple[Any, Any]:
         model = importlib.import_module("headrace.integrations.sbi").estimator_in(model)
     if not (is_of_sbi or is_module):
         return model, context
-    found: tuple[Any, Any] = importlib.import_module("headrace.torch.faces").flow_and_context(model, context)
-    return found
+    return importlib.import_module("headrace.torch.faces").flow_and_context(model, context)

@@ -139,18 +139,22 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
     """
     for name in keywords:
         if name not in expected:
-            raise TypeError(
-                f"{name}: expected a keyword of {owner} ({', '.join(expected)}), got {name!r}"
-                + suggestion(name, expected)
-            )
+            known, meant = ", ".join(expected), suggestion(name, expected)
+            raise TypeError(f"{name}: expected a keyword of {owner} ({known}), got {name!r}{meant}")
 
 
-def closed(function: F) -> F:
-    """Leave ``**others``, which a function passes to `refuse`, out of its signature."""
+def closed(function: F, table: type | None = None) -> F:
+    """Leave ``**others``, which a function passes to `refuse`, out of its signature, but for keywords of a table."""
     own = inspect.signature(function)
     named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    function.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+    more = [] if table is None else parameters_of(table, {})
+    function.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
     return function
+
+
+def closed_but_for(table: type) -> Callable[[F], F]:
+    """`closed`, of a function that takes the keywords of a table."""
+    return lambda function: closed(function, table)
 
 
 def refuse(method: Callable[..., Any], others: Collection[str]) -> None:

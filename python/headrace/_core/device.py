@@ -299,8 +299,7 @@ class Program:
     @property
     def n_weights(self) -> int:
         """Numbers in the vector of weights."""
-        size: int = self.core.n_weights
-        return size
+        return self.core.n_weights
 
     def weights(self) -> CuPyArray:
         """A copy on the device, on CuPy's current stream."""
@@ -308,8 +307,7 @@ class Program:
 
     def host_weights(self) -> NDArray[Any]:
         """A copy on the host; waits for all changes that are queued."""
-        weights: NDArray[Any] = self.core.host_weights()
-        return weights
+        return self.core.host_weights()
 
     def set_host_weights(self, weights: NDArray[Any]) -> None:
         """Copy in from the host; waits for all that is queued with the weights."""
@@ -357,8 +355,7 @@ class Points:
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
         """As on the CPU, with its arrays of the host; waits for the sums, if there are any."""
-        sums: NDArray[np.float64] | None = self.queued.step(*arguments)
-        return sums
+        return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:
         """A copy on the device."""
@@ -406,13 +403,11 @@ class Ascent:
 
     def kinks(self) -> NDArray[np.float64]:
         """As on the CPU; waits for all of them."""
-        kinks: NDArray[np.float64] = self.queued.kinks()
-        return kinks
+        return self.queued.kinks()
 
     def log_likelihoods(self) -> NDArray[np.float64]:
         """Shape (count, 2): the first two of those on the CPU; waits."""
-        log_likelihoods: NDArray[np.float64] = self.queued.log_likelihoods()
-        return log_likelihoods
+        return self.queued.log_likelihoods()
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, Whole
+from headrace._arrays.kinds import A, Read
 from headrace._arrays.names import Names
 from headrace._arrays.shapes import Rows, drawn, opened
 from headrace._base import arguments as check
@@ -198,11 +198,9 @@ class Ensemble(OfFlows):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     @overload
-    def log_prob(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    def log_prob(self, x: Read, context: Any = None) -> NDArray[Any]: ...
     @overload
     def log_prob(self, x: A, context: Array | None = None, *, out: A | None = None) -> A: ...
-    @overload
-    def log_prob(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
     def log_prob(self, x: Array, context: Array | None = None, *, out: Array | None = None) -> Array:
         """Log density of each row under the mixture, in nats: log Σ weight · density.
 
@@ -219,11 +217,9 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     @overload
-    def spread(self, x: Whole, context: Any = None) -> NDArray[Any]: ...
+    def spread(self, x: Read, context: Any = None) -> NDArray[Any]: ...
     @overload
     def spread(self, x: A, context: Array | None = None) -> A: ...
-    @overload
-    def spread(self, x: AnyFrame, context: Any = None) -> NDArray[Any]: ...
     def spread(self, x: Array, context: Array | None = None) -> Array:
         """How far members differ: the standard deviation of their log densities, by their weights, in nats.
 

@@ -45,7 +45,7 @@ TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes
 
 
 class Fit:
-    """A fit of one process; `headrace.distributed.fit` has the fit of a group."""
+    """A fit of one process; `headrace.distributed.run` has the fit of a group."""
 
     source: RowSource
     judge: RowSource | None

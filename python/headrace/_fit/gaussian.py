@@ -110,8 +110,7 @@ def _slopes(moments: Floats, n: int, share: float) -> Floats:
         return np.zeros((n, len(moments) - n))
     values, vectors = np.linalg.eigh(moments[n:, n:])
     turned = (1 - share) * np.einsum("ij,jk->ik", moments[:n, n:], vectors) / _mixed(values, share)
-    slopes: Floats = np.einsum("ij,kj->ik", turned, vectors)
-    return slopes
+    return np.einsum("ij,kj->ik", turned, vectors)
 
 
 def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
@@ -119,14 +118,12 @@ def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
     if not slopes.size:
         return moments
     left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
-    found: Floats = np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
-    return found
+    return np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
 
 
 def _mixed(variances: Floats, share: float) -> Floats:
     """Variances with a share of 1 mixed in, and a lower limit."""
-    mixed: Floats = np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
-    return mixed
+    return np.maximum((1 - share) * np.maximum(variances, 0.0) + share, LEAST_ROOT**2)
 
 
 Scale = tuple[Floats, Floats]
@@ -212,8 +209,7 @@ def gaussian_log_prob(
     z = joined(Data(rows, of_rows, None), mean, std, scale)
     white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
     log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
-    result: Floats = -0.5 * np.square(white).sum(axis=1) - log_volume
-    return result
+    return -0.5 * np.square(white).sum(axis=1) - log_volume
 
 
 def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:

@@ -76,16 +76,14 @@ class Data:
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
-        values: NDArray[np.float64] = self.context[index].astype(np.float64)
-        return values
+        return self.context[index].astype(np.float64)
 
     def shares(self, index: Any = slice(None)) -> NDArray[np.float64]:
         """Weights of some rows, float64; 1 each without weights."""
         if self.weights is None:
             rows = self.x.shape[0] if isinstance(index, slice) else len(index)
-            return _arrays.library(self.x).ones(rows)  # type: ignore[no-any-return]
-        share: NDArray[np.float64] = self.weights[index].astype(np.float64)
-        return share
+            return _arrays.library(self.x).ones(rows)
+        return self.weights[index].astype(np.float64)
 
 
 def open_rows(
@@ -178,8 +176,7 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
     """A mask of the values on a bound or beyond."""
     with np.errstate(over="ignore"):  # a bound beyond the dtype is infinite there
         low, high = (_arrays.library(array).asarray(end.astype(array.dtype)) for end in support._ends())
-    mask: NDArray[np.bool_] = (array <= low) | (array >= high)
-    return mask
+    return (array <= low) | (array >= high)
 
 
 def not_inside(name: str, found: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:

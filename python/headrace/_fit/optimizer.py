@@ -170,7 +170,7 @@ class Adam:
         if self._program is None:
             caller = Caller()
             array = _arrays.shaped("gradient", gradient, self._flow.parameters.shape, caller)
-            return self._core.step(_arrays.ready(array, self._flow.dtype, caller), rate)  # type: ignore[no-any-return]
+            return self._core.step(_arrays.ready(array, self._flow.dtype, caller), rate)
         program, now = self._program, self._flow._interior
         if now.program is not program:
             raise RuntimeError("flow: expected the one the optimiser was made for, but it was standardised since")
@@ -178,10 +178,10 @@ class Adam:
         array = _arrays.shaped("gradient", gradient, (program.n_weights,), caller)
         ready = _arrays.ready(array, self._flow.dtype, caller)
         if not now.on_device:
-            return self._core.step(ready, rate)  # type: ignore[no-any-return]
+            return self._core.step(ready, rate)
         norm = caller.scratch((1,), np.dtype(np.float64))
         caller.queued(self._core).step(ready, rate, norm)
-        return norm[0]  # type: ignore[no-any-return]
+        return norm[0]
 
     def __reduce__(self) -> Any:
         """Refuse copies and pickles: moments belong to the parameters of one flow, and are kept where they are."""

@@ -244,8 +244,7 @@ class Run(abc.ABC):
 
     def current(self) -> NDArray[Any]:
         """The weights that are tried and kept."""
-        parameters: NDArray[Any] = self.flow.parameters if self.plan.average is None else self.adam.averaged
-        return parameters
+        return self.flow.parameters if self.plan.average is None else self.adam.averaged
 
     def _keep_if_best(self, epoch: int) -> float:
         """Try the current weights on held-out rows, and keep them if they are the best; without any, keep the last."""

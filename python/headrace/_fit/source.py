@@ -209,8 +209,7 @@ class ArrayRows(PlainSums, RowSource):
     def picked(self, places: Index, parts: list[Any]) -> Floats:
         """See `RowSource`."""
         (part,) = parts
-        found: Floats = _arrays.on_host(part[self.library.asarray(places)]).astype(np.float64)
-        return found
+        return _arrays.on_host(part[self.library.asarray(places)]).astype(np.float64)
 
     def copied(self, on_device: bool) -> list[Data] | None:
         """See `RowSource`."""

@@ -10,29 +10,31 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.kinds import A, AnyFrame, S, Whole
+from headrace._arrays.kinds import A, Read, S
 from headrace._base import arguments as check
-from headrace._base.keywords import closed, refuse
+from headrace._base.keywords import closed_but_for
 from headrace._base.moved import renamed
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Unpack
 from headrace._flow.program.evaluation import WRT, Cotangents, Gradients, Opened, Pair, RowModule, kinds_of
 
+Count: TypeAlias = "int | Sequence[int]"
 Seed: TypeAlias = "int | np.random.Generator | None"
 
 
 class Given(TypedDict, total=False):
     """Keywords of each call beside its rows."""
 
-    parameters: Any
+    parameters: Array | None
     out: Any
 
 
-class SampleKeywords(Given, total=False):
+class Draws(Given, total=False):
     """Keywords of `Density.sample` with a result in the framework of the context."""
 
+    rng: Rng
     first_row: int | None
-    noise: Any
+    noise: Array | None
     dtype: DTypeLike | None
 
 
@@ -44,11 +46,9 @@ class Density(RowModule):
     @overload
     def log_prob(self, x: NDArray[S], context: Any = None, **how: Unpack[Given]) -> NDArray[S]: ...
     @overload
-    def log_prob(self, x: Whole, context: Any = None, **how: Unpack[Given]) -> NDArray[Any]: ...
+    def log_prob(self, x: Read, context: Any = None, **how: Unpack[Given]) -> NDArray[Any]: ...
     @overload
     def log_prob(self, x: A, context: Any = None, **how: Unpack[Given]) -> A: ...
-    @overload
-    def log_prob(self, x: AnyFrame, context: Any = None, **how: Unpack[Given]) -> NDArray[Any]: ...
     def log_prob(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Array | None = None
     ) -> Array:
@@ -84,13 +84,9 @@ class Density(RowModule):
     @overload
     def to_latent(self, x: NDArray[S], context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[S], NDArray[S]]: ...
     @overload
-    def to_latent(self, x: Whole, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def to_latent(self, x: Read, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
     @overload
     def to_latent(self, x: A, context: Any = None, **how: Unpack[Given]) -> tuple[A, A]: ...
-    @overload
-    def to_latent(
-        self, x: AnyFrame, context: Any = None, **how: Unpack[Given]
-    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_latent(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
@@ -104,11 +100,9 @@ class Density(RowModule):
     @overload
     def to_data(self, z: NDArray[S], context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[S], NDArray[S]]: ...
     @overload
-    def to_data(self, z: Whole, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def to_data(self, z: Read, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
     @overload
     def to_data(self, z: A, context: Any = None, **how: Unpack[Given]) -> tuple[A, A]: ...
-    @overload
-    def to_data(self, z: AnyFrame, context: Any = None, **how: Unpack[Given]) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def to_data(
         self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
@@ -120,47 +114,27 @@ class Density(RowModule):
         return self._both(False, z, context, parameters, out)
 
     @overload
-    def sample(
-        self, n: int | Sequence[int], context: NDArray[S], seed: Seed = None, **keywords: Unpack[SampleKeywords]
-    ) -> NDArray[S]: ...
+    def sample(self, n: Count, context: NDArray[S], seed: Seed = None, **how: Unpack[Draws]) -> NDArray[S]: ...
     @overload
     def sample(
-        self,
-        n: int | Sequence[int],
-        context: Whole | float | None = None,
-        seed: Seed = None,
-        **keywords: Unpack[SampleKeywords],
+        self, n: Count, context: Read | float | None = None, seed: Seed = None, **how: Unpack[Draws]
     ) -> NDArray[Any]: ...
     @overload
-    def sample(
-        self, n: int | Sequence[int], context: A, seed: Seed = None, **keywords: Unpack[SampleKeywords]
-    ) -> A: ...
+    def sample(self, n: Count, context: A, seed: Seed = None, **how: Unpack[Draws]) -> A: ...
     @overload
     def sample(
-        self,
-        n: int | Sequence[int],
-        context: Any = None,
-        seed: Seed = None,
-        *,
-        like: Any = None,
-        **keywords: Unpack[SampleKeywords],
+        self, n: Count, context: Any = None, seed: Seed = None, *, like: Any = None, **how: Unpack[Draws]
     ) -> Any: ...
     @takes_rng
-    @closed
+    @closed_but_for(Draws)
     def sample(
         self,
         n: int | Sequence[int],
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
-        rng: Rng = None,
-        first_row: int | None = None,
-        parameters: Array | None = None,
-        noise: Array | None = None,
-        dtype: DTypeLike | None = None,
         like: Any = None,
-        out: Array | None = None,
-        **unknown: Any,
+        **how: Any,
     ) -> Array:
         """Draw n rows, shape (n, features), in the framework of the context; without, NumPy, or CuPy on a device.
 
@@ -198,35 +172,24 @@ class Density(RowModule):
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
-        if unknown:
-            refuse(self.sample, unknown)
-        return self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, False)
+        return self._sample(self.sample, n, context, seed, like, **how)
 
     @takes_rng
-    @closed
+    @closed_but_for(Draws)
     def sample_and_log_prob(
         self,
         n: int | Sequence[int],
         context: Array | None = None,
         seed: int | np.random.Generator | None = None,
         *,
-        rng: Rng = None,
-        first_row: int | None = None,
-        parameters: Array | None = None,
-        noise: Array | None = None,
-        dtype: DTypeLike | None = None,
         like: Any = None,
-        out: Pair | None = None,
-        **unknown: Any,
+        **how: Unpack[Draws],
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
-        if unknown:
-            refuse(self.sample_and_log_prob, unknown)
-        pair: Pair = self._sample(n, context, seed, first_row, parameters, noise, dtype, like, out, True)
-        return pair
+        return self._sample(self.sample_and_log_prob, n, context, seed, like, with_log_prob=True, **how)
 
     # ---- derivatives ----------------------------------------------------------------------------------------------
 

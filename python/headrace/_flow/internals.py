@@ -40,8 +40,7 @@ class Restorable:
     @property
     def program(self) -> Program:
         """The compiled program; another one once the structure changes."""
-        program: Program = self._flow._program
-        return program
+        return self._flow._program
 
     @property
     def names(self) -> Names:
@@ -114,8 +113,7 @@ class Interior(Restorable):
         """The `Support` at the data end, where the flow computes; None if there is none."""
         if self._end == len(self.chain):
             return None
-        last: Support = self._flow.transforms[-1]
-        return last
+        return self._flow.transforms[-1]
 
     @property
     def _end(self) -> int:
@@ -148,8 +146,7 @@ class Interior(Restorable):
     @property
     def names(self) -> Names:
         """See `Restorable`."""
-        found: Names = self._flow._names
-        return found
+        return self._flow._names
 
     def name(self, names: Names) -> None:
         """See `Restorable`."""
@@ -159,8 +156,7 @@ class Interior(Restorable):
         """How products of networks are computed in the steps of a fit: the argument, checked, or the flow's own."""
         flow = self._flow
         if matmul is None:
-            own: str = flow.matmul
-            return own
+            return flow.matmul
         found = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
         if found != "exact" and flow.dtype == np.float64:
             raise ValueError(

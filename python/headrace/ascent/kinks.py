@@ -129,8 +129,7 @@ class KinkAscent(Ascent):
             if not len(kinks):
                 return z
             a, b, c, center, square = kinks[-1].T
-            through: Floats = a * z + b + c * np.sqrt(square + np.square(z - center))
-            return through
+            return a * z + b + c * np.sqrt(square + np.square(z - center))
 
         return self._turn(self._places(), rng, moved)
 
@@ -143,8 +142,7 @@ class KinkAscent(Ascent):
         count, parts = self.count, [z for z, _ in self.own]
         if self.rows.group is not None:
             return self.rows.source.picked(self.rng.choice(count, min(ANCHORS, count), replace=False), parts)
-        anchors: Floats = parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # on the points' device
-        return anchors
+        return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # on the points' device
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
         """Centers of the next kinks: half of them at values of these rows of the anchors, half drawn from the base.

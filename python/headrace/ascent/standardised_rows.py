@@ -24,8 +24,8 @@ from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._flow.transforms.support import Support, circles_of
-from headrace.distributed.fit import check_group
 from headrace.distributed.groups import same_everywhere, together
+from headrace.distributed.run import check_group
 from headrace.distributed.shards import opened, split
 
 

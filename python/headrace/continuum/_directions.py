@@ -48,15 +48,13 @@ class Frame:
 
     def coordinate(self, points: Floats) -> Floats:
         """Along the direction."""
-        result: Floats = (points - self.middle) @ self.theta
-        return result
+        return (points - self.middle) @ self.theta
 
     def points(self) -> Floats:
         """All combinations of both grids' centres, the coordinate across fastest."""
         s, p = np.meshgrid(self.along.axes[0], self.across.axes[0], indexing="ij")
         normal = np.array([-self.theta[1], self.theta[0]])
-        result: Floats = self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
-        return result
+        return self.middle + s.reshape(-1, 1) * self.theta + p.reshape(-1, 1) * normal
 
 
 class Stage:

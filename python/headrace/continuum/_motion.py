@@ -162,8 +162,7 @@ class VelocityField:
 
     def divergence(self, points: Floats) -> Floats:
         """The divergence at each position, shape (rows,)."""
-        total: Floats = np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
-        return total
+        return np.sum([part.derivative(points, axis) for axis, part in enumerate(self._parts)], axis=0)
 
 
 def _part(grid: Grid, values: Floats, across: int) -> Interpolant:

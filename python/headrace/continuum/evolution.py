@@ -116,8 +116,7 @@ class Evolution:
         log_mu = np.full(len(flat), np.nan)
         if known.any():
             log_mu[known] = self._target.log_at(flat[known]) + self._log_scale
-        result: Floats = np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
-        return result
+        return np.exp(log_jacobians + log_mu.reshape(log_jacobians.shape))
 
     def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
@@ -129,8 +128,7 @@ class Evolution:
         held = rho > 0.0
         positions, log_jacobians = self._mover.carry(self.grid.points[held])
         log_mu = self._target.log_at(positions.reshape(-1, self.grid.dimensions)).reshape(log_jacobians.shape)
-        result: Floats = (log_jacobians + log_mu + self._log_scale) @ rho[held] * self.grid.volume
-        return result
+        return (log_jacobians + log_mu + self._log_scale) @ rho[held] * self.grid.volume
 
     def log_likelihood_derivative(self, x: Any) -> Floats:
         """The functional derivative of L by phi_t (eq. 7): J(x) u(phi_t(x)), shape (times, rows, d).
@@ -147,14 +145,12 @@ class Evolution:
         """
         positions, log_jacobians = self.carry(x)
         speeds = [self.velocity(float(t), z) for t, z in zip(self.times, positions, strict=True)]
-        result: Floats = np.exp(log_jacobians)[:, :, None] * np.array(speeds).reshape(positions.shape)
-        return result
+        return np.exp(log_jacobians)[:, :, None] * np.array(speeds).reshape(positions.shape)
 
     @property
     def log_likelihood_rate(self) -> Floats:
         """dL/dt = integral of |u|^2 (eq. 11), never negative, shape (times,)."""
-        rate: Floats = -self.gap_rate * (self.mu.sum() * self.grid.volume)
-        return rate
+        return -self.gap_rate * (self.mu.sum() * self.grid.volume)
 
     def _points(self, name: str, value: Any) -> tuple[Floats, NDArray[np.bool_]]:
         points = np.array(_arrays.matrix(name, value, self.grid.dimensions), np.float64)

@@ -68,8 +68,7 @@ class Grid:
         """Points brought into the box: around it if it is periodic, to the nearest wall otherwise."""
         low, high = self.box.T
         if self.boundary == "periodic":
-            around: NDArray[np.float64] = low + np.mod(points - low, high - low)
-            return around
+            return low + np.mod(points - low, high - low)
         return np.clip(points, low, high)
 
     def __repr__(self) -> str:

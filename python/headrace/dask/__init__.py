@@ -103,8 +103,7 @@ def fit(
     with flow._interior.restored():
         flow._interior.become(fitted)
     flow._interior.name(known.or_those_of(named))
-    found: History = history
-    return found
+    return history
 
 
 def fit_ascent(
@@ -141,8 +140,7 @@ def fit_ascent(
         arguments = {"model": model, "options": {"validation": validation}}
         flow, model.history = _launch.launched(launch, _rank.ascend, arguments, shards, judge)
     flow._interior.name(called(x, columns, None, weights))
-    found: AscentFlow = flow
-    return found
+    return flow
 
 
 def _check_options(options: dict[str, Any], of: Any) -> None:

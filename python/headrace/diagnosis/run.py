@@ -27,12 +27,11 @@ from headrace._tables.density import TableDensity
 from headrace.diagnosis import latent
 from headrace.diagnosis.arguments import Diagnosed
 from headrace.diagnosis.calibration import calibration, coverage
-from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
+from headrace.diagnosis.classifier import LEAST_ROWS, copies, is_training, nearer, two_samples
 from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.judged_rows import Looked, opened, stream
 from headrace.diagnosis.latent import scores
 from headrace.diagnosis.likelihood import compare
-from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences

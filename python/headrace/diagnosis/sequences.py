@@ -25,7 +25,7 @@ from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
 from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number
 from headrace.diagnosis.latent import scores
-from headrace.diagnosis.sequence_picture import draw
+from headrace.diagnosis.picture import draw_sequences
 from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
@@ -83,7 +83,7 @@ class SequenceDiagnosis(Tested):
             ImportError: matplotlib is not installed.
             OSError, ValueError: the file cannot be written.
         """
-        draw(self, os.fspath(path))
+        draw_sequences(self, os.fspath(path))
 
     def __repr__(self) -> str:
         """The verdict."""

@@ -271,8 +271,7 @@ def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
         )
     if not count:
         raise ValueError(f"{name}: expected at least one shard, got none on any rank")
-    sizes: Integers = found[0]
-    return sizes
+    return found[0]
 
 
 def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: int) -> None:

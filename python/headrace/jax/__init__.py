@@ -283,8 +283,7 @@ class _Rows:
         arrays = (self.params, self.x, self.context)
         axes = axes_of(*arrays)  # marked here, the gradient of arrays that devices share is summed over these
         call = self.structure.direction(**direction).call
-        results: tuple[Any, ...] = call(*(varying(a, axes) for a in arrays))
-        return results
+        return call(*(varying(a, axes) for a in arrays))
 
     def numbers(self, row: Any) -> Any:
         """One value for each row."""

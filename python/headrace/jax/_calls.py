@@ -203,7 +203,7 @@ class Direction:
                 return (row, *none, *by), (True, False, False, *(True for _ in by))
 
             unit.def_vmap(rule)
-            return unit  # type: ignore[no-any-return]
+            return unit
 
         return self._made(("unit", *wanted), made)
 
@@ -295,7 +295,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
         return out, (True,) * len(out)
 
     mapped.def_vmap(rule)
-    return mapped  # type: ignore[no-any-return]
+    return mapped
 
 
 def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, tuple[bool, ...]]:
@@ -317,7 +317,7 @@ def differentiable_no_more(function: Callable[..., Arrays], of: str = "a flow") 
         raise NotImplementedError(f"a second derivative of {of}: {_ONCE}")
 
     once.defjvp(refuse)
-    return once  # type: ignore[no-any-return]
+    return once
 
 
 def _unpickled(flow: Flow, frozen: bool) -> Structure:

@@ -67,8 +67,7 @@ def coupling(
     missing = own.ndim + 1 - given.ndim
     arrays = own, given.reshape(*(1,) * missing, *given.shape)
     axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these
-    made: tuple[jax.Array, jax.Array] = _run((how, inverse), *(varying(array, axes) for array in arrays))
-    return made
+    return _run((how, inverse), *(varying(array, axes) for array in arrays))
 
 
 def _array(name: str, value: Any) -> Any:

@@ -138,5 +138,4 @@ class SequenceModule:
                 expected = f"{columns} columns" if columns else "None, because this flow has none"
                 raise ValueError(f"{name}: expected {expected}, got {check.kind_of(given)}")
         own = [None if a is None else jnp.asarray(a, flow.dtype) for a in (context, covariates)]
-        made: jax.Array = _log_prob_steps(self._fixed, self.params, array, *own)
-        return made
+        return _log_prob_steps(self._fixed, self.params, array, *own)

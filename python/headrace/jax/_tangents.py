@@ -157,8 +157,7 @@ def _transposed(cotangents: Any, *arguments: Any, direction: Any, wanted: Flags,
     def run(given: Arrays, known: Arrays, by: Arrays) -> Arrays:
         left = iter(by)
         every = tuple(next(left) if p else None for p in present)
-        found: Arrays = direction.transposed(wanted, given, known, every)
-        return found
+        return direction.transposed(wanted, given, known, every)
 
     for _ in range(axes):
         run = jax.vmap(run)

@@ -339,5 +339,4 @@ def _student_constant(df: Floats) -> Floats:
         product *= np.where(k < shift, (x + k) / (x + k + 0.5), 1.0)
     t = 1.0 / (x + shift)
     series = np.polynomial.polynomial.polyval(t * t, _SERIES) * t
-    constant: Floats = series + np.log(product) + 0.5 * np.log((x + shift) / x) - 0.5 * np.log(2.0 * np.pi)
-    return constant
+    return series + np.log(product) + 0.5 * np.log((x + shift) / x) - 0.5 * np.log(2.0 * np.pi)

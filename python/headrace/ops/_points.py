@@ -74,28 +74,23 @@ class Points:
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         places = list(range(len(bias)) if order is None else order)
-        sums: Floats | None = self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
-        return sums
+        return self.compiled.step(maps, log_scale, numbers, bias, next, sizes, places)
 
     def checked_rows(self) -> NDArray[np.int64]:
         """Some rows, evenly spread, for which `Chosen` has a separate log-likelihood; on the CPU."""
-        rows: NDArray[np.int64] = self.compiled.checked_rows()
-        return rows
+        return self.compiled.checked_rows()
 
     def values(self) -> NDArray[Any]:
         """The current points, shape (rows, n)."""
-        values: NDArray[Any] = self.compiled.values()
-        return values
+        return self.compiled.values()
 
     def squares(self) -> Floats:
         """Squares of the points' distances from 0, shape (rows,), in float64."""
-        squares: Floats = self.compiled.squares()
-        return squares
+        return self.compiled.squares()
 
     def log_jacobian(self) -> Floats:
         """log \\|det\\| of the way so far, shape (rows,), in float64."""
-        log_jacobian: Floats = self.compiled.log_jacobian()
-        return log_jacobian
+        return self.compiled.log_jacobian()
 
 
 class Chosen:
@@ -135,8 +130,7 @@ class Chosen:
             return
 
         def total(parts: Floats) -> Floats:
-            found: Floats = sums.sum(parts, np.zeros(parts.shape[1]))
-            return found
+            return sums.sum(parts, np.zeros(parts.shape[1]))
 
         is_double = any(one.dtype == np.float64 for one in (*points, *held_out))
         kind = cpu.AscentF64 if is_double else cpu.AscentF32
@@ -157,8 +151,7 @@ class Chosen:
 
     def kinks(self) -> Floats:
         """Shape (count, n, 5): a, b, c, center and ε² of each kink."""
-        kinks: Floats = self.compiled.kinks()
-        return kinks
+        return self.compiled.kinks()
 
     def log_likelihoods(self) -> Floats:
         """Log-likelihoods before each kink, and after the last of a finished ascent, up to constants of units and base.
@@ -166,10 +159,8 @@ class Chosen:
         Shape (count, 4): of the points, of those held out (NaN without any), and of the checked rows of either; on a
         device (count, 2).
         """
-        log_likelihoods: Floats = self.compiled.log_likelihoods()
-        return log_likelihoods
+        return self.compiled.log_likelihoods()
 
     def terms(self) -> Floats:
         """Shape (kinks, n, 2): means of log φ' and φ² of each kink that the rows have gone through; on the CPU."""
-        terms: Floats = self.compiled.terms()
-        return terms
+        return self.compiled.terms()

@@ -306,8 +306,7 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) 
         if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
             return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
     if torch.jit.is_tracing():
-        traced_by_jit: Tensor = operators.ops.log_prob(x, context, parameters, entry.handle)
-        return traced_by_jit
+        return operators.ops.log_prob(x, context, parameters, entry.handle)
     traced = _LogProb if torch.compiler.is_compiling() else _EagerLogProb
     return traced.apply(x, context, parameters, entry.handle)
 

@@ -131,8 +131,7 @@ class FlowDistribution(Distribution):
         except TypeError:
             raise TypeError(f"sample_shape: expected a tuple of ints, got {sample_shape!r}") from None
         shape = tuple(lead) if self._context is not None else (*lead, *self.batch_shape)
-        pair: tuple[Tensor, Tensor] = self._module.rsample_and_log_prob(shape, self._context)
-        return pair
+        return self._module.rsample_and_log_prob(shape, self._context)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws with gradients, shape ``(*sample_shape, *batch_shape, features)``."""
@@ -245,8 +244,7 @@ class BoundTransform(TorchTransform):
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its log-determinant from one run, with the signature of zuko's transforms."""
-        pair: tuple[Tensor, Tensor] = self._both("x", x, True)
-        return pair
+        return self._both("x", x, True)
 
     @property
     def inv(self) -> Any:
@@ -271,8 +269,7 @@ class _Inverse(_InverseTransform):
 
     def call_and_ladj(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The value and its log-determinant from one run."""
-        pair: tuple[Tensor, Tensor] = self._inv._both("y", y, False)
-        return pair
+        return self._inv._both("y", y, False)
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:

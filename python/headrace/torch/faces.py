@@ -141,13 +141,11 @@ class _Base(_OfModule):
 
     def log_prob(self, z: Tensor, context: Any = None) -> Tensor:
         """Log density of latent rows; it depends on no context."""
-        log_prob: Tensor = self._density().log_prob(z)
-        return log_prob
+        return self._density().log_prob(z)
 
     def sample(self, num_samples: int = 1, context: Any = None) -> Tensor:
         """Latent draws, shape (num_samples, features)."""
-        z: Tensor = self._density().rsample((num_samples,))
-        return z
+        return self._density().rsample((num_samples,))
 
     def __call__(self, num_samples: int = 1, context: Any = None) -> tuple[Tensor, Tensor]:
         """Draws and their log densities."""
@@ -205,8 +203,7 @@ class NflowsFace(_Face):
     def _embedded(self, context: Any) -> Tensor | None:
         if context is None or not self.flow.context_features:
             return None
-        embedded: Tensor = self._embedding_net(torch.as_tensor(context))
-        return embedded
+        return self._embedding_net(torch.as_tensor(context))
 
     def log_prob(self, inputs: Any, context: Any = None) -> Tensor:
         """Log density of each row, shape (rows,)."""
@@ -404,8 +401,7 @@ class NormflowsFace(_Face):
         """Log densities with gradients by rows alone."""
         constant = {name: p.detach() for name, p in self.flow.named_parameters()}
         named = {f"module.{name}": p for name, p in constant.items()}
-        log_prob: Tensor = torch.func.functional_call(_LogProb(self.flow), named, (x, context))
-        return log_prob
+        return torch.func.functional_call(_LogProb(self.flow), named, (x, context))
 
     def save(self, path: Any) -> None:
         """Save the state of the module in a file."""

@@ -52,8 +52,7 @@ class _LogProb(torch.autograd.Function):
         out, unit = flow.log_prob_vjp(own_x, ones, own_context, own_covariates, **options)
         ctx.kinds = kinds
         ctx.save_for_backward(*given, *unit)
-        result: Tensor = out
-        return result
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -187,13 +186,11 @@ class SequenceModule(nn.Module):
 
     def _log_prob(self, x: Any, context: Any, covariates: Any, steps: bool) -> Tensor:
         verb = "log_prob_steps" if steps else "log_prob"
-        made: Tensor = self._call(_LogProb, verb, steps, x=x, context=context, covariates=covariates)
-        return made
+        return self._call(_LogProb, verb, steps, x=x, context=context, covariates=covariates)
 
     def _run(self, name: str, value: Any, context: Any, covariates: Any, to_data: bool) -> tuple[Tensor, Tensor]:
         verb, named = "to_data" if to_data else "to_latent", {name: value}
-        made: tuple[Tensor, Tensor] = self._call(_Run, verb, to_data, **named, context=context, covariates=covariates)
-        return made
+        return self._call(_Run, verb, to_data, **named, context=context, covariates=covariates)
 
     def _call(self, function: Any, verb: str, flag: bool, **arguments: Any) -> Any:
         """The function where a gradient may be asked for, and otherwise the flow's own call, which keeps nothing."""

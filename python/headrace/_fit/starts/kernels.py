@@ -66,8 +66,7 @@ class KernelDensity:
         """Log density of rows, shape (rows,), in float64; differences of coordinates are rounded to float32."""
         asked: Floats = np.linalg.solve(self.factor, (rows - self.centre).T).T.astype(np.float64)
         log_volume = np.log(np.diag(self.factor)).sum() + 0.5 * self.centre.size * np.log(2 * np.pi)
-        log_prob: Floats = _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
-        return log_prob
+        return _log_sums(self.white, self.weights, asked, (self.bandwidth,))[0] - log_volume
 
 
 def leave_one_out(white: Floats, weights: Floats) -> float:

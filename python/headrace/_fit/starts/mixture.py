@@ -52,13 +52,11 @@ class Mixture:
         white = u - self.loc[:, None]
         white = white @ self.roots if self.roots.ndim == 3 else white * self.roots[:, None]
         constant = np.log(self.shares) + self.volumes() - 0.5 * u.shape[1] * math.log(2.0 * math.pi)
-        logs: Floats = constant - 0.5 * np.square(white).sum(axis=2).T
-        return logs
+        return constant - 0.5 * np.square(white).sum(axis=2).T
 
     def volumes(self) -> Floats:
         """The logarithms of the determinants of the roots."""
-        volumes: Floats = np.linalg.slogdet(self.roots)[1] if self.roots.ndim == 3 else np.log(self.roots).sum(axis=1)
-        return volumes
+        return np.linalg.slogdet(self.roots)[1] if self.roots.ndim == 3 else np.log(self.roots).sum(axis=1)
 
     def sample(self, size: int, rng: np.random.Generator) -> Floats:
         """Rows of a mixture of whole covariances, shape (size, features)."""
@@ -185,8 +183,7 @@ def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | No
 def _roots_of(covariances: Floats) -> Floats:
     """Matrices by which vectors of these covariances become those of the identity."""
     least = LEAST_VARIANCE * np.eye(covariances.shape[1])
-    roots: Floats = np.linalg.inv(np.linalg.cholesky(covariances + least)).transpose(0, 2, 1)
-    return roots
+    return np.linalg.inv(np.linalg.cholesky(covariances + least)).transpose(0, 2, 1)
 
 
 def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Generator) -> Floats:
@@ -202,5 +199,4 @@ def _spread_out(z: Floats, share: Floats, components: int, rng: np.random.Genera
 
 def _log_sum(logs: Floats) -> Floats:
     most = np.asfortranarray(logs).max(axis=1, keepdims=True)  # a fifth of the time that neighbours in a row take
-    found: Floats = (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]
-    return found
+    return (most + np.log(np.exp(logs - most).sum(axis=1, keepdims=True)))[:, 0]

@@ -171,8 +171,7 @@ def smoothed(mass: Floats, width: float) -> Floats:
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / width))
     size = 1 << math.ceil(math.log2(mass.size + kernel.size))
     smooth = np.fft.irfft(np.fft.rfft(mass, size) * np.fft.rfft(kernel / kernel.sum(), size), size)
-    found: Floats = np.maximum(smooth[reach : reach + mass.size], 0.0)
-    return found
+    return np.maximum(smooth[reach : reach + mass.size], 0.0)
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
@@ -192,8 +191,7 @@ def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[fl
     sums, at = sums.astype(np.float64), library.asarray([share * total for share in shares])
     first, last = (np.searchsorted(sums, at, side=side) for side in ("left", "right"))
     quantiles = 0.5 * (x[first] + x[last])
-    found: list[float] = _arrays.on_host(np.concatenate([quantiles, variance.reshape(1)])).tolist()
-    return found
+    return _arrays.on_host(np.concatenate([quantiles, variance.reshape(1)])).tolist()
 
 
 def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDArray[np.int64]:
@@ -210,8 +208,7 @@ def before(x: Floats, counts: Any, first: float, step: float, cells: int) -> NDA
 
     rows = at if counts is None else up_to(np.cumsum(counts))
     parts = up_to(np.cumsum(part if counts is None else counts * part))
-    found: NDArray[np.int64] = _arrays.on_host(np.stack([rows, parts]))
-    return found
+    return _arrays.on_host(np.stack([rows, parts]))
 
 
 def masses(counts: NDArray[np.int64], total: int) -> tuple[float, Floats]:
@@ -264,8 +261,7 @@ def _shared_summaries(
         for parts, m in zip(columns, mean, strict=True)
     ]
     variance = source.sum(np.transpose(second), np.zeros(len(columns))) / shares.total
-    found: list[list[float]] = np.concatenate([quantiles, variance[:, None]], axis=1).tolist()
-    return found
+    return np.concatenate([quantiles, variance[:, None]], axis=1).tolist()
 
 
 def _key(x: Floats) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.shapes import Rows, drawn, flat, opened, summed
 from headrace._base import arguments as check
+from headrace._base.keywords import refuse
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._core.steps import StepSpec
@@ -163,18 +164,23 @@ class RowModule(Parametrised):
 
     def _sample(
         self,
+        verb: Callable[..., Any],
         n: Any,
         context: Any,
         seed: Any,
-        first_row: Any,
-        parameters: Any,
-        noise: Any,
-        dtype: Any,
         like: Any,
-        out: Any,
-        with_log_prob: bool,
+        *,
+        with_log_prob: bool = False,
+        first_row: Any = None,
+        parameters: Any = None,
+        noise: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        **unknown: Any,
     ) -> Any:
         """Rows drawn by a program with a base, and their log densities; see `Flow.sample`."""
+        if unknown:
+            refuse(verb, unknown)
         caller, width = self._caller(), self._features
         assert self._dtype is not None
         flow_dtype = self._dtype

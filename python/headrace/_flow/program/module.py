@@ -179,8 +179,7 @@ class Parametrised(abc.ABC):
             with _changes:
                 if (waiting := self._waiting) is not None:
                     return waiting.copy()
-        vector: NDArray[Any] = self._program.weights() if self._device is None else self._program.host_weights()
-        return vector
+        return self._program.weights() if self._device is None else self._program.host_weights()
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
         """Compute there from now on; programs are to be compiled anew. `products` are those of the CPU."""

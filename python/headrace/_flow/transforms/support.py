@@ -105,8 +105,7 @@ class Support(Fixed):
         low, high = np.where(both, self._low, 0.0), np.where(both, self._high, 1.0)
         with np.errstate(over="ignore"):  # beyond the dtype a step is NaN
             step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(dtype)).astype(np.float64)
-        coarse: NDArray[np.bool_] = both & ~(high - low >= NUMBERS * step) & np.isfinite(step)
-        return coarse
+        return both & ~(high - low >= NUMBERS * step) & np.isfinite(step)
 
     def _header(self) -> dict[str, Any]:
         header = {"features": self._features, "bounds": [None if pair is None else list(pair) for pair in self.bounds]}
