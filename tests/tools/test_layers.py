@@ -20,8 +20,8 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2150, "_arrays _core config"),
-    "flow": (4900, "_flow densities files ops transforms"),
-    "fit": (7100, "_fit distributed rows training"),
+    "flow": (4850, "_flow densities files ops transforms"),
+    "fit": (7050, "_fit distributed rows training"),
     "methods": (6300, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
