@@ -209,8 +209,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> bool(flow.log_prob(pcm, quantised=1) < 0)  # a log probability
         True
         """
-        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
-        return run.totals(scorer)
+        return self._scored(quantised, x, context, covariates, parameters, lengths).totals()
 
     def log_prob_steps(
         self,
@@ -230,8 +229,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
             `lengths` are 0.
         """
-        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
-        return run.steps(scorer)
+        return self._scored(quantised, x, context, covariates, parameters, lengths).steps()
 
     def to_latent(
         self,
@@ -438,10 +436,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """The private parts, as they are now."""
         return SequenceInterior(self)
 
-    def _scored(self, quantised: Any, *arguments: Any) -> tuple[Any, Any]:
-        """A call with x, and what scores its parts: by density, or by the probability of cells."""
+    def _scored(self, quantised: Any, *arguments: Any) -> Any:
+        """A call with x, whose steps are scored by their density, or by the probability of cells."""
         run = self._call_of("x", *arguments, quantised is not None)
-        return run, run.log_prob if quantised is None else self._cells(quantised, run)
+        if quantised is not None:
+            run.cells = self._cells(quantised, run)
+        return run
 
     def _cells(self, quantised: Any, run: Run) -> Any:
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)

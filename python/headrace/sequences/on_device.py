@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -275,15 +275,16 @@ class RunOnDevice:
         vector = parameters_of(flow, caller, call.parameters)
         return cls(flow._program, caller, given.batch, rows, frames, vector, given.array)
 
-    def log_prob(self, part: None = None) -> CuPyArray:
+    def _log_prob(self) -> CuPyArray:
         """Log densities of steps, (rows, steps)."""
         z, log_det = self._sides(True, self._given)
         return log_det + self._program.log_base(self._vector, z)
 
-    def totals(self, scorer: Callable[[None], CuPyArray]) -> Any:
-        """Sums over the steps of each sequence, in float64, for the caller."""
+    def totals(self, scores: CuPyArray | None = None) -> Any:
+        """Sums over the steps of each sequence, by default of their log densities, in float64, for the caller."""
         with self._caller.queue():
-            scores = scorer(None)
+            if scores is None:
+                scores = self._log_prob()
             result = self._caller.empty((len(scores),), scores.dtype)
             Kernels(self._program.device, self._caller.stream).sum_steps(scores, result)
         if self._batch == result.shape:
@@ -291,10 +292,10 @@ class RunOnDevice:
         with self._caller.queue():
             return given_as(self._caller, result, self._batch)
 
-    def steps(self, scorer: Callable[[None], CuPyArray]) -> Any:
-        """Scores of each step, for the caller."""
+    def steps(self) -> Any:
+        """Log densities of steps, for the caller."""
         with self._caller.queue():
-            scores = scorer(None)
+            scores = self._log_prob()
             return given_as(self._caller, scores, (*self._batch, scores.shape[1]))
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
@@ -302,7 +303,7 @@ class RunOnDevice:
         with self._caller.queue():
             value, log_det = self._sides(inverse, self._given)
             side = given_as(self._caller, value, (*self._batch, *value.shape[1:]))
-        return side, self.totals(lambda _: log_det)
+        return side, self.totals(log_det)
 
     def drawn(self, steps: int, key: int) -> Any:
         """Samples of this many steps, (rows, steps, features), for the caller."""

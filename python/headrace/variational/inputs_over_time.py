@@ -58,8 +58,7 @@ class Inputs:
             if (short := np.flatnonzero(given.lengths < length)).size:
                 place = f"{given.lengths[short[0]]} in sequence {short[0]}"
                 raise ValueError(f"signals: expected sequences of at least {length} steps (length), got {place}")
-            for block in given.whole():
-                given.part(block, 0, block.steps)  # refuses values that are not finite
+            given.check()
             self.signals = given.arrays
         rows = len(self.signals) if signals is not None else _leading(covariates)
         given_frames = Covariates(flow, caller, covariates, (rows,))
