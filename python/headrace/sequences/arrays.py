@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller, is_whole
 from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._base.types import Array
 from headrace._core import cpu
 
@@ -106,17 +107,15 @@ class Sequences:
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
-        """Memory for results of each step, in which steps after the end of a sequence become zero."""
+        """Memory for results of each step in the shape of the sequences, of which those after an end become zero."""
         empty = self._caller.empty
         if self.is_list:
             return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
-        return empty((self.rows, self.steps, *columns), dtype)
+        return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Such results for the caller, in the shape in which sequences were given."""
-        if self.is_list:
-            return [self._caller.give(array) for array in results]
-        return self._caller.give(results.reshape(*self.batch, *results.shape[1:]))
+        """Such results for the caller."""
+        return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
 def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
@@ -138,10 +137,13 @@ class Covariates:
 
     def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
         columns, self._hop, self._dtype = flow.covariates, flow.hop, flow.dtype
-        self._columns = columns
+        self._columns, self._rows, self._on_device = columns, math.prod(batch), None
         self.arrays: list[Array] = []
-        self._rows = math.prod(batch)
         if columns and isinstance(value, (list, tuple)):
+            if caller.device is not None:
+                raise errors.wrong_kind(
+                    "covariates", f"an array on {caller.device}", "a list", "pad them to one length"
+                )
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self.arrays = [
@@ -149,19 +151,10 @@ class Covariates:
                 for i, one in enumerate(value)
             ]
             return
-        array = self.opened(caller, value, columns, batch)
-        if array is None:
-            return
-        self._finite("covariates", array)
-        self.arrays = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
-
-    @staticmethod
-    def opened(caller: Caller, value: Any, columns: int, batch: tuple[int, ...]) -> Array | None:
-        """An array of these, (frames, columns) or (*batch, frames, columns); None where there are no columns."""
         if not columns:
             if value is not None:
                 raise ValueError("covariates: expected None, as this takes no covariates, got some")
-            return None
+            return
         own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
         expected = f"(frames, {columns}) for all sequences, or {own}"
         if value is None:
@@ -169,7 +162,13 @@ class Covariates:
         array = caller.open("covariates", value)
         if array.ndim < 2 or array.shape[-1] != columns or array.shape[:-2] not in ((), batch):
             raise ValueError(f"covariates: expected shape {expected}, got {array.shape}")
-        return array
+        with caller.queue():
+            stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
+            if caller.device is not None:
+                self._on_device, stacked = stacked, stacked[:1]  # all have as many frames
+            else:
+                self._finite("covariates", array)
+            self.arrays = list(stacked)
 
     @staticmethod
     def _finite(name: str, array: Array) -> Array:
@@ -186,19 +185,17 @@ class Covariates:
         """Refuse too few frames for sequences of these lengths."""
         for i, own in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
-            self.check_frames(len(own), steps, self._hop, f" of sequence {i}" if len(self.arrays) > 1 else "")
+            if len(own) < (least := -(-steps // self._hop)):
+                of = f" of sequence {i}" if len(self.arrays) > 1 else ""
+                raise ValueError(
+                    f"covariates: expected at least {least} frames for {steps} steps{of} at {self._hop} steps a "
+                    f"frame, got {len(own)}"
+                )
 
-    @staticmethod
-    def check_frames(frames: int, steps: int, hop: int, of: str = "") -> None:
-        """Refuse frames for less than this many steps."""
-        if frames < (least := -(-steps // hop)):
-            raise ValueError(
-                f"covariates: expected at least {least} frames for {steps} steps{of} at {hop} steps a frame, "
-                f"got {frames}"
-            )
-
-    def of_core(self) -> list[Array] | None:
-        """Frames of each sequence, or of all, for calls of the core."""
+    def of_program(self) -> Any:
+        """Frames of each sequence, or of all: a list, or on a device an array."""
+        if self._on_device is not None:
+            return self._on_device
         return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
     def stacked(self) -> Array | None:

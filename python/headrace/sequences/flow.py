@@ -10,7 +10,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.device_caller import DeviceCaller
 from headrace._base import arguments as check
 from headrace._base.keywords import takes
 from headrace._base.rng import Rng, takes_rng
@@ -29,7 +28,7 @@ from headrace.sequences.continuation import Continuation
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
-from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
+from headrace.sequences.on_device import ProgramOnDevice, StepLinkOnDevice
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Call, Run
@@ -291,12 +290,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS)
         caller, key = self._caller(), check.seed(seed)
         rows = _arrays.context_rows(context, count, self._context, caller=caller)
-        if isinstance(caller, DeviceCaller):
-            frames = frames_of(caller, covariates, self, (count,), total)
-            return RunOnDevice(self._program, caller, (count,), rows, frames).drawn(total, key)
-        return Run(self._program, caller, (count,), rows, Covariates(self, caller, covariates, (count,))).drawn(
-            total, key
-        )
+        run = Run(self._program, caller, (count,), rows, Covariates(self, caller, covariates, (count,)))
+        return run.drawn(total, key)
 
     # ---- continuations -----------------------------------------------------------------------------------------------
 
@@ -453,12 +448,16 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     def _call_of(self, *arguments: Any) -> Any:
         """The checked arguments of a call where the flow computes."""
-        if self._device is None:
-            return self._run_of(*arguments)
-        call = Call(*arguments)
-        if call.integers:
-            self._refuse_device("quantised")
-        return RunOnDevice.opened(self, call)
+        call, where = Call(*arguments), self.device
+        if self._device is not None:
+            if call.integers:
+                self._refuse_device("quantised")
+            is_list = isinstance(call.value, (list, tuple))
+            if is_list or call.lengths is not None:
+                what = f"{call.name}: expected an array of sequences on {where}, no list"
+                what = what if is_list else f"lengths: expected None for sequences on {where}"
+                raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
+        return Run.opened(self, call)
 
     def _refuse_device(self, what: str) -> None:
         """Refuse what is computed on the CPU alone."""

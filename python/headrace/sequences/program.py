@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from headrace._core import cpu
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block
 from headrace.sequences.filter import Filter
+
+if TYPE_CHECKING:
+    from headrace.sequences.runs import Run
 
 # Noise is drawn for blocks of this many steps: cpp/core/sequences/chain.hpp.
 NOISE_STEPS, MOST_SAMPLES = 64, 2**31
@@ -68,6 +71,10 @@ class SequenceProgram:
         """The current parameters as calls read them."""
         return self._current[1]
 
+    def vector_of(self, caller: Any) -> Weights:
+        """The same for a call."""
+        return self.vector
+
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
         filters = {i: Filter(parameters[self.of_link[i]], self.features, order) for i, order in self._orders.items()}
@@ -97,6 +104,19 @@ class SequenceProgram:
         if frames is not None:
             stream.set_frames(frames)
         return stream
+
+    def score(self, run: Run, inverse: bool, **results: Any) -> None:
+        """Put scores of all steps of a call, and their other side, into memory (cpp/bindings/ragged.cpp)."""
+        given, inputs = run.given.core, run.inputs()
+        self.core.scores(run.vector.core, inverse, given, *inputs, scorer=run.cells, **results)
+
+    def sums(self, rows: int) -> Array:
+        """Memory for sums over the steps of sequences."""
+        return np.zeros(rows)
+
+    def draw(self, run: Run, key: int, x: Array) -> None:
+        """Put samples of a seed into x, (rows, steps, features)."""
+        self.core.sample(run.vector.core, key, *run.inputs(), x)
 
     def run(
         self, vector: Weights, inverse: bool, given: Array, context: Array | None, covariates: Array | None

@@ -12,7 +12,6 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._base.types import Array
 from headrace.sequences.arrays import Covariates, Sequences, given_as
-from headrace.sequences.program import SequenceProgram, Weights
 
 
 class Call(NamedTuple):
@@ -36,16 +35,18 @@ class Run:
 
     def __init__(
         self,
-        program: SequenceProgram,
+        program: Any,
         caller: Caller,
         batch: tuple[int, ...],
         context: Array | None,
         covariates: Covariates,
-        vector: Weights | None = None,
+        vector: Any = None,
     ) -> None:
+        """`program`: that of the CPU, or of a device."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, program.dtype
         self.context, self.covariates = context, covariates
-        self.vector = program.vector if vector is None else vector
+        with caller.queue():
+            self.vector = program.vector_of(caller) if vector is None else vector
 
     @classmethod
     def opened(cls, flow: Any, call: Call) -> Run:
@@ -62,9 +63,9 @@ class Run:
         run.given, run.shapes = given, (getattr(call.context, "shape", None), getattr(call.covariates, "shape", None))
         return run
 
-    def inputs(self) -> tuple[Array | None, list[Array] | None]:
-        """Context and covariates for calls of the core."""
-        return self.program.standardised(self.context), self.covariates.of_core()
+    def inputs(self) -> tuple[Array | None, Any]:
+        """Context and covariates for calls of the program."""
+        return self.program.standardised(self.context), self.covariates.of_program()
 
     def context_rows(self) -> Array | None:
         """A copy of the context of each sequence, (rows, columns)."""
@@ -82,35 +83,35 @@ class Run:
 
     def totals(self) -> Any:
         """Log densities of sequences, for the caller: sums over steps in order."""
-        sums = np.zeros(self.given.rows)
-        self._score(totals=sums)
-        return self._sums(sums)
+        with self.caller.queue():
+            return self._sums(True)
 
     def steps(self) -> Any:
         """Log densities of steps, for the caller."""
-        result = self.given.like(self.dtype)
-        self._score(steps=result)
+        with self.caller.queue():
+            result = self.given.like(self.dtype)
+            self.program.score(self, True, steps=result)
         return self.given.give(result)
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
         """The other side and its log-determinant, for the caller."""
         given = self.given
-        values, sums = given.like(self.dtype, given.features), np.zeros(given.rows)
-        self._score(inverse, is_density=False, values=values, totals=sums)
-        return given.give(values), self._sums(sums)
+        with self.caller.queue():
+            values = given.like(self.dtype, given.features)
+            sums = self._sums(inverse, is_density=False, values=values)
+        return given.give(values), sums
 
     def drawn(self, steps: int, key: int) -> Any:
         """Samples of this many steps, (rows, steps, features), for the caller."""
-        x = self.caller.empty((*self.batch, steps, self.program.features), self.dtype)
         self.covariates.check_steps(steps)
-        self.program.core.sample(self.vector.core, key, *self.inputs(), x)
+        with self.caller.queue():
+            x = self.caller.empty((*self.batch, steps, self.program.features), self.dtype)
+            self.program.draw(self, key, x)
         return self.caller.give(x)
 
-    def _score(self, inverse: bool = True, **results: Any) -> None:
-        given, inputs = self.given.core, self.inputs()
-        self.program.core.scores(self.vector.core, inverse, given, *inputs, scorer=self.cells, **results)
-
-    def _sums(self, sums: Array) -> Any:
+    def _sums(self, inverse: bool, **more: Any) -> Any:
+        sums = self.program.sums(self.given.rows)
+        self.program.score(self, inverse, totals=sums, **more)
         return given_as(self.caller, sums, self.batch, self.dtype)
 
 
