@@ -1,55 +1,10 @@
 // Chains over time, their states and their streams for Python.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <string>
 #include <utility>
 
-#include "../core/sequences/chain_stream.hpp"
-#include "bindings.hpp"
-#include "initialised.hpp"
-#include "state_in_use.hpp"
-
-namespace headrace {
-
-// Weights, with the chain that they belong to.
-template <class T>
-struct HeldChainWeights {
-    std::shared_ptr<const SequenceChain<T>> chain;
-    std::shared_ptr<const ChainWeights<T>> weights;
-
-    const ChainWeights<T>& of(const SequenceChain<T>& called) const {
-        require(chain.get() == &called, "weights: expected those of this chain");
-        return *weights;
-    }
-};
-
-// The past of sequences, and whether a call has it.
-template <class T>
-struct HeldChainState {
-    std::shared_ptr<const SequenceChain<T>> chain;
-    std::shared_ptr<ChainState<T>> state;
-    std::atomic<bool> is_in_use{false};
-    bool& is_broken = state->is_broken;
-};
-
-// A stream, with the state that it shares with Python.
-template <class T>
-struct HeldChainStream {
-    std::shared_ptr<HeldChainState<T>> held;
-    ChainStream<T> stream;
-};
-
-}  // namespace headrace
-
-HR_REFUSE_UNINITIALISED(headrace::SequenceChain<float>);
-HR_REFUSE_UNINITIALISED(headrace::SequenceChain<double>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainWeights<float>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainWeights<double>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainState<float>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainState<double>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainStream<float>);
-HR_REFUSE_UNINITIALISED(headrace::HeldChainStream<double>);
+#include "chains.hpp"
 
 namespace headrace {
 namespace {
@@ -189,12 +144,6 @@ struct ChainArguments {
     }
 };
 
-// A copy as an array of this shape, in the dtype of the values.
-py::array copied(StepValues values, const std::vector<py::ssize_t>& shape) {
-    if (values.is_double) return Array<double>(shape, static_cast<const double*>(values.data));
-    return Array<float>(shape, static_cast<const float*>(values.data));
-}
-
 template <class T>
 py::array copied_as(StepValues values, const std::vector<py::ssize_t>& shape) {
     py::array own = copied(values, shape);
@@ -306,55 +255,12 @@ Array<T> chain_noise(const SequenceChain<T>& chain, const HeldChainWeights<T>& w
     return noise;
 }
 
-// (log_prob or None, gradient by the given steps or None, by context or None, by covariates or None, terms of linear
-// predictions); gradients by weights are added to `parameters` if that is not None.
-template <class T>
-py::tuple chain_vjp(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
-                    const py::object& given, const py::object& context, const py::object& frames,
-                    const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_log_prob,
-                    const py::object& parameters, bool by_context, bool by_frames, bool by_inputs) {
-    const ChainWeights<T>& used = weights.of(chain);
-    const ChainArguments<T> own(chain, inverse, given, context, frames, 0);
-    const py::ssize_t rows = own.rows(), steps = own.steps(), features = own.call.features;
-    ChainCotangent<T> from;
-    const auto open = [&](const py::object& array, std::initializer_list<int64_t> shape, const char* message) {
-        return array.is_none() ? nullptr : host_numbers<const T>(array, shape, message);
-    };
-    from.value = open(grad_value, {rows, steps, features}, "grad_value: expected a contiguous (rows, steps, features)");
-    from.log_det = open(grad_log_det, {rows, steps}, "grad_log_det: expected a contiguous (rows, steps)");
-    from.log_prob = open(grad_log_prob, {rows, steps}, "grad_log_prob: expected a contiguous (rows, steps)");
-    require(!from.log_prob || (chain.has_density() && inverse && !from.value && !from.log_det),
-            "grad_log_prob: expected it alone, of a chain with a base, towards latent steps");
-    require(rows > 0 && steps > 0, "given: expected at least one step");
-    ChainGradient<T> to;
-    to.with_inputs = by_inputs;
-    if (!parameters.is_none())
-        to.weights = host_numbers<double>(parameters, {int64_t(chain.n_weights())}, "parameters: expected float64");
-    py::object of_context = py::none(), of_frames = py::none(), log_prob = py::none();
-    const auto made = [](py::object& array, const std::vector<py::ssize_t>& shape) {
-        array = Array<T>(shape);
-        return py::reinterpret_borrow<Array<T>>(array).mutable_data();
-    };
-    if (by_context && chain.context() > 0) to.context = made(of_context, {rows, py::ssize_t(chain.context())});
-    if (by_frames && chain.covariates() > 0)
-        to.frames = made(of_frames, {rows, py::ssize_t(own.call.n_frames), py::ssize_t(chain.covariates())});
-    if (from.log_prob) to.log_prob = made(log_prob, {rows, steps});
-    without_gil([&] { chain.back(used, own.call, own.values, from, to); });
-    py::list terms;
-    const std::vector<py::ssize_t> shape{rows, steps, features};
-    for (const PredictionTerms<T>& one : to.predictions)
-        terms.append(py::make_tuple(one.link, Array<T>(shape, one.by_value.data()),
-                                    Array<T>(shape, one.by_residual.data()), copied(one.x, shape),
-                                    copied(one.z, shape)));
-    const py::object inputs = by_inputs ? py::object(copied(to.inputs, shape)) : py::none();
-    return py::make_tuple(log_prob, inputs, of_context, of_frames, terms);
-}
-
 template <class T>
 void bind_chain_of(py::module_& m, const char* name, const char* weights_name) {
     using Chain = SequenceChain<T>;
     const py::class_<HeldChainWeights<T>> of_weights(m, weights_name);
-    py::class_<Chain, std::shared_ptr<Chain>>(m, name)
+    py::class_<Chain, std::shared_ptr<Chain>> bound(m, name);
+    bound
         .def(py::init([](int64_t features, const std::vector<py::tuple>& links, std::shared_ptr<Program<T>> base) {
                  return std::const_pointer_cast<Chain>(chain_of<T>(features, links, std::move(base)));
              }),
@@ -376,10 +282,8 @@ void bind_chain_of(py::module_& m, const char* name, const char* weights_name) {
              py::arg("state"), py::arg("sizes"))
         .def("log_base", &chain_log_base<T>, py::arg("weights"), py::arg("z"))
         .def("noise", &chain_noise<T>, py::arg("weights"), py::arg("seed"), py::arg("first"), py::arg("rows"),
-             py::arg("begin"), py::arg("end"))
-        .def("vjp", &chain_vjp<T>, py::arg("weights"), py::arg("inverse"), py::arg("given"), py::arg("context"),
-             py::arg("frames"), py::arg("grad_value"), py::arg("grad_log_det"), py::arg("grad_log_prob"),
-             py::arg("parameters"), py::arg("by_context"), py::arg("by_frames"), py::arg("by_inputs"));
+             py::arg("begin"), py::arg("end"));
+    bind_ragged_of<T>(bound);
 }
 
 template <class T>
@@ -398,17 +302,6 @@ void bind_chain_state_of(py::module_& m, const char* name) {
                                })
         .def(
             "go_on", [](Held& s, int64_t steps) { s.state->position += steps; }, py::arg("steps"))
-        .def(
-            "rows_of",
-            [](Held& s, const std::vector<int64_t>& rows) {
-                const StateInUse in_use(&s);
-                require(
-                    std::all_of(rows.begin(), rows.end(), [&](int64_t row) { return row >= 0 && row < s.state->rows; }),
-                    "rows: expected rows of the state");
-                auto state = std::make_shared<ChainState<T>>(s.state->rows_of(rows));
-                return std::shared_ptr<Held>(new Held{s.chain, std::move(state)});
-            },
-            py::arg("rows"))
         .def(
             "to_array",
             [](Held& s, size_t link) {
@@ -490,7 +383,7 @@ py::object pushed(HeldChainStream<T>& own, const py::object& x, const py::object
 
 // The next steps; None for arguments that Python has to open or to refuse.
 template <class T>
-py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const py::object& seed_given) {
+py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const py::object& seed_given, int64_t first) {
     if (!PyLong_CheckExact(steps_given.ptr()) || !PyLong_CheckExact(seed_given.ptr())) return py::none();
     const long long steps = PyLong_AsLongLong(steps_given.ptr());
     const unsigned long long seed = PyLong_AsUnsignedLongLong(seed_given.ptr());
@@ -502,8 +395,9 @@ py::object pulled(HeldChainStream<T>& own, const py::object& steps_given, const 
     if (steps < 1 || steps > most_drawn_steps - own.stream.position() || !has_frames_for(own.stream, steps))
         return py::none();
     Array<T> x({py::ssize_t(own.stream.rows()), py::ssize_t(steps), py::ssize_t(own.stream.chain().features())});
+    require(first >= 0 && first < most_samples - own.stream.rows(), "first: expected fewer than 2^31 samples");
     T* const to = x.mutable_data();
-    without_gil([&] { own.stream.pull(seed, steps, to); });
+    without_gil([&] { own.stream.pull(seed, steps, to, first); });
     return x;
 }
 
@@ -538,12 +432,24 @@ void bind_chain_stream_of(py::module_& m, const char* name) {
             },
             py::arg("frames"))
         .def("push", &pushed<T>, py::arg("x"), py::arg("latent"))
-        .def("pull", &pulled<T>, py::arg("steps"), py::arg("seed"));
+        .def("pull", &pulled<T>, py::arg("steps"), py::arg("seed"), py::arg("first"))
+        .def(
+            "copies",
+            [](Own& own, int64_t n) {
+                const StateInUse in_use(own.held.get());
+                require(n > 0, "n: expected at least 1");
+                ChainStream<T> stream = own.stream.copies(n);
+                std::shared_ptr<HeldChainState<T>> held(new HeldChainState<T>{own.held->chain, stream.shared_state()});
+                return std::make_unique<Own>(Own{std::move(held), std::move(stream)});
+            },
+            py::arg("n"))
+        .def_property_readonly("state", [](const Own& own) { return own.held; });
 }
 
 }  // namespace
 
 void bind_chains(py::module_& m) {
+    bind_sequences_given(m);
     bind_chain_of<float>(m, "SequenceChainF32", "ChainWeightsF32");
     bind_chain_of<double>(m, "SequenceChainF64", "ChainWeightsF64");
     bind_chain_state_of<float>(m, "ChainStateF32");

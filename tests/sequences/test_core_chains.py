@@ -7,6 +7,7 @@ import pytest
 
 import cases
 import sequence_cases
+from headrace._core import cpu
 
 STEPS = 24
 
@@ -143,9 +144,60 @@ def test_inputs_of_a_chain_have_its_shapes():
             )
     with pytest.raises(ValueError, match="covariates: expected a frame for every hop"):  # at the state's position
         chain.run(weights, True, x, context, frames, state)
-    ones = np.ones((2, 7), "float32")
-    with pytest.raises(ValueError, match="grad_log_prob: expected it alone"):
-        chain.vjp(weights, False, x, context, frames, None, None, ones, None, False, False, True)
+
+
+def test_whole_calls_of_a_chain_have_its_shapes():
+    flow = sequence_cases.wavenet("whole", context=2, covariates=1, hop=3, prediction=0, dtype="float32")
+    chain, weights, _ = parts_of(flow)
+    context, frames = np.zeros((2, 2), "float32"), [np.zeros((3, 1), "float32")] * 2
+    x = [np.zeros((7, 1), "float32"), np.zeros((5, 1), "float32")]
+    lengths = np.array([7, 5])
+    given = cpu.GivenSequences("x", x, 1, lengths)
+    steps = [np.empty(7, "float32"), np.empty(5, "float32")]
+    own = {"weights": weights, "inverse": True, "given": given, "context": context, "frames": frames}
+    chain.scores(**own, steps=steps)
+    chain.back(**own, is_density=True, by_rows=np.ones(2), parameters=np.zeros(flow.parameters.size))
+    other = cpu.GivenSequences("x", x[:1], 1, lengths[:1])
+    for name, changed, message in (
+        ("scores", {"context": None}, "context: expected if and only if"),
+        ("scores", {"context": np.zeros((3, 2), "float32")}, "context: expected one row for each"),
+        ("scores", {"context": context.astype("float64")}, "context: expected a contiguous"),
+        ("scores", {"frames": None}, "covariates: expected if and only if"),
+        ("scores", {"frames": frames * 2}, "covariates: expected some of each"),
+        ("scores", {"frames": [frames[0][:2]]}, "covariates: expected a frame for every hop"),
+        ("scores", {"steps": steps[::-1]}, "results: expected contiguous arrays"),
+        ("scores", {"steps": [steps[0]]}, "results: expected contiguous arrays"),
+        ("scores", {"steps": [one.astype("float64") for one in steps]}, "results: expected contiguous arrays"),
+        ("scores", {"totals": np.zeros(3)}, "totals: expected"),
+        ("scores", {"inverse": False}, "is_density: expected a chain with a base"),
+        ("scores", {"state": flow._program.states(1)}, "state: expected one of this chain"),
+        (
+            "scores",
+            {"given": cpu.GivenSequences("x", [np.zeros((7, 2))], 2, lengths[:1])},
+            "given: expected the features",
+        ),
+        ("back", {"by_rows": np.ones(3)}, "by_rows: expected float64"),
+        ("back", {"by_rows": None}, "is_density: expected cotangents of log densities"),
+        ("back", {"by_values": given}, "is_density: expected cotangents of log densities"),
+        ("back", {"by_steps": other}, "by_steps, by_values: expected the lengths"),
+        ("back", {"parameters": np.zeros(3)}, "parameters: expected float64"),
+        ("back", {"of_context": np.zeros((1, 2))}, "of_context: expected float64"),
+        ("back", {"of_frames": [np.zeros((3, 1))]}, "of_frames: expected the number"),
+        ("back", {"std": np.ones(3)}, "std: expected float64"),
+    ):
+        more = {"is_density": True, "by_rows": np.ones(2)} if name == "back" else {}
+        with pytest.raises(ValueError, match=message):
+            getattr(chain, name)(**own | more | changed)
+    with pytest.raises(ValueError, match="x: expected a contiguous"):
+        chain.sample(weights, 1, context, frames, np.zeros((2, 3, 1)))
+    for arrays, counted in (
+        ([x[0]], lengths),
+        (x, np.array([7, 6])),
+        (x, np.array([7, 0])),
+        (np.zeros((2, 7)), lengths),
+    ):
+        with pytest.raises(ValueError, match=r"lengths: expected|arrays: expected"):
+            cpu.GivenSequences("x", arrays, 1, counted)
 
 
 def test_a_stream_is_for_one_call_at_a_time():

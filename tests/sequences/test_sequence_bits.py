@@ -72,18 +72,21 @@ def test_any_number_of_threads(signal):
             cases.assert_same_bits(flow.sample(5, steps=30, seed=1), flow.sample(5, steps=30, seed=1))
 
 
-def test_a_long_signal_is_scored_in_parts_with_the_bits_of_one(signal, monkeypatch):
-    flow, x, steps = signal
-    monkeypatch.setattr("headrace.sequences.arrays._MOST_VALUES", 64)
-    assert len(list(hr.sequences.arrays.chunks(1, 0, STEPS, 1))) > 4
-    cases.assert_same_bits(flow.log_prob_steps(x[:3]), steps[:3])
-    parts, z = flow.log_prob(x[:3]), flow.to_latent(x[:3])
-    drawn = flow.sample(3, steps=STEPS, seed=2)
-    monkeypatch.undo()
-    cases.assert_same_bits(parts, flow.log_prob(x[:3]))
-    cases.assert_same_bits(z[0], flow.to_latent(x[:3])[0])
-    cases.assert_same_bits(z[1], flow.to_latent(x[:3])[1])
-    cases.assert_same_bits(drawn, flow.sample(3, steps=STEPS, seed=2))
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_long_signals_are_computed_in_parts_with_the_bits_of_one(dtype):
+    """A call of one signal takes all its steps at once, one of three takes them in two parts."""
+    flow = sequence_cases.wavenet("long", layers=2, channels=4, prediction=3, dtype=dtype)
+    x = (
+        np.tile(sequence_cases.sequences(3, 1000, 1, dtype), (1, 100, 1))
+        + np.linspace(0, 1, 100_000, dtype=dtype)[:, None]
+    )
+    together = flow.log_prob_steps(x), *flow.to_latent(x), flow.log_prob(x)
+    for i, one in enumerate(x):
+        apart = flow.log_prob_steps(one), *flow.to_latent(one), flow.log_prob(one)
+        for got, want in zip(together, apart, strict=True):
+            cases.assert_same_bits(got[i], want)
+    drawn = flow.sample(3, steps=90_000, seed=2)
+    cases.assert_same_bits(flow.sample(1, steps=90_000, seed=2), drawn[:1])
 
 
 def test_pulls_of_any_length_are_one_sample(signal):

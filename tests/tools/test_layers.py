@@ -22,7 +22,7 @@ STOREYS = {
     "core": (2150, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7050, "_fit distributed rows training"),
-    "methods": (6300, "ascent continuum sequences variational"),
+    "methods": (6050, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
         12000,

@@ -85,11 +85,11 @@ void ChainStream<T>::push(const SequenceView& x, int64_t steps, T* log_prob, T* 
 }
 
 template <class T>
-void ChainStream<T>::pull(uint64_t seed, int64_t steps, T* x) {
+void ChainStream<T>::pull(uint64_t seed, int64_t steps, T* x, int64_t sample) {
     for_chunks(steps, [&](int64_t begin, int64_t end) {
         const int64_t first = position(), n = end - begin;
         T* const noise = given_.of<T>(rows() * n * chain_->features());
-        noise_.take(*chain_, *weights_, seed, 0, rows(), first, first + n, noise);
+        noise_.take(*chain_, *weights_, seed, sample, rows(), first, first + n, noise);
         put(run(false, StepValues::of(noise), n), chain_->features(), steps, begin, end, x);
     });
 }

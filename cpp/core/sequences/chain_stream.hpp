@@ -36,6 +36,7 @@ class ChainStream {
     int64_t position() const { return state_->position; }
     ChainState<T>& state() { return *state_; }
     const ChainState<T>& state() const { return *state_; }
+    const std::shared_ptr<ChainState<T>>& shared_state() const { return state_; }
 
     // Frames of covariates (rows, frames, columns), of which the first belongs to the steps from first * hop on.
     void set_frames(std::vector<T> frames, int64_t first, int64_t n) {
@@ -50,8 +51,8 @@ class ChainStream {
     // Steps that came (rows, steps, features), in either dtype. log_prob (rows, steps) and z (rows, steps, features)
     // are null where they are not wanted.
     void push(const SequenceView& x, int64_t steps, T* log_prob, T* z);
-    // Draws the next steps (rows, steps, features).
-    void pull(uint64_t seed, int64_t steps, T* x);
+    // Draws the next steps (rows, steps, features), of the samples from `sample` on.
+    void pull(uint64_t seed, int64_t steps, T* x, int64_t sample = 0);
     // The same past for n streams each: row j * rows + r is copy j of row r.
     ChainStream copies(int64_t n) const;
 

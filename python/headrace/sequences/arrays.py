@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,36 +12,9 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller, is_whole
 from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._base.types import Array
-
-_MOST_VALUES = 2**18  # of a block of steps in one piece of work: the memory of a call beside its results
-_PANEL = 48  # sequences at least in a block of many long ones: one panel of streams
-
-
-@dataclass(frozen=True)
-class Block:
-    """Sequences that are computed together, and the longest one's steps."""
-
-    index: NDArray[np.intp]
-    steps: int
-
-
-def blocks(lengths: NDArray[np.intp], features: int) -> Iterator[Block]:
-    """All sequences in blocks of similar lengths."""
-    order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        steps = int(lengths[order[begin]])
-        rows = max(_PANEL, _MOST_VALUES // max(steps * features, 1))
-        yield Block(order[begin : begin + rows], steps)
-        begin += rows
-
-
-def chunks(rows: int, begin: int, end: int, features: int) -> Iterator[tuple[int, int]]:
-    """Ranges of steps in which this many sequences are computed."""
-    size = max(1, _MOST_VALUES // max(rows * features, 1))
-    for first in range(begin, end, size):
-        yield first, min(first + size, end)
+from headrace._core import cpu
 
 
 class Sequences:
@@ -67,9 +39,8 @@ class Sequences:
         *,
         lengths: Any = None,
         integers: bool = False,
-        holds: np.dtype[Any] | None = None,
     ) -> None:
-        self.name, self.features, self._caller, self._holds = name, features, caller, holds
+        self.name, self.features, self._caller = name, features, caller
         self.is_list = isinstance(value, (list, tuple))
         if self.is_list:
             if lengths is not None:
@@ -101,7 +72,6 @@ class Sequences:
             raise ValueError(f"{place}: expected at least one step, got a sequence of none")
         if lengths is not None:
             self.lengths = self._counted(lengths)
-        self._shortest = self.steps if lengths is None and not self.is_list else int(self.lengths.min())
 
     def _opened(self, name: str, value: Any, integers: bool) -> Array:
         if not integers and is_whole(value):
@@ -124,51 +94,28 @@ class Sequences:
             return list(self._arrays)
         return [array[:n] for array, n in zip(self.array, self.lengths.tolist(), strict=True)]
 
-    def blocks(self) -> Iterator[Block]:
-        """All sequences, in blocks of similar lengths."""
-        return blocks(self.lengths, self.features)
+    @cached_property
+    def core(self) -> Any:
+        """The same for calls of the core."""
+        arrays = self._arrays if self.is_list else self.array
+        return cpu.GivenSequences(self.name, arrays, self.features, self.lengths)
 
-    def whole(self) -> list[Block]:
-        """All sequences in one block; none for no sequences."""
-        return [Block(np.arange(self.rows), self.steps)] if self.rows else []
-
-    def part(self, block: Block, begin: int, end: int) -> Array:
-        """Steps of a block, (rows, steps, features); zeros after the end of a sequence.
-
-        Raises:
-            ValueError: a value that is not finite, or beyond those of the dtype `holds`.
-        """
-        if self.is_list:
-            kind = np.result_type(*(self._arrays[i].dtype for i in block.index))
-            values = np.zeros((len(block.index), end - begin, self.features), kind)
-            for row, i in enumerate(block.index):
-                own = self._arrays[i][begin:end]
-                values[row, : len(own)] = own
-        else:
-            values = self.array[block.index, begin:end]
-            if end > self._shortest:
-                values[self.beyond(block, begin, end)] = 0.0
-        good = np.isfinite(values)
-        if self._holds is not None and values.dtype.itemsize > self._holds.itemsize:
-            good &= np.abs(values) <= float(np.finfo(self._holds).max)
-        if not good.all():
-            row, step, column = np.argwhere(~good)[0]
-            what = f"numbers that {self._holds} holds" if np.isfinite(values[row, step, column]) else "finite numbers"
-            raise ValueError(
-                f"{self.name}: expected {what}, got {values[row, step].tolist()} at step {begin + step} of "
-                f"sequence {block.index[row]}"
-            )
-        return values
-
-    def beyond(self, block: Block, begin: int, end: int) -> NDArray[np.bool_]:
-        """A mask of the steps of a block after the end of their sequence, (rows, steps)."""
-        return np.asarray(np.arange(begin, end) >= self.lengths[block.index, None])
+    def check(self, dtype: np.dtype[Any] | None = None) -> None:
+        """Refuse values that are not finite, or beyond those of a dtype."""
+        self.core.check(dtype == np.float32)
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
-    def like(self, dtype: np.dtype[Any], *columns: int) -> _Steps:
-        """Memory for results of each step."""
-        return _Steps(self, dtype, columns)
+    def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
+        """Memory for results of each step in the shape of the sequences, of which those after an end become zero."""
+        empty = self._caller.empty
+        if self.is_list:
+            return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
+        return empty((*self.batch, self.steps, *columns), dtype)
+
+    def give(self, results: Any) -> Any:
+        """Such results for the caller."""
+        return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
 def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
@@ -176,35 +123,6 @@ def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dty
     result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
     result[...] = values.reshape(result.shape)
     return caller.give(result)
-
-
-class _Steps:
-    """Results of each step, in the shape in which sequences were given."""
-
-    def __init__(self, given: Sequences, dtype: np.dtype[Any], columns: tuple[int, ...]) -> None:
-        self._given = given
-        empty = given._caller.empty
-        if given.is_list:
-            self._own: list[Array] = [empty((n, *columns), dtype) for n in given.lengths.tolist()]
-        else:
-            self._all = empty((given.rows, given.steps, *columns), dtype)
-            self._all[...] = 0.0
-
-    def put(self, block: Block, begin: int, values: Array) -> None:
-        """Store a block's results from a step on."""
-        if not self._given.is_list:
-            self._all[block.index, begin : begin + values.shape[1]] = values
-            return
-        for row, i in enumerate(block.index):
-            own = self._own[i][begin : begin + values.shape[1]]
-            own[:] = values[row, : len(own)]
-
-    def give(self) -> Any:
-        """All results, for the caller."""
-        caller = self._given._caller
-        if self._given.is_list:
-            return [caller.give(array) for array in self._own]
-        return caller.give(self._all.reshape(*self._given.batch, *self._all.shape[1:]))
 
 
 class Covariates:
@@ -219,10 +137,13 @@ class Covariates:
 
     def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
         columns, self._hop, self._dtype = flow.covariates, flow.hop, flow.dtype
-        self._columns = columns
+        self._columns, self._rows, self._on_device = columns, math.prod(batch), None
         self.arrays: list[Array] = []
-        self._rows = math.prod(batch)
         if columns and isinstance(value, (list, tuple)):
+            if caller.device is not None:
+                raise errors.wrong_kind(
+                    "covariates", f"an array on {caller.device}", "a list", "pad them to one length"
+                )
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self.arrays = [
@@ -230,19 +151,10 @@ class Covariates:
                 for i, one in enumerate(value)
             ]
             return
-        array = self.opened(caller, value, columns, batch)
-        if array is None:
-            return
-        self._finite("covariates", array)
-        self.arrays = list(array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:]))
-
-    @staticmethod
-    def opened(caller: Caller, value: Any, columns: int, batch: tuple[int, ...]) -> Array | None:
-        """An array of these, (frames, columns) or (*batch, frames, columns); None where there are no columns."""
         if not columns:
             if value is not None:
                 raise ValueError("covariates: expected None, as this takes no covariates, got some")
-            return None
+            return
         own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
         expected = f"(frames, {columns}) for all sequences, or {own}"
         if value is None:
@@ -250,7 +162,13 @@ class Covariates:
         array = caller.open("covariates", value)
         if array.ndim < 2 or array.shape[-1] != columns or array.shape[:-2] not in ((), batch):
             raise ValueError(f"covariates: expected shape {expected}, got {array.shape}")
-        return array
+        with caller.queue():
+            stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
+            if caller.device is not None:
+                self._on_device, stacked = stacked, stacked[:1]  # all have as many frames
+            else:
+                self._finite("covariates", array)
+            self.arrays = list(stacked)
 
     @staticmethod
     def _finite(name: str, array: Array) -> Array:
@@ -267,22 +185,24 @@ class Covariates:
         """Refuse too few frames for sequences of these lengths."""
         for i, own in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
-            self.check_frames(len(own), steps, self._hop, f" of sequence {i}" if len(self.arrays) > 1 else "")
+            if len(own) < (least := -(-steps // self._hop)):
+                of = f" of sequence {i}" if len(self.arrays) > 1 else ""
+                raise ValueError(
+                    f"covariates: expected at least {least} frames for {steps} steps{of} at {self._hop} steps a "
+                    f"frame, got {len(own)}"
+                )
 
-    @staticmethod
-    def check_frames(frames: int, steps: int, hop: int, of: str = "") -> None:
-        """Refuse frames for less than this many steps."""
-        if frames < (least := -(-steps // hop)):
-            raise ValueError(
-                f"covariates: expected at least {least} frames for {steps} steps{of} at {hop} steps a frame, "
-                f"got {frames}"
-            )
+    def of_program(self) -> Any:
+        """Frames of each sequence, or of all: a list, or on a device an array."""
+        if self._on_device is not None:
+            return self._on_device
+        return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
-    def rows(self, index: Sequence[int] | NDArray[np.intp]) -> Array | None:
-        """Frames of these sequences, (rows, frames, columns); the last frame of a short one is repeated."""
+    def stacked(self) -> Array | None:
+        """Frames of each sequence, (rows, frames, columns); the last frame of a short one is repeated."""
         if not self._columns:
             return None
-        own = [self.arrays[0 if len(self.arrays) == 1 else i] for i in index]
+        own = self.arrays * (self._rows if len(self.arrays) == 1 else 1)
         frames = max(map(len, own), default=0)
         values = np.empty((len(own), frames, self._columns), self._dtype)
         for row, array in zip(values, own, strict=True):

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.sequences.arrays import Sequences, chunks, given_as
+from headrace.sequences.arrays import Sequences, given_as
 from headrace.sequences.program import MOST_DRAWN_STEPS
 from headrace.sequences.runs import Run
 
 _TOGETHER = 48  # draws of a prefix that take steps together, at least
-
-
-def copies_of(state: Any, n: int) -> Any:
-    """The state of all sequences, n times: that of copy j of sequence r is row j * rows + r."""
-    return state.rows_of([*range(state.rows)] * n)
 
 
 @public("headrace.sequences")
@@ -37,13 +31,9 @@ class Continuation:
         given = run.given
         self._run, self._features = run, given.features
         self._rows, self._position = given.rows, given.steps
-        index = np.arange(self._rows)
-        self._context, self._covariates = run.context_of(index), run.covariates.rows(index)
-        self._state = run.program.states(self._rows)
-        for block in given.whole():
-            for begin, end in chunks(self._rows, 0, given.steps, self._features):
-                values = given.part(block, begin, end)
-                run.program.run(run.vector, True, values, self._context, self._covariates, self._state)
+        given.check(run.dtype)
+        self._core = run.stream()
+        self._core.push(given.array, False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,14 +73,11 @@ class Continuation:
         most = MOST_DRAWN_STEPS - self._position
         total, key = check.integer("steps", steps, least=1, most=most), check.seed(seed)
         self._check(total)
-        run, caller, draws = self._run, self._run.caller, math.prod(each)
-        result = caller.empty((*each, *self.shape, total, self._features), run.dtype)
-        flat = result.reshape(draws, self._rows, total, self._features)
-        for some, begin, end, inputs in self._ranges(draws, total):
-            samples = range(some.start * self._rows, some.stop * self._rows)
-            noise = run.program.noise(run.vector, key, samples, self._position + begin, self._position + end)
-            x, _ = run.program.run(run.vector, False, noise, *inputs)
-            flat[some, :, begin:end] = x.reshape(-1, self._rows, end - begin, self._features)
+        caller, draws = self._run.caller, math.prod(each)
+        result = caller.empty((*each, *self.shape, total, self._features), self._run.dtype)
+        flat = result.reshape(draws * self._rows, total, self._features)
+        for some, stream in self._together(draws):
+            flat[some] = stream.pull(total, key, some.start)
         return caller.give(result)
 
     def log_prob(self, x: Array) -> Array:
@@ -113,19 +100,17 @@ class Continuation:
 
     def _scored(self, x: Array, total: bool) -> Any:
         run, caller = self._run, Caller()
-        given = Sequences(caller, "x", x, self._features, holds=run.dtype)
+        given = Sequences(caller, "x", x, self._features)
         own = len(self.shape)
         if given.is_list or len(given.batch) < own or given.batch[len(given.batch) - own :] != self.shape:
             wanted = ", ".join(["...", *map(str, self.shape), "steps", str(self._features)])
             raise ValueError(f"x: expected shape ({wanted}), as the prefix has, got {np.shape(x)}")
         self._check(given.steps)
+        given.check(run.dtype)
         scores = caller.empty((*given.batch, given.steps), run.dtype)
-        flat = scores.reshape(-1, self._rows, given.steps)
-        (block,) = given.whole()
-        values = given.part(block, 0, given.steps).reshape(-1, self._rows, given.steps, self._features)
-        for some, begin, end, inputs in self._ranges(len(flat), given.steps):
-            x = values[some, :, begin:end].reshape(-1, end - begin, self._features)
-            flat[some, :, begin:end] = run.program.log_prob(run.vector, x, *inputs).reshape(-1, self._rows, end - begin)
+        flat = scores.reshape(given.rows, given.steps)
+        for some, stream in self._together(given.rows // max(self._rows, 1)):
+            flat[some] = stream.push(given.array[some], False)
         if not total:
             return caller.give(scores)
         return given_as(caller, np.cumsum(scores, axis=-1, dtype=np.float64)[..., -1], dtype=run.dtype)
@@ -133,17 +118,9 @@ class Continuation:
     def _check(self, steps: int) -> None:
         self._run.covariates.check_steps(self._position + steps)
 
-    def _ranges(self, draws: int, steps: int) -> Any:
-        """Draws and steps that are computed together, with context, covariates and state there."""
+    def _together(self, draws: int) -> Iterator[tuple[slice, Any]]:
+        """Draws of all prefixes that are computed together, as rows, and the stream of these."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
-            some = slice(first, min(first + size, draws))
-            count = some.stop - first
-            inputs = tiled(self._context, count), tiled(self._covariates, count), copies_of(self._state, count)
-            for begin, end in chunks(count * self._rows, 0, steps, self._features):
-                yield some, begin, end, inputs
-
-
-def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows n times."""
-    return None if rows is None else np.concatenate([rows] * n)
+            last = min(first + size, draws)
+            yield slice(first * self._rows, last * self._rows), self._core.copies(last - first)

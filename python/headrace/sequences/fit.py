@@ -23,7 +23,7 @@ from headrace._flow.bases import StandardNormal
 from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.adaptive import AdaptivePrediction
-from headrace.sequences.arrays import Covariates, Sequences, chunks
+from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.prediction import LinearPrediction, levinson
@@ -123,9 +123,7 @@ class SequenceFit(Fit):
         given = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
         if not given.rows:
             raise ValueError(f"{of}x: expected at least one sequence, got none")
-        for block in given.blocks():  # each part refuses values that are not finite
-            for begin, end in chunks(len(block.index), 0, block.steps, given.features):
-                given.part(block, begin, end)
+        given.check()
         rows = context_of(caller, context, flow.context, given.batch)
         if rows is not None and not np.isfinite(rows).all():
             raise ValueError(f"{of}context: expected finite numbers, got a NaN or an infinity")

@@ -10,7 +10,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
-from headrace._arrays.device_caller import DeviceCaller
 from headrace._base import arguments as check
 from headrace._base.keywords import takes
 from headrace._base.rng import Rng, takes_rng
@@ -29,7 +28,7 @@ from headrace.sequences.continuation import Continuation
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
-from headrace.sequences.on_device import ProgramOnDevice, RunOnDevice, StepLinkOnDevice, frames_of
+from headrace.sequences.on_device import ProgramOnDevice, StepLinkOnDevice
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Call, Run
@@ -209,8 +208,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> bool(flow.log_prob(pcm, quantised=1) < 0)  # a log probability
         True
         """
-        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
-        return run.totals(scorer)
+        return self._scored(quantised, x, context, covariates, parameters, lengths).totals()
 
     def log_prob_steps(
         self,
@@ -230,8 +228,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
             Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond
             `lengths` are 0.
         """
-        run, scorer = self._scored(quantised, x, context, covariates, parameters, lengths)
-        return run.steps(scorer)
+        return self._scored(quantised, x, context, covariates, parameters, lengths).steps()
 
     def to_latent(
         self,
@@ -246,7 +243,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        return self._call_of("x", x, context, covariates, parameters).both(True)
+        return self._call_of("x", x, context, covariates, parameters).both(True)  # type: ignore[no-any-return]
 
     def to_data(
         self,
@@ -257,7 +254,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        return self._call_of("z", z, context, covariates, parameters).both(False)
+        return self._call_of("z", z, context, covariates, parameters).both(False)  # type: ignore[no-any-return]
 
     @takes_rng
     def sample(
@@ -293,12 +290,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
         total = check.integer("steps", steps, least=1, most=MOST_DRAWN_STEPS)
         caller, key = self._caller(), check.seed(seed)
         rows = _arrays.context_rows(context, count, self._context, caller=caller)
-        if isinstance(caller, DeviceCaller):
-            frames = frames_of(caller, covariates, self, (count,), total)
-            return RunOnDevice(self._program, caller, (count,), rows, frames).drawn(total, key)
-        return Run(self._program, caller, (count,), rows, Covariates(self, caller, covariates, (count,))).drawn(
-            total, key
-        )
+        run = Run(self._program, caller, (count,), rows, Covariates(self, caller, covariates, (count,)))
+        return run.drawn(total, key)
 
     # ---- continuations -----------------------------------------------------------------------------------------------
 
@@ -401,7 +394,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
                 anew in each epoch, because on a grid a density may become as high as it likes.
             **arguments: As in `Flow.fit`, where a row is a sequence: `weights` are of sequences, `batch_size` is in
                 crops, by default of 16,384 steps in all, and `validation` holds out a share of the steps, at most
-                twice as many: whole sequences where some fit, or else **the end of each**, given the steps before
+                twice as many: whole sequences where some fit, or else **the end of each**, given what is before
                 (`History.held_out`); or it is sequences, or a tuple ``(x, context, covariates, weights)``.
 
         Returns:
@@ -438,10 +431,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """The private parts, as they are now."""
         return SequenceInterior(self)
 
-    def _scored(self, quantised: Any, *arguments: Any) -> tuple[Any, Any]:
-        """A call with x, and the score of its parts: by density, or by the probability of cells."""
+    def _scored(self, quantised: Any, *arguments: Any) -> Any:
+        """A call with x, whose steps are scored by their density, or by the probability of cells."""
         run = self._call_of("x", *arguments, quantised is not None)
-        return run, run.log_prob if quantised is None else self._cells(quantised, run)
+        if quantised is not None:
+            run.cells = self._cells(quantised, run)
+        return run
 
     def _cells(self, quantised: Any, run: Run) -> Any:
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
@@ -453,15 +448,19 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     def _call_of(self, *arguments: Any) -> Any:
         """The checked arguments of a call where the flow computes."""
-        if self._device is None:
-            return self._run_of(*arguments)
-        call = Call(*arguments)
-        if call.integers:
-            self._refuse_device("quantised")
-        return RunOnDevice.opened(self, call)
+        call, where = Call(*arguments), self.device
+        if self._device is not None:
+            if call.integers:
+                self._refuse_device("quantised")
+            is_list = isinstance(call.value, (list, tuple))
+            if is_list or call.lengths is not None:
+                what = f"{call.name}: expected an array of sequences on {where}, no list"
+                what = what if is_list else f"lengths: expected None for sequences on {where}"
+                raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
+        return Run.opened(self, call)
 
     def _refuse_device(self, what: str) -> None:
-        """Refuse calls that are computed on the CPU alone."""
+        """Refuse what is computed on the CPU alone."""
         if self._device is not None:
             raise ValueError(
                 f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "

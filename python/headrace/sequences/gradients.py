@@ -11,7 +11,7 @@ from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
 from headrace._fit.optimizer import VectorAdam
 from headrace._flow.program.evaluation import WRT, kinds_of
-from headrace.sequences.backward import Backward, Cotangents
+from headrace.sequences.backward import Backward
 from headrace.sequences.program import slices
 from headrace.sequences.sequential import Sequential
 
@@ -91,7 +91,7 @@ class SequenceDerivatives(Sequential):
         (2, 50)
         """
         back = self._back(wrt, True, "x", x, context, covariates, parameters, lengths)
-        log_prob = back.log_prob(Cotangents.of_log_prob("grad_log_prob", grad_log_prob, back.run))
+        log_prob = back.log_prob("grad_log_prob", grad_log_prob)
         gradients = back.gradients()
         return (log_prob, gradients) if values else gradients
 
@@ -114,7 +114,7 @@ class SequenceDerivatives(Sequential):
         ((2,), (2, 50, 1))
         """
         back = self._back("inputs", True, "x", x, context, covariates, parameters)
-        return back.log_prob(Cotangents.ones(back.run)), back.gradients()[0]
+        return back.log_prob("", None), back.gradients()[0]
 
     def nll_and_grad(
         self,
@@ -144,7 +144,7 @@ class SequenceDerivatives(Sequential):
         True
         """
         back = self._back(wrt, True, "x", x, context, covariates, parameters, lengths)
-        return back.weighted_sum(Cotangents.of_weights("weights", weights, back.run)), *back.gradients()
+        return back.mean("weights", weights), *back.gradients()
 
     def to_latent_vjp(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -12,20 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._base import array_errors as errors
 from headrace._core import LEAST_ROWS
 from headrace._core import device as _device
 from headrace._core.device import Device, Kernels, OnStream
-from headrace.sequences.arrays import Covariates, Sequences, given_as
 from headrace.sequences.program import MOST_SAMPLES, NOISE_STEPS, packed, size_of, slices
-from headrace.sequences.runs import context_of, parameters_of
 
 if TYPE_CHECKING:
     from headrace._arrays.device_caller import DeviceCaller
     from headrace._flow.flow import Flow
     from headrace._flow.program.module import Block
     from headrace._flow.transforms.transform import Transform
-    from headrace.sequences.runs import Call
+    from headrace.sequences.runs import Run
     from headrace.sequences.settings import CausalSettings
 
 CuPyArray = Any
@@ -158,7 +155,7 @@ class ProgramOnDevice:
         scale: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
         """As on the CPU; `base` and the transforms of links are on the device."""
-        self.device, self.features, self._links, self._base, self._dtype = device, base.features, links, base, dtype
+        self.device, self.features, self._links, self._base, self.dtype = device, base.features, links, base, dtype
         _ = base._program  # compiled here, where a lack of memory is expected
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
         self.n_weights: int = self._own[-1].stop
@@ -168,21 +165,55 @@ class ProgramOnDevice:
         self._take(np.zeros(self.n_weights, dtype))
         device.current_stream().synchronize()  # so that these are there on every stream
 
+    # ---- calls; nothing in them waits
+
+    def score(
+        self,
+        run: Run,
+        inverse: bool,
+        *,
+        is_density: bool = True,
+        values: Any = None,
+        steps: Any = None,
+        totals: Any = None,
+    ) -> None:
+        """See `SequenceProgram`."""
+        value, scores = self.run(run.vector, inverse, run.given.array, *run.inputs())
+        if is_density:
+            scores = scores + self.log_base(run.vector, value)
+        for to, own in ((values, value), (steps, scores)):
+            if to is not None:
+                to[...] = own.reshape(to.shape)
+        if totals is not None:
+            Kernels(self.device, self.device.current_stream()).sum_steps(scores, totals)
+
+    def sums(self, rows: int) -> CuPyArray:
+        """See `SequenceProgram`."""
+        return self.device.retried(lambda: self.device.cupy.empty((rows,), self.dtype))
+
+    def draw(self, run: Run, key: int, x: CuPyArray) -> None:
+        """See `SequenceProgram`."""
+        x[...] = self.run(run.vector, False, self.noise(run.vector, key, *x.shape[:2]), *run.inputs())[0]
+
+    def standardised(self, context: CuPyArray | None) -> CuPyArray | None:
+        """The context that networks read."""
+        if context is None or self._scale is None:
+            return context
+        mean, std = self._scale
+        return ((context.astype(np.float64) - mean) / std).astype(self.dtype)
+
     # ---- blocks of steps, (rows, steps, features)
 
     def run(
         self, vector: CuPyArray, inverse: bool, given: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
     ) -> Pair:
         """The other side of a block, and the log-derivative of each step."""
-        value, log_det = given, self.device.cupy.zeros(given.shape[:2], self._dtype)
-        if context is not None and self._scale is not None:
-            mean, std = self._scale
-            context = ((context.astype(np.float64) - mean) / std).astype(self._dtype)
+        value, log_det = given, self.device.cupy.zeros(given.shape[:2], self.dtype)
         order = range(len(self._links))
         for i in reversed(order) if inverse else order:
             value, own = self._links[i].run(LinkCall(vector[self._own[i]], inverse, value, context, frames))
             log_det += own
-        return value.astype(self._dtype, copy=False), log_det
+        return value.astype(self.dtype, copy=False), log_det
 
     def log_base(self, vector: CuPyArray, z: CuPyArray) -> CuPyArray:
         """The log density of each latent step under the base, (rows, steps)."""
@@ -193,7 +224,7 @@ class ProgramOnDevice:
     def noise(self, vector: CuPyArray, seed: int, rows: int, steps: int) -> CuPyArray:
         """The first latent steps of the first samples of a seed, (rows, steps, features)."""
         blocks, features = -(-steps // NOISE_STEPS), self.features
-        drawn = self.device.cupy.empty((rows, blocks * NOISE_STEPS, features), self._dtype)
+        drawn = self.device.cupy.empty((rows, blocks * NOISE_STEPS, features), self.dtype)
         for block in range(blocks):
             first = block * MOST_SAMPLES * NOISE_STEPS
             own = self._base.sample(
@@ -212,8 +243,15 @@ class ProgramOnDevice:
         vector = self.device.cupy.asarray(values)
         self._current = vector, self.device.current_stream()
 
-    def vector_on(self, stream: Any) -> CuPyArray:
-        """The current parameters, for calls on this stream."""
+    def read_by_calls(self, parameters: CuPyArray) -> CuPyArray:
+        """Parameters as calls read them."""
+        return parameters
+
+    def vector_of(self, caller: DeviceCaller) -> CuPyArray:
+        """The current parameters, for a call."""
+        return self._vector_on(caller.stream)
+
+    def _vector_on(self, stream: Any) -> CuPyArray:
         vector, writer = self._current
         if writer.ptr != stream.ptr:
             self.device.order(writer, stream)
@@ -224,7 +262,7 @@ class ProgramOnDevice:
         """A copy on the device, on CuPy's current stream."""
         stream = self.device.current_stream()
         with self.device.on(stream):
-            return self.vector_on(stream).copy()
+            return self._vector_on(stream).copy()
 
     def host_weights(self) -> NDArray[Any]:
         """A copy on the host; waits for all changes that are queued."""
@@ -236,7 +274,7 @@ class ProgramOnDevice:
     def set_host_weights(self, values: NDArray[Any]) -> None:
         """Copy in from the host; entries that are no weights are zero."""
         with self.device.on(self.device.current_stream()):
-            self.device.retried(lambda: self._take(np.ascontiguousarray(values, self._dtype)))
+            self.device.retried(lambda: self._take(np.ascontiguousarray(values, self.dtype)))
 
     def queued_on(self, stream: Any) -> SimpleNamespace:
         """Its weights, to be set by work on this stream."""
@@ -245,91 +283,5 @@ class ProgramOnDevice:
     def _set_on(self, stream: Any, values: CuPyArray) -> None:
         """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
         with self.device.on(stream):
-            vector = np.where(self._is_weight, values, self._dtype.type(0))
+            vector = np.where(self._is_weight, values, self.dtype.type(0))
             self._current = vector, stream
-
-
-@dataclass
-class RunOnDevice:
-    """One checked call on a device; see `Run`. Nothing in it waits."""
-
-    _program: ProgramOnDevice
-    _caller: DeviceCaller
-    _batch: tuple[int, ...]
-    _context: CuPyArray | None  # (rows | 1, columns)
-    _covariates: CuPyArray | None  # (rows | 1, frames, columns)
-    _own: CuPyArray | None = None
-    _given: CuPyArray | None = None  # (rows, steps, features)
-
-    @classmethod
-    def opened(cls, flow: Any, call: Call) -> RunOnDevice:
-        """The checked arguments of a call of a flow."""
-        name, where, caller = call.name, flow.device, flow._caller()
-        if isinstance(call.value, (list, tuple)) or call.lengths is not None:
-            other = f"lengths: expected None for sequences on {where}"
-            what = other if call.lengths is not None else f"{name}: expected an array of sequences on {where}, no list"
-            raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        given = Sequences(caller, name, call.value, flow.features)
-        rows = context_of(caller, call.context, flow.context, given.batch)
-        frames = frames_of(caller, call.covariates, flow, given.batch, given.steps)
-        vector = parameters_of(flow, caller, call.parameters)
-        return cls(flow._program, caller, given.batch, rows, frames, vector, given.array)
-
-    def log_prob(self, part: None = None) -> CuPyArray:
-        """Log densities of steps, (rows, steps)."""
-        z, log_det = self._sides(True, self._given)
-        return log_det + self._program.log_base(self._vector, z)
-
-    def totals(self, scorer: Callable[[None], CuPyArray]) -> Any:
-        """Sums over the steps of each sequence, in float64, for the caller."""
-        with self._caller.queue():
-            scores = scorer(None)
-            result = self._caller.empty((len(scores),), scores.dtype)
-            Kernels(self._program.device, self._caller.stream).sum_steps(scores, result)
-        if self._batch == result.shape:
-            return self._caller.give(result)
-        with self._caller.queue():
-            return given_as(self._caller, result, self._batch)
-
-    def steps(self, scorer: Callable[[None], CuPyArray]) -> Any:
-        """Scores of each step, for the caller."""
-        with self._caller.queue():
-            scores = scorer(None)
-            return given_as(self._caller, scores, (*self._batch, scores.shape[1]))
-
-    def both(self, inverse: bool) -> tuple[Any, Any]:
-        """The other side and its log-determinant, for the caller."""
-        with self._caller.queue():
-            value, log_det = self._sides(inverse, self._given)
-            side = given_as(self._caller, value, (*self._batch, *value.shape[1:]))
-        return side, self.totals(lambda _: log_det)
-
-    def drawn(self, steps: int, key: int) -> Any:
-        """Samples of this many steps, (rows, steps, features), for the caller."""
-        (rows,) = self._batch
-        with self._caller.queue():
-            noise = self._program.noise(self._vector, key, rows, steps)
-            x, _ = self._sides(False, noise)
-            return given_as(self._caller, x)
-
-    @property
-    def _vector(self) -> CuPyArray:
-        return self._program.vector_on(self._caller.stream) if self._own is None else self._own
-
-    def _sides(self, inverse: bool, given: Any) -> Pair:
-        return self._program.run(self._vector, inverse, given, self._context, self._covariates)
-
-
-def frames_of(caller: DeviceCaller, value: Any, flow: Any, batch: tuple[int, ...], steps: int) -> CuPyArray | None:
-    """Covariates of a call, (rows, frames, columns) or (1, frames, columns) for all sequences, as many as it needs."""
-    columns = flow.covariates
-    if isinstance(value, (list, tuple)):
-        raise errors.wrong_kind("covariates", f"an array on {flow.device}", "a list", "pad them to one length")
-    array = Covariates.opened(caller, value, columns, batch)
-    if array is None:
-        return None
-    with caller.queue():
-        rows = int(np.prod(array.shape[:-2]))
-        found = array.reshape(rows, *array.shape[-2:])
-    Covariates.check_frames(found.shape[1], steps, flow.hop)
-    return found

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +13,9 @@ from headrace._core import cpu
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block
 from headrace.sequences.filter import Filter
+
+if TYPE_CHECKING:
+    from headrace.sequences.runs import Run
 
 # Noise is drawn for blocks of this many steps: cpp/core/sequences/chain.hpp.
 NOISE_STEPS, MOST_SAMPLES = 64, 2**31
@@ -30,25 +32,6 @@ class Weights(NamedTuple):
 
     core: Any
     filters: dict[int, Filter]  # by the index of the link
-
-
-@dataclass(frozen=True)
-class Cotangent:
-    """Cotangents of the results of a chain; None for zero."""
-
-    value: Array | None = None  # (rows, steps, features)
-    log_det: Array | None = None  # (rows, steps)
-    log_prob: Array | None = None  # (rows, steps): by log densities of steps, in place of the other two
-
-
-@dataclass(frozen=True)
-class ChainGradients:
-    """Gradients by the arguments of a chain; None for those not requested."""
-
-    inputs: Array | None = None
-    parameters: Array | None = None
-    context: Array | None = None
-    covariates: Array | None = None
 
 
 class SequenceProgram:
@@ -72,8 +55,8 @@ class SequenceProgram:
         """
         self.features, self.scale, self.dtype = features, scale, dtype
         self._blocks = [block for part in blocks for block in part]
-        _, *self._of_link = slices(*(sum(block.size for block in part) for part in blocks))
-        self.n_weights: int = self._of_link[-1].stop
+        _, *self.of_link = slices(*(sum(block.size for block in part) for part in blocks))
+        self.n_weights: int = self.of_link[-1].stop
         self._orders = {i: order for i, (kind, order, *_) in enumerate(links) if kind == "prediction"}
         is_single = dtype == np.float32
         kind = cpu.SequenceChainF32 if is_single else cpu.SequenceChainF64
@@ -88,9 +71,13 @@ class SequenceProgram:
         """The current parameters as calls read them."""
         return self._current[1]
 
+    def vector_of(self, caller: Any) -> Weights:
+        """The same for a call."""
+        return self.vector
+
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
-        filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
+        filters = {i: Filter(parameters[self.of_link[i]], self.features, order) for i, order in self._orders.items()}
         of_core = [one.of_core(self.dtype) for one in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), of_core), filters)
 
@@ -118,64 +105,38 @@ class SequenceProgram:
             stream.set_frames(frames)
         return stream
 
+    def score(self, run: Run, inverse: bool, **results: Any) -> None:
+        """Put scores of all steps of a call, and their other side, into memory (cpp/bindings/ragged.cpp)."""
+        given, inputs = run.given.core, run.inputs()
+        self.core.scores(run.vector.core, inverse, given, *inputs, scorer=run.cells, **results)
+
+    def sums(self, rows: int) -> Array:
+        """Memory for sums over the steps of sequences."""
+        return np.zeros(rows)
+
+    def draw(self, run: Run, key: int, x: Array) -> None:
+        """Put samples of a seed into x, (rows, steps, features)."""
+        self.core.sample(run.vector.core, key, *run.inputs(), x)
+
     def run(
-        self,
-        vector: Weights,
-        inverse: bool,
-        given: Array,
-        context: Array | None,
-        covariates: Array | None,
-        state: Any,
+        self, vector: Weights, inverse: bool, given: Array, context: Array | None, covariates: Array | None
     ) -> tuple[Array, Array]:
-        """The other side of a block, and the log-derivative of each step; the state advances by these steps."""
+        """The other side of a block, and the log-derivative of each step."""
         pair: tuple[Array, Array] = self.core.run(
-            vector.core, inverse, given, self.standardised(context), covariates, state
+            vector.core, inverse, given, self.standardised(context), covariates, None
         )
         return pair
 
-    def vjp(
-        self,
-        vector: Weights,
-        inverse: bool,
-        given: Array,
-        context: Array | None,
-        covariates: Array | None,
-        cotangent: Cotangent,
-        kinds: tuple[str, ...],
-    ) -> tuple[Array, ChainGradients]:
-        """Gradients of a block, and the log densities of its steps if the cotangent is of these, (rows, steps)."""
-        sums = np.zeros(self.n_weights) if "parameters" in kinds else None
-        value, by_log_det, by_log_prob = (
-            None if one is None else np.ascontiguousarray(one, self.dtype)
-            for one in (cotangent.value, cotangent.log_det, cotangent.log_prob)
-        )
-        log_prob, inputs, by_context, by_frames, terms = self.core.vjp(
-            *(vector.core, inverse, given, self.standardised(context), covariates),
-            *(value, by_log_det, by_log_prob, sums, "context" in kinds, "covariates" in kinds, "inputs" in kinds),
-        )
-        by_steps = by_log_det if by_log_prob is None else by_log_prob
-        for i, by_value, by_residual, x, z in terms:
-            assert sums is not None
-            sums[self._of_link[i]] += vector.filters[i].gradient(inverse, by_value, by_residual, x, z, by_steps)
-        if self.scale is not None and by_context is not None:  # by the context as it is given
-            by_context = (by_context / self.scale[1]).astype(self.dtype)
-        return log_prob, ChainGradients(inputs, sums, by_context, by_frames)
-
     def standardised(self, context: Array | None) -> Array | None:
         """The context that networks read, in the dtype of the flow."""
-        if context is None or self.scale is None:
-            return context
-        mean, std = self.scale
-        return np.asarray(((context.astype(np.float64) - mean) / std).astype(self.dtype))
+        if context is not None and self.scale is not None:
+            mean, std = self.scale
+            context = (context.astype(np.float64) - mean) / std
+        return None if context is None else np.ascontiguousarray(context, self.dtype)
 
     def log_base(self, vector: Weights, z: Array) -> Array:
         """The log density of each latent step under the base, (rows, steps)."""
         return np.asarray(self.core.log_base(vector.core, z))
-
-    def log_prob(self, vector: Weights, x: Array, context: Array | None, covariates: Array | None, state: Any) -> Array:
-        """The log density of each step, (rows, steps)."""
-        z, log_det = self.run(vector, True, x, context, covariates, state)
-        return log_det + self.log_base(vector, z)
 
     def noise(self, vector: Weights, seed: int, samples: range, begin: int, end: int) -> Array:
         """The latent steps from `begin` to `end` of these samples of a seed, (samples, steps, features)."""

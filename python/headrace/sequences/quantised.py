@@ -14,7 +14,7 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.runs import Part, Run
+from headrace.sequences.runs import Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import LEVELS, RUNNING
 
@@ -59,12 +59,12 @@ class Cells:
         if (narrow := values + self._half <= values - self._half).any():
             raise ValueError(f"quantised: expected a wider step at {values[narrow][0]:g}, got {2.0 * self._half:g}")
 
-    def __call__(self, part: Part) -> Array:
+    def __call__(self, x: Array, context: Array | None, frames: Array | None, state: Any) -> Array:
         """Log probabilities of each step, (rows, steps)."""
-        self.check(part.values)
-        program, vector = self._run.program, self._run.vector
-        core, weights, state = program.core, vector.core, part.state
-        x = part.values.astype(np.float64)
+        self.check(x)
+        vector = self._run.vector
+        core, weights = self._run.program.core, vector.core
+        x = x.astype(np.float64)
         middle, low, high, sizes = x, x - self._half, x + self._half, None
         for i in reversed(range(1, len(self._chain))):
             if isinstance(self._chain[i], OverTime):  # cells move with their middle: given the past, its slope is known
@@ -76,7 +76,7 @@ class Cells:
                 continue
             middle, low, high = (core.run_link(weights, i, True, values, None)[0] for values in (middle, low, high))
         own = sizes if self._chain[0].reads_sizes else None
-        raw = core.outputs(weights, middle, program.standardised(part.context), part.covariates, state, own)
+        raw = core.outputs(weights, middle, context, frames, state, own)
         if state is not None:
             state.go_on(x.shape[1])
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)

@@ -12,10 +12,9 @@ from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.sequences.arrays import Covariates, Sequences, chunks, given_as
-from headrace.sequences.continuation import copies_of, tiled
+from headrace.sequences.arrays import Covariates, Sequences, given_as
 from headrace.sequences.program import MOST_DRAWN_STEPS
-from headrace.sequences.runs import Part, Run
+from headrace.sequences.runs import Run
 
 
 @public("headrace.sequences")
@@ -33,10 +32,8 @@ class Stream:
         self._flow, self._run = flow, run
         # A MemoryError at once, where the state would not fit.
         np.empty((self._rows, sum(run.program.states(1).numbers)), run.dtype)
-        self._state = run.program.states(self._rows) if state is None else state
-        index = np.arange(self._rows)
-        self._context, self._frames = run.context_of(index), run.covariates.rows(index)
-        self._core = run.program.stream(run.vector, self._state, self._context, self._frames)
+        self._context, self._frames = run.context_rows(), run.covariates.stacked()
+        self._core = run.stream(state)
 
     @property
     def rows(self) -> int:
@@ -46,7 +43,7 @@ class Stream:
     @property
     def position(self) -> int:
         """The number of steps so far."""
-        return int(self._state.position)
+        return int(self._core.state.position)
 
     def __repr__(self) -> str:
         """Rows and position."""
@@ -81,21 +78,19 @@ class Stream:
                 f"and {quantised!r}"
             )
         cells = None if quantised is None else self._flow._cells(quantised, run)
-        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None, holds=run.dtype)
+        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
         if given.is_list or given.batch != (self._rows,):
             raise ValueError(f"x: expected shape ({self._rows}, steps, {given.features}), got {np.shape(x)}")
         self._check(given.steps)
-        (block,) = given.whole()
-        values = given.part(block, 0, given.steps)
+        given.check(run.dtype)
         if cells is None:
-            result = self._core.push(values, latent)
+            result = self._core.push(given.array, latent)
             return tuple(given_as(caller, one) for one in result) if latent else given_as(caller, result)
-        cells.check(values)
-        scores = caller.empty((self._rows, given.steps), run.dtype)
-        for begin, end in chunks(self._rows, 0, given.steps, given.features):
-            scores[:, begin:end] = cells(
-                Part(block, begin, values[:, begin:end], self._context, self._frames, self._state)
-            )
+        cells.check(given.array)
+        scores = given.like(run.dtype)
+        run.program.core.scores(
+            *(run.vector.core, True, given.core, *run.inputs()), scorer=cells, state=self._core.state, steps=scores
+        )
         return caller.give(scores)
 
     @takes_rng
@@ -109,7 +104,7 @@ class Stream:
         Raises:
             ValueError: too few frames of the covariates.
         """
-        result: NDArray[Any] | None = self._core.pull(steps, seed)
+        result: NDArray[Any] | None = self._core.pull(steps, seed, 0)
         if result is not None:
             return result
         total = check.integer("steps", steps, least=1)
@@ -117,7 +112,7 @@ class Stream:
             raise ValueError(f"steps: expected at most 2^32 with those before, got {self.position + total}")
         key = check.seed(seed)
         self._check(total)
-        return np.asarray(self._core.pull(total, key))
+        return np.asarray(self._core.pull(total, key, 0))
 
     def extend(self, covariates: Array) -> None:
         """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.
@@ -125,13 +120,11 @@ class Stream:
         Between two frames covariates are interpolated, and the last one is held. So with a `hop` above 1 a step has
         the bits of the whole sequence if the frame after it is known too.
         """
-        run, flow = self._run, self._flow
-        frames = Covariates(flow, Caller(), covariates, run.batch).rows(np.arange(self._rows))
+        frames = Covariates(self._flow, Caller(), covariates, self._run.batch).stacked()
         if frames is None or self._frames is None:
             return
         joined = np.concatenate([self._frames, frames], axis=1)
-        self._run = run.of_rows(self._rows, run.context, Covariates(flow, Caller(), joined, run.batch))
-        self._frames = joined
+        self._run, self._frames = self._run_of(self._rows, self._context, joined), joined
         self._core.set_frames(joined)
 
     def copies(self, n: int) -> Stream:
@@ -146,10 +139,15 @@ class Stream:
         (1000, 5, 1)
         """
         count = check.integer("n", n, least=1)
-        flow, rows = self._flow, self._rows * count
-        covered = Covariates(flow, Caller(), tiled(self._frames, count), (rows,))
-        run = self._run.of_rows(rows, tiled(self._context, count), covered)
-        return Stream(flow, run, copies_of(self._state, count))
+        run = self._run_of(self._rows * count, _tiled(self._context, count), _tiled(self._frames, count))
+        return Stream(self._flow, run, self._core.copies(count).state)
+
+    def _run_of(self, rows: int, context: Array | None, frames: Array | None) -> Run:
+        """A run of other sequences with the same parameters."""
+        run = self._run
+        return Run(
+            run.program, run.caller, (rows,), context, Covariates(self._flow, Caller(), frames, (rows,)), run.vector
+        )
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The complete past, as arrays by name, for ``flow.stream(state=...)``; parameters are not in it."""
@@ -157,9 +155,10 @@ class Stream:
         for name, array in (("context", self._context), ("covariates", self._frames)):
             if array is not None:
                 arrays[name] = array.copy()
-        for i, n in enumerate(self._state.numbers):
+        past = self._core.state
+        for i, n in enumerate(past.numbers):
             if n:
-                arrays[f"transforms.{i}"] = self._state.to_array(i)
+                arrays[f"transforms.{i}"] = past.to_array(i)
         return arrays
 
     @classmethod
@@ -196,3 +195,8 @@ def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     if not np.isfinite(value).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinity")
     return np.ascontiguousarray(value)
+
+
+def _tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
+    """All rows n times."""
+    return None if rows is None else np.concatenate([rows] * n)

@@ -22,10 +22,11 @@ from headrace._base.types import Array, Floats
 from headrace._flow.bases import Normal, StandardNormal
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.arrays import Covariates, Sequences
+from headrace.sequences.backward import Backward
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.program import Cotangent
+from headrace.sequences.runs import Run
 from headrace.variational.descent import Rng, seed_of
 from headrace.variational.target import Contexts, contexts_of
 
@@ -72,8 +73,7 @@ class Inputs:
             if (short := np.flatnonzero(given.lengths < length)).size:
                 place = f"{given.lengths[short[0]]} in sequence {short[0]}"
                 raise ValueError(f"signals: expected sequences of at least {length} steps (length), got {place}")
-            for block in given.whole():
-                given.part(block, 0, block.steps)  # refuses values that are not finite
+            given.check()
             self.signals = given.arrays
         rows = len(self.signals) if signals is not None else _leading(covariates)
         given_frames = Covariates(flow, caller, covariates, (rows,))
@@ -167,9 +167,9 @@ class Divergence:
         self._z = z if isinstance(rows, int) else z[rows]
         inputs = _of_flow(self.student, batch)
         with np.errstate(all="ignore"):  # values that are not finite are counted
-            x, log_det = own.run(self._vector, False, self._z, *inputs, None)
+            x, log_det = own.run(self._vector, False, self._z, *inputs)
             self._x = x.astype(self.teacher.dtype, copy=False)
-            u, more = other.run(other.vector, True, self._x, *_of_flow(self.teacher, batch), None)
+            u, more = other.run(other.vector, True, self._x, *_of_flow(self.teacher, batch))
             if self.is_closed:
                 kl = self._closed(u, log_det.astype(np.float64) + more)
             else:
@@ -188,35 +188,46 @@ class Divergence:
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:
         """The gradient of `weight` times the mean of log q - beta log p, and of by_x · x; after `forth`."""
-        own, other = self.student._program, self.teacher._program
         rows, steps = self._z.shape[:2]
         share = weight / (rows * steps)
         total = np.zeros(self._z.shape) if by_x is None else by_x
         by_log_det = np.full((rows, steps), -share)
         if weight:
-            total = total + self._by_samples(other, batch, beta * share)
+            total = total + self._by_samples(batch, beta * share)
             if self.is_closed:
                 by_log_det += beta * share * self._slope
-        cotangent = Cotangent(value=total.astype(self.student.dtype), log_det=by_log_det.astype(self.student.dtype))
-        _, found = own.vjp(
-            self._vector, False, self._z, *_of_flow(self.student, batch), cotangent, ("inputs", "parameters")
-        )
-        assert found.parameters is not None
-        return np.asarray(found.parameters.astype(self.student.dtype))
+        by = False, {"by_steps": by_log_det}, total
+        return np.asarray(_gradient(self.student, "parameters", False, self._z, batch, self._vector, *by))
 
-    def _by_samples(self, other: Any, batch: Batch, share: float) -> Floats:
+    def _by_samples(self, batch: Batch, share: float) -> Floats:
         """The gradient by x through the teacher."""
-        dtype = self.teacher.dtype
         if self.is_closed:
             by_u = share * self._a / self._moments[1][1]
-            cotangent = Cotangent(
-                value=by_u[..., None].astype(dtype), log_det=(share * (self._slope - 1.0)).astype(dtype)
-            )
+            by: Any = False, {"by_steps": share * (self._slope - 1.0)}, by_u[..., None]
         else:
-            cotangent = Cotangent(log_prob=np.full(self._x.shape[:2], -share, dtype))
-        inputs = _of_flow(self.teacher, batch)
-        _, found = other.vjp(other.vector, True, self._x, *inputs, cotangent, ("inputs",))
-        return np.asarray(found.inputs.astype(np.float64))
+            by = True, {"by_steps": np.full(self._x.shape[:2], -share)}, None
+        return np.asarray(_gradient(self.teacher, "inputs", True, self._x, batch, None, *by).astype(np.float64))
+
+
+def _gradient(
+    flow: SequenceFlow,
+    kind: str,
+    inverse: bool,
+    given: Array,
+    batch: Batch,
+    vector: Any,
+    is_density: bool,
+    by: dict[str, Array],
+    by_values: Array | None,
+) -> Any:
+    """One gradient of these sequences, whose values are not checked; see `Backward.add`."""
+    rows, caller = given.shape[:1], Caller()
+    run = Run(flow._program, caller, rows, batch.context, Covariates(flow, caller, batch.covariates, rows), vector)
+    run.given = Sequences(caller, "", given, flow.features)
+    back = Backward(run, (kind,), inverse)
+    values = None if by_values is None else Sequences(caller, "", by_values, flow.features)
+    back.add(is_density, by, values)
+    return back.gradients()[0]
 
 
 def _of_flow(flow: SequenceFlow, batch: Batch) -> tuple[Array | None, Array | None]:
@@ -236,5 +247,5 @@ def _moments(flow: SequenceFlow) -> tuple[float, float]:
 def log_prob_of_steps(teacher: SequenceFlow, x: Array, batch: Batch) -> float:
     """The mean log density of steps."""
     program = teacher._program
-    z, log_det = program.run(program.vector, True, x.astype(teacher.dtype), *_of_flow(teacher, batch), None)
+    z, log_det = program.run(program.vector, True, x.astype(teacher.dtype), *_of_flow(teacher, batch))
     return float(np.mean(log_det + program.log_base(program.vector, z), dtype=np.float64))
