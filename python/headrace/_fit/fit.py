@@ -36,6 +36,7 @@ from headrace._fit.stream_run import StreamRun
 from headrace._fit.streams import StreamRows
 from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, overfits, searched
+from headrace._flow.bases import StandardNormal
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
@@ -213,6 +214,10 @@ class Fit:
                 )
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
+        is_bell = isinstance(flow._interior.base, StandardNormal)
+        if curves and checked.overfits and is_bell and held_out is not None and history.best_epoch:
+            flow._interior.precede(_marginals.tails_of_latents(flow.features))
+            history.best_loss = held_out.loss(flow)
 
     def _looks_for_curves(self, held: int | None) -> bool:
         plan = self.checked
