@@ -1,6 +1,6 @@
 """The share of default fits of made tables that pass their own diagnosis, and what is missing to the true density.
 
-    python -m bench.diagnosis.passes [--tables N] [--rows N] [--judged N] [--flow NSF]
+    python -m bench.diagnosis.passes [--first K] [--tables N] [--rows N] [--judged N] [--flow NSF]
 
 Table k has 2 + k mod 5 columns. Each column is a smooth function of those before it, and noise whose scale is another
 one: normal, logistic, skew, of two modes, or Student's with 8 degrees of freedom. The density is known, so that the
@@ -126,13 +126,14 @@ def one(k: int, rows: int, judged: int, flow: str) -> dict[str, Any]:
 def main(arguments: Any = None) -> None:
     """Print a line for each table, and the share that passes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--first", type=int, default=0, help="the first table; the tables reported are 0 to 49")
     parser.add_argument("--tables", type=int, default=50)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--judged", type=int, default=1000)
     parser.add_argument("--flow", default="NSF")
     given = parser.parse_args(arguments)
     found = []
-    for k in range(given.tables):
+    for k in range(given.first, given.first + given.tables):
         found.append(one(k, given.rows, given.judged, given.flow))
         print(
             "{table:3d} {features} p {p:8.2g} lacks {lacks:.4f} nats, {seconds:5.1f} CPU s {misses}".format(

@@ -11,18 +11,16 @@ import numpy as np
 import headrace as hr
 from headrace._base.install import rebuild
 from headrace._base.layout import Grid
-from headrace._cli.commands import OK, Density, _load_any, _say
+from headrace._cli.commands import Density, _load_any
+from headrace._cli.screen import OK, say
 from headrace._cli.signals import Signal
 from headrace._tables.density import Columns
 
 
 def info(arguments: argparse.Namespace) -> int:
     """Print facts about this build and machine, or about a flow."""
-    return _of_this_machine(arguments) if arguments.flow is None else _of_flow(arguments)
-
-
-def _of_this_machine(arguments: argparse.Namespace) -> int:
-    """Print facts about this build and machine."""
+    if arguments.flow is not None:
+        return _of_flow(arguments)
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
     missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
     rows = [
@@ -35,31 +33,28 @@ def _of_this_machine(arguments: argparse.Namespace) -> int:
         ("Python, NumPy", f"{facts['python']}, {facts['numpy']}"),
         ("system", facts["system"]),
     ]
-    _say(arguments, facts, [Grid((), rows, wraps=(1,))])
+    say(arguments, facts, [Grid((), rows, wraps=(1,))])
     return OK
 
 
 def _of_flow(arguments: argparse.Namespace) -> int:
     flow, notes = _load_any(arguments.flow)
-    facts: dict[str, Any] = {"file": arguments.flow, "kind": type(flow).__name__}
-    for name in ("features", "context"):
-        facts[name] = getattr(flow, name)
-    facts["dtype"] = None if flow.dtype is None else flow.dtype.name
-    facts["parameters"] = flow.n_parameters
+    sizes = {name: getattr(flow, name) for name in ("features", "context")}
+    facts: dict[str, Any] = {"file": arguments.flow, "kind": type(flow).__name__, **sizes}
+    facts |= {"dtype": None if flow.dtype is None else flow.dtype.name, "parameters": flow.n_parameters}
     if isinstance(flow, hr.SequenceFlow):
         facts["field"] = flow.field
         if (signal := Signal.of_notes(notes)) is not None:
             facts |= {"rate": signal.rate, "channels": flow.features, "bits": signal.bits}
     elif isinstance(flow, Density) and (columns := Columns.of_notes(notes, flow)).names is not None:
         facts |= {"feature_names": list(columns.names), "context_names": list(columns.context_names or ())}
-    _say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
+    say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
     return OK
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as lines of text."""
-    rows = [(facts["file"], facts["kind"])]
-    rows += [(name, f"{facts[name]:,}") for name in ("features", "context")]
+    rows = [(facts["file"], facts["kind"]), *((name, f"{facts[name]:,}") for name in ("features", "context"))]
     rows += [("dtype", str(facts["dtype"])), ("parameters", f"{facts['parameters']:,}")]
     if "field" in facts:
         seconds = f", {facts['field'] / facts['rate']:.3g} s" if "rate" in facts else ""

@@ -6,9 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import count
-from typing import Any
+from itertools import count, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,10 @@ from headrace.training import Adam
 
 LEAST_CALLS = 5
 WORKLOADS = 12
+WIDE = (256, 256)
 
 
-@dataclass(frozen=True)
-class Roofline:
+class Roofline(NamedTuple):
     """The largest rates of this machine, with the threads in use."""
 
     gflops: float
@@ -34,8 +33,7 @@ class Roofline:
     """10^9 bytes a second, reads and writes counted, of copying an array larger than any cache."""
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(NamedTuple):
     """A call, and the least work that it needs."""
 
     name: str
@@ -45,8 +43,7 @@ class Workload:
     call: Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """The cost of a workload. Its `share` is of the roofline's part that bounds it, arithmetic or memory."""
 
     name: str
@@ -128,36 +125,34 @@ def _of_map(rows: int, columns: int) -> Workload:
 
 def workloads() -> Iterator[Workload]:
     """The workloads, made one after the other."""
-    maf = _random(MAF(64, hidden=(256, 256)))
-    name = "MAF 64, 5 x [256, 256]"
-    yield _of_flow(name, maf, "log_prob", 10_000)
-    yield _of_flow(name, maf, "sample", 10_000)
-    yield _of_flow(name, maf, "log_prob", 1)
-    yield _of_flow(name, maf, "sample", 1)
-    yield _of_flow("IAF 64, 5 x [256, 256]", _random(IAF(64, hidden=(256, 256))), "sample", 10_000)
-    realnvp = _random(RealNVP(64, hidden=(256, 256)))
-    name = "RealNVP 64, 8 x [256, 256]"
-    yield _of_flow(name, realnvp, "log_prob", 10_000)
-    yield _of_flow(name, realnvp, "sample", 10_000)
-    nsf = _random(NSF(16, hidden=(128, 128)))
-    name = "NSF 16, 5 x [128, 128]"
-    yield _of_flow(name, nsf, "log_prob", 10_000)
-    yield _of_flow(name, nsf, "sample", 10_000)
-    yield _of_flow("MAF 6, 5 x [100, 100]", _random(MAF(6, hidden=(100, 100))), "train", 512)
-    yield _of_flow("NSF 6, 5 x [64, 64]", _random(NSF(6)), "train", 512)
+    verbs = ("log_prob", "sample")
+    for name, made, calls in (
+        (
+            "MAF 64, 5 x [256, 256]",
+            lambda: MAF(64, hidden=WIDE),
+            [(verb, rows) for rows in (10_000, 1) for verb in verbs],
+        ),
+        ("IAF 64, 5 x [256, 256]", lambda: IAF(64, hidden=WIDE), [("sample", 10_000)]),
+        ("RealNVP 64, 8 x [256, 256]", lambda: RealNVP(64, hidden=WIDE), [(verb, 10_000) for verb in verbs]),
+        ("NSF 16, 5 x [128, 128]", lambda: NSF(16, hidden=(128, 128)), [(verb, 10_000) for verb in verbs]),
+        ("MAF 6, 5 x [100, 100]", lambda: MAF(6, hidden=(100, 100)), [("train", 512)]),
+        ("NSF 6, 5 x [64, 64]", lambda: NSF(6), [("train", 512)]),
+    ):
+        flow = _random(made())
+        for verb, rows in calls:
+            yield _of_flow(name, flow, verb, rows)
     yield _of_map(1_000_000, 8)
 
 
 def _seconds(call: Callable[[], object], budget: float) -> float:
     """The median duration of calls within a time, after one that is not counted."""
     call()
-    times: list[float] = []
-    stop = time.perf_counter() + budget
-    while len(times) < LEAST_CALLS or time.perf_counter() < stop:
-        start = time.perf_counter()
+    call()
+    times = [time.perf_counter()]
+    while len(times) <= LEAST_CALLS or times[-1] < times[0] + budget:
         call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append(time.perf_counter())
+    return statistics.median(end - start for start, end in pairwise(times))
 
 
 def run(roofline: Roofline, budget: float) -> Iterator[Measurement]:

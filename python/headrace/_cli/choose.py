@@ -28,19 +28,14 @@ def choose(
     from headrace.choosing.sample import opened
 
     x, context, weights = rows
-    features = x.shape[1]
-    clock = Clock(options.get("time_budget", SECONDS))
-    bounds, periodic = options.get("bounds"), options.get("periodic")
-    support = support_or_none(bounds, features, periodic)
+    features, clock = x.shape[1], Clock(options.get("time_budget", SECONDS))
+    ends = {"bounds": options.get("bounds"), "periodic": options.get("periodic")}
     plain = Table((Column(),) * features)  # the table's preprocessing is done already
     choice = run.search(
-        opened(x, context, weights, support, features),
+        opened(x, context, weights, support_or_none(ends["bounds"], features, ends["periodic"]), features),
         Columns(plain, None if names is None else tuple(names)),
         clock,
-        bounds=bounds,
-        periodic=periodic,
-        dtype=arguments.dtype,
-        effort=options.get("effort", "normal"),
+        **{**ends, "dtype": arguments.dtype, "effort": options.get("effort", "normal")},
         keep=arguments.keep is not None,
         seed=arguments.seed,
         progress=not arguments.quiet,

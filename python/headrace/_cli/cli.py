@@ -14,29 +14,22 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any
 
 import headrace as hr
 from headrace._base.output import NO_ROOM, printable
-from headrace._cli import commands, options, screen
+from headrace._cli import options, screen
 from headrace._cli import run as program
 from headrace._cli import score_and_sample as use
-from headrace._cli.parser import USAGE
+from headrace._cli.screen import FAILED, INTERRUPTED, USAGE
 from headrace.rows._files import STANDARD
 
-FAILED, PIPE_CLOSED = 1, 141
+PIPE_CLOSED = 141
 
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         screen.tell(f"headrace: warning: {_one_line(message).replace('leave out epochs=', 'leave out --epochs')}")
 
     with warnings.catch_warnings():
@@ -55,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt as interrupt:
         screen.tell(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]))
-        return commands.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         _give_up_output()
         return PIPE_CLOSED
@@ -84,7 +77,7 @@ def _run(given: Sequence[str]) -> int:
         hr.set_num_threads(arguments.threads)
     if arguments.run is program.run:  # whose warnings and errors stay its own
         return int(arguments.run(arguments))
-    with _warnings_in_one_line(), screen.bars():
+    with _warnings_in_one_line():
         return int(arguments.run(arguments))
 
 

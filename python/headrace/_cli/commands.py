@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
 from operator import itemgetter
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any
 
 import headrace as hr
 from headrace import files
 from headrace._base import progress as _progress
 from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
-from headrace._cli import screen
+from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say
 from headrace._fit.streams import rows_bar
 from headrace._tables import table as _table
 from headrace._tables.density import Columns, TableDensity
@@ -32,53 +26,9 @@ from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block as RowBlock
 
-OK, INTERRUPTED = 0, 130
 PICTURE = "hr_diagram.png"  # of the demo
 
 Density = hr.Flow | hr.Ensemble
-
-# ---- a command's output ----------------------------------------------------------------------------------------------
-
-
-def _note(arguments: argparse.Namespace, text: str) -> None:
-    if not arguments.quiet:
-        screen.tell(text)
-
-
-def _say(arguments: argparse.Namespace, report: dict[str, Any], blocks: Sequence[Block]) -> None:
-    """Print the result, as one JSON object or as text; if the standard output has a flow, to the standard error."""
-    file = sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout
-    if arguments.json:
-        print(json.dumps(_finite_or_null(report), allow_nan=False), file=file)
-    else:
-        screen.show(blocks, file)
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite_or_null(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite_or_null(inner) for inner in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
-def _duration(seconds: float) -> str:
-    """Three significant digits in a fitting unit."""
-    if seconds < 1e-3:
-        return f"{1e6 * seconds:.3g} µs"
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _usage(arguments: argparse.Namespace, message: str) -> NoReturn:
-    arguments.usage(message)
-    raise AssertionError
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
 
 # ---- input -----------------------------------------------------------------------------------------------------------
 
@@ -209,7 +159,7 @@ def _columns_for(
         if len(chosen) != wanted:
             option = "--columns" if kind == "features" else "--context"
             raise ValueError(
-                f"{source.path}: expected {_counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
+                f"{source.path}: expected {counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
                 f"{len(chosen)}; choose them with {option}"
             )
     return source, columns
@@ -236,7 +186,7 @@ def _rows_for(
         parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
         if len(parts[0]) < rows:
             notice = f"{rows - len(parts[0]):,} of {rows:,} rows miss a number and are left out, as in the fit"
-            _note(arguments, f"{source.path}: {notice}")
+            note(arguments, f"{source.path}: {notice}")
     names = None if source.names is None else [source.names[columns[0][i]] for i in density.columns.used.kept]
     return parts, names
 
@@ -264,24 +214,17 @@ def bench(arguments: argparse.Namespace) -> int:
         interrupted = True
     facts = hr.info()
     report = {**facts, "peak_gflops": roofline.gflops, "copy_gb_per_second": roofline.gb}
-    rows = [
-        (
-            one.name,
-            _duration(one.seconds),
-            f"{one.rows_per_second:.3g}",
-            f"{one.gflops:.3g}",
-            f"{one.gb_per_second:.2g}",
-            f"{one.share:.0%} ({one.bound})",
-        )
-        for one in made
-    ]
+    rows = []
+    for one in made:
+        speeds = f"{one.rows_per_second:.3g}", f"{one.gflops:.3g}", f"{one.gb_per_second:.2g}"
+        rows.append((one.name, duration(one.seconds), *speeds, f"{one.share:.0%} ({one.bound})"))
     blocks: list[Block] = [
         f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
         f"roofline: {roofline.gflops:.0f} GFLOP/s multiply-add in registers, {roofline.gb:.1f} GB/s copying",
         "",
         Grid(("workload", "time", "rows/s", "GFLOP/s", "GB/s", "of roofline"), rows, right=(1, 2, 3, 4), wraps=(0, 5)),
     ]
-    _say(arguments, {**report, "workloads": [asdict(one) for one in made], "interrupted": interrupted}, blocks)
+    say(arguments, {**report, "workloads": [one._asdict() for one in made], "interrupted": interrupted}, blocks)
     return INTERRUPTED if interrupted else OK
 
 
@@ -296,7 +239,7 @@ def demo(arguments: argparse.Namespace) -> int:
         raise ImportError(f"--output: {stars.NO_MATPLOTLIB}")
 
     train, held_out = stars.load_stars()
-    _note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
+    note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
     start = time.perf_counter()
     results, flows, bandwidth = stars.compare(
         train, held_out, epochs=arguments.epochs or stars.EPOCHS, seed=arguments.seed, progress=not arguments.quiet
@@ -304,18 +247,17 @@ def demo(arguments: argparse.Namespace) -> int:
     if drawable:
         stars.draw(picture, train, flows, results, arguments.seed)
     else:
-        _note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
+        note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
+    of_each = {"log_likelihood": "log_likelihood", "standard_error": "error", "seconds": "seconds"}
     report = {
         "training_rows": len(train),
         "held_out_rows": len(held_out),
-        "log_likelihood": {result.name: result.log_likelihood for result in results},
-        "standard_error": {result.name: result.error for result in results},
-        "seconds": {result.name: result.seconds for result in results},
         "bandwidth": bandwidth,
+        **{key: {one.name: getattr(one, name) for one in results} for key, name in of_each.items()},
         "seed": arguments.seed,
         "picture": picture if drawable else None,
     }
-    rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", _duration(one.seconds)) for one in results]
+    rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", duration(one.seconds)) for one in results]
     blocks: list[Block] = [
         f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",
         "mean log-likelihood of the stars held out, nats a star, in units of the standard deviations:",
@@ -325,5 +267,5 @@ def demo(arguments: argparse.Namespace) -> int:
         *([f"picture: {picture}"] if drawable else []),
         f"{time.perf_counter() - start:.1f} s in all, threads: {hr.get_num_threads()}",
     ]
-    _say(arguments, report, blocks)
+    say(arguments, report, blocks)
     return OK

@@ -22,6 +22,7 @@ from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import KernelDensity
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
+from headrace.plot._source import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,32 +78,35 @@ def compare(
         results.append(Result(name, float(values.mean()), error, time.perf_counter() - start))
 
     flows: dict[str, Flow] = {"MAF": MAF(2, transforms=8, seed=seed), "NSF": NSF(2, link="linear", seed=seed)}
-    bandwidth = 0.0
-
-    def kernels() -> NDArray[Any]:
-        nonlocal bandwidth
-        density = KernelDensity.of(stars)
-        bandwidth = density.bandwidth
-        return density.log_prob(held_out)
 
     def fitted(flow: Flow) -> NDArray[Any]:
         flow.fit(stars, epochs=epochs, seed=seed, progress=progress)
-        log_prob: NDArray[Any] = flow.log_prob(held_out)
-        return log_prob
+        return np.asarray(flow.log_prob(held_out))
 
     score("Gaussian", lambda: gaussian_log_prob(stars, held_out))
-    score("kernel density", kernels)
+    kernels = list[KernelDensity]()
+
+    def density() -> NDArray[Any]:
+        kernels.append(KernelDensity.of(stars))
+        return kernels[0].log_prob(held_out)
+
+    score("kernel density", density)
     for name, flow in flows.items():
         score(name, lambda flow=flow: fitted(flow))  # type: ignore[misc]
-    return results, flows, bandwidth
+    return results, flows, kernels[0].bandwidth
 
 
 def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[Result], seed: int = 0) -> None:
     """A picture of the stars, of as many drawn from each flow, and of the density of the last flow."""
-    plt = _pyplot()
-    reached = {result.name: result.log_likelihood for result in results}
-    with plt.rc_context({"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}):
-        figure, axes = plt.subplots(1, 4, figsize=(17, 6.2), sharex=True, sharey=True, layout="constrained")
+    require()
+    from matplotlib import rc_context
+
+    from headrace.plot._figure import Picture
+
+    reached = "   ".join(f"{one.name} {one.log_likelihood:.3f}".replace("-", "−") for one in results)
+    with rc_context({"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}):
+        figure = Picture(figsize=(17, 6.2), layout="constrained")
+        axes = figure.subplots(1, 4, sharex=True, sharey=True)
         _scatter(axes[0], stars[:DRAWN], f"{min(DRAWN, len(stars)):,} stars of Hipparcos")
         for axis, (name, flow) in zip(axes[1:], flows.items(), strict=False):
             _scatter(axis, flow.sample(min(DRAWN, len(stars)), seed=seed), f"as many drawn from the {name}")
@@ -112,24 +116,9 @@ def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[R
             axis.set_xticks([0.0, 0.5, 1.0, 1.5])
             axis.tick_params(direction="in", top=True, right=True, color="0.6")
         axes[0].set_ylabel("absolute magnitude  $M_{Hp}$  [mag]")
-        figure.suptitle(
-            "Hertzsprung–Russell diagram: held-out log-likelihood, nats a star:   "
-            + "   ".join(f"{name} {value:.3f}".replace("-", "−") for name, value in reached.items())
-        )
+        figure.suptitle(f"Hertzsprung–Russell diagram: held-out log-likelihood, nats a star:   {reached}")
         with replacing(path) as stream:
             figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=130)
-        plt.close(figure)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise ImportError(NO_MATPLOTLIB) from None
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def _scatter(axis: Axes, points: NDArray[Any], title: str) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from headrace._base.output import refuse_inputs, replacing
+from headrace._base.output import refuse_inputs
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace._cli import signals
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _load, _load_any, _rows_for, _say, _usage
+from headrace._cli.commands import _check_output, _load, _load_any, _rows_for
+from headrace._cli.screen import INTERRUPTED, OK, say, usage
 from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
+from headrace._cli.writing import write_text
+from headrace._tables.density import TableDensity
 from headrace._tables.table import FIT
+from headrace.diagnosis import Diagnosis, diagnose_sequences
 from headrace.diagnosis import diagnose as look
-from headrace.diagnosis import diagnose_sequences
 
 WRITTEN = (".html", ".png", ".pdf", ".svg")
 
@@ -28,7 +31,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     if (waves := signals.found(arguments.data)) is not None:
         return _signals(arguments, waves)
     if len(arguments.data) > 1 or os.path.isdir(arguments.data[0]):
-        _usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
+        usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
     (arguments.data,) = arguments.data
     output, training_table = arguments.output, arguments.training
     _check(arguments, arguments.data, *([training_table] if training_table else []))
@@ -42,39 +45,48 @@ def diagnose(arguments: argparse.Namespace) -> int:
         of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
         fitted, given, _ = _rows_for(density, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)
-    context_names = None if density.columns.names is None else list(density.columns.context_names or ())
-    named: dict[str, Any] = {"names": names, "context_names": context_names}
-    own = {"seed": arguments.seed, "progress": not arguments.quiet}
-    found = look(density.numbers, x, context, weights=weights, training=training, **named, **own)
-    found = replace(found, on_the_command_line=True)
-    if output is not None:
-        if Path(output).suffix.lower() == ".html":
-            with replacing(output) as stream:
-                stream.write(found.to_html(Path(arguments.data).name).encode())
-        else:
-            found.plot(output)
+    found = looked(arguments, density, density.numbers, (x, context, weights), training, names)
+    if _is_page(output):
+        write_text(output, found.to_html(Path(arguments.data).name))
+    elif output is not None:
+        found.plot(output)
     _tell(arguments, found, {}, found.blocks())
     return INTERRUPTED if found.interrupted else OK
+
+
+def looked(
+    arguments: argparse.Namespace, density: TableDensity, flow: Any, rows: Any, training: Any, names: Any
+) -> Diagnosis:
+    """The diagnosis of a density by rows, x, context and weights: those of the flow that is given."""
+    x, context, weights = rows
+    of_context = None if density.columns.names is None else list(density.columns.context_names or ())
+    given = {"weights": weights, "training": training, "names": names, "context_names": of_context}
+    found = look(flow, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
+    return replace(found, on_the_command_line=True)
+
+
+def _is_page(output: str | None) -> bool:
+    return output is not None and Path(output).suffix.lower() == ".html"
 
 
 def _check(arguments: argparse.Namespace, *inputs: str) -> None:
     """Report errors that would prevent the output, before the work."""
     if arguments.output is not None:
         _check_output(arguments, arguments.flow, *inputs)
-        if Path(arguments.output).suffix.lower() != ".html" and not can_draw():
+        if not _is_page(arguments.output) and not can_draw():
             raise ImportError(f"--output: {NO_MATPLOTLIB}")
 
 
 def _tell(arguments: argparse.Namespace, found: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
     saved = [] if arguments.output is None else ["", f"saved to {arguments.output}"]
-    _say(arguments, {**found.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
+    say(arguments, {**found.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
 
 
 def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """Print the evidence against a density of signals, and draw it."""
     refuse_options_of_tables(arguments)
-    if arguments.output is not None and Path(arguments.output).suffix.lower() == ".html":
-        _usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
+    if _is_page(arguments.output):
+        usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
     _check(arguments, *files)
     flow, notes = _load_any(arguments.flow)
     signal = signal_of(arguments.flow, flow, notes)

@@ -6,7 +6,8 @@ import argparse
 import os
 
 import headrace as hr
-from headrace._cli.commands import OK, _check_output, _load, _say
+from headrace._cli.commands import _check_output, _load
+from headrace._cli.screen import OK, say
 
 VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 
@@ -20,12 +21,7 @@ def export(arguments: argparse.Namespace) -> int:
             f"{arguments.flow}: expected a flow, got an {type(flow).__name__}; export its members one by one"
         )
     flow.to_onnx(arguments.output, arguments.verb)
-    report = {
-        "file": arguments.output,
-        "verb": arguments.verb,
-        "features": flow.features,
-        "context": flow.context,
-        "bytes": os.path.getsize(arguments.output),
-    }
-    _say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
+    sizes = {"features": flow.features, "context": flow.context, "bytes": os.path.getsize(arguments.output)}
+    report = {"file": arguments.output, "verb": arguments.verb, **sizes}
+    say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
     return OK

@@ -26,21 +26,9 @@ from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
 from headrace._base.warn import FREQUENT, silent
 from headrace._cli import bounds, choose, screen
-from headrace._cli.commands import (
-    INTERRUPTED,
-    OK,
-    Density,
-    _check_output,
-    _columns,
-    _counted,
-    _duration,
-    _note,
-    _open,
-    _say,
-    _usage,
-    _whole,
-)
+from headrace._cli.commands import Density, _check_output, _columns, _open, _whole
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
+from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
 from headrace._cli.waves import SUFFIX
 from headrace._cli.writing import DOUBLE, SINGLE, write_table
 from headrace._fit.gaussian import gaussian_log_prob
@@ -125,7 +113,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     _refuse_beside_auto(arguments)
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
-        _usage(
+        usage(
             arguments, f"argument --flow: {arguments.flow} is of signals: expected {SUFFIX} files with it, got tables"
         )
     if arguments.validation is None:
@@ -133,9 +121,9 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     kind = FLOWS[arguments.flow]
     options = _options(arguments, kind)
     if arguments.keep is not None and options.get("effort") != "high":
-        _usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
+        usage(arguments, "argument --keep: expected --effort high with it, which alone fits several flows for one")
     if arguments.keep == STANDARD:
-        _usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
+        usage(arguments, f"argument --keep: expected a file, got {STANDARD}, the standard output")
     inputs = tables.files_of(arguments.data, name="DATA")
     _check_files(arguments, options, inputs)
     source = _open(arguments)
@@ -147,7 +135,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     if columns[1]:
         options["context"] = len(columns[1])
     if columns[1] and not kind.takes_context:
-        _usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
+        usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
     names, context_names = (
         None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
     )
@@ -157,7 +145,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     notes = own.notes()
     if arguments.auto:
         if len(given.some) < given.rows:
-            _note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
+            note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
         choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
         report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
         tell = partial(_report_choice, arguments, report, blocks)
@@ -183,7 +171,7 @@ def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs:
 
 def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], blocks: list[_layout.Block]) -> int:
     """Print the choice of --auto."""
-    _say(arguments, report, [*blocks, "", f"saved to {arguments.output}"])
+    say(arguments, report, [*blocks, "", f"saved to {arguments.output}"])
     return INTERRUPTED if report["interrupted"] else OK
 
 
@@ -203,7 +191,7 @@ def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     for name in ("flow", "validation", "ensemble", "set", *OPTIONS):
         if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
             option = f"--{name.replace('_', '-')}"
-            _usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
+            usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
@@ -212,29 +200,30 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     try:
         options = kind.read(arguments.flow, given, arguments.set)
     except (TypeError, ValueError) as error:
-        _usage(arguments, f"argument {error}")
+        usage(arguments, f"argument {error}")
     options |= with_effort(options.get("effort"), kind.takes.keys() - options.keys())
     if arguments.ensemble is not None and kind.model is not None:
-        _usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
+        usage(arguments, f"argument --ensemble: --flow {arguments.flow} does not take it")
     return options
 
 
 def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
     """Report the outcome."""
     judged, reached, gaussian = _likelihoods(flow, given.some, given.held_out)
+    held_out_rows = 0 if given.held_out is None else len(given.held_out)
     report = {
         "file": arguments.output,
         "flow": arguments.flow,
         "features": flow.features,
         "context": flow.context,
         "training_rows": given.rows,
-        "held_out_rows": 0 if given.held_out is None else len(given.held_out),
+        "held_out_rows": held_out_rows,
         "log_likelihood": reached,
         "gaussian_log_likelihood": gaussian,
         **outcome,
         "seed": arguments.seed,
     }
-    where = f"of {_counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
+    where = f"of {counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
     lines = [
         f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
         f"{_work(outcome)}; saved to {arguments.output}",
@@ -244,7 +233,7 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
 
 def ended(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
     """Print the outcome of a fit; the exit status."""
-    _say(arguments, report, lines)
+    say(arguments, report, lines)
     if report["stopped"] == "interrupted":
         screen.tell("headrace: interrupted: the best weights so far were saved")
         return INTERRUPTED
@@ -292,7 +281,7 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     ready = prepared(stream if whole is None else whole, kinds, how, not arguments.quiet)
     if ready.missing:
         total = (len(ready.rows) if isinstance(ready.rows, Block) else ready.rows.count()) + ready.missing
-        _note(arguments, f"{source.path}: {ready.missing:,} of {total:,} rows miss a number and are left out")
+        note(arguments, f"{source.path}: {ready.missing:,} of {total:,} rows miss a number and are left out")
     columns[0] = [columns[0][i] for i in ready.table.places]
     options |= {name: ends for name in ("bounds", "periodic") if (ends := getattr(ready, name)) is not None}
     apart = None
@@ -461,14 +450,14 @@ def _outcome(history: hr.training.History) -> dict[str, Any]:
 
 def _work(outcome: dict[str, Any]) -> str:
     """A description of the fit."""
-    time_taken, best = _duration(outcome["seconds"]), outcome["best_epoch"]
+    time_taken, best = duration(outcome["seconds"]), outcome["best_epoch"]
     if "steps" in outcome:
-        steps = f"{_counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
-        return f"{steps}, and {_counted(outcome['epochs'], 'epoch')} in {time_taken}"
+        steps = f"{counted(outcome['steps'], 'step')}, the best was {outcome['best_step']}"
+        return f"{steps}, and {counted(outcome['epochs'], 'epoch')} in {time_taken}"
     falls = ", and held-out rows still gained: more epochs may gain more" if outcome["still_falls"] else ""
-    epochs = f"{_counted(outcome['epochs'], 'epoch')} in {time_taken}"
+    epochs = f"{counted(outcome['epochs'], 'epoch')} in {time_taken}"
     if "members" in outcome:
-        return f"{_counted(outcome['members'], 'member')}, {epochs}{falls}"
+        return f"{counted(outcome['members'], 'member')}, {epochs}{falls}"
     best_weights = "none better than fresh weights" if best == 0 else f"the best was {best}"
     ended_as = f"; it is {outcome['chosen']}" if outcome.get("chosen") else ""
     return f"{epochs}, {best_weights}{ended_as}{falls}"

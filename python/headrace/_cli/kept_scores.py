@@ -13,14 +13,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base.output import replacing
 from headrace._base.platform import ends_in_separator, without_separator
 from headrace._cli import writing
 from headrace.rows._files import open_table
@@ -55,14 +53,9 @@ class Scores:
     def report(self) -> dict[str, Any]:
         """The statistics for a JSON object; NaN for undefined ones."""
         n = self.finite
-        return {
-            "rows": self.rows,
-            "not_finite": self.rows - n,
-            "log_likelihood": self.mean if n else math.nan,
-            "standard_error": math.sqrt(self.squares / (n - 1) / n) if n > 1 else math.nan,
-            "least": self.least if n else math.nan,
-            "most": self.most if n else math.nan,
-        }
+        error = math.sqrt(self.squares / (n - 1) / n) if n > 1 else math.nan
+        found = {"log_likelihood": self.mean, "standard_error": error, "least": self.least, "most": self.most}
+        return {"rows": self.rows, "not_finite": self.rows - n, **(found if n else dict.fromkeys(found, math.nan))}
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------
@@ -82,8 +75,7 @@ def _read_record(path: str, **kinds: type) -> dict[str, Any]:
 
 
 def _write_record(path: str, **entries: Any) -> None:
-    with replacing(path) as stream:
-        stream.write(json.dumps({"format": FORMAT, **entries}, indent=1).encode())
+    writing.write_text(path, json.dumps({"format": FORMAT, **entries}, indent=1))
 
 
 def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advice: str) -> None:
@@ -193,8 +185,7 @@ class Kept:
     def remove(self) -> None:
         """Remove the stored scores, because the output is complete."""
         for path in (self.path, self.record) if self.rows else ():
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            Path(path).unlink(missing_ok=True)
 
 
 # ---- many tables -----------------------------------------------------------------------------------------------------

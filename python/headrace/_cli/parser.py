@@ -16,9 +16,8 @@ from headrace._base.keywords import meant
 from headrace._base.layout import Block, Grid
 from headrace._base.moved import ENDS
 from headrace._cli import screen
+from headrace._cli.screen import USAGE
 from headrace.rows._files import STANDARD, suffix_of
-
-USAGE = 2  # the exit code of a wrong command line
 
 
 class _Help(argparse.Action):
@@ -198,8 +197,16 @@ delimiter = _argument(
 
 _UNPACKED = {".bz2": "bunzip2 -c", ".xz": "xz -dc", ".zst": "zstd -dc", ".zip": "unzip -p"}
 _SOUNDS = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma")
-_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _OTHERS = (".h5", ".hdf5", ".hdf", ".fits", ".fit", ".root", ".feather", ".arrow", ".pkl", ".pickle", ".mat", ".json")
+_WAYS = {
+    (".gz",): "; gunzip it first",
+    tuple(_UNPACKED): "; its text can come by a pipe: {unpack} {path} | headrace ... -",
+    (".wav",): "; fit, score and diagnose take signals",
+    _SOUNDS: "; ffmpeg -i {path} -c:a pcm_s16le new.wav makes a signal of it",
+    (".xlsx", ".xls", ".ods", ".numbers"): "; save it as .csv",
+    _OTHERS: "; save it as .npy, .csv or .parquet",
+}
+"""What to do with a table in another kind of file."""
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
@@ -212,7 +219,9 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
         lambda text: (text if text == STANDARD else suffix_of(text)) in suffixes,
         f"a file that ends in {', '.join(short)}" + (packed if len(short) < len(named) else ""),
         lambda text: (
-            (_way_out(text) if reads else "") or _meant(suffix_of(text), named) or (_piped(text) if reads else "")
+            (_way_out(text) if reads else "")
+            or _meant(suffix_of(text), named)
+            or (f"; if it is text, headrace ... - < {text} reads it" if reads else "")
         ),
     )
 
@@ -220,24 +229,8 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
 def _way_out(path: str) -> str:
     """How a table in another kind of file, that is known, can be read; empty for unknown ones."""
     suffix = Path(path).suffix.lower()
-    if suffix == ".gz":
-        return "; gunzip it first"
-    if suffix in _UNPACKED:
-        return f"; its text can come by a pipe: {_UNPACKED[suffix]} {path} | headrace ... -"
-    if suffix == ".wav":
-        return "; fit, score and diagnose take signals"
-    if suffix in _SOUNDS:
-        return f"; ffmpeg -i {path} -c:a pcm_s16le new.wav makes a signal of it"
-    if suffix in _SHEETS:
-        return "; save it as .csv"
-    if suffix in _OTHERS:
-        return "; save it as .npy, .csv or .parquet"
-    return ""
-
-
-def _piped(path: str) -> str:
-    """How text with another name is read."""
-    return f"; if it is text, headrace ... - < {path} reads it"
+    way = next((way for suffixes, way in _WAYS.items() if suffix in suffixes), "")
+    return way.format(path=path, unpack=_UNPACKED.get(suffix))
 
 
 def or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.path.isdir) -> Callable[[str], Any]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from headrace._base.output import replacing
 from headrace._cli import fitting
-from headrace._cli.commands import INTERRUPTED, OK, _check_output, _counted, _duration, _load, _note, _say, _usage
-from headrace.diagnosis import diagnose
+from headrace._cli.commands import _check_output, _load
+from headrace._cli.diagnose import looked
+from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
+from headrace._cli.writing import write_text
 from headrace.diagnosis.page import page
 from headrace.rows import _files as tables
 from headrace.rows._files import OF_TEXT, suffix_of
@@ -46,7 +45,7 @@ with open({page!r}, "w", encoding="utf-8") as file:
 def report(arguments: argparse.Namespace) -> int:
     """Fit a density to a table, judge it by rows set apart, and write density, page, these rows and a script."""
     if len(arguments.data) > 1 or suffix_of(arguments.data[0]) not in READ:
-        _usage(arguments, f"argument DATA: expected one table ({', '.join(READ)}), got {' '.join(arguments.data)}")
+        usage(arguments, f"argument DATA: expected one table ({', '.join(READ)}), got {' '.join(arguments.data)}")
     began = time.perf_counter()
     written = {name: str(Path(arguments.output).with_suffix(end)) for name, end in _WRITTEN.items()}
     inputs = tables.files_of(arguments.data, name="DATA")
@@ -59,30 +58,16 @@ def report(arguments: argparse.Namespace) -> int:
     fitting._save(written["density"], fitted.flow, fitted.notes)
     apart.write(written["rows held out"])
     density = _load(written["density"])
-    x, context, weights = apart.held.arrays()
     training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
-    own: dict[str, Any] = {"seed": arguments.seed, "progress": not arguments.quiet}
-    if density.columns.names is not None:
-        own |= {"names": density.columns.names, "context_names": list(density.columns.context_names or ())}
-    found = diagnose(density, x, context, weights=weights, training=training, **own)
-    found = replace(found, on_the_command_line=True)
+    found = looked(arguments, density, density, apart.held.arrays(), training, density.columns.names)
     script = _script(arguments, apart, written)
-    _note(arguments, f"drawing {written['page']}")
-    for path, text in (
-        (written["page"], page(found, Path(arguments.data[0]).name, script)),
-        (written["script"], script),
-    ):
-        with replacing(path) as stream:
-            stream.write(text.encode())
-    rows = len(apart.held)
-    made = f"a density of {_counted(density.flow.features, 'column')}, judged by {_counted(rows, 'row')} held out"
-    blocks = [
-        *found.blocks(),
-        "",
-        f"{made}, in {_duration(time.perf_counter() - began)}",
-        *(f"{name}: {path}" for name, path in written.items()),
-    ]
-    _say(arguments, {**found.summary(), "files": written}, blocks)
+    note(arguments, f"drawing {written['page']}")
+    write_text(written["page"], page(found, Path(arguments.data[0]).name, script))
+    write_text(written["script"], script)
+    made = f"a density of {counted(density.flow.features, 'column')}, judged by {counted(len(apart.held), 'row')}"
+    ended = f"{made} held out, in {duration(time.perf_counter() - began)}"
+    paths = [f"{name}: {path}" for name, path in written.items()]
+    say(arguments, {**found.summary(), "files": written}, [*found.blocks(), "", ended, *paths])
     return INTERRUPTED if found.interrupted else OK
 
 
@@ -105,21 +90,22 @@ def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[s
     how = "".join(f", {name}={value!r}" for name, value in given.items() if value)
     both = {part: f"rows.context[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
+    look = (f", {both['held_out']}" if context else "") + (", weights=rows.weights[held_out]" if weights else "")
     return _PYTHON.format(
         name=os.path.basename(path),
-        reader="parquet" if suffix_of(path) == ".parquet" else "csv",
         path=path,
         columns=features,
         how=how,
+        names=named,
+        look=look,
         seed=arguments.seed,
+        seconds=arguments.time_budget,
         apart=fitting.APART,
         share=fitting.VALIDATION,
-        seconds=arguments.time_budget,
         density=written["density"],
         page=written["page"],
+        reader="parquet" if suffix_of(path) == ".parquet" else "csv",
         weights=", sample_weight=rows.weights[training]" if weights else "",
         given=f", context={both['training']}" if context else "",
-        look=(f", {both['held_out']}" if context else "") + (", weights=rows.weights[held_out]" if weights else ""),
         training=f"(x[training], {both['training']})" if context else "x[training]",
-        names=named,
     )

@@ -9,10 +9,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from headrace._cli.commands import OK
+from headrace._cli.screen import FAILED, OK
 from headrace.integrations._libraries import LOG, accelerate_libraries
-
-FAILED = 1
 
 
 def run(arguments: argparse.Namespace) -> int:

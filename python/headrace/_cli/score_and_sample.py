@@ -17,21 +17,9 @@ import headrace as hr
 from headrace._base import progress as _progress
 from headrace._base.output import refuse_inputs
 from headrace._cli import screen, signals, writing
-from headrace._cli.commands import (
-    INTERRUPTED,
-    OK,
-    Density,
-    _check_output,
-    _columns_for,
-    _counted,
-    _load,
-    _load_any,
-    _note,
-    _of_rows,
-    _say,
-    _usage,
-)
+from headrace._cli.commands import Density, _check_output, _columns_for, _load, _load_any, _of_rows
 from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
+from headrace._cli.screen import INTERRUPTED, OK, counted, note, say, usage
 from headrace._cli.waves import SUFFIX
 from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
@@ -44,14 +32,14 @@ def score(arguments: argparse.Namespace) -> int:
     if (waves := signals.found(arguments.data)) is not None:
         return signals.score(arguments, waves)
     if arguments.steps:
-        _usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
+        usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
     files = tables.files_of(arguments.data, name="DATA")
     if arguments.flow == STANDARD and STANDARD in files:
-        _usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
+        usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
     if is_folder(arguments.output):
         return _score_to_folder(arguments, files)
     if arguments.format is not None:
-        _usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
+        usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
     _check_output(arguments, arguments.flow, *files)
     density = _load(arguments.flow)
     made = _Made(density, *_columns_for(density, arguments), Scores())
@@ -66,7 +54,7 @@ def score(arguments: argparse.Namespace) -> int:
     if watch.stopped:
         if not made.scores.rows:
             raise KeyboardInterrupt
-        notice = f"these are of the first {_counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
+        notice = f"these are of the first {counted(made.scores.rows, 'row')}; with -o FILE the same command goes on"
         screen.tell(f"headrace: interrupted: {notice}")
     _print_scores(arguments, made.scores, {"interrupted": watch.stopped}, "")
     return INTERRUPTED if watch.stopped else OK
@@ -81,7 +69,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
         refuse_inputs("--output", path, inputs)
     kept.open()
     if kept.rows:
-        _note(arguments, f"going on after {_counted(kept.rows, 'row')}, whose scores are in {kept.path}")
+        note(arguments, f"going on after {counted(kept.rows, 'row')}, whose scores are in {kept.path}")
     columns = _columns_of(made.density.numbers)
 
     def parts() -> Iterator[NDArray[Any]]:
@@ -103,7 +91,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     place = kept.path if watch.stopped else arguments.output
     _print_scores(arguments, made.scores, {"file": place, "interrupted": watch.stopped}, "")
     if watch.stopped:
-        done = _counted(made.scores.rows, "row")
+        done = counted(made.scores.rows, "row")
         notice = f"the scores of the first {done} are kept in {kept.path}; the same command goes on from there"
         screen.tell(f"headrace: interrupted: {notice}")
     return INTERRUPTED if watch.stopped else OK
@@ -131,7 +119,7 @@ def _marks(source: Source, files: Sequence[str]) -> list[str]:
 def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """A file of scores for each table; existing ones of the same flow are kept."""
     if STANDARD in files:
-        _usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
+        usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
     density = _load(arguments.flow)
     inputs = _inputs(arguments, density)
@@ -140,7 +128,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     left, scores = folder.left(), Scores()
     done = len(files) - len(left)
     if done:
-        _note(arguments, f"{_counted(done, 'table')} of {len(files):,} had scores already")
+        note(arguments, f"{counted(done, 'table')} of {len(files):,} had scores already")
     with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
         for file in files:
             if file in left:
@@ -151,7 +139,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
                     scores.add(log_prob)
             shown.update()
     report = {"tables": len(files), "tables_done_before": done}
-    _print_scores(arguments, scores, report, f" in {_counted(len(files), 'table')}")
+    _print_scores(arguments, scores, report, f" in {counted(len(files), 'table')}")
     return OK
 
 
@@ -203,40 +191,37 @@ class _Made:
 def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
     report = {**scores.report(), "file": arguments.output, **entries}
     summary = (
-        f"{_counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
+        f"{counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
         f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
     )
     if not scores.rows:
         summary = f"0 rows{where}: there is nothing to score"
     elif not scores.finite:
-        summary = f"{_counted(scores.rows, 'row')}{where}: none has a log density that is finite"
+        summary = f"{counted(scores.rows, 'row')}{where}: none has a log density that is finite"
     elif report["not_finite"]:
         summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
-    if arguments.output or arguments.json:
-        _say(arguments, report, [summary])
-    else:
-        _note(arguments, summary)
+    say(arguments, report, [summary], apart=True)
 
 
 def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
     """Refuse options that rows do not take."""
     for name, option in (("steps", "--steps"), ("seconds", "--seconds"), ("prefix", "--continue")):
         if getattr(arguments, name) is not None:
-            _usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
+            usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
         kinds = ", ".join(writing.WRITTEN)
-        _usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
+        usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
 
 
 def sample(arguments: argparse.Namespace) -> int:
     """Draw rows, or a signal."""
     if arguments.rows is None and arguments.steps is None and arguments.seconds is None:
-        _usage(arguments, "the following arguments are required: -n/--rows, or for signals --steps or --seconds")
+        usage(arguments, "the following arguments are required: -n/--rows, or for signals --steps or --seconds")
     _check_output(arguments, arguments.flow)
     if arguments.first_row is not None and arguments.seed is None:
-        _usage(arguments, "argument --first-row: give --seed as well, or these rows belong to no other part")
+        usage(arguments, "argument --first-row: give --seed as well, or these rows belong to no other part")
     if arguments.json and not arguments.output:
-        _usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
+        usage(arguments, "argument --json: give --output as well, as the rows are not part of the JSON object")
     loaded, notes = _load_any(arguments.flow)
     if isinstance(loaded, hr.SequenceFlow):
         return signals.sample(arguments, loaded, notes)
@@ -245,7 +230,7 @@ def sample(arguments: argparse.Namespace) -> int:
     _refuse_options_of_signals(arguments)
     given = arguments.context or []
     if len(given) != flow.context:
-        wanted = _counted(flow.context, "number") if flow.context else "none"
+        wanted = counted(flow.context, "number") if flow.context else "none"
         raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     conditions, columns = np.array(given) if given else None, density.columns
@@ -253,9 +238,8 @@ def sample(arguments: argparse.Namespace) -> int:
     kinds = [one.kind for one in columns.used.columns]
     digits = writing.digits_of_samples(density.numbers, columns.used) if x.dtype == np.float64 else None
     writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
-    if arguments.output:
+    if arguments.output or arguments.seed is None:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
-        _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])
-    elif arguments.seed is None:
-        _note(arguments, f"seed {seed}")
+        saved = f"{counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"
+        say(arguments, report, [saved if arguments.output else f"seed {seed}"], apart=True)
     return OK

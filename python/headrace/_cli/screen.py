@@ -1,19 +1,25 @@
-"""Output on a terminal: tables, help and bars, by rich where it is installed, and otherwise plainly.
+"""Output on a terminal: tables and help, by rich where it is installed and otherwise plainly, and messages.
 
 Output that goes to a file or a pipe is plain. Nothing is wider than the terminal, or than the environment's COLUMNS.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from collections.abc import Iterable
+from typing import IO, Any, NoReturn
 
-from headrace._base import progress as _progress
+import numpy as np
+
 from headrace._base.layout import Block, Grid, lines_of, width, wrapped
 from headrace._base.output import printable
+from headrace.rows._files import STANDARD
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes: the third of a wrong command line
 
 
 def console(file: Any) -> Any:
@@ -41,8 +47,10 @@ def show(blocks: Iterable[Block], file: IO[str]) -> None:
 
 def tell(text: str) -> None:
     """A message on the standard error: one line, which a terminal breaks between words."""
+    from tqdm import tqdm
+
     lines = wrapped(text, rest="  ") if sys.stderr.isatty() else [text]
-    print("\n".join(lines) or text, file=sys.stderr)
+    tqdm.write("\n".join(lines) or text, file=sys.stderr)  # above the bars
 
 
 def _table(grid: Grid, terminal: Any) -> Any:
@@ -63,77 +71,52 @@ def _table(grid: Grid, terminal: Any) -> Any:
     return drawn if least <= terminal.width and grid.widths(terminal.width) is not None else None
 
 
-# ---- bars ------------------------------------------------------------------------------------------------------------
+# ---- a command's output ----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def bars() -> Iterator[None]:
-    """Inside the block the bars of all calls are rich's, if a terminal shows them; else they are tqdm's."""
-    terminal = console(sys.stderr) if _progress.watched() else None
-    if terminal is None:
-        yield
-        return
-    shown = _Bars(terminal)
-    try:
-        with _progress.sent_to(shown.hear):
-            yield
-    finally:
-        shown.stop()
+def note(arguments: argparse.Namespace, text: str) -> None:
+    """A note on the standard error, unless --quiet is given."""
+    if not arguments.quiet:
+        tell(text)
 
 
-class _Bars:
-    """Bars of rich, from the messages of `headrace._base.progress`."""
+def say(arguments: argparse.Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
+    """Print the result, as one JSON object or as text; if the standard output has a flow, to the standard error.
 
-    def __init__(self, terminal: Any) -> None:
-        self._terminal = terminal
-        self._live: Any = None
-        self._tasks: dict[int, Any] = {}  # of the open bars, by their index
-
-    def hear(self, message: dict[str, Any]) -> None:
-        """Draw the state of a bar."""
-        made, bar = message["made"], message["bar"]
-        if self._live is None:
-            self._live = self._begun()
-        if bar not in self._tasks:
-            self._tasks[bar] = self._live.add_task(made["desc"], total=made["total"], done="", postfix="")
-        done = _done(message["n"], made["total"], made["unit"])
-        self._live.update(self._tasks[bar], completed=message["n"], done=done, postfix=message["postfix"])
-        self._live.refresh()
-        if message["closed"]:
-            task = self._tasks.pop(bar)
-            if not made.get("leave", True):
-                self._live.remove_task(task)
-            if not self._tasks:
-                self.stop()
-
-    def stop(self) -> None:
-        """Leave the bars that stay on the screen."""
-        if self._live is not None:
-            self._live.live.transient = not self._live.tasks
-            self._live.stop()
-            self._live, self._tasks = None, {}
-
-    def _begun(self) -> Any:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.table import Column
-
-        postfix = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        live = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=16),
-            TextColumn("{task.fields[done]}", markup=False, table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[postfix]}", markup=False, table_column=postfix),
-            console=self._terminal,
-            auto_refresh=False,
-            expand=True,
-        )
-        live.start()
-        return live
+    `apart`: whether the standard output has values without --output or --json, so that the text is a note.
+    """
+    file = sys.stderr if getattr(arguments, "output", None) == STANDARD else sys.stdout
+    if arguments.json:
+        print(json.dumps(_finite_or_null(report), allow_nan=False), file=file)
+    elif apart and not arguments.output:
+        note(arguments, " ".join(map(str, blocks)))
+    else:
+        show(blocks, file)
 
 
-def _done(n: float, total: float | None, unit: str) -> str:
-    """The amount done, of how much."""
-    if unit == "s":
-        return f"{n:.0f} of {total:.0f} s"
-    return f"{n:,.0f} {unit}s" if total is None else f"{n:,.0f} of {total:,.0f} {unit}s"
+def _finite_or_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_null(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_null(inner) for inner in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits in a fitting unit."""
+    if seconds < 1e-3:
+        return f"{1e6 * seconds:.3g} µs"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
+    """End because of a wrong command line."""
+    arguments.usage(message)
+    raise AssertionError
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace._base import progress as _progress
 from headrace._cli import fitting, screen, waves, writing
-from headrace._cli.commands import OK, _check_output, _counted, _duration, _load_any, _note, _say, _usage
+from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
+from headrace._cli.screen import OK, counted, duration, say, usage
 from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace._flow.fit_arguments import Arguments
 from headrace.rows import _files as tables
@@ -64,7 +65,7 @@ def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     for name in OF_TABLES:
         if getattr(arguments, name, None) not in (None, False):
             option = f"--{name.replace('_', '-')}"
-            _usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
+            usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
 
 
 # ---- the note --------------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     refuse_options_of_tables(arguments)
     arguments.flow = arguments.flow or next(iter(SIGNALS))
     if arguments.flow not in SIGNALS:
-        _usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
+        usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
     kind = SIGNALS[arguments.flow]
     options = fitting._options(arguments, kind)
     fitting._check_files(arguments, options, files)
@@ -159,9 +160,9 @@ def _foreseen(flow: Any, values: Sequence[Any], given: dict[str, Any]) -> str:
     """How long the fit will take."""
     plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(values)
     most = plan.epochs * plan.batches * seconds
-    shown = f"{most / 60:,.0f} min" if most >= 120 else _duration(most)
+    shown = f"{most / 60:,.0f} min" if most >= 120 else duration(most)
     return (
-        f"at most {_counted(plan.epochs, 'epoch')} of {_counted(plan.batches, 'step')}, together {shown} at this "
+        f"at most {counted(plan.epochs, 'epoch')} of {counted(plan.batches, 'step')}, together {shown} at this "
         "speed, fewer where held-out steps gain no more; Ctrl-C keeps the best, --time-budget sets an end"
     )
 
@@ -189,7 +190,7 @@ def _report(
     judges = JUDGES.get(history.judged_by, history.judged_by)
     channels = f", {flow.features} channels" if flow.features > 1 else ""
     lines = [
-        f"{_counted(len(signals), 'signal')}, {_counted(steps, 'step')} at {rate:,} Hz{channels}",
+        f"{counted(len(signals), 'signal')}, {counted(steps, 'step')} at {rate:,} Hz{channels}",
         f"mean log-likelihood of {judges}, nats a step: {arguments.flow} {reached:.4f}, "
         f"{report['bits']:.3f} bits a value",
         f"{fitting._work(outcome)}; saved to {arguments.output}",
@@ -205,11 +206,11 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     refuse_options_of_tables(arguments)
     to_folder = is_folder(arguments.output)
     if to_folder and not arguments.steps:
-        _usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
+        usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
     if arguments.steps and len(files) > 1 and not to_folder:
-        _usage(arguments, f"argument --steps: give a folder/ as --output, because there are {len(files):,} signals")
+        usage(arguments, f"argument --steps: give a folder/ as --output, because there are {len(files):,} signals")
     if arguments.format is not None and not to_folder:
-        _usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
+        usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
     if not to_folder:
         _check_output(arguments, arguments.flow, *files)
     flow, notes = _load_any(arguments.flow)
@@ -264,21 +265,18 @@ def _print_scores(
         "file": arguments.output,
         "signals": signals,
         "steps": every.rows,
+        "rate": signal.rate,
         "not_finite": every.rows - every.finite,
         "log_likelihood": mean,
         "bits": bits_of(mean, flow.features),
-        "rate": signal.rate,
     }
     summary = (
-        f"{_counted(len(scored), 'signal')}, {_counted(every.rows, 'step')}: mean log density {mean:.4f} nats a step, "
+        f"{counted(len(scored), 'signal')}, {counted(every.rows, 'step')}: mean log density {mean:.4f} nats a step, "
         f"{report['bits']:.3f} bits a value"
     )
     if report["not_finite"]:
         summary += f"; left out, because their log density is not finite: {report['not_finite']:,}"
-    if arguments.output or arguments.json:
-        _say(arguments, report, [summary])
-    else:
-        _note(arguments, summary)
+    say(arguments, report, [summary], apart=True)
 
 
 # ---- sample ----------------------------------------------------------------------------------------------------------
@@ -292,7 +290,7 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     before = [] if arguments.prefix is None else [arguments.prefix]
     if arguments.output is None or tables.suffix_of(arguments.output) != SUFFIX:
         given = "nothing" if arguments.output is None else arguments.output
-        _usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
+        usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
     _check_output(arguments, arguments.flow, *before)
     prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
@@ -324,17 +322,17 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
         "seed": seed,
     }
     after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
-    lines = [f"{_counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
+    lines = [f"{counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
     if clipped:
         lines.append(f"clipped, because they lay beyond {BITS} bits: {clipped:,} of {steps * flow.features:,} values")
-    _say(arguments, report, lines)
+    say(arguments, report, lines)
     return OK
 
 
 def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
         got = "none" if arguments.steps is None else "both"
-        _usage(
+        usage(
             arguments, f"arguments --steps, --seconds: expected one of them, because the flow is of signals, got {got}"
         )
     if arguments.steps is not None:

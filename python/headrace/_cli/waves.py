@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.output import check_regular, replacing
-from headrace._cli.commands import _counted
+from headrace._cli.screen import counted
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
@@ -87,7 +87,7 @@ def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
     if one.channels != channels:
         way_out = convertible(one.path, f"-ac {channels} ")
         raise ValueError(
-            f"{one.path}: expected {_counted(channels, 'channel')}, as {other} has, got {one.channels}; {way_out}"
+            f"{one.path}: expected {counted(channels, 'channel')}, as {other} has, got {one.channels}; {way_out}"
         )
 
 

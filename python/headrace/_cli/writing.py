@@ -25,6 +25,12 @@ SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
 WRITTEN = (".npy", ".csv", ".parquet")
 
 
+def write_text(path: str, text: str) -> None:
+    """Write a text."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
 def write_table(path: str | None, values: NDArray[Any], names: Sequence[str] | None = None, **how: Any) -> None:
     """Write an array (rows, columns), or (rows,) as one column; see `write_parts`."""
     write_parts(path, names, [values], **how)

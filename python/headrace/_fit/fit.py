@@ -32,6 +32,7 @@ from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian
 from headrace._fit.starts.mixture import COMPONENTS
 from headrace._fit.streams import StreamRows, StreamRun
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, Links, candidates, decided, overfits, searched, shared
+from headrace._flow.bases import StandardNormal
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.internals import Trainable
 from headrace._flow.transforms.gaussianize import Gaussianize
@@ -206,6 +207,10 @@ class Fit:
                 )
         if lost and source.is_first and not (by_default and judged and gaussian is not None):
             warn_of_no_gain(history)
+        is_bell = isinstance(flow._interior.base, StandardNormal)
+        if curves and checked.overfits and is_bell and held_out is not None and history.best_epoch:
+            flow._interior.precede(_marginals.tails_of_latents(flow.features))
+            history.best_loss = held_out.loss(flow)
 
     def _looks_for_curves(self, held: int | None) -> bool:
         plan = self.checked

@@ -47,10 +47,13 @@ REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 STEPS = 400  # of a trial
 UNCHANGED = 2.5  # deviations up to which columns stay as they are where their tails alone are mapped
+LATENT = _long_tails.LongTail(UNCHANGED, 0.1, _NORMAL.cdf(-UNCHANGED) / _NORMAL.pdf(UNCHANGED), True)  # of latents
 NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
     "not seen), or too few of which differ, got True"
 )
+_INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
+_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of such maps
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 
@@ -129,19 +132,37 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
     Splines are straight beyond their bound, so that a row further out than any to train on would cost half the square
     of its distance. Columns stay as they are up to `UNCHANGED` deviations.
     """
-    share, inner = sample.shares(), np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0])
-    further = _long_tails.beyond(UNCHANGED)
-    latent = np.concatenate([-further[::-1], inner, further])
-    data, slopes = (np.tile(part, (sample.rows.shape[1], 1)) for part in (latent, np.ones(latent.size)))
-    any_long = False
-    for c in {*range(len(data))} - {*circles}:
-        column, curve = Column.of(sample.rows[:, c], share), Curve(inner, inner, np.ones(inner.size))
-        for values, weights in ((column.x, column.share), (-column.x[::-1], column.share[::-1])):  # upper, lower tail
-            tail = _long_tails.tail_of(values, weights, standard=True)
-            curve = lengthened(curve, tail if tail is not None and tail.is_clear else None, math.inf).mirrored()
-        if curve.is_longer(inner) and (placed := curve.placed(latent)) is not None:
-            data[c], slopes[c], any_long = placed.x, placed.slope, True
-    return (Gaussianize(data, latent, slopes),) if any_long else ()
+    curves = list[Curve | None]()
+    for c in range(sample.rows.shape[1]):
+        column = Column.of(sample.rows[:, c], sample.shares())
+        sides = (column.x, column.share), (-column.x[::-1], column.share[::-1])  # the upper tail and the lower one
+        tails = (_long_tails.tail_of(*side, standard=True) for side in sides)
+        curves.append(None if c in circles else _of_tails([one if one and one.is_clear else None for one in tails]))
+    return _linked(curves)
+
+
+def tails_of_latents(features: int) -> tuple[Gaussianize, ...]:
+    """A link for the latent end of a flow whose splines were fitted to few rows.
+
+    They follow the rows that lie far out, and of new rows five times as many as of normal ones lie beyond four
+    deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail.
+    """
+    return _linked([_of_tails([LATENT, LATENT])] * features)
+
+
+def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
+    """A curve that is straight up to `UNCHANGED`, with tails above and below that; None without any."""
+    curve = Curve(_INNER, _INNER, np.ones(_INNER.size))
+    for tail in tails:
+        curve = lengthened(curve, tail, math.inf).mirrored()
+    return curve.placed(_FAR) if curve.is_longer(_INNER) else None
+
+
+def _linked(curves: Sequence[Curve | None]) -> tuple[Gaussianize, ...]:
+    """A link of the curves that there are, of `_of_tails`."""
+    pairs = [(_FAR, np.ones(_FAR.size)) if one is None else (one.x, one.slope) for one in curves]
+    data, slopes = (np.stack(part) for part in zip(*pairs, strict=True))
+    return (Gaussianize(data, _FAR, slopes),) if any(one is not None for one in curves) else ()
 
 
 def gain(

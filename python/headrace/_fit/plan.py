@@ -75,6 +75,7 @@ class Plan:
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
     optimizer: str  # of all else
     bends: bool  # whether the flow has splines
+    overfits: bool  # whether it has, and the rows are few for these
     begun: int = 0  # those of the epochs that are a trial's
 
     def after(self, begun: int, share: float) -> Plan:
@@ -88,6 +89,8 @@ class Plan:
         a = arguments.checked()
         if a.optimizer == "muon":
             refuse_muon("optimizer", flow)
+        overfits = judged and batches is None and rows < MANY_FOR_COSINE and flow._interior.bends
+        overfits = overfits and flow._interior.widest > 0
         if batches is None:
             batches = -(-rows // rows_of_a_batch(rows, a.batch_size))
         unchosen = constant_decay(rows)
@@ -122,6 +125,7 @@ class Plan:
             None if isinstance(a.gaussianize, str) else bool(a.gaussianize),
             optimizer,
             bends,
+            overfits,
         )
 
 

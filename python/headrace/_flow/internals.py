@@ -204,6 +204,10 @@ class Interior(Restorable):
             structure["_base"] = base
         self._flow._take_parameters(parameters, **structure)
 
+    def precede(self, links: tuple[Transform, ...]) -> None:
+        """Put transforms without parameters at the latent end."""
+        self._flow._take_parameters(self.vector(), _chain=(*(link._bare() for link in links), *self.chain))
+
     def become(self, other: Any) -> None:
         """Take over the results of a fit of a copy: links, standardisation, and parameters."""
         structure = {name: getattr(other, name) for name in STRUCTURE}
