@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cases
+import digits
 import file_cases
 import headrace as hr
 from headrace import files
@@ -67,6 +68,16 @@ def test_every_kind_computes_what_the_module_does(library, name, dtype, rows):
             if context is not None:
                 want = module.log_prob_vjp(x, np.ones(rows, dtype), context, wrt="context")[0]
                 same(by_context[2], want, name, dtype)
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_maps_activations_and_densities_are_as_near_to_50_digits_as_the_modules(library, dtype):
+    for case in digits.read_cases():
+        flow = case.flow(dtype)
+        found = case.results(dtype, library.open(files.to_bytes(flow)))
+        for got, want in zip(found, case.results(dtype, flow), strict=True):
+            by_logarithm = "mixture-fixed" if case.name in ("mixture", "student 5", "student 1000") else case.name
+            same(got, want, by_logarithm, dtype)
 
 
 @pytest.mark.parametrize("name", file_cases.EXAMPLES)

@@ -237,11 +237,11 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
         return
     width = bands.curve_band(len(diagnosis.regions), curves)
     at = _band(axis, width, "where the curve lies, 95 %" if curves == 1 else "where both lie, 95 %")
-    own = "rows held out" if diagnosis.point_ranks is None else "regions of highest density"
+    own = "rows held out" if diagnosis.point_ranks is None else "of highest density"
     axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=own)
     if diagnosis.point_ranks is not None:
         away = bands.curve(diagnosis.point_ranks) - at
-        axis.plot(at, away, color=ORANGE, linewidth=1.6, linestyle="--", label="balls around random points")
+        axis.plot(at, away, color=ORANGE, linewidth=1.6, linestyle="--", label="around random points")
     axis.set(title=title, xlabel="share that a region claims", ylabel="observed minus claimed share", xlim=(0, 1))
     _legend(axis)
 
@@ -251,7 +251,7 @@ def _legend(axis: Axes) -> None:
     low, high = axis.get_ylim()
     most = max(abs(low), abs(high))
     axis.set_ylim(-1.45 * most, most)
-    axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="lower center")
+    axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="lower center", handlelength=1.5, columnspacing=1.0)
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
