@@ -7,15 +7,13 @@ The defaults come from a search over learning rates, batch sizes, epochs, schedu
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headrace._fit.fit import Fit, finished
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam, Muon
 from headrace._flow.fit_arguments import EFFORTS, Arguments
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 __all__ = ["Adam", "History", "Muon"]
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 import cases
 import headrace as hr
 from headrace.ascent import competing_fits as _contest
-from headrace.ascent.periodic import BINS, counted, cut_open
+from headrace.ascent.standardised_rows import BINS, counted, cut_open
 from headrace.distributed import local
 
 PERIODS = [(-np.pi, np.pi), None]

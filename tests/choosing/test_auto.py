@@ -15,8 +15,9 @@ import cases
 import headrace as hr
 from headrace._fit import clock
 from headrace._fit.run import Run
+from headrace.choosing import candidates as simple
 from headrace.choosing import candidates as tried
-from headrace.choosing import run, simple
+from headrace.choosing import run
 from headrace.choosing.result import Choice, Judged, Tried, compared, comparison_of
 from headrace.choosing.sample import Sample, folds, parted
 

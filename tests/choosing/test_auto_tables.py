@@ -7,7 +7,7 @@ import pytest
 
 import headrace as hr
 from headrace._arrays import frames
-from headrace._fit.flow_errors import no_flow
+from headrace._flow.flow_errors import no_flow
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")

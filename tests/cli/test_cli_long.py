@@ -91,7 +91,7 @@ def test_an_ascent_takes_some_rows(folder, run):
 
 
 def test_a_long_fit_goes_on_from_its_checkpoint(folder, run, result, monkeypatch):
-    from headrace._fit import stream_run as _stream_run
+    from headrace._fit import streams as _streams
 
     written("t.npy", table(1500))
     fit = (
@@ -109,7 +109,7 @@ def test_a_long_fit_goes_on_from_its_checkpoint(folder, run, result, monkeypatch
         "fit.state",
     )
     result(*fit, "-o", "want.safetensors", "--quiet")
-    passes, batches = [], _stream_run.StreamRun.batches
+    passes, batches = [], _streams.StreamRun.batches
 
     def interrupted(self):
         passes.append(1)
@@ -118,7 +118,7 @@ def test_a_long_fit_goes_on_from_its_checkpoint(folder, run, result, monkeypatch
                 raise KeyboardInterrupt
             yield index
 
-    monkeypatch.setattr(_stream_run.StreamRun, "batches", interrupted)
+    monkeypatch.setattr(_streams.StreamRun, "batches", interrupted)
     assert run(*fit, "-o", "f.safetensors", "--quiet")[0] == 130
     assert os.path.exists("fit.state")
     result(*fit, "-o", "f.safetensors", "--quiet")

@@ -10,7 +10,7 @@ from scipy.linalg import eigh_tridiagonal
 
 import headrace as hr
 from evolving import barenblatt, l1, masses, mixture, normal, ones, three, weighted_barenblatt
-from headrace.continuum._interpolation import Interpolant
+from headrace.continuum.grid import Interpolant
 
 Grid, evolve = hr.continuum.Grid, hr.continuum.evolve
 ROUNDING = 1e-13  # relative: sums over some 10^4 cells, added up over 10^3 steps; 8e-15 was the worst seen

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 import cases
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import BANDWIDTHS, KernelDensity, leave_one_out
-from headrace.choosing import simple
+from headrace.choosing import candidates as simple
 from headrace.choosing.sample import Sample
 
 

@@ -5,10 +5,11 @@ import pytest
 
 import cases
 import headrace as hr
-from headrace.diagnosis import bands, calibration, classifier, coverage, latent, nearest
+from headrace.diagnosis import bands, calibration, classifier, latent, nearest
+from headrace.diagnosis import calibration as coverage
 from headrace.diagnosis.findings import holm
 from headrace.diagnosis.judged_rows import Looked, opened
-from headrace.diagnosis.scores import scores
+from headrace.diagnosis.latent import scores
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -79,7 +80,7 @@ BASES = {
 def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
     """Of rows drawn from them: each coordinate, and independence, which a mixture itself has not."""
     if not scipy:
-        monkeypatch.setattr("headrace.diagnosis.scores.find_spec", lambda name: None)
+        monkeypatch.setattr("headrace.diagnosis.latent.find_spec", lambda name: None)
     base = BASES[name]()
     labels = list(map(str, range(base.features)))
     score = scores(base, hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)

@@ -7,8 +7,7 @@ import pytest
 
 import headrace as hr
 import ranks
-from headrace.distributed.agreement import together
-from headrace.distributed.groups import local
+from headrace.distributed.groups import local, together
 from ranks import ASSIGNMENTS, FIRST, ROWS, cut, on_ranks
 
 TWO = ASSIGNMENTS["two"]

@@ -14,6 +14,7 @@ import pytest
 import cases
 import headrace as hr
 from fitting import QUIET, gaussian, small
+from headrace._arrays.row_parts import CHUNK
 from headrace._fit import high_effort as _effort
 from headrace._fit import run as _run
 from headrace._fit.given_rows import Data
@@ -21,7 +22,6 @@ from headrace._fit.high_effort import weights_of_mixture
 from headrace._fit.source import ArrayRows
 from headrace._flow.fit_arguments import Arguments
 from headrace.choosing.run import _SuccessiveHalving
-from headrace.rows._held_out import CHUNK
 from interrupts import ctrl_c
 from terminal import Stream
 

@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 from fitting import QUIET, SHORT, gaussian, small
+from headrace._arrays import row_parts
 from headrace._arrays.caller import Caller
+from headrace._arrays.row_parts import RowPart
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows
-from headrace.rows import _held_out
-from headrace.rows._held_out import RowPart
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
@@ -67,8 +67,8 @@ def test_places_far_out_in_a_huge_table():
 
 @pytest.mark.parametrize("rows", [1, 5, 3000, 20_001])
 def test_an_order_has_every_row_once(rows, monkeypatch):
-    monkeypatch.setattr(_held_out, "POOL", 4096)
-    monkeypatch.setattr(_held_out, "BLOCK", 64)
+    monkeypatch.setattr(row_parts, "POOL", 4096)
+    monkeypatch.setattr(row_parts, "BLOCK", 64)
     part = RowPart(rows)
     orders = [np.concatenate(list(part.shuffled(np.random.default_rng(seed)))) for seed in (0, 1)]
     for order in orders:
@@ -79,8 +79,8 @@ def test_an_order_has_every_row_once(rows, monkeypatch):
 
 def test_a_large_order_stays_near_few_places_at_a_time(monkeypatch):
     """So that a table that is larger than memory is read in blocks, which are read whole."""
-    monkeypatch.setattr(_held_out, "POOL", 4096)
-    monkeypatch.setattr(_held_out, "BLOCK", 64)
+    monkeypatch.setattr(row_parts, "POOL", 4096)
+    monkeypatch.setattr(row_parts, "BLOCK", 64)
     pools = list(RowPart(50_000).shuffled(np.random.default_rng(0)))
     assert max(pool.size for pool in pools) <= 4096
     for pool in pools[:-1]:
@@ -92,8 +92,8 @@ def test_batches_are_those_of_the_order_whatever_the_pools(monkeypatch):
     x = gaussian(3000)
     found = []
     for pool, block in ((1 << 18, 1 << 10), (512, 16)):
-        monkeypatch.setattr(_held_out, "POOL", pool)
-        monkeypatch.setattr(_held_out, "BLOCK", block)
+        monkeypatch.setattr(row_parts, "POOL", pool)
+        monkeypatch.setattr(row_parts, "BLOCK", block)
         flow = small("float64")
         history = flow.fit(x, epochs=2, batch_size=700, learning_rate=1e-3, weight_decay=None, **QUIET)
         found.append(history.train_loss)
@@ -134,8 +134,8 @@ def test_a_fit_of_deviations_of_any_size(scale):
 
 
 def test_moments_of_many_rows_are_those_of_blocks_over_the_table(monkeypatch):
-    monkeypatch.setattr(_held_out, "MOMENT_ROWS", 1 << 14)
-    monkeypatch.setattr(_held_out, "MOMENT_BLOCK", 16)
+    monkeypatch.setattr(row_parts, "MOMENT_ROWS", 1 << 14)
+    monkeypatch.setattr(row_parts, "MOMENT_BLOCK", 16)
     x = np.linspace(0.0, 1.0, 100_000)[:, None] + 0.1 * cases.rows(100_000, 1, "float64")
     rows = np.concatenate(list(RowPart(len(x)).spread()))
     assert rows.size == 1 << 14

@@ -14,12 +14,11 @@ from scipy import stats
 
 import cases
 import headrace as hr
-from headrace._fit import marginals
+from headrace._fit import gaussian, marginals
 from headrace._fit import plan as _plan
 from headrace._fit.gaussian import MOST_FEATURES
 from headrace._fit.marginals import Sample, of_sample
 from headrace._fit.moments import far_columns
-from headrace._fit.starts import gaussian
 from headrace.choosing.sample import opened
 
 KINDS = ["array", "stream", "group"]

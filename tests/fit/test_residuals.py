@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import cases
 import headrace as hr
-from headrace._fit import linear_links, residuals
 from headrace._fit import plan as _plan
+from headrace._fit import residuals, trials
 
 QUIET = {"progress": False}
 
@@ -183,8 +183,8 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
         asked.append([any(isinstance(t, hr.transforms.Linear) for t in run.flow.transforms) for run in (first, second)])
         return not gains if len(asked) == 1 else True
 
-    monkeypatch.setattr(linear_links._marginals, "gain", judged)
-    monkeypatch.setattr(linear_links, "LEAST_GAIN", -np.inf)
+    monkeypatch.setattr(trials._marginals, "gain", judged)
+    monkeypatch.setattr(trials, "LEAST_GAIN", -np.inf)
     x = rows(1200, 0.2)  # 1 - R² of 0.04 for x₂, 0.004 for x₄
     flow = small(5)
     history = flow.fit(x, time_budget=3.0, **QUIET)
@@ -194,8 +194,8 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
 
 
 def test_a_small_gain_is_none(monkeypatch):
-    monkeypatch.setattr(linear_links._marginals, "gain", lambda *rest: False)
-    monkeypatch.setattr(linear_links, "LEAST_GAIN", np.inf)
+    monkeypatch.setattr(trials._marginals, "gain", lambda *rest: False)
+    monkeypatch.setattr(trials, "LEAST_GAIN", np.inf)
     flow = small(5)
     assert flow.fit(rows(1200, 0.2), time_budget=3.0, **QUIET).residuals == {}
     assert not any(isinstance(t, hr.transforms.Linear) for t in flow.transforms)

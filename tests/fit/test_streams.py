@@ -13,7 +13,6 @@ from fitting import QUIET, moments, small
 from headrace._fit import plan as _plan
 from headrace._fit import run as _run
 from headrace._fit import start as _start
-from headrace._fit import stream_run as _stream_run
 from headrace._fit import streams as _streams
 from headrace._fit.given_rows import Data
 from headrace._fit.moments import Moments
@@ -219,7 +218,7 @@ def test_parts_come_in_random_order(tmp_path):
 def same_order(monkeypatch, x, orders):
     """Let fits of arrays take the rows that fits of streams took, and note these."""
     number = {value: i for i, value in enumerate(x[:, 1])}
-    of_stream = _stream_run.StreamRun.batches
+    of_stream = _streams.StreamRun.batches
 
     def noted(self):
         for index in of_stream(self):
@@ -230,7 +229,7 @@ def same_order(monkeypatch, x, orders):
         for _ in range(len(self.bounds) - 1):
             yield orders.pop(0)
 
-    monkeypatch.setattr(_stream_run.StreamRun, "batches", noted)
+    monkeypatch.setattr(_streams.StreamRun, "batches", noted)
     monkeypatch.setattr(_run.ArrayRun, "batches", repeated)
 
 
@@ -310,7 +309,7 @@ def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
 
 def test_too_few_held_out_rows_give_a_warning_because_a_stream_is_not_cross_validated(monkeypatch):
     monkeypatch.setattr(_run.ArrayRun, "one_pass", lambda self: 0.0)
-    monkeypatch.setattr(_stream_run.StreamRun, "one_pass", lambda self: 0.0, raising=False)
+    monkeypatch.setattr(_streams.StreamRun, "one_pass", lambda self: 0.0, raising=False)
     x = streams.rows(300)[0]
     with pytest.warns(RuntimeWarning, match="30 held-out rows are too few to judge by"):
         small().fit(hr.rows.blocks([x], buffer=100), patience=1, **QUIET)

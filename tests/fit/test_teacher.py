@@ -7,7 +7,8 @@ from scipy import special, stats
 
 import cases
 import headrace as hr
-from headrace._fit import few_rows, teacher
+from headrace._fit import few_rows
+from headrace._fit import few_rows as teacher
 from headrace._fit.starts import mixture
 from headrace._flow.fit_arguments import Arguments
 

@@ -18,12 +18,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1100, "_base"),
-    "core": (2100, "_arrays _core config"),
+    "base": (1150, "_base"),
+    "core": (2150, "_arrays _core config"),
     "flow": (4900, "_flow densities files ops transforms"),
-    "fit": (7250, "_fit distributed rows training"),
-    "methods": (6350, "ascent continuum sequences variational"),
-    "analysis": (5400, "_tables choosing diagnosis plot"),
+    "fit": (7050, "_fit distributed rows training"),
+    "methods": (6300, "ascent continuum sequences variational"),
+    "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
         11950,
         "_cli _regression convert dask integrations jax onnx sklearn torch",

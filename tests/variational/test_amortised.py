@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
-from headrace.variational.contexts import contexts_of
 from headrace.variational.descent import PathStep
+from headrace.variational.target import contexts_of
 from targets import QUIET, SHORT, plan_of
 
 # x ~ N(0, 1) in two dimensions, and a context of two measurements M x + 0.5 noise.

@@ -10,8 +10,7 @@ import cases
 import headrace as hr
 import sequence_cases
 from headrace.variational import over_time
-from headrace.variational.divergence_over_time import Divergence
-from headrace.variational.inputs_over_time import Inputs
+from headrace.variational.divergence_over_time import Divergence, Inputs
 from headrace.variational.spectra import Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 from targets import QUIET, plan_of
 

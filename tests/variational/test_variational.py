@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 
 import cases
 import headrace as hr
-from headrace.variational.contexts import Contexts
 from headrace.variational.descent import PathStep
+from headrace.variational.target import Contexts
 from targets import COVARIANCE, MEAN, QUIET, SHORT, normal, plan_of
 
 NO_CONTEXT = Contexts()

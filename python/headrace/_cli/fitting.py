@@ -20,6 +20,7 @@ import headrace as hr
 from headrace import files
 from headrace._arrays.caller import Caller, row_weights
 from headrace._arrays.names import Names
+from headrace._arrays.row_parts import held_of
 from headrace._base import layout as _layout
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
@@ -51,7 +52,6 @@ from headrace._tables.preparing import ON_THE_COMMAND_LINE, Prepared, prepared, 
 from headrace._tables.table import Table
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
-from headrace.rows._held_out import held_of
 from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import Source
 from headrace.rows._stream import Block

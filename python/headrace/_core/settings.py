@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from headrace._base import arguments as check
+from headrace._base.stored import Stored
+from headrace._base.types import Self
 from headrace._core import cpu
 from headrace._core.maps import (
     MAPS,
@@ -29,11 +31,6 @@ from headrace._core.maps import (
     min_bin_of,
     slope_of,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._base.stored import Stored
 
 ACTIVATIONS = tuple(cpu.activations())
 

@@ -13,7 +13,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,10 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
-from headrace._fit.history import kept_fields
-
-if TYPE_CHECKING:
-    from headrace._fit.history import History
-    from headrace._fit.optimizer import Adam
-    from headrace._fit.stages import Stages
-    from headrace._flow.internals import Trainable
+from headrace._fit.history import History, kept_fields
+from headrace._fit.optimizer import Adam
+from headrace._fit.plan import Stages
+from headrace._flow.internals import Trainable
 
 FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials
 # were stages

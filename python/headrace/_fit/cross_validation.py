@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.row_parts import RowPart
 from headrace._base import progress as _progress
+from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Index
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
-from headrace.rows._held_out import RowPart
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from headrace._fit.clock import Clock
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 FOLDS = 5
 WAIT = 25  # epochs without a new best

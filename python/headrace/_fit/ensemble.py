@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -23,7 +23,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import closed, refuse
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, header_of, storable
-from headrace._base.types import Floats
+from headrace._base.types import Floats, Self
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
@@ -33,10 +33,6 @@ from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 _STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,28 +22,21 @@ from headrace._fit import residuals as _residuals
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
-from headrace._fit.few_rows import Beginning, best_beginnings
-from headrace._fit.fingerprint import of_settings
+from headrace._fit.few_rows import Beginning, arguments_of_student, best_beginnings, best_teacher, samples_of
 from headrace._fit.history import History, is_interrupted, kept_fields
-from headrace._fit.linear_links import Links, candidates, decided, shared
-from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan
+from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan, of_settings
 from headrace._fit.residuals import Residuals
 from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian, shared_curves
 from headrace._fit.starts.mixture import COMPONENTS
-from headrace._fit.stream_run import StreamRun
-from headrace._fit.streams import StreamRows
-from headrace._fit.teacher import arguments_of_student, best_teacher, samples_of
-from headrace._fit.trials import FEW, HALF, STEPS, Choice, overfits, searched
+from headrace._fit.streams import StreamRows, StreamRun
+from headrace._fit.trials import FEW, HALF, STEPS, Choice, Links, candidates, decided, overfits, searched, shared
 from headrace._flow.fit_arguments import Arguments
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
-    from headrace.rows._stream import Stream
-
+from headrace.rows._stream import Stream
 
 TRYING = 0.1  # of a time budget, at most, to a trial of marginals
 CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._arrays.columns import spike
+from headrace._arrays.row_parts import CHUNK, RowPart, names_of
 from headrace._base.warn import FREQUENT, warn
 from headrace._fit.moments import Far, far_columns
 from headrace._flow.transforms.support import Support
-from headrace.rows._held_out import CHUNK, RowPart, names_of
 
 Index = NDArray[np.int64]
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]

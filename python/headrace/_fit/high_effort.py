@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.row_parts import held_of
 from headrace._base import arguments as check
 from headrace._base.platform import give_memory_back
 from headrace._base.stored import header_of
@@ -37,7 +38,6 @@ from headrace._flow.fit_arguments import Arguments
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
 from headrace._flow.tails import Uniform
-from headrace.rows._held_out import held_of
 
 MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
 MEMBERS_TIME = 0.6  # their share of the time

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +26,10 @@ from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._fit.starts import long_tails as _long_tails
 from headrace._fit.starts.curves import Column, Curve, best_of, gains_of, lengthened, mean_beyond, of_quantiles
+from headrace._flow.internals import Interior
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Interior
-
 
 _NORMAL = NormalDist()
 

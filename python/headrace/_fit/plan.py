@@ -1,15 +1,32 @@
-"""The plan of a fit's steps: its arguments, with defaults that depend on the rows and the flow."""
+"""The plan of a fit's steps: its arguments, with defaults that depend on the rows and the flow, and its stages.
+
+Stages are successive weight decays, from strong to weak, and among them a run with a cosine. They begin with the best
+weights so far and a fresh optimiser. Most share a constant rate, and end when held-out rows have gained nothing for
+some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows than its first
+stage, with a decay for tables that are hard to learn without overfitting; and later stages need little time.
+
+Held-out rows choose between the best weights of a run with a cosine and those of the other stages: it gains tenths of a
+nat on most tables with many rows and loses on some (docs/notes/training.md). No patience ends it, because its gain
+comes when the rate has fallen. It comes early, after a small share of the epochs: where it is clearly better than the
+weights before it, the fit ends, because the other stages would still have gained less; else they go on.
+
+It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages, unless a probe
+prefers them: theirs is a cosine alone (`headrace._fit.trials`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import numpy as np
+
+from headrace import files
+from headrace._fit.history import History
 from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
 from headrace._flow.fit_arguments import PATIENCE, Arguments
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
@@ -106,3 +123,140 @@ class Plan:
             optimizer,
             bends,
         )
+
+
+def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
+    """Everything that has to be equal for a fit to go on, except rows, each with its name."""
+    module: Any = flow
+    structure, numbers = files.checksums(module)
+    found = {name: _text(value) for name, value in plan.items() if name != "matmul"}
+    found |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if found.get(name) == "None"}
+    found |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
+    found |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
+    if checked.matmul != module.matmul:
+        found["matmul of steps"] = checked.matmul
+    return found | {"structure of the flow": structure, "parameters at the start": numbers}
+
+
+def _text(value: Any) -> str:
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+FACTOR, STAGES = 5.0, 4  # each stage's decay is smaller by this factor
+COSINE = 4.0  # the decay with a cosine, in units of the first stage's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a fit with one weight decay and one schedule."""
+
+    decay: float
+    schedule: str
+
+
+class Stages:
+    """The stages of a fit in turn; only one where the decay is given or nothing can choose."""
+
+    def __init__(self, plan: Plan, judged: bool) -> None:
+        staged = judged and plan.staged
+        first = plan.constant_decay if plan.weight_decay is None else plan.weight_decay
+        self.decays = [first / FACTOR**i for i in range(STAGES if staged else 1)]
+        self.schedule, self.tries_cosine = plan.schedule, staged and plan.tries_cosine
+        self.wait = max(1, plan.patience // 2) if staged else plan.patience
+        self.judged, self.epochs = judged, plan.epochs
+        self.index = 0  # of the decay
+        self.is_cosine = self.was_cosine = False  # whether the cosine is the present stage, or an earlier one
+        self.begin, self.end = plan.begun, self.pause if self.tries_cosine else plan.epochs
+        self.best_epoch = 0  # the best epoch of the stage, or of the one before it
+        self.before = math.inf  # the lowest loss before the stage
+        self.lowest = math.inf
+        self.halfway = self.paused = math.inf  # the lowest loss after half of the epochs before the cosine, and all
+
+    @property
+    def now(self) -> Stage:
+        """The present stage."""
+        if self.is_cosine:
+            return Stage(COSINE * self.decays[0], "cosine")
+        return Stage(self.decays[self.index], self.schedule)
+
+    @property
+    def pause(self) -> int:
+        """The epoch after which the cosine begins, if the other stages have not come to their end before."""
+        return max(2, self.epochs // BEFORE)
+
+    @property
+    def length(self) -> int:
+        """The epochs of the cosine, at most."""
+        return max(2, self.epochs // OWN)
+
+    @property
+    def most(self) -> int:
+        """The epochs of all stages, at most."""
+        return self.epochs + (self.length if self.tries_cosine else 0)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is more than one stage."""
+        return len(self.decays) > 1
+
+    def tried(self, epoch: int, loss: float, history: History) -> None:
+        """Note a validation loss of the present stage."""
+        now = self.now
+        if loss < self.lowest:
+            self.lowest, self.best_epoch = loss, epoch
+            history.weight_decay, history.schedule = now.decay, now.schedule
+        if epoch <= self.pause // 2:
+            self.halfway = self.lowest
+        if epoch == 0:
+            self.before = loss
+        else:
+            history.weight_decays[now.decay] = min(loss, history.weight_decays.get(now.decay, math.inf))
+
+    def waited(self, epoch: int) -> bool:
+        """Whether held-out rows have gained nothing for as many epochs as the stage waits."""
+        return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
+
+    def epochs_of_cosine(self, epoch: int) -> int:
+        """The epochs of a cosine that begins after this one: no more than before it, where nothing follows it."""
+        return self.length if epoch == self.pause else min(self.length, epoch)
+
+    def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
+        """Begin the next stage after this epoch, if there is one.
+
+        `has_time`: whether `epochs_of_cosine` would fit into a time budget.
+        """
+        if self.is_cosine:
+            return self._goes_on(epoch)
+        if self.lowest < self.before and epoch < self.end and self.index + 1 < len(self.decays):
+            self.index += 1
+            self.before, self.best_epoch = self.lowest, epoch
+            return True
+        if self.tries_cosine and not self.was_cosine and has_time:
+            self.paused, self.is_cosine, self.was_cosine = self.lowest, True, True
+            self.begin, self.end = epoch, epoch + self.epochs_of_cosine(epoch)
+            return True
+        if epoch >= self.end and self.end < self.epochs:  # there is no time for a cosine
+            self.end, self.best_epoch = self.epochs, epoch
+            return True
+        return False
+
+    def _goes_on(self, epoch: int) -> bool:
+        """Go on with the decays where the cosine was not clearly better than their result before it.
+
+        Their further gain is estimated by the gain in the second half of their epochs so far.
+        """
+        if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
+            return False
+        self.is_cosine, self.best_epoch = False, epoch
+        self.begin, self.end = epoch, self.epochs + self.length
+        return True
+
+    def of_the_last_schedule(self, losses: list[float]) -> list[float]:
+        """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else the others."""
+        if self.now.schedule == "cosine":
+            return losses[self.begin :]
+        return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
+
+    def done(self, step: int, batches: int) -> float:
+        """The finished share of the steps that have the present schedule; `step` counts those of the whole fit."""
+        return (step - self.begin * batches) / ((self.end - self.begin) * batches)

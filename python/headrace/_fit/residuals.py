@@ -8,28 +8,23 @@ triangular, with ones on its diagonal, and the logarithm of its determinant is 0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._arrays import caller as _arrays
 from headrace._base.types import Floats
 from headrace._base.warn import warn
-from headrace._fit.gaussian import MOST_FEATURES
+from headrace._fit.gaussian import LEAST_ROOT, MOST_FEATURES
 from headrace._fit.given_rows import Moments, listing
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.starts.gaussian import LEAST_ROOT
+from headrace._flow.internals import Interior
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from headrace._flow.internals import Interior
-
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
 TRIED = 0.05  # and below which a trial decides

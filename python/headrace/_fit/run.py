@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,13 @@ from headrace._fit.bar import FitBar
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
 from headrace._fit.given_rows import Data, Index
+from headrace._fit.history import History
 from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
+from headrace._fit.plan import Plan, Stages
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._fit.stages import Stages
 from headrace._flow.fit_arguments import BY_LOSS
-
-if TYPE_CHECKING:
-    from headrace._fit.history import History
-    from headrace._fit.plan import Plan
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 GAINED = 0.2  # nats that they gain after a trial of a quarter of the epochs

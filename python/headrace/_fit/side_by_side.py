@@ -14,14 +14,12 @@ from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from headrace._base import progress as _progress
 from headrace._base.warn import kept_in, warn
 from headrace._core import cpu
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
+from headrace._flow.internals import Trainable
 
 T = TypeVar("T")
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._arrays.row_parts import CHUNK, RowPart, held_of
 from headrace._arrays.sums import PlainSums
 from headrace._base import arguments as check
 from headrace._base.types import Floats
 from headrace._fit.given_rows import Data, Index, Moments, checksum, is_share, open_rows, settled
 from headrace._fit.moments import Effective, measured
 from headrace._flow.transforms.support import Support
-from headrace.rows._held_out import CHUNK, RowPart, held_of
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Rows of a stream for a fit: one pass of checks and moments, and the order of an epoch.
+"""A fit of a stream: one pass of checks and moments, and the order of an epoch.
 
 Memory is that of the buffer, which is shuffled; of rows held out, at most as many; and of `CHUNK` rows that represent
 all where a few are enough.
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.caller import Caller
+from headrace._arrays.row_parts import CHUNK, RowPart
 from headrace._base import array_errors as errors
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
-from headrace._fit.given_rows import Data, and_more, bad_rows, beyond, checksum, not_finite, not_inside
+from headrace._fit.given_rows import Data, Index, and_more, bad_rows, beyond, checksum, not_finite, not_inside
 from headrace._fit.moments import Effective, Moments, far_columns
+from headrace._fit.run import ArrayRun
 from headrace._fit.source import ArrayRows, held_out
 from headrace._flow.transforms.support import Support
-from headrace.rows._held_out import CHUNK, RowPart
 from headrace.rows._stream import Block, Stream, Without
 
 
@@ -347,3 +348,23 @@ def check_stream(
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
     """A bar of the rows read so far, of this many; it is cleared at the end, because another may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)
+
+
+class StreamRun(ArrayRun):
+    """A fit of a stream: each step uses only the data of its batch."""
+
+    source: StreamRows
+
+    def go(self, progress: bool) -> None:
+        """See `Run.go`; a bar shows the rows of an epoch too, which may take long."""
+        self.progress = progress
+        super().go(progress)
+
+    def batches(self) -> Iterator[Index]:
+        """See `ArrayRun.batches`; each batch holds its own rows."""
+        rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
+        with rows_bar(self.size, "epoch", self.progress) as shown:
+            for data in self.source.batches(rng, self.bounds):
+                self.data = data
+                yield np.arange(len(data.x), dtype=np.int64)
+                shown.update(len(data.x))

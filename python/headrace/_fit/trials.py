@@ -3,29 +3,83 @@
 Each is a cosine to its end, because steps at a constant rate show how a fit begins and not how it ends: curves and
 residual columns make the first steps easier, whatever they are worth later. Changes by a trial stay if
 held-out rows gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
+
+Of the columns that may be replaced by their residuals, some are always, others if a trial is better by them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._base import progress as _progress
-from headrace._fit import linear_links as _linear
+from headrace._base.types import Floats
 from headrace._fit import marginals as _marginals
+from headrace._fit.given_rows import Moments
 from headrace._fit.history import whole
-from headrace._fit.residuals import Residuals
+from headrace._fit.plan import Plan
+from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
+from headrace._fit.run import HeldOut, Run
+from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.curves import mean_beyond
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
+from headrace._flow.transforms.linear import Linear
+from headrace._flow.transforms.transform import Transform
 
-if TYPE_CHECKING:
-    from headrace._base.types import Floats
-    from headrace._fit.plan import Plan
-    from headrace._fit.run import HeldOut, Run
-    from headrace._flow.transforms.gaussianize import Gaussianize
+LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
+
+Links = tuple[Transform, ...]
+
+
+def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
+    """The columns of `ALWAYS`, or also those of `TRIED` where held-out rows gain by them in a trial of both."""
+    keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
+    return found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
+
+
+def candidates(source: ArrayRows, scale: Moments, dtype: np.dtype[Any]) -> tuple[Residuals, Residuals]:
+    """The columns that are always replaced, and those with the ones that a trial decides about."""
+    return measured(source, scale, ALWAYS, dtype), measured(source, scale, TRIED, dtype)
+
+
+def shared(source: RowSource, found: Residuals, features: int) -> Residuals:
+    """The residual columns of the first process."""
+    return _of_array(source.broadcast(_as_array(found, np.zeros((ROUNDS + 1, features + 2, features)))))
+
+
+def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
+    """Nats that held-out rows gain from one run to the other, in their present states."""
+    weights = held_out.weights()
+    gains = held_out.log_probs(after.flow, after.current()) - held_out.log_probs(before.flow, before.current())
+    return float((gains * weights).sum() / weights.sum())
+
+
+def _as_array(found: Residuals, numbers: Floats) -> Floats:
+    """The links, round by round from the data's side, and the shares of variance behind them."""
+    pairs = list(zip(found.links[::2], found.links[1::2], strict=True))[::-1]
+    for own, (scale, linear) in zip(numbers, pairs, strict=False):
+        assert isinstance(scale, Standardize)
+        assert isinstance(linear, Linear)
+        own[:-2], own[-2], own[-1] = linear.to_matrix()[0], scale.mean, scale.std
+    for i, shares in enumerate((found.shares, found.rounding)):
+        for c, share in shares.items():
+            numbers[-1, i, c] = share
+    return numbers
+
+
+def _of_array(numbers: Floats) -> Residuals:
+    links: Links = ()
+    for own in numbers[:-1]:
+        if own[-1].any():
+            links = (Standardize(own[-2], own[-1]), Linear._shear(own[:-2]), *links)
+    replaced, rounding = ({int(c): float(row[c]) for c in np.flatnonzero(row)} for row in numbers[-1, :2])
+    return Residuals(links, replaced, rounding)
+
 
 STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials
@@ -121,5 +175,5 @@ def searched(
         if more is not None:
             links = more.links if trials.best.links else ()
             other = replace(trials.best, residuals=more.residuals, links=links)
-            trials.takes(other, _linear.LEAST_GAIN, _marginals.CLEARLY)
+            trials.takes(other, LEAST_GAIN, _marginals.CLEARLY)
     return trials.best, trials.run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @public()

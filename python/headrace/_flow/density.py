@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, overload
+from typing import Any, TypeAlias, TypedDict, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,10 +15,8 @@ from headrace._base import arguments as check
 from headrace._base.keywords import closed, refuse
 from headrace._base.moved import renamed
 from headrace._base.rng import Rng, takes_rng
+from headrace._base.types import Unpack
 from headrace._flow.program.evaluation import WRT, Cotangents, Gradients, Opened, Pair, RowModule, kinds_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Seed: TypeAlias = "int | np.random.Generator | None"
 

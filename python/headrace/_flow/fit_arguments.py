@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
+from headrace._arrays.caller import Array
 from headrace._base import arguments as check
+from headrace._base.group import Group
 from headrace._base.keywords import argument, checked_fields
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._arrays.caller import Array
-    from headrace._base.group import Group
+from headrace._base.types import Self
 
 CLIP = 5.0
 AVERAGE = 0.999

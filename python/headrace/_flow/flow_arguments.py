@@ -1,27 +1,24 @@
 """The arguments of the ready-made flows: types, defaults, options and meanings, in this one place.
 
-Each flow takes one of the last four classes, and beside it the arguments that have a position, `Sizes`. Types of other
-modules are texts, because this table is read when flows are imported.
+Each flow takes one of the last four classes, and beside it the arguments that have a position, `Sizes`. Types with more
+than a name are texts, as help shows them.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, TypedDict
+
+from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._base.rng import Rng
 from headrace._core.settings import Affine, NetworkKeywords, Settings, Spline
+from headrace._flow.bases import Base
 from headrace._flow.bases_by_name import NAMES, is_uniform
 from headrace._flow.mixing import LINKS
 from headrace._flow.transforms.bend import Bend, PlanarBend
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import DTypeLike
-
-    from headrace._flow.bases import Base
-    from headrace._flow.transforms.network import Network
-    from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
+from headrace._flow.transforms.network import Network
+from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
 
 
 def _units(name: str, value: Any) -> Any:

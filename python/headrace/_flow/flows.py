@@ -6,7 +6,7 @@ After it comes a `Support`, where there are bounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from headrace._arrays.names import named_features
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
 from headrace._base.stored import storable
+from headrace._base.types import Unpack
 from headrace._core.settings import Affine, Autoregressive, Conditioner
 from headrace._flow.bases import Base, StandardNormal
-from headrace._flow.bases_by_name import is_uniform, named_base
+from headrace._flow.bases_by_name import is_uniform, named_base, onto_itself, refuse_box, support_of_box
 from headrace._flow.flow import Flow
 from headrace._flow.flow_arguments import TABLES, AffineFlow, Linked, Named, PlanarKeywords, RadialKeywords, SplineFlow
 from headrace._flow.mixing import link_before
@@ -30,10 +31,6 @@ from headrace._flow.transforms.on_columns import OnColumns
 from headrace._flow.transforms.support import circles_of, support_or_none
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar, Radial
-from headrace._flow.uniform_base import onto_itself, refuse_box, support_of_box
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 DEFAULT = "nsf"  # the flow where a table is fitted and none is named
 

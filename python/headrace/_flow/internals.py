@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._core.device import MATMULS, matmul_on_cpu
-from headrace._flow.bases import Logistic, Normal, StandardNormal
+from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
+from headrace._flow.program.evaluation import Pair
+from headrace._flow.program.module import Block, Program
 from headrace._flow.tails import Independent
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from headrace._arrays.caller import Caller
-    from headrace._flow.bases import Base
-    from headrace._flow.program.evaluation import Pair
-    from headrace._flow.program.module import Block, Program
-
 
 STRUCTURE = ("_chain", "_standardize_context", "_base")
 """The attributes of a flow that a fit may change, beside the parameters."""

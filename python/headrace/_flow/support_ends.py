@@ -10,10 +10,10 @@ from headrace._core.maps import interval_of
 from headrace._flow.bases import Base
 from headrace._flow.flow import Flow
 from headrace._flow.tails import Independent, Uniform
+from headrace._flow.transforms.around import Inverse
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Permutation, Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.on_columns import OnColumns
 from headrace._flow.transforms.support import Support, circles_of

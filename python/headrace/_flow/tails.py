@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _PADDING = 16  # of parameters in the core's vector
 MOST_COMPONENTS = 4096

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,25 +21,21 @@ from headrace._arrays.columns import by_column
 from headrace._arrays.device_caller import caller_of
 from headrace._arrays.frames import labels_of
 from headrace._arrays.names import Names
+from headrace._arrays.row_parts import names_of
 from headrace._base import arguments as check
+from headrace._base.group import Group
 from headrace._base.keywords import argument, checked_fields
 from headrace._base.public import public
 from headrace._base.rng import Rng, seed_of
+from headrace._base.types import Self
 from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
 from headrace.ascent.competing_fits import best_fit
 from headrace.ascent.flow import AscentFlow, AscentHistory
-from headrace.ascent.periodic import counted, cut_open
-from headrace.ascent.standardised_rows import StandardisedRows, off_support
+from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_open, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
-from headrace.rows._held_out import names_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._base.group import Group
 
 # Defaults, by docs/dual_ascent.md.
 RATE = 0.3  # the share of the full marginal map in a step, after the first
@@ -267,8 +263,8 @@ class DualAscentFlow:
     def _fit_together(
         self, x: Any, context: Any, weights: Any, validation: Any, clock: Clock, progress: bool, group: Group
     ) -> AscentFlow:
-        from headrace.ascent.shared_rows import shared_rows
-        from headrace.distributed.column_names import shared_names
+        from headrace.ascent.standardised_rows import shared_rows
+        from headrace.distributed.shards import shared_names
 
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         named = shared_names(group, x, None, Names())

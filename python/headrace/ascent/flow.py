@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,15 +12,13 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._fit.history import History
 from headrace._flow.bases import Base
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @public("headrace.ascent")

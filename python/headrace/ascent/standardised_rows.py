@@ -1,10 +1,15 @@
-"""Rows of a dual ascent: those to fit and those held out, standardised, with repeated values spread."""
+"""Rows of a dual ascent: those to fit and those held out, standardised, with repeated values spread.
+
+With a group they are checked on all ranks together. Rotations mix all columns, so that no circle can stay one: that of
+a periodic column is cut where its rows are rarest, and mapped to the line. The density is that of an interval with
+both ends at a cut.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +17,53 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._arrays.device_caller import caller_of
 from headrace._base import array_errors as errors
+from headrace._base.group import Group
 from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
-from headrace._flow.transforms.support import Support
-from headrace.ascent.periodic import off
+from headrace._flow.transforms.support import Support, circles_of
+from headrace.distributed.fit import check_group
+from headrace.distributed.groups import same_everywhere, together
+from headrace.distributed.shards import opened, split
+
+
+def shared_rows(
+    settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
+) -> tuple[StandardisedRows, tuple[Support, ...]]:
+    """Rows of an ascent with a group, and the maps to their support; `settings`: a `headrace.DualAscentFlow`."""
+    check_group(group)
+    with together(group):
+        if context is not None:
+            raise ValueError("context: expected None, as an ascent takes none")
+        if settings.map == "kink" and settings.copies:
+            raise ValueError("copies: expected 0 or None with a group, where an ascent takes rows as they are")
+        first = next(iter(x.values()), None) if isinstance(x, Mapping) else x
+        caller = Caller() if first is None else caller_of(first)
+        if caller.device is not None:
+            raise ValueError("x: expected arrays on the CPU with a group")
+        features = 0 if first is None else caller.open("x", first, whole=True).shape[-1]
+    features = int(group.maximum(np.array([features], np.int64))[0])
+    arguments = {name: repr(value) for name, value in vars(settings).items() if name != "history"}
+    same_everywhere(group, arguments)
+    table = opened(group, features, 0, caller, x, None, weights, seed=settings.seed)
+    table, judge = split(table, validation, caller)
+    own = {id(s.data): s for t in (table, judge) if t for s in t.shards}.values()
+    ends: tuple[Support, ...] = ()
+    with together(group):
+        support = settings.support(features, None)
+        if support is not None:
+            counts = counted(support, np.empty((0, features)))
+            for shard in own:
+                _rows.check_inside(f"x of shard {shard.number}", shard.data.x, support, shard.data.names)
+                counts += counted(support, shard.data.x)
+    if support is not None:
+        ends = cut_open(support, group.sum(counts), settings.dtype)
+        for shard in own:
+            shard.data.x = off(ends, shard.data.x)
+    return StandardisedRows(table, judge, settings.precision, settings.seed, settings.dtype), ends
+
 
 Parts = list[tuple[Any, Any]]
 """Rows and their weights, None for 1 each, part by part."""
@@ -243,3 +289,63 @@ def jittered(
 
 def _listing(numbers: NDArray[Any]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+
+
+BINS, WINDOW = 256, 16  # bins of a circle, and how many of them are averaged for few rows
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # of both ends, in radii, by the dtype's size in bytes
+
+
+def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Rows in each bin of each periodic column, shape (columns, bins)."""
+    circles = circles_of(support)
+    if not circles:
+        return np.empty((0, BINS), np.int64)
+    alone = Support(None, [support.periodic[c] for c in circles])
+    turns = (np.asarray(alone.inverse(np.asarray(_arrays.on_host(x[:, circles]), np.float64))[0]) + 1.0) / 2.0
+    turns = turns[np.isfinite(turns).all(axis=1)]  # a fit refuses other rows with an error
+    places = np.minimum((BINS * turns).astype(np.int64), BINS - 1)
+    return np.array([np.bincount(column, minlength=BINS) for column in places.T], np.int64).reshape(len(circles), BINS)
+
+
+def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
+    """The map of unbounded values to a support with circles, from latent to data; counts: see `counted`.
+
+    Both ends overlap by less than the density can resolve in the dtype, so that
+    no row lies on an end.
+    """
+    if not any(support.periodic):
+        return (support,)
+    n = len(support.periodic)
+    inside: list[tuple[float, float] | None] = [None] * n
+    cut: list[tuple[float, float] | None] = [None] * n
+    reach = 1.0 + OVERLAP[np.dtype(dtype).itemsize]
+    for own, c in zip(counts, circles_of(support), strict=True):
+        inside[c] = (-reach, reach)
+        middle = _rarest(own) + 1.0
+        cut[c] = (middle - 1.0, middle + 1.0)
+    return Support(inside), Support([None] * n, cut), support
+
+
+def _rarest(counts: NDArray[np.int64]) -> float:
+    """The point on [-1, 1) with the fewest rows: the middle of the longest run of the emptiest windows."""
+    around = np.concatenate([counts, counts[: WINDOW - 1]])
+    windows = np.convolve(around, np.ones(WINDOW, np.int64), "valid")  # the window of bins i, ..., i + WINDOW - 1
+    empty = windows == windows.min()
+    if empty.all():
+        return -1.0
+    start = int(np.argmin(empty))  # a fuller window, which no run of empty ones contains
+    best, run, end = 0, 0, 0
+    for i in range(start, start + BINS + 1):
+        run = run + 1 if empty[i % BINS] else 0
+        if run > best:
+            best, end = run, i
+    middle = end - (best - 1) / 2.0 + WINDOW / 2.0
+    return float((2.0 * middle / BINS) % 2.0 - 1.0)
+
+
+def off(ends: Sequence[Support], x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows as unbounded values, on their own device."""
+    z = x.astype(np.float64)
+    for end in reversed(ends):
+        z = end.inverse(z)[0]
+    return z

@@ -1,23 +1,19 @@
 """The arguments of `headrace.auto` beside rows and time; its docstring has their meanings."""
 
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from headrace._arrays.caller import Array
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._base.rng import Rng
 from headrace._flow.fit_arguments import EFFORTS
+from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
 from headrace._tables.table import MISSING
 from headrace.choosing.candidates import FAMILIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import DTypeLike
-
-    from headrace._arrays.caller import Array
-    from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
 
 
 def _families(name: str, value: Any) -> tuple[str, ...]:

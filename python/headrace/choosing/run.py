@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.keywords import taken_from, takes
 from headrace._base.progress import seconds_bar
-from headrace._base.types import Floats
+from headrace._base.types import Floats, Unpack
 from headrace._base.warn import FREQUENT, fixed_epochs, silent
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
@@ -25,7 +25,7 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.support import Support, support_or_none
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
-from headrace.choosing import simple
+from headrace.choosing import candidates as simple
 from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
 from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
 from headrace.choosing.result import Choice, Judged, compared
@@ -33,9 +33,6 @@ from headrace.choosing.sample import Sample, folds, of_table, parted
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows

@@ -34,8 +34,7 @@ except ImportError:
 
 from headrace.continuum import _directions
 from headrace.continuum._densities import Density
-from headrace.continuum._motion import Motion
-from headrace.continuum._scheme import Scheme
+from headrace.continuum._motion import Motion, Scheme
 from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
 

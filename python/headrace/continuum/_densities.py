@@ -10,8 +10,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.types import Floats
-from headrace.continuum._interpolation import Interpolant, wrapped
-from headrace.continuum.grid import Grid
+from headrace.continuum.grid import Grid, Interpolant, wrapped
 
 
 class Density:

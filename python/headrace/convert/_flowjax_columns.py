@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._flow.transforms.inverse import Inverse
+from headrace._flow.transforms.around import Inverse
 from headrace._flow.transforms.on_columns import OnColumns
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform

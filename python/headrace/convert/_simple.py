@@ -8,8 +8,8 @@ import numpy as np
 
 from headrace._flow.bases import Base, Normal, StandardNormal
 from headrace._flow.transforms.act_norm import ActNorm
+from headrace._flow.transforms.around import Inverse
 from headrace._flow.transforms.fixed import Permutation, Standardize
-from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.vector import Planar

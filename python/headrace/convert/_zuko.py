@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from headrace._flow.flow import Flow
+from headrace._flow.transforms.around import Inverse
 from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, of_torch
 from headrace.convert._parts import CIRCULAR_FLOW, OTHER_FLOW, Place, class_of, numbers

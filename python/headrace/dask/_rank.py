@@ -26,8 +26,7 @@ from headrace.config import threads
 from headrace.dask._bars import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
-from headrace.distributed.agreement import broadcast_bytes
-from headrace.distributed.groups import GroupError
+from headrace.distributed.groups import GroupError, broadcast_bytes
 from headrace.distributed.run import OwnFile
 
 _START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile

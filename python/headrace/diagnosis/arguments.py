@@ -1,15 +1,12 @@
 """The arguments of `headrace.diagnose` beside flow and rows; its docstring has their meanings."""
 
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from collections.abc import Sequence
+from typing import Annotated, Any, TypedDict
 
+from headrace._arrays.caller import Array
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._base.rng import Rng
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from headrace._arrays.caller import Array
 
 
 class Diagnosed(TypedDict, total=False):

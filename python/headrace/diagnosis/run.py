@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +17,26 @@ from headrace._base import clients
 from headrace._base.keywords import taken_from, takes
 from headrace._base.moved import moved_where
 from headrace._base.progress import bar
-from headrace._base.types import Floats
+from headrace._base.types import Floats, Unpack
 from headrace._base.warn import warn
 from headrace._core import cpu
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
+from headrace._flow.program.module import is_of_sequences
+from headrace._tables.density import TableDensity
 from headrace.diagnosis import latent
 from headrace.diagnosis.arguments import Diagnosed
-from headrace.diagnosis.calibration import calibration
+from headrace.diagnosis.calibration import calibration, coverage
 from headrace.diagnosis.classifier import LEAST_ROWS, two_samples
-from headrace.diagnosis.coverage import coverage
 from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.judged_rows import Looked, opened, stream
+from headrace.diagnosis.latent import scores
 from headrace.diagnosis.likelihood import compare
 from headrace.diagnosis.nearest import copies, is_training, nearer
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
-from headrace.diagnosis.scores import scores
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
-from headrace.sequences.flow import SequenceFlow
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from headrace._tables.density import TableDensity
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
@@ -55,7 +50,7 @@ class Fitted(Protocol):
 
 
 def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
-    return any(isinstance(one, SequenceFlow) for one in (*given[:1], keywords.get("flow")))
+    return any(is_of_sequences(one) for one in (*given[:1], keywords.get("flow")))
 
 
 @moved_where(_is_of_sequences, diagnose_sequences, "progress")

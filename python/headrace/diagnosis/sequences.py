@@ -24,7 +24,7 @@ from headrace._base.types import Floats
 from headrace.diagnosis import distributions as of
 from headrace.diagnosis import latent
 from headrace.diagnosis.findings import Finding, Tested, holm, least_of, number
-from headrace.diagnosis.scores import scores
+from headrace.diagnosis.latent import scores
 from headrace.diagnosis.sequence_picture import draw
 from headrace.diagnosis.sizes import Size, missing_nats
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headrace._base import arguments as check
 from headrace._base.group import Group
 from headrace._base.warn import warn
 from headrace._core import cpu
-from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import Fit
-from headrace._fit.plan import LEAST_HELD_OUT, Plan, rows_of_a_batch
+from headrace._fit.history import History
+from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings, rows_of_a_batch
 from headrace._fit.run import Run, RunArguments
+from headrace._fit.source import RowSource
 from headrace._flow.fit_arguments import Arguments
-from headrace.distributed.agreement import same_everywhere, together
-from headrace.distributed.column_names import shared_names
+from headrace._flow.internals import Trainable
+from headrace.distributed.groups import same_everywhere, together
 from headrace.distributed.run import Chunks, SharedCheckpoint, SharedRun
-from headrace.distributed.shards import ShardedRows, opened, split
-
-if TYPE_CHECKING:
-    from headrace._fit.history import History
-    from headrace._fit.source import RowSource
-    from headrace._flow.internals import Trainable
+from headrace.distributed.shards import ShardedRows, opened, shared_names, split
 
 
 class SharedFit(Fit):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,10 @@ from headrace._arrays import caller as _arrays
 from headrace._base.group import Group
 from headrace._fit.checkpoint import Checkpoint, KeptRun
 from headrace._fit.run import Run, RunArguments
-from headrace.distributed.agreement import broadcast_bytes, together
+from headrace._flow.internals import Trainable
 from headrace.distributed.exact import FixedSum
+from headrace.distributed.groups import broadcast_bytes, together
 from headrace.distributed.shards import ShardedRows
-
-if TYPE_CHECKING:
-    from headrace._flow.internals import Trainable
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call
 _STATE = "state"  # key in the state's arrays, none of which has this name

@@ -1,7 +1,8 @@
-"""Rows in shards: the part of a table on each rank, checked together with all others."""
+"""Rows in shards: the part of a table on each rank, checked together with all others; names of columns likewise."""
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
+from headrace._arrays.frames import labels_of
+from headrace._arrays.names import Names, refuse_others
+from headrace._arrays.row_parts import RowPart, held_of, names_of
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.group import Group
@@ -20,9 +24,8 @@ from headrace._fit import given_rows as _rows
 from headrace._fit.given_rows import Data, Index
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._flow.transforms.support import Support
-from headrace.distributed.agreement import gathered, same_everywhere, together
 from headrace.distributed.exact import exact_sum
-from headrace.rows._held_out import RowPart, held_of, names_of
+from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
 
 ROWS = 1 << 16  # of a shard, by default
 MOST_SHARDS = 1 << 24
@@ -315,3 +318,45 @@ def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedR
         left.append(RowPart(size, count, key, kept=kept) if count < size else RowPart(0))
         out.append(RowPart(size, count, key, out=True, kept=kept) if count else RowPart(0))
     return table.of(left, table.taken - of_shards), table.of(out, of_shards)
+
+
+def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:
+    """The names of the columns of all shards that are frames, equal on all ranks; None where all are arrays.
+
+    Args:
+        group: The ranks.
+        x, context: An array, a frame, a dict of the shards of this rank, or None.
+        known: Names that the flow has already.
+
+    Raises:
+        ValueError: names differ between two frames or from known ones; on all ranks.
+    """
+    own = (("x", x, known.features), ("context", context, known.context))
+    with together(group):
+        mine = [_of_shards(*one) for one in own]
+    return Names(*(_of_all(group, name, names) for (name, _, _), names in zip(own, mine, strict=True)))
+
+
+def _of_shards(name: str, given: Any, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The names in the shards of this rank."""
+    found = None
+    shards = given if isinstance(given, Mapping) else {0: given}
+    for number in sorted(shards):
+        if (names := labels_of(shards[number])) is not None:
+            refuse_others(f"{name} of shard {number}", names, known or found or names)
+            found = found or names
+    return found
+
+
+def _of_all(group: Group, name: str, mine: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The names of the first rank that has some."""
+    holders = np.zeros(group.size, np.int64)
+    holders[group.rank] = mine is not None
+    holders = group.sum(holders)
+    if not holders.any():
+        return None
+    first: tuple[str, ...] = tuple(json.loads(broadcast_bytes(group, json.dumps(mine).encode(), int(holders.argmax()))))
+    with together(group):
+        if mine is not None:
+            refuse_others(name, mine, first)
+    return first

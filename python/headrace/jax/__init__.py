@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,18 +25,16 @@ except ImportError as error:
 
 check.framework("jax", jax.__version__, (0, 5))
 
-from headrace._fit.flow_errors import no_flow  # noqa: E402
+from headrace._base.types import Self  # noqa: E402
 from headrace._flow.bases import Base, Logistic  # noqa: E402
 from headrace._flow.flow import Flow  # noqa: E402
+from headrace._flow.flow_errors import no_flow  # noqa: E402
 from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform  # noqa: E402
 from headrace.jax._calls import Structure, structure_of  # noqa: E402
 from headrace.jax._couplings import coupling  # noqa: E402
 from headrace.jax._sequences import SequenceModule  # noqa: E402
 from headrace.jax._stack import Stack, stack  # noqa: E402
 from headrace.jax._tangents import axes_of, varying  # noqa: E402
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = [
     "FlowModule",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +16,11 @@ from jax import numpy as jnp
 
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.types import Unpack
 from headrace.jax._calls import Structure, differentiable_no_more, register
 from headrace.jax._tangents import axes_of, varying
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, settings_of, takes_settings
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _WITH_HANDLERS = ("cpu",)  # platforms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,10 +12,8 @@ from jax import numpy as jnp
 
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
+from headrace._base.types import Self
 from headrace.sequences.flow import SequenceFlow
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _KINDS = ("parameters", "inputs", "context", "covariates")
 

@@ -12,8 +12,8 @@ from jax import numpy as jnp
 from headrace import files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
-from headrace._fit.flow_errors import no_flow
 from headrace._flow.flow import Flow
+from headrace._flow.flow_errors import no_flow
 from headrace._flow.transforms.fixed import Permutation, Standardize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.rotation import Rotation

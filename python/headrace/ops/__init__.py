@@ -9,7 +9,7 @@ coupling's parameters that rows share. They compute where the first array is: on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,12 @@ from headrace._arrays.kinds import A
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.moved import warn_of
+from headrace._base.types import Unpack
 from headrace._core.maps import MAPS as _MAPS
 from headrace._core.maps import VECTOR_MAPS
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, settings_of, takes_settings
 from headrace.ops._points import Points
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = [
     "MAPS",

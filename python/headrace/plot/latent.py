@@ -13,7 +13,7 @@ from headrace._base.rng import Rng, takes_rng
 from headrace._flow.flow import Flow
 from headrace.diagnosis import bands
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.scores import scores
+from headrace.diagnosis.latent import scores
 from headrace.plot import _planes as planes
 from headrace.plot._source import columns_of, density_of, require
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
+from headrace._arrays.row_parts import CHUNK, RowPart, held_of, names_of
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
-from headrace.rows._held_out import CHUNK, RowPart, held_of, names_of
 
 BUFFER = 1_000_000  # rows that are held in memory, by default
 PARTS = ("x", "context", "weights")

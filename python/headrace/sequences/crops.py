@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace._arrays.row_parts import held_of
 from headrace._base.types import Array
 from headrace._base.warn import warn
 from headrace._fit.given_rows import FAR, FEW, LOOKED_AT, checksum
 from headrace._fit.moments import Moments, far_columns
-from headrace.rows._held_out import held_of
 
 if TYPE_CHECKING:
     from headrace.sequences.arrays import Covariates

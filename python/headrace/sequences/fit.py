@@ -14,11 +14,10 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._fit import clock as _clock
 from headrace._fit import marginals as _marginals
-from headrace._fit.fingerprint import of_settings
 from headrace._fit.fit import TRYING, Fit
 from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.history import History
-from headrace._fit.plan import LEAST_HELD_OUT, Plan
+from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
 from headrace._flow.tails import StudentT

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
-from headrace._fit.vector_adam import VectorAdam
+from headrace._fit.optimizer import VectorAdam
 from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward, Cotangents
 from headrace.sequences.program import slices

@@ -6,7 +6,7 @@ Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as ope
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 
 from headrace._base import array_errors as errors
 from headrace._base.keywords import type_text
+from headrace._base.types import Unpack
 from headrace._core import cpu
 from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, Settings, settings_of, takes_settings
 from headrace.torch import _autograd, _operators
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @takes_settings

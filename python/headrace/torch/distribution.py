@@ -1,17 +1,76 @@
-"""Modules in the classes of `torch.distributions`: a distribution, and a transform."""
+"""Modules in the classes of `torch.distributions`: a distribution with its support, draws of bases, and a transform."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
 from torch.distributions import Distribution, constraints
 from torch.distributions import Transform as TorchTransform
 from torch.distributions.kl import register_kl
 from torch.distributions.transforms import _InverseTransform
 
-from headrace.torch._support import support_of
+from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.support_ends import Ends, ends_of, periodic_of
+from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
+
+
+class _HasDensity(constraints.Constraint):
+    """Rows with a density above 0, of a flow on a support that is no product of intervals; it has no bijection."""
+
+    event_dim = 1
+
+    def __init__(self, log_prob: Callable[[Tensor], Tensor]) -> None:
+        self._log_prob = log_prob
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each row has a density."""
+        with torch.no_grad():
+            return self._log_prob(value) > -math.inf
+
+
+def support_of(flow: Flow, like: Tensor, log_prob: Callable[[Tensor], Tensor]) -> Any:
+    """The constraint on rows of a flow, with its current parameters.
+
+    Args:
+        flow: On any device.
+        like: A tensor of the dtype and on the device that the ends are to have.
+        log_prob: The flow's, which decides where the support is no product of intervals.
+    """
+    ends = ends_of(flow)
+    known = [pair for pair in ends if pair is not None]
+    if len(known) < len(ends):
+        return _HasDensity(log_prob)
+    circles = periodic_of(flow)
+    kinds = [_kind(pair, c in circles) for c, pair in enumerate(known)]
+    runs = [[c for c, _ in run] for _, run in groupby(enumerate(kinds), key=lambda pair: pair[1])]
+    parts = [_constraint(kinds[run[0]], [known[c] for c in run], like) for run in runs]
+    if len(parts) == 1:
+        return constraints.real_vector if kinds[0] == "real" else constraints.independent(parts[0], 1)
+    return constraints.independent(constraints.cat(parts, dim=-1, lengths=[len(run) for run in runs]), 1)
+
+
+def _kind(ends: Ends, is_circle: bool) -> str:
+    low, high = map(math.isfinite, ends)
+    if is_circle:
+        return "half_open_interval"  # one period
+    return {(False, False): "real", (True, False): "greater_than", (False, True): "less_than"}.get(
+        (low, high), "interval"
+    )
+
+
+def _constraint(kind: str, ends: Sequence[Ends], like: Tensor) -> Any:
+    if kind == "real":
+        return constraints.real
+    low, high = (torch.tensor(side, dtype=like.dtype, device=like.device) for side in zip(*ends, strict=True))
+    given = {"greater_than": (low,), "less_than": (high,)}.get(kind, (low, high))
+    return getattr(constraints, kind)(*given)
 
 
 class FlowDistribution(Distribution):
@@ -214,3 +273,44 @@ class _Inverse(_InverseTransform):
         """The value and its log-determinant from one run."""
         pair: tuple[Tensor, Tensor] = self._inv._both("y", y, False)
         return pair
+
+
+def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
+    """Rows of the density that a flow's parameters then move; they themselves depend on no trained parameter.
+
+    Args:
+        base: One without trained parameters that determine how values are drawn.
+        shape: Shape (..., features).
+        dtype: Of the rows. Densities with heavy tails are drawn in float64.
+        device: Where.
+    """
+
+    def wide(numbers: Any) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float64, device=device)
+
+    if isinstance(base, (StandardNormal, Normal)):
+        return torch.randn(shape, dtype=dtype, device=device)
+    if isinstance(base, (Logistic, Uniform)):
+        return _column("logistic" if isinstance(base, Logistic) else "uniform", shape, device).to(dtype)
+    if isinstance(base, Independent):
+        noise = torch.empty(shape, dtype=torch.float64, device=device)
+        for name in dict.fromkeys(base.densities):
+            places = [c for c, own in enumerate(base.densities) if own == name]
+            noise[..., places] = _column(name, (*shape[:-1], len(places)), device)
+        return noise.to(dtype)
+    if isinstance(base, StudentT):
+        return distributions.StudentT(wide(base.df), validate_args=False).sample(shape[:-1]).to(dtype)
+    if isinstance(base, NormalMixture):
+        which = distributions.Categorical(wide(base.weights)).sample(shape[:-1])
+        normal = torch.randn(shape, dtype=torch.float64, device=device)
+        return (wide(base.loc)[which] + wide(base.scale)[which] * normal).to(dtype)
+    raise TypeError(f"base: expected one of headrace's own, got {base!r}")
+
+
+def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
+    """Standard draws of a density of `Independent`, in float64."""
+    if name == "normal":
+        return torch.randn(shape, dtype=torch.float64, device=device)
+    uniform = torch.rand(shape, dtype=torch.float64, device=device)
+    # it is below 1, and may be 0
+    return torch.logit(uniform, eps=2.0**-54) if name == "logistic" else 2.0 * uniform - 1.0

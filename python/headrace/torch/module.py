@@ -11,10 +11,11 @@ from headrace import files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._core.device import BF16_KINDS
-from headrace._fit.flow_errors import no_flow
 from headrace._flow.flow import Flow
+from headrace._flow.flow_errors import no_flow
 from headrace._flow.transforms.transform import Transform
-from headrace.torch import _autograd, _noise
+from headrace.torch import _autograd
+from headrace.torch import distribution as _noise
 from headrace.torch._layers import Layers
 from headrace.torch._operators import Compiled
 from headrace.torch.distribution import BoundTransform, FlowDistribution

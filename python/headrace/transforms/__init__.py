@@ -1,10 +1,10 @@
 """Transforms, the links of a `headrace.Flow`: from latent to data and back."""
 
 from headrace._flow.transforms.act_norm import ActNorm
+from headrace._flow.transforms.around import Inverse
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Permutation, Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.inverse import Inverse
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.on_columns import OnColumns

@@ -1,18 +1,16 @@
 """The arguments of descents: `fit_to_density`, `distill` and `distill_sequences`."""
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.keywords import argument
 from headrace._base.rng import Rng
+from headrace._base.types import Array
 from headrace._flow.fit_arguments import BY_LOSS, OPTIMIZER_NAMES
 from headrace._flow.fit_arguments import SCHEDULES as OF_FITS
-
-if TYPE_CHECKING:
-    from headrace._base.types import Array
 
 SCHEDULES = tuple(name for name in OF_FITS if name not in BY_LOSS)
 

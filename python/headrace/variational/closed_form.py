@@ -28,8 +28,8 @@ from headrace._flow.bases import Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
-from headrace.variational.contexts import Contexts
 from headrace.variational.descent import DescentPlan, Rng, StepOutcome, noise_of, seed_of
+from headrace.variational.target import Contexts
 
 Draw = Callable[[int], "tuple[Floats, NDArray[Any] | None]"]
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,8 @@ from headrace._base.public import public
 from headrace._base.warn import warn
 from headrace._core import cpu
 from headrace._fit.optimizer import OPTIMIZERS, Adam, scheduled
-from headrace.variational.contexts import Contexts
-from headrace.variational.target import Target
-
-if TYPE_CHECKING:
-    from headrace._flow.flow import Flow
+from headrace._flow.flow import Flow
+from headrace.variational.target import Contexts, Target
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator

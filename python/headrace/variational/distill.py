@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from headrace._base.keywords import taken_from, takes
 from headrace._base.moved import moved_where
 from headrace._base.public import public
 from headrace._base.stored import header_of
+from headrace._base.types import Unpack
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.bases import Normal
 from headrace._flow.flow import Flow
@@ -30,15 +31,11 @@ from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
 from headrace.variational.arguments import Distilled, Evaluated, OfSteps
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
-from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import Descent, DescentPlan, PathStep, StepHistory, judge_of, seed_of
 from headrace.variational.fit import FreeEnergy, estimate, estimate_or_none, require_flow
 from headrace.variational.layerwise import Alone, correspondence, learn_one_by_one
 from headrace.variational.over_time import distill_sequences
-from headrace.variational.target import Target
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from headrace.variational.target import Contexts, Target, contexts_of
 
 # Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000

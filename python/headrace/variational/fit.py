@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from headrace._base import arguments as check
 from headrace._base.keywords import taken_from, takes
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
+from headrace._base.types import Unpack
 from headrace._fit import optimizer as _optimizer
+from headrace._flow.flow import Flow
 from headrace._flow.program.module import is_of_sequences
 from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
-from headrace.variational.contexts import Contexts, contexts_of
 from headrace.variational.descent import (
     Descent,
     DescentPlan,
@@ -31,12 +32,7 @@ from headrace.variational.descent import (
     mean_and_error,
     seed_of,
 )
-from headrace.variational.target import Target, target_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from headrace._flow.flow import Flow
+from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
 CHUNK = 8192  # samples at a time in an estimate
 

@@ -18,8 +18,8 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.masked import MaskedAutoregressive
 from headrace._flow.transforms.transform import Transform
 from headrace.variational.closed_form import ConditionalStep, Draw, draw_of, why_not
-from headrace.variational.contexts import Contexts
 from headrace.variational.descent import JUDGE_BY, Descent, DescentPlan, StepHistory, mean_and_error, seed_of
+from headrace.variational.target import Contexts
 
 COMPARED = 16_384  # samples of the divergence of one exchanged transform
 

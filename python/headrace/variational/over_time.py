@@ -9,25 +9,21 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.keywords import taken_from, takes
 from headrace._base.public import public
-from headrace._base.types import Array, Floats
+from headrace._base.types import Array, Floats, Unpack
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.flow import SequenceFlow
 from headrace.variational.arguments import DistilledOverTime, OfSteps
 from headrace.variational.descent import Descent, DescentPlan, Rng, StepHistory, StepOutcome, mean_and_error, seed_of
-from headrace.variational.divergence_over_time import Divergence, log_prob_of_steps, why_from_samples
-from headrace.variational.inputs_over_time import Batch, Inputs
+from headrace.variational.divergence_over_time import Batch, Divergence, Inputs, log_prob_of_steps, why_from_samples
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 STEPS, SAMPLES = 2000, 16
 RATE = 0.8  # of the default of `fit`

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._base.types import Floats
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+from headrace._base.types import Floats, Self
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
 """Bandwidths of kernel densities, in units of the points' own spread."""

@@ -1,7 +1,7 @@
 """Mixtures of normal densities of few rows, by expectation maximisation (Dempster, Laird, Rubin 1977).
 
 Components have variances of their own along common axes, which a flow has as a `NormalMixture` base and fixed links, or
-whole covariances of their own, which no base has: a flow learns these from samples (`headrace._fit.teacher`). Each
+whole covariances of their own, which no base has: a flow learns these from samples (`headrace._fit.few_rows`). Each
 covariance is shrunk towards a common one, as if its component had some more rows of that (a conjugate prior; Fraley and
 Raftery 2007), so that none collapses onto a row.
 """

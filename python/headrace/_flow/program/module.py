@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,11 +17,9 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller
 from headrace._arrays.device_caller import DeviceCaller, check_on_host
 from headrace._base import arguments as check
+from headrace._base.types import Self
 from headrace._core import device as _device
 from headrace._core.device import Device
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _changes = threading.RLock()
 """The lock for changes of parameters: of two threads that change different ones at once neither undoes the other's."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import BiasTable, Named
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @storable

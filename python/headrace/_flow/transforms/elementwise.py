@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,15 +12,13 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self, Unpack
 from headrace._core.maps import MAPS
 from headrace._core.settings import Map, Settings
 from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import BiasTable, unread
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Fixed(Transform):

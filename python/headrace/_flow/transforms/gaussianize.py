@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +10,13 @@ from numpy.typing import NDArray
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.stored import Stored, storable
-from headrace._base.types import Floats
+from headrace._base.types import Floats, Self
 from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import unread
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 LEAST = 1e-6  # a share of the knots' range between two, and a slope in units of the ranges
 MOST_KNOTS = 65

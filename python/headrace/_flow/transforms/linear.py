@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from headrace._base import arguments as check
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
@@ -20,9 +21,6 @@ from headrace._flow.program.module import Block
 from headrace._flow.transforms.restriction import Mixed
 from headrace._flow.transforms.rotation import MOST_FEATURES, Matrix, square
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class _Triangle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,6 +14,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
 from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self, Unpack
 from headrace._core.maps import MAPS
 from headrace._core.settings import (
     ACTIVATIONS,
@@ -31,9 +32,6 @@ from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.verification import verify_inverse
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 
 class _Masked(Transform):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, header_of, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork
 from headrace._flow.program.module import Block
@@ -19,9 +20,6 @@ from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.restriction import Mixed
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @storable

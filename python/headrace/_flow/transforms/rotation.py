@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,9 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.transforms.fixed import Fixed
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 MOST_FEATURES = 2**13  # the matrix of more takes half a gigabyte
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.transforms.fixed import Fixed
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Bounds = Sequence["tuple[float | None, float | None] | None"]
 Periods = Sequence["tuple[float, float] | None"]

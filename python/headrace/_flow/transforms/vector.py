@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
 from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self, Unpack
 from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
@@ -20,9 +21,6 @@ from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.bend import Bend, PlanarBend
 from headrace._flow.transforms.transform import Transform
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 
 class _Vector(Transform):

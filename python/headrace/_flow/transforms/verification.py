@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace._arrays import caller as _arrays
-
-if TYPE_CHECKING:
-    from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.transform import Transform
 
 WANTED = "(x, z, log_det), or (x, z, log_det, context) with context"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from headrace._base import arguments as check
-from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.transform import Transform
 
@@ -15,7 +14,7 @@ def no_flow(expected: str, value: Any) -> TypeError:
     hint = ""
     if getattr(value, "__name__", type(value).__name__) == "DualAscentFlow":
         hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"
-    elif isinstance(value, Ensemble):
+    elif isinstance(getattr(value, "flows", None), tuple):  # an Ensemble
         hint = (
             f" of {len(value)} flows; make a module of each, [FlowModule(flow) for flow in ensemble], whose "
             "log-densities are mixed by a logsumexp with the log of ensemble.weights"
