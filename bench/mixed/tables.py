@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import headrace as hr
-from headrace._tables.mixed import Discrete, fitted
+from headrace._tables.discrete import Discrete
+from headrace._tables.mixed_fit import fitted
 
 ZERO = -50.0  # stands for zero beside the logarithms
 PLACES = 64

@@ -36,7 +36,7 @@ from headrace._tables import table as _tables
 from headrace._tables.arguments import Treatment
 from headrace._tables.classes import discretes
 from headrace._tables.density import Columns, TableDensity, by_row, library_of
-from headrace._tables.mixed import can_gate, fitted
+from headrace._tables.mixed_fit import can_gate, fitted
 from headrace._tables.preparing import Prepared, prepared
 from headrace._tables.stream import Present
 from headrace.rows._as_stream import arrays_of, stream_of

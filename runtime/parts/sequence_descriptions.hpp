@@ -58,7 +58,7 @@ struct PredictionDescription {
 
 struct AdaptiveDescription {
     int features = 0, order = 0, window = 0, every = 0;
-    double floor = 0.0, ceiling = 0.0;
+    double floor = 0.0, ceiling = 0.0, start = 0.0;
 };
 
 // A transform of rows, which acts on each step.
@@ -177,6 +177,7 @@ inline AdaptiveDescription read_adaptive(Stored& stored) {
     d.every = stored.size("every", 1, most_dilation);
     d.floor = stored.number("floor", 0.0, std::numeric_limits<double>::infinity());
     d.ceiling = stored.number("ceiling", 0.0, std::numeric_limits<double>::infinity());
+    d.start = stored.number("start", 0.0, std::numeric_limits<double>::infinity());
     if (!(d.ceiling >= d.floor)) stored.fail("ceiling: expected a number that is at least the floor");
     return d;
 }

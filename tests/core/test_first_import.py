@@ -15,7 +15,8 @@ SMALL = {"transforms": 1, "hidden": (4,)}
 
 
 def mixed_density():
-    from headrace._tables.mixed import Discrete, fitted
+    from headrace._tables.discrete import Discrete
+    from headrace._tables.mixed_fit import fitted
 
     x = np.random.default_rng(0).normal(size=(200, 2))
     x[:, 0] = x[:, 0] > 0

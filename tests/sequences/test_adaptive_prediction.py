@@ -15,7 +15,7 @@ from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, OpenSequences
 
 NETWORK = {"dilations": [1, 2, 1], "channels": 4, "kernel": 3, "skip": 5}
-SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0}
+SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0, "start": 0.3}
 
 
 def signal(steps, *key):
@@ -29,13 +29,13 @@ def signal(steps, *key):
     return 0.2 * x[2:, None]
 
 
-def reference(x, order, window, every, floor, ceiling):
+def reference(x, order, window, every, floor, ceiling, start):
     """z, log-derivatives and logarithms of running sizes of one column, from docs/conventions.md alone."""
     t = np.arange(window)
     shape = np.sin(np.pi / 2 * np.minimum((t + 0.5) / (0.85 * window), 1.0))
     falls = t > 0.93 * window
     shape[falls] *= np.cos(np.pi / 2 * (t[falls] - 0.93 * window) / (0.07 * window + 1.0))
-    padded, errors = np.concatenate([np.zeros(window), x]), np.zeros(320 + len(x))
+    padded, errors = np.concatenate([np.zeros(window), x]), np.full(320 + len(x), start)
     lags = np.abs(np.subtract.outer(np.arange(order), np.arange(order)))
     z, logs = np.zeros(len(x)), np.zeros((len(x), 3))
     for i in range(len(x)):
@@ -67,7 +67,7 @@ def test_values_derivatives_and_sizes_are_those_of_the_conventions(options):
     core = cpu.SequenceChainF64(2, [t._link(np.dtype("float64"), "exact")], None)
     weights = core.weights(np.zeros(0), [])
     z, log_det, sizes = core.run_link(weights, 0, True, x[None], None)
-    columns = [reference(one, t.order, t.window, t.every, t.floor, t.ceiling) for one in x.T]
+    columns = [reference(one, t.order, t.window, t.every, t.floor, t.ceiling, t.start) for one in x.T]
     assert_allclose(z[0], np.stack([one[0] for one in columns], axis=1), rtol=1e-7, atol=1e-7)
     assert_allclose(log_det[0], sum(one[1] for one in columns), rtol=1e-9, atol=1e-9)
     assert_allclose(sizes[0], np.concatenate([one[2] for one in columns], axis=1), rtol=1e-9, atol=1e-9)
@@ -184,6 +184,31 @@ def test_gradients_of_drawn_steps_are_refused_by_name():
         flow.to_data_vjp(x, x, None, wrt=("parameters",))
 
 
+@pytest.mark.parametrize("start", [0.01, 0.5, 30.0])
+def test_first_steps_have_the_scale_of_the_start(start):
+    prediction, x = hr.AdaptivePrediction(**SHORT | {"start": start}), np.full((1, 60, 1), 0.8)
+    core = cpu.SequenceChainF64(1, [prediction._link(np.dtype("float64"), "exact")], None)
+    z, _, sizes = core.run_link(core.weights(np.zeros(0), []), 0, True, x, None)
+    scale = min(start, SHORT["ceiling"])
+    assert_allclose(np.exp(sizes[0, 0]), scale)
+    assert_allclose(z[0, 0], 0.8 / scale)
+    assert_allclose(np.exp(sizes[0, 1, 1]), min((39 * start + 0.8) / 40, SHORT["ceiling"]))
+    assert f"start={start:g}" in repr(prediction)
+
+
+def test_a_fit_begins_with_the_size_of_first_residuals():
+    rng = cases.rng("start")
+    quiet = [np.concatenate([np.full(40, 0.01), np.ones(400)])[:, None] * rng.standard_normal((440, 1)) for _ in "abcd"]
+    found = hr.AdaptivePrediction().bounded(quiet, None)
+    mean = np.mean([np.abs(x[:40]).mean() for x in quiet])
+    assert 3 * mean < found.start < 0.25  # four beginnings, and the mean of all steps, which is about 0.8
+    whole = hr.AdaptivePrediction().bounded([np.concatenate(quiet)[40:440]], None)
+    assert 0.6 < whole.start < 1.0
+    short = hr.AdaptivePrediction().bounded([x[:30] for x in quiet], None)
+    assert short.start == short.ceiling or short.start < 0.01
+    assert short.ceiling < 0.02
+
+
 def test_sizes_need_an_adaptive_prediction_next_to_the_network():
     network = hr.CausalConvolution(sizes=True, **NETWORK)
     with pytest.raises(ValueError, match=r"transforms\[1\]: expected an AdaptivePrediction behind .* got nothing"):
@@ -250,6 +275,7 @@ def test_a_fit_takes_it_where_held_out_steps_gain(tries, tmp_path):
     assert isinstance(prediction, hr.AdaptivePrediction)
 
     assert prediction.floor == 1e-3 * prediction.ceiling
+    assert prediction.floor < prediction.start < prediction.ceiling
     assert 0.01 < prediction.ceiling < np.abs(np.concatenate(x)).max() / scale.std[0]
     assert type(plain.transforms[1]) is hr.LinearPrediction
     assert history.best_loss < other.best_loss

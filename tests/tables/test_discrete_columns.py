@@ -9,8 +9,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
 from headrace._base.stored import Stored
-from headrace._tables import classes, mixed
-from headrace._tables.mixed import Discrete, Head, MixedDensity
+from headrace._fit.clock import Clock
+from headrace._tables import classes
+from headrace._tables.discrete import Discrete
+from headrace._tables.head import Head
+from headrace._tables.mixed import MixedDensity
+from headrace._tables.mixed_fit import fitted
 
 COLUMNS = (
     Discrete(0, (0.0, 1.0)),
@@ -35,7 +39,7 @@ def density():
     def make(columns, contexts):
         return hr.NSF(len(columns), contexts, transforms=3, hidden=(16, 16), dtype="float64", seed=1)
 
-    return mixed.fitted(x, given, None, COLUMNS, make, 0, progress=False, epochs=3)[0]
+    return fitted(x, given, None, COLUMNS, make, 0, progress=False, epochs=3)[0]
 
 
 def grid(density, low=-9.0, high=11.0, cells=400):
@@ -104,7 +108,7 @@ def test_a_closed_gate_is_not_read(density):
     """The latent value of a number that does not exist is a constant, and the others have a density of their own."""
     x, context = rows(200, seed=5), np.zeros((200, 1))
     closed = x[:, 2] == 0.0
-    values, given = density._flow_arguments(x, context)
+    values, given = density.of_flow(x, context)
     latent = density.flow.to_latent(values, given)[0]
     assert_allclose(latent[closed, 0], 6.0, rtol=0, atol=1e-9)
     assert (np.abs(latent[~closed, 0]) < 5.9).all()
@@ -113,20 +117,34 @@ def test_a_closed_gate_is_not_read(density):
     assert gate.log_density == pytest.approx(float(ends.log_prob(np.full((1, 1), gate.value))[0]), abs=1e-12)
 
 
+def test_a_number_far_out_beside_a_gate():
+    """A tail that is longer than a normal one costs less than the square of the distance, as in fits without gates."""
+    rng = np.random.default_rng(0)
+    number = np.where(rng.random(3000) < 0.2, 0.0, 5.0 + np.log(rng.exponential(size=3000)))
+    x = np.stack([number, rng.standard_normal(3000)], axis=1)
+    how = {"transforms": 1, "hidden": (8,), "seed": 1}
+    own = x, None, None, [Discrete(0, (0.0,), rest=True)], lambda c, contexts: hr.NSF(len(c), contexts, **how), 0
+    density = fitted(*own, progress=False, epochs=1)[0]
+    far = (number[number != 0.0].mean() - 20.0 * number[number != 0.0].std(), 0.0)
+    assert density.log_prob(np.array([far]))[0] > -35.0
+
+
 def test_the_gradient_is_that_of_differences(density):
     head = copy.copy(density.head)
     head.network = copy.copy(head.network)
     x, context = rows(40, seed=2), np.linspace(-1.0, 1.0, 40)[:, None]
     weights = np.linspace(0.5, 2.0, 40)
-    codes, inputs = head.opened(x)
-    _, gradient = head.nll_and_grad(codes, inputs, context, weights)
+    inputs = head.opened(x)[1]
+    shares = weights / weights.sum()
+    slopes = head.log_prob_and_slopes(inputs, context)[1]
+    gradient = head.gradient(inputs, slopes * shares[:, None], context)
     start, rng = head.network.parameters, np.random.default_rng(0)
     for _ in range(3):
         direction = rng.standard_normal(start.size) * (gradient != 0)
         both = []
         for step in (1e-5, -1e-5):
             head.network.parameters = start + step * direction
-            both.append(head.nll_and_grad(codes, inputs, context, weights)[0])
+            both.append(shares @ head.log_prob(inputs, context))
         assert gradient @ direction == pytest.approx((both[0] - both[1]) / 2e-5, rel=1e-5, abs=1e-8)
 
 
@@ -210,10 +228,9 @@ def test_a_head_learns_a_table_of_shares():
     second = np.where(rng.random(20_000) < 0.7, first, rng.integers(0, 3, 20_000))
     x = np.stack([first, second], axis=1) * 1.0
     head = Head.fresh([Discrete(i, (0.0, 1.0, 2.0)) for i in range(2)], 20_000, None, 0, "float32")
-    codes, inputs = head.opened(x)
-    head.fit(codes, inputs, None, None, 0)
+    head.fit(head.opened(x)[1], None, None, 0, Clock())
     every = np.stack(np.meshgrid(*[np.arange(3.0)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    found = np.exp(head.log_prob(every, *head.opened(every), None))
+    found = np.exp(head.of_rows(every, *head.opened(every), None))
     assert found.sum() == pytest.approx(1.0, abs=1e-5)
     shares = np.array([(x == one).all(axis=1).mean() for one in every])
     assert np.abs(found - shares).max() < 0.02

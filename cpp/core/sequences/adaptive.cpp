@@ -79,10 +79,19 @@ double AdaptiveFilter::scale_of(const T* errors, T* sizes) const {
 }
 
 template <class T>
+std::vector<T> AdaptiveFilter::begin(int64_t rows) const {
+    std::vector<T> past(size_t(rows * numbers()));
+    for (int64_t i = 0; i < rows * options_.columns; ++i)
+        std::fill_n(past.begin() + i * of_column() + options_.window, adaptive_longest, T(options_.start));
+    return past;
+}
+
+template <class T>
 void AdaptiveFilter::run_column(const AdaptiveCall<T>& call, int64_t row, int64_t column) const {
     const int64_t columns = options_.columns, order = options_.order, window = options_.window, steps = call.steps;
     T* const past = call.past ? call.past + (row * columns + column) * of_column() : nullptr;
     std::vector<T> x(size_t(window + steps)), errors(size_t(adaptive_longest + steps)), a(size_t(order) + 1);
+    std::fill_n(errors.begin(), adaptive_longest, T(options_.start));
     if (past) {
         std::copy_n(past, window, x.begin());
         std::copy_n(past + window, adaptive_longest, errors.begin());
@@ -217,6 +226,8 @@ void AdaptiveFilter::next_sizes(const T* past, int64_t rows, T* sizes) const {
         scale_of(past + i * of_column() + options_.window, sizes + i * adaptive_sizes);
 }
 
+template std::vector<float> AdaptiveFilter::begin(int64_t) const;
+template std::vector<double> AdaptiveFilter::begin(int64_t) const;
 template void AdaptiveFilter::run(const AdaptiveCall<float>&) const;
 template void AdaptiveFilter::run(const AdaptiveCall<double>&) const;
 template void AdaptiveFilter::back(const AdaptiveBack<float>&) const;

@@ -12,6 +12,7 @@ namespace headrace {
 struct AdaptiveOptions {
     int64_t columns, order, window, every;
     double floor, ceiling;  // of the scale
+    double start;           // the sizes of the residuals before the first step
 };
 
 // Steps of the running sizes, means of |e| over as many steps before; the second is the scale.
@@ -23,7 +24,7 @@ struct AdaptiveCall {
     bool inverse;  // from data to latent
     int64_t rows, steps;
     const T* given;
-    T* past;  // (rows, numbers), which goes on, or null: zero
+    T* past;  // (rows, numbers), which goes on, or null: that of `begin`
     T* result;
     T* log_det;  // (rows, steps), added to
     T* sizes;    // (rows, steps, columns, adaptive_sizes): logarithms of sizes before each step
@@ -48,6 +49,9 @@ class AdaptiveFilter {
     // Values of a row's state.
     int64_t numbers() const { return options_.columns * of_column(); }
 
+    // The state before the first step.
+    template <class T>
+    std::vector<T> begin(int64_t rows) const;
     // Bits depend neither on the direction, the rows, nor the parts of a sequence.
     template <class T>
     void run(const AdaptiveCall<T>& call) const;

@@ -253,7 +253,7 @@ class AdaptiveLink {
     size_t n_weights() const { return 0; }
     LinkWeights<T> weights_of(const T*) const { return {}; }
     bool needs_result(bool, bool) const { return false; }
-    LinkState<T> state(int64_t rows) const { return {std::nullopt, std::vector<T>(size_t(rows * filter_.numbers()))}; }
+    LinkState<T> state(int64_t rows) const { return {std::nullopt, filter_.begin<T>(rows)}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
     // Only from data to latent.

@@ -12,8 +12,9 @@ Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays
 from __future__ import annotations
 
 import importlib
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -188,6 +189,17 @@ class Stored:
         if not isinstance(value, dict):
             raise TypeError(f"{key}: expected a JSON object, got {type(value).__name__}")
         return Stored(value, self._arrays, self.dtype, self._prefix)
+
+    def parts(self, key: str) -> Iterator[Stored]:
+        """The objects of a list, each with keys of its own."""
+        for i, value in enumerate(self.items(key)):
+            part = self.part(f"{key}[{i}]", value)
+            yield part
+            part.close()
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        return check.number(key, self.take(key), above=-math.inf, below=math.inf)
 
     def scale(self, key: str) -> tuple[list[Any], list[Any]] | None:
         """Mean and standard deviation of columns, or None."""

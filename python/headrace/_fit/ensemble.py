@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, overload
@@ -13,7 +12,6 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace import files
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._arrays.kinds import A, AnyFrame, Whole
@@ -28,6 +26,7 @@ from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.history import History, is_interrupted
+from headrace._fit.of_flows import OfFlows
 from headrace._fit.side_by_side import Failed, threads_side_by_side
 from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._flow.bases import Logistic, Normal, StandardNormal
@@ -41,7 +40,7 @@ _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNorma
 
 
 @storable
-class Ensemble:
+class Ensemble(OfFlows):
     """A density that is the weighted mean of several flows' densities: a deep ensemble (Lakshminarayanan et al. 2017).
 
     Flows that were fitted from different seeds agree where there were many rows, and differ where there were few or
@@ -121,21 +120,6 @@ class Ensemble:
         return self._flows[0].matmul
 
     @property
-    def n_parameters(self) -> int:
-        """The number of trained parameters in all members."""
-        return sum(flow.n_parameters for flow in self._flows)
-
-    @property
-    def feature_names(self) -> tuple[str, ...] | None:
-        """See `Flow.feature_names`."""
-        return self._flows[0].feature_names
-
-    @property
-    def context_names(self) -> tuple[str, ...] | None:
-        """See `Flow.context_names`."""
-        return self._flows[0].context_names
-
-    @property
     def _names(self) -> Names:
         return self._flows[0]._names
 
@@ -144,22 +128,11 @@ class Ensemble:
         for flow in self._flows:
             flow._names = names
 
-    def _notes(self) -> dict[str, str]:
-        return self._flows[0]._notes()
+    _advice = "an Ensemble; write each of its `flows`"
 
-    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
-        self._names = Names.of_notes(notes, self.features, self.context)
-        return self
-
-    def named_parameters(self) -> dict[str, NDArray[Any]]:
-        """Dense copies of the members' parameters by name, "members.0.transforms.0.layers.0.weight" for one."""
-        return self._named(lambda flow: flow.named_parameters())
-
-    def _fixed_arrays(self) -> dict[str, NDArray[Any]]:
-        return self._named(lambda flow: flow._fixed_arrays())
-
-    def _named(self, of: Any) -> dict[str, NDArray[Any]]:
-        return {f"members.{i}.{name}": array for i, flow in enumerate(self._flows) for name, array in of(flow).items()}
+    @property
+    def _parts(self) -> dict[str, Flow]:
+        return {f"members.{i}": flow for i, flow in enumerate(self._flows)}
 
     def __len__(self) -> int:
         """Number of members."""
@@ -202,23 +175,6 @@ class Ensemble:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The result of `__copy__`, because nothing else can change."""
         return self.__copy__()
-
-    def __reduce__(self) -> Any:
-        """Pickle the bytes of a file, as flows do."""
-        return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all members to one safetensors file, which `headrace.load` reads; see `Flow.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
-        """Read a file that has an ensemble; see `Flow.load`."""
-        return files.load_as(cls, path, allow_non_finite)
-
-    def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
-        """Refused: a graph is that of one flow, `Flow.to_onnx`."""
-        raise TypeError("flow: expected one flow for a graph, got an Ensemble; write each of its `flows`")
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._base.stored`."""

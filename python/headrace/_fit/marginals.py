@@ -118,14 +118,17 @@ def _sample(
 def tails_alone(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
+    """`tails_of` for training rows."""
+    found = _sample(source, mean, std, linear)
+    return () if found is None else tails_of(*found)
+
+
+def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
     """A link that moves only rows that are far out in a column whose tails are longer than normal ones; none without.
 
     Splines are straight beyond their bound, so that a row further out than any to train on would cost half the square
     of its distance. Columns stay as they are up to `UNCHANGED` deviations.
     """
-    if (found := _sample(source, mean, std, linear)) is None:
-        return ()
-    sample, circles = found
     share, inner = sample.shares(), np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0])
     further = _long_tails.beyond(UNCHANGED)
     latent = np.concatenate([-further[::-1], inner, further])

@@ -97,6 +97,16 @@ class Moments:
         return self.mean, self.std, self.high / 2 - self.low / 2
 
 
+def scale_of_context(given: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Means and deviations of context columns, 1 for columns of zeros and ones.
+
+    Standardised columns of rare classes would be large, and networks overfit them.
+    """
+    mean, std = given.mean(axis=0, dtype=np.float64), given.std(axis=0, dtype=np.float64)
+    std[np.isin(given, (0.0, 1.0)).all(axis=0) | (std == 0.0)] = 1.0
+    return mean, std
+
+
 @dataclass(frozen=True)
 class Far:
     """Cells of a column that lie far from all others, as fill values do."""

@@ -15,9 +15,9 @@ from headrace._arrays import frames
 from headrace._base import arguments as check
 from headrace._base.types import Floats
 from headrace._base.warn import FREQUENT, silent
+from headrace._fit.moments import scale_of_context
 from headrace._flow.flows import NSF
 from headrace._regression.trees import Boosting, Forest
-from headrace._tables.mixed import context_scale
 
 LEAST_ROWS = 200  # with fewer there are no trees, and no rows held out for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
@@ -119,7 +119,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for i, (name, context) in enumerate(contexts.items()):
             transforms = (2 if self._is_one else 5) if self.transforms is None else self.transforms
             flow = NSF(y.shape[1], context.shape[1], transforms, self.hidden, seed=seed + i)
-            flow._interior.rescale(None, context_scale(context))
+            flow._interior.rescale(None, scale_of_context(context))
             how = dict(own)
             if held.size:
                 how["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))

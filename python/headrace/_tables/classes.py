@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import columns as _columns
+from headrace._tables.discrete import Discrete
 from headrace._tables.facts import Held, Seen
-from headrace._tables.mixed import Discrete
 
 if TYPE_CHECKING:
     from headrace._tables.table import Column, Table

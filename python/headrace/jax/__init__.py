@@ -140,7 +140,7 @@ def sample_and_log_prob(
     return rows.vectors(value), rows.numbers(row)
 
 
-Stack._log_prob = staticmethod(log_prob)
+Stack._log_prob, Stack._to_latent = staticmethod(log_prob), staticmethod(to_latent)
 
 
 @jax.tree_util.register_pytree_with_keys_class

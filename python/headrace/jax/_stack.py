@@ -1,4 +1,4 @@
-"""`headrace.jax.stack`: flows of one architecture side by side, each with rows of its own."""
+"""`headrace.jax.stack`: flows side by side, each with rows of its own, in one call for each structure."""
 
 from __future__ import annotations
 
@@ -15,63 +15,79 @@ from headrace._base import array_errors as errors
 from headrace._flow.flow import Flow
 from headrace._flow.flow_errors import no_flow
 from headrace._flow.transforms.fixed import Permutation, Standardize
+from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.rotation import Rotation
+from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
-from headrace.jax._calls import Structure, structure_of
+from headrace.jax._calls import structure_of
 
 _AFFINE = (Linear, Permutation, Rotation, Standardize)
 
 
-class _Ends:
-    """The fixed maps of each flow: x = matrix @ inner x + shift, and the scale of the context; in float64."""
+class _Parts:
+    """A flow from its data end: affine maps and fixed curves by turns, then the core, which has the parameters."""
 
-    def __init__(self, flows: Sequence[Flow]) -> None:
-        maps = [_affine(flow) for flow in flows]
-        n, columns = flows[0].features, flows[0].context
-        self.shift = np.stack([shift for shift, _ in maps])
-        inverses = [np.linalg.inv(matrix) for _, matrix in maps]
-        self.inverse = np.stack(inverses).reshape(-1, n, n)
-        self.log_det = np.array([np.linalg.slogdet(matrix)[1] for matrix in inverses])
-        scales = [flow.standardize_context or (np.zeros(columns), np.ones(columns)) for flow in flows]
-        self.mean, self.std = (np.stack(part) for part in zip(*scales, strict=True))
+    def __init__(self, flow: Flow) -> None:
+        chain = list(flow.transforms)
+        affine: list[list[Transform]] = [[]]
+        self.curves: list[Flow] = []
+        self.ends = chain[-1]._ends() if chain and isinstance(chain[-1], Support) else None
+        while len(chain) > 1 and not Flow(chain[-1:]).n_parameters:
+            link = chain[-1]
+            if isinstance(link, _AFFINE):
+                affine[-1].insert(0, link)
+            elif isinstance(link, Gaussianize) or (link is flow.transforms[-1] and self.ends is not None):
+                curve, *before = link.trained(flow.dtype) if isinstance(link, Gaussianize) else (link,)
+                self.curves.append(Flow([curve]).astype(str(flow.dtype)))
+                affine[-1][:0] = before
+                affine.append([])
+            else:
+                break
+            chain.pop()
+        self.affine = [_affine(flow.features, maps) for maps in affine]
+        self.core = Flow(chain, flow.base).astype(str(flow.dtype))
+        self.scale = flow.standardize_context or (np.zeros(flow.context), np.ones(flow.context))
+        self.key = tuple(files.structure_checksum(one) for one in (self.core, *self.curves))
 
 
-def _fixed_end(flow: Flow) -> list[Transform]:
-    """The transforms at the data end that are affine and have no parameters."""
-    end: list[Transform] = []
-    for transform in reversed(flow.transforms):
-        if not isinstance(transform, _AFFINE) or Flow([transform]).n_parameters:
-            break
-        end.insert(0, transform)
-    return end if len(end) < len(flow.transforms) else end[1:]
-
-
-def _affine(flow: Flow) -> tuple[Any, Any]:
-    n, end = flow.features, _fixed_end(flow)
-    if not end:
-        return np.zeros(n), np.eye(n)
+def _affine(n: int, maps: list[Transform]) -> tuple[Any, Any, Any]:
+    """Data to latent: y = inverse @ (x - shift), and its log-determinant; in float64."""
+    if not maps:
+        return np.zeros(n), np.eye(n), np.zeros(())
     points = np.vstack([np.zeros(n), np.eye(n)])
-    shift, *images = np.asarray(Flow(end).astype("float64").to_data(points)[0])
-    return shift, (np.array(images) - shift).T
+    shift, *images = np.asarray(Flow(maps).astype("float64").to_data(points)[0])
+    inverse = np.linalg.inv((np.array(images) - shift).T)
+    return shift, inverse, np.linalg.slogdet(inverse)[1]
 
 
-def _inner(flow: Flow) -> Flow:
-    return Flow(flow.transforms[: len(flow.transforms) - len(_fixed_end(flow))], flow.base).astype(str(flow.dtype))
+class _Group:
+    """Flows of one structure: their indices, and what is fixed and each flow's own."""
+
+    def __init__(self, indices: Sequence[int], parts: Sequence[_Parts]) -> None:
+        first = parts[0]
+        self.indices = np.array(indices)
+        self.params = jnp.asarray(np.stack([one.core.parameters for one in parts]))
+        self.structure, self.curves = structure_of(first.core), [structure_of(curve) for curve in first.curves]
+        self.ends = first.ends if first.curves else None  # of rows that have no latent
+        of_each = [(one.affine, [curve.parameters for curve in one.curves], one.scale) for one in parts]
+        self.fixed = jax.tree.map(lambda *a: np.stack(a).astype(first.core.dtype), *of_each)
 
 
 def stack(flows: Sequence[Flow]) -> Stack:
-    """Flows of one architecture as one pytree, whose calls take rows of each flow: a product over events, for example.
+    """Flows as one pytree, whose calls take rows of each flow: a product over events, for example.
 
-    The flows may differ in parameters and in maps that `fit` sets: standardisation, rotations and other affine maps at
-    the data end, and the scale of the context. One call compiles once, for any number of flows.
+    Flows that differ in parameters and in what `fit` sets at the data end alone (standardisation, rotations, curves of
+    a `Gaussianize`, the scale of the context) are one group: one call of the core, and one leaf. Others, such as flows
+    with a `Gaussianize` beside flows without, with other networks or with fixed mixtures as bases, are groups of their
+    own. One call compiles once, for any number of flows.
 
     Args:
-        flows: At least one, on the CPU, alike but for the above.
+        flows: At least one, on the CPU, of the same features, context and dtype.
 
     Raises:
         TypeError: no flows.
-        ValueError: flows that differ otherwise; the message has the index of the first.
+        ValueError: flows of other features, context or dtype; the message has the index of the first.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> events = headrace.jax.stack([hr.MAF(3, seed=i) for i in range(4)])
@@ -81,20 +97,19 @@ def stack(flows: Sequence[Flow]) -> Stack:
     """
     if isinstance(flows, (Flow, str)) or not isinstance(flows, Sequence) or not flows:
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
-    for flow in flows:
+    for i, flow in enumerate(flows):
         if not isinstance(flow, Flow):
             raise no_flow("a sequence of flows", flow)
-    inner = [_inner(flow) for flow in flows]
-    first, *others = (files.structure_checksum(flow) for flow in inner)
-    unlike = [i for i, other in enumerate(others, 1) if other != first or inner[i].dtype != inner[0].dtype]
-    if unlike:
-        given = (" ".join(repr(inner[i]).split()) for i in (0, unlike[0]))
-        raise ValueError(
-            f"flows: expected flows that differ in parameters and affine maps at the data end alone, got {next(given)} "
-            f"and, at index {unlike[0]}, {next(given)}"
-        )
-    params = jnp.asarray(np.stack([flow.parameters for flow in inner]))
-    return Stack(params, structure_of(inner[0]), _Ends(flows))
+        for name in ("features", "context", "dtype"):
+            expected, given = getattr(flows[0], name), getattr(flow, name)
+            if given != expected:
+                raise ValueError(f"flows[{i}]: expected {name} {expected}, as flows[0] has, got {given}")
+    parts = [_Parts(flow) for flow in flows]
+    indices: dict[Any, list[int]] = {}
+    for i, one in enumerate(parts):
+        indices.setdefault(one.key, []).append(i)
+    groups = tuple(_Group(own, [parts[i] for i in own]) for own in indices.values())
+    return Stack(tuple(group.params for group in groups), groups)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -102,32 +117,37 @@ class Stack:
     """Flows side by side; see `stack`.
 
     Attributes:
-        params: The one leaf, shape (flows, n).
+        params: The leaves, one array of shape (flows of the group, n) for each group, in a tuple.
+        indices: Which flows each group has, in a tuple of arrays.
     """
 
-    _log_prob: ClassVar[Callable[..., Any]]  # of one flow, `headrace.jax.log_prob`, which is made after this
+    # Of one flow, `headrace.jax.log_prob` and `to_latent`, which are made after this.
+    _log_prob: ClassVar[Callable[..., Any]]
+    _to_latent: ClassVar[Callable[..., Any]]
 
-    def __init__(self, params: Any, structure: Structure, ends: _Ends) -> None:
-        self.params, self._structure, self._ends = params, structure, ends
+    def __init__(self, params: tuple[Any, ...], groups: tuple[_Group, ...]) -> None:
+        self.params, self._groups = params, groups
+        self.indices = tuple(group.indices for group in groups)
 
     def __len__(self) -> int:
         """Number of flows."""
-        return len(self._ends.shift)
+        return sum(map(len, self.indices))
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """The leaf, and the static part."""
-        return (self.params,), (self._structure, self._ends)
+        """The leaves, and the static part."""
+        return self.params, self._groups
 
     @classmethod
-    def tree_unflatten(cls, fixed: Any, leaves: Any) -> Stack:
+    def tree_unflatten(cls, groups: Any, leaves: Any) -> Stack:
         """The inverse of `tree_flatten`."""
-        return cls(*leaves, *fixed)
+        return cls(tuple(leaves), groups)
 
-    def with_params(self, params: Any) -> Stack:
-        """A stack with other parameters, shape (flows, n)."""
-        if params.shape != self.params.shape:
-            raise errors.wrong_shape("params", self.params.shape, params.shape)
-        return Stack(params, self._structure, self._ends)
+    def with_params(self, params: Sequence[Any]) -> Stack:
+        """A stack with other parameters, a tuple of arrays like `params`."""
+        expected, given = ([getattr(one, "shape", None) for one in of] for of in (self.params, params))
+        if given != expected:
+            raise errors.wrong_shape("params", f"a tuple of arrays {expected}", str(given))
+        return Stack(tuple(params), self._groups)
 
     def log_prob(self, x: Any, context: Any = None) -> jax.Array:
         """Log density of each row in the flow at its index, in nats.
@@ -139,7 +159,7 @@ class Stack:
         Returns:
             Shape (flows, ...).
         """
-        own, ends = self._structure, self._ends
+        own = self._groups[0].structure
         for name, value, columns in (("x", x, own.features), ("context", context, own.context)):
             given = getattr(value, "shape", None)
             if (value is not None or columns) and (
@@ -147,12 +167,29 @@ class Stack:
             ):
                 got = check.kind_of(value) if given is None else given
                 raise errors.wrong_shape(name, f"({len(self)}, ..., {columns})" if columns else "None", got)
+        if len(self._groups) == 1:
+            return self._of_group(self._groups[0], self.params[0], x, context)
+        found = [
+            self._of_group(group, params, *(None if a is None else jnp.asarray(a)[group.indices] for a in (x, context)))
+            for group, params in zip(self._groups, self.params, strict=True)
+        ]
+        return jnp.concatenate(found)[np.argsort(np.concatenate(self.indices))]
 
-        def of_one(params: Any, x: Any, context: Any, shift: Any, inverse: Any, mean: Any, std: Any) -> Any:
+    def _of_group(self, group: _Group, params: Any, x: Any, context: Any) -> Any:
+        def of_one(params: Any, x: Any, context: Any, fixed: Any) -> Any:
+            affine, curves, (mean, std) = fixed
+            y, total = x, 0.0
+            for i, (shift, inverse, log_det) in enumerate(affine):
+                y, total = jnp.matmul(y - shift, inverse.T), total + log_det
+                if i < len(curves):
+                    y, moved = self._to_latent(group.curves[i], curves[i], y)
+                    total += moved
             given = None if context is None else (context - mean) / std
-            return self._log_prob(own, params, jnp.matmul(x - shift, inverse.T), given)
+            found = self._log_prob(group.structure, params, y, given) + total
+            if group.ends is None:
+                return found
+            low, high = (jnp.asarray(end, found.dtype) for end in group.ends)
+            is_outside = ((x <= low) | (x >= high)).any(-1) & jnp.isfinite(x).all(-1)
+            return jnp.where(is_outside, -jnp.inf, found)
 
-        fixed = [jnp.asarray(a, own.dtype) for a in (ends.shift, ends.inverse, ends.mean, ends.std)]
-        axes = (0, 0, None if context is None else 0, 0, 0, 0, 0)
-        found: jax.Array = jax.vmap(of_one, axes)(self.params, x, context, *fixed)
-        return found + jnp.asarray(ends.log_det, own.dtype).reshape(-1, *[1] * (found.ndim - 1))
+        return jax.vmap(of_one, (0, 0, None if context is None else 0, 0))(params, x, context, group.fixed)

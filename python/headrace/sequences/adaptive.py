@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headrace._base.types import Array
 
 BEYOND = 1e-3  # the share of steps whose running size is above the ceiling that a fit sets
-_LONGEST = 320  # steps of the longest running size: cpp/core/sequences/adaptive.hpp
+_SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size: cpp/core/sequences/adaptive.hpp
 
 
 @storable
@@ -34,8 +34,8 @@ class AdaptivePrediction(OverTime):
     functions of the past alone: there are no parameters. A `CausalConvolution` with ``sizes=True`` at its latent side
     reads logarithms of three running sizes, of 8, 40 and 320 steps.
 
-    Before the first step x is zero. From data to latent there are all gradients, through the solutions; from latent to
-    data there are none.
+    Before the first step x is zero, and the sizes of residuals are `start`. From data to latent there are all
+    gradients, through the solutions; from latent to data there are none.
 
     Args:
         features: Number of values in each step.
@@ -45,6 +45,7 @@ class AdaptivePrediction(OverTime):
         floor: The least running size, in units of x. Its square is also added to the variance of each step of the
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
+        start: The size of each residual before the first step.
 
     Raises:
         ValueError: an option out of its range.
@@ -65,6 +66,7 @@ class AdaptivePrediction(OverTime):
         every: int = 20,
         floor: float = 1e-3,
         ceiling: float = 10.0,
+        start: float = 1.0,
     ) -> None:
         super().__init__(check.integer("features", features, least=1, most=MOST_UNITS), 0, 0, 1, None)
         self.order = check.integer("order", order, least=1, most=MOST_UNITS)
@@ -72,6 +74,7 @@ class AdaptivePrediction(OverTime):
         self.every = check.integer("every", every, least=1, most=MOST_STEPS)
         self.floor = check.number("floor", floor, above=0.0, below=np.inf)
         self.ceiling = check.number("ceiling", ceiling, least=self.floor, below=np.inf)
+        self.start = check.number("start", start, above=0.0, below=np.inf)
 
     @property
     def field(self) -> int:
@@ -80,21 +83,27 @@ class AdaptivePrediction(OverTime):
 
     @property
     def is_identity(self) -> bool:
-        """Whether its bounds are the defaults: as long as that is so, `SequenceFlow.fit` sets them."""
-        return (self.floor, self.ceiling) == (1e-3, 10.0)
+        """Whether its bounds and start are the defaults: as long as that is so, `SequenceFlow.fit` sets them."""
+        return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
     def bounded(self, values: list[Array], step: float | None) -> Self:
-        """This with bounds for standardised sequences, (steps, features) each, on a grid of this step or on none.
+        """This with bounds and start for standardised sequences, (steps, features) each, on a grid or on none.
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: beyond, a network has learned
-        too little to bring a drawn signal back. The floor is a thousandth of it, or the size of rounding noise.
+        too little to bring a drawn signal back. The floor is a thousandth of it, or the size of rounding noise. The
+        start is the mean size of the first 40 residuals of the sequences, among which the mean of all steps is one.
         """
-        core: Any = cpu.SequenceChainF64(self.features, [self._link(np.dtype(np.float64), "exact")], None)
+        given = self._header()
+        probe = type(self)(**given | {"start": self.floor})
+        core: Any = cpu.SequenceChainF64(self.features, [probe._link(np.dtype(np.float64), "exact")], None)
         weights = core.weights(np.zeros(0), [])
-        logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][..., 1::RUNNING] for x in values]
-        ceiling = float(np.exp(np.quantile(np.concatenate([one.reshape(-1) for one in logs]), 1.0 - BEYOND)))
+        logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][0, :, 1::RUNNING] for x in values]
+        sizes = np.exp(np.concatenate(logs))
+        ceiling = float(np.quantile(sizes, 1.0 - BEYOND))
         floor = 1e-3 * ceiling if step is None else min(step / 6.0, ceiling)
-        return type(self)(**self._header() | {"floor": floor, "ceiling": ceiling})
+        first = [sizes.mean(), *(float(np.exp(one[_SCALE]).mean()) for one in logs if len(one) > _SCALE)]
+        start = min(max(float(np.mean(first)), floor), ceiling)
+        return type(self)(**given | {"floor": floor, "ceiling": ceiling, "start": start})
 
     def _vector(self) -> NDArray[Any]:
         return np.zeros(0)
@@ -103,16 +112,16 @@ class AdaptivePrediction(OverTime):
         return []
 
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        return "adaptive", self.order, self.window, self.every, self.floor, self.ceiling
+        return "adaptive", self.order, self.window, self.every, self.floor, self.ceiling, self.start
 
     def _header(self) -> dict[str, Any]:
-        names = ("features", "order", "window", "every", "floor", "ceiling")
+        names = ("features", "order", "window", "every", "floor", "ceiling", "start")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         sizes = {name: stored.size(name, least=1) for name in ("features", "order", "window", "every")}
-        return cls(**sizes, floor=stored.take("floor"), ceiling=stored.take("ceiling"))
+        return cls(**sizes, **{name: stored.take(name) for name in ("floor", "ceiling", "start")})
 
     def __repr__(self) -> str:
         """The options."""

@@ -15,6 +15,7 @@ from headrace._core.maps import MAPS, interval_of
 from headrace._core.settings import Settings
 from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import unread
+from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Fixed, Standardize
 from headrace._flow.transforms.transform import Transform
 
@@ -103,6 +104,11 @@ class Gaussianize(Fixed):
             *self._scale._steps(inverted),
         ]
         return steps[::-1] if inverted else steps
+
+    def trained(self, dtype: Any) -> tuple[Elementwise, Standardize]:
+        """The spline with its numbers as parameters, and the map from there to data."""
+        spline = {key: value for key, value in self._settings.header().items() if key in _KEYS}
+        return Elementwise._of(self._raw, dtype=dtype, **spline), self._scale
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         columns = list(kept)

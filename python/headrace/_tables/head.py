@@ -1,0 +1,168 @@
+"""The probabilities of discrete columns: a masked network of logits, log-softmax, and their fit by `headrace._fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base.types import Floats
+from headrace._fit.clock import Clock
+from headrace._fit.given_rows import Data
+from headrace._fit.history import History, whole
+from headrace._fit.moments import scale_of_context
+from headrace._fit.plan import Plan, constant_decay
+from headrace._fit.run import ArrayRun, HeldOut, RunArguments
+from headrace._fit.source import ArrayRows
+from headrace._flow.fit_arguments import Arguments
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.masked import logits_network
+from headrace._tables.discrete import Discrete
+
+STREAM = 0x636C6173736573  # beside a seed: the uniform values that choose classes
+HIDDEN = (128, 128)  # of the network
+RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # of its fit
+HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
+
+
+class Head:
+    """The probabilities of discrete columns: log-softmax of the outputs of a masked network, and their gradient.
+
+    The network is a flow of one additive transform, z = x + logits(x of the columns before, context), so that files,
+    dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
+    """
+
+    def __init__(self, columns: Sequence[Discrete], network: Flow, rows: int) -> None:
+        """`rows`: those of the fit, from which the probability of a new value follows."""
+        self.columns, self.network, self.rows = tuple(columns), network, rows
+        ends = np.cumsum([0, *(one.width for one in self.columns)]).tolist()
+        self.parts = [slice(a, b) for a, b in pairwise(ends)]
+
+    @classmethod
+    def fresh(cls, columns: Sequence[Discrete], rows: int, context: Any, seed: int, dtype: Any) -> Head:
+        """With fresh weights; `context`: rows by which it is standardised, or None."""
+        levels = [i for i, one in enumerate(columns, start=1) for _ in range(one.width)]
+        width, scale = (0, None) if context is None else (context.shape[1], scale_of_context(context))
+        network = logits_network(levels, HIDDEN, context=width, seed=seed, dtype=dtype)
+        return cls(columns, Flow([network], standardize_context=scale), rows)
+
+    def opened(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], Floats]:
+        """Classes, shape (rows, discrete columns), and the inputs of the network."""
+        codes = np.stack([one.codes(x[:, one.column]) for one in self.columns], axis=1)
+        parts = [one.inputs(codes[:, i], x[:, one.column]) for i, one in enumerate(self.columns)]
+        return codes, np.concatenate(parts, axis=1)
+
+    @property
+    def given(self) -> list[int]:
+        """The inputs that the flow reads: of a count only the number, because columns for each value overfit."""
+        pairs = zip(self.columns, self.parts, strict=True)
+        return [i for one, part in pairs for i in range(part.stop - 1 if one.is_count else part.start, part.stop)]
+
+    def log_probs(self, inputs: Floats, context: Any, parameters: Any = None) -> list[Floats]:
+        """Log probabilities of the classes of each column, given the inputs before it."""
+        logits = self.network.to_latent(inputs, context, parameters=parameters)[0] - inputs
+        return [one.log_probs(logits[:, part]) for one, part in zip(self.columns, self.parts, strict=True)]
+
+    def of_rows(self, x: NDArray[Any], codes: NDArray[np.intp], inputs: Floats, context: Any) -> Floats:
+        """Log probability of each row's classes, new values included."""
+        total = np.zeros(len(x))
+        for i, (one, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
+            known = codes[:, i] >= 0
+            picked = np.where(known, each[np.arange(len(x)), codes[:, i]], -np.inf)
+            if one.step:  # the estimator of Krichevsky and Trofimov for a value that no row had
+                new = 0.5 / (self.rows + 0.5)
+                picked = np.where(known, picked + np.log1p(-new), np.log(new) + one.beyond(x[:, one.column]))
+            total += picked
+        return total
+
+    def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
+        """Log probability of each row's classes, which are known, and its gradient by the logits."""
+        total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)
+        each = self.log_probs(inputs, context, parameters)
+        for one, part, log_probs in zip(self.columns, self.parts, each, strict=True):
+            own = slice(part.start, part.start + one.logits)
+            classes = (
+                inputs[:, own] if one.classes != 2 else np.stack([1 - inputs[:, part.start], inputs[:, part.start]], 1)
+            )
+            total += (classes * log_probs).sum(axis=1)
+            slopes[:, own] = (classes - np.exp(log_probs))[:, -one.logits :]
+        return total, slopes
+
+    def log_prob(self, inputs: Floats, context: Any = None, *, parameters: Any = None) -> Floats:
+        """Log probability of each row's classes, which are known."""
+        return self.log_prob_and_slopes(inputs, context, parameters)[0]
+
+    def gradient(self, inputs: Floats, slopes: NDArray[Any], context: Any = None) -> NDArray[Any]:
+        """The gradient by the parameters, from that by the logits."""
+        own = slopes.astype(self.network.dtype)
+        (found,) = self.network.to_latent_vjp(inputs, own, None, context, wrt="parameters")
+        return np.asarray(found)
+
+    def _start(self, inputs: Floats) -> None:
+        """Biases by which fresh weights give each class its share of the rows."""
+        name = list(self.network.named_parameters())[-1]
+        bias = np.zeros(self.parts[-1].stop)
+        for one, part in zip(self.columns, self.parts, strict=True):
+            own = slice(part.start, part.start + one.logits)
+            counts = inputs[:, own].sum(axis=0) + 0.5
+            bias[own] = np.log(counts) - (np.log(len(inputs) + 1.0 - counts) if one.classes == 2 else 0.0)
+        self.network.set_parameter(name, bias.astype(self.network.dtype))
+
+    def fit(
+        self, inputs: Floats, context: Any, weights: Any, seed: int, clock: Clock, *, progress: bool = False
+    ) -> History:
+        """Train until held-out rows stop gaining."""
+        self._start(inputs)
+        n, network, rng = len(inputs), self.network, np.random.default_rng([seed, STREAM])
+        rows, caller = ArrayRows(Data(inputs.astype(network.dtype), context, weights)), network._interior.caller()
+        share = min(max(int(HELD_OUT * n), LEAST_HELD_OUT), n // 3) / n
+        train, judge = rows.split(share, rng, caller)
+        size = min(max(train.size // BATCHES, 32), BATCH)
+        how: dict[str, Any] = {"average": AVERAGE, "clip": CLIP, "patience": PATIENCE, "epochs": EPOCHS}
+        how |= {"learning_rate": RATE, "weight_decay": constant_decay(n), "batch_size": size, "schedule": "constant"}
+        held_out = None if judge is None else _HeldOut(self, judge)
+        plan, history = Plan.of(network, train.size, Arguments(**how), judged=judge is not None), History()
+        given = RunArguments(held_out, plan, rng, caller, history, clock, what="fit classes")
+        _Run(self, train, given).go(progress)
+        return whole(history)
+
+    def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
+        """Values of the columns, NaN for numbers of the last class, and inputs, from uniform values by inverse CDFs."""
+        inputs = np.zeros((len(uniforms), self.parts[-1].stop))
+        values = np.empty((len(uniforms), len(self.columns)))
+        for i, (one, part) in enumerate(zip(self.columns, self.parts, strict=True)):
+            below = np.cumsum(np.exp(self.log_probs(inputs, context)[i]), axis=1)
+            codes = np.minimum((uniforms[:, i : i + 1] >= below).sum(axis=1), one.classes - 1)
+            values[:, i] = np.array([*one.values, *[np.nan] * one.rest])[codes]
+            inputs[:, part] = one.inputs(codes, values[:, i])
+        return values, inputs
+
+
+class _HeldOut(HeldOut):
+    """Rows that judge a head."""
+
+    def __init__(self, head: Head, source: ArrayRows) -> None:
+        super().__init__(source)
+        self.head: Any = head
+
+    def loss(self, flow: Any, parameters: NDArray[Any] | None = None) -> float:
+        """See `HeldOut`; of the classes."""
+        return super().loss(self.head, parameters)
+
+
+class _Run(ArrayRun):
+    """A running fit of a head, whose network is the flow of the run."""
+
+    def __init__(self, head: Head, source: ArrayRows, arguments: RunArguments) -> None:
+        self.head = head
+        super().__init__(head.network, source, arguments)
+
+    def _find_gradient(self, index: Any, log_prob: NDArray[Any]) -> None:
+        """See `ArrayRun`; of the classes."""
+        data = self.data.rows(index)
+        log_prob[:], slopes = self.head.log_prob_and_slopes(data.x, data.context)
+        slopes *= (-data.shares() / (self.mean_weight * index.size))[:, None]
+        self.gradient[:] = self.head.gradient(data.x, slopes, data.context)

@@ -1,0 +1,120 @@
+"""The fit of a density of discrete and continuous columns: first the probabilities, then the flow given the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base.types import Floats
+from headrace._fit import marginals
+from headrace._fit.clock import Clock
+from headrace._fit.moments import scale_of_context
+from headrace._fit.residuals import behind
+from headrace._flow.bases import StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.masked import _Masked
+from headrace._tables.discrete import Discrete
+from headrace._tables.head import STREAM, Head
+from headrace._tables.mixed import Gate, MixedDensity, beyond
+
+OF_HEAD = 0.5  # of a time budget, at most, to the probabilities
+
+
+def can_gate(flow: Flow) -> bool:
+    """Whether all transforms leave a far coordinate as it is: splines with lines beyond their ends."""
+    interior = flow._interior
+    inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
+    is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
+    return is_line and type(interior.base) is StandardNormal and interior.standardize is not None
+
+
+def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
+    """Standardise a flow, and give it marginal curves, by the numbers that exist."""
+    rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
+    for c in range(x.shape[1]):
+        there = x[exists[:, c], c]
+        filled[~exists[:, c], c] = rng.choice(there, int((~exists[:, c]).sum()))
+    line = filled if support is None else np.asarray(support.inverse(filled)[0], np.float64)
+    mean, std = line.mean(axis=0), line.std(axis=0)
+    std[std == 0.0] = 1.0
+    own = None if weights is None else np.asarray(weights, np.float64)
+    sample = marginals.Sample((line - mean) / std, own)
+    tails = marginals.tails_of(sample)
+    curves = marginals.of_sample(replace(sample, rows=behind(sample.rows, tails)))
+    flow._interior.rescale((*curves, *tails, Standardize(mean, std)), None)
+
+
+def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
+    """The gates of columns of a started flow, by their discrete columns."""
+    ends: list[Any] = [*flow._interior.links]
+    if flow._interior.support is not None:
+        ends.append(flow._interior.support)
+    alone = Flow(ends, StandardNormal(flow.features), dtype=flow.dtype)
+    value = np.asarray(alone.to_data(np.full((8, flow.features), beyond(flow)))[0], np.float64)
+    found = []
+    for column, discrete in columns.items():
+        part = value[:, [column]]
+        log_density = float(alone.marginal([column]).astype("float64").log_prob(part)[0])
+        found.append(Gate(column, discrete, float(part[0, 0]), log_density))
+    return found
+
+
+def fitted(
+    x: NDArray[Any],
+    context: Any,
+    weights: Any,
+    columns: Sequence[Discrete],
+    make: Callable[[list[int], int], Any],
+    seed: int,
+    *,
+    time_budget: Any = None,
+    progress: bool = False,
+    **how: Any,
+) -> tuple[MixedDensity, Any]:
+    """Fit the probabilities of discrete columns, then the flow of the others; its history too.
+
+    Args:
+        x, context, weights: Rows, as `Flow.fit` takes them; NaN where a column has the class of missing numbers.
+        columns: The discrete columns.
+        make: Makes a fresh flow, or an ensemble, of these columns and of this number of context columns.
+        seed: Of the fit.
+        time_budget, progress: As in `Flow.fit`, of both fits.
+        **how: Other arguments of the flow's fit.
+    """
+    if weights is not None:
+        there = np.asarray(weights) > 0
+        x, weights = x[there], np.asarray(weights)[there]
+        context = None if context is None else context[there]
+    clock = Clock(time_budget)
+    taken = {one.column for one in columns if not one.rest}
+    continuous = [c for c in range(x.shape[1]) if c not in taken]
+    given = sum(one.width if not one.is_count else 1 for one in columns)
+    flow = make(continuous or [0], given + (0 if context is None else context.shape[1]))
+    head = Head.fresh(columns, len(x), context, seed, flow.dtype)
+    codes, inputs = head.opened(x)
+    history = head.fit(inputs, context, weights, seed, clock.share(OF_HEAD), progress=progress)
+    density = MixedDensity(head, flow if continuous else None, continuous)
+    if not continuous:
+        return density, history
+    gated = {continuous.index(one.column): i for i, one in enumerate(columns) if one.rest}
+    members = getattr(flow, "flows", (flow,))
+    scale = scale_of_context(density.given(inputs, context))
+    for one in members:
+        if gated:
+            exists = np.ones((len(x), len(continuous)), bool)
+            for c, i in gated.items():
+                exists[:, c] = codes[:, i] == columns[i].classes - 1
+            _start(one, x[:, continuous].astype(np.float64), exists, weights, seed)
+        one._interior.rescale(None, scale)
+    density.gates = tuple(_gates_of(members[0], gated)) if gated else ()
+    if isinstance(how.get("validation"), tuple):
+        rows, *rest = how["validation"]
+        how["validation"] = density.of_flow(rows, *rest)
+    own = density.of_flow(x, context)
+    left = max(clock.left(), 1e-9) if clock.is_limited else None
+    return density, flow.fit(*own, weights=weights, seed=seed, time_budget=left, progress=progress, **how)
