@@ -57,7 +57,7 @@ COLOURS = 96  # of a picture: a file of a third of the size
 
 INDEX = """# Gallery
 
-Pictures made by the scripts in `examples/`, with what they print. Each runs in under a minute on two cores.
+Scripts of `examples/` with their pictures and outputs. Each runs in under a minute on two cores.
 
 {themes}
 
@@ -74,7 +74,7 @@ PAGE = """# {title}
 
 {picture}{text}
 
-{printed}The script is [examples/{name}.py](../../examples/{name}.py):
+{printed}[examples/{name}.py](../../examples/{name}.py):
 
 ```{{literalinclude}} ../../examples/{name}.py
 :language: python
@@ -84,7 +84,7 @@ PAGE = """# {title}
 % made from {digest}
 """
 
-PRINTED = """What it prints (the last digits depend on the processor):
+PRINTED = """Output (the last digits depend on the processor):
 
 ```text
 {printed}

@@ -208,7 +208,7 @@ class MapSettings(_Columns):
     Args:
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
             (e^a), "softplus" (softplus(a) + slope) or "sigmoid" (sigmoid(a + 2) + slope).
-        slope: Bounds slopes: of an affine map as `scale` says; of a spline the largest ratio of two bins is 1 / slope,
+        slope: Bounds slopes: of an affine map by `scale`; of a spline the largest ratio of two bins is 1 / slope,
             and derivatives at knots lie between slope and 1 / slope; of splines with least sizes of bins (`min_bin`) it
             is the least derivative.
         bins: Bins of a spline, 2 to 64.

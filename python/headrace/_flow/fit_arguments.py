@@ -115,7 +115,7 @@ class Arguments:
             "tf32" or "3xtf32"; by default as the flow does, see `to`. The flow's own products judge held-out rows
             (docs/bf16.md).
         gaussianize: Whether the first fit also sets a `Gaussianize` before that `Standardize`: it makes a
-            column about normal where cross-validation says that rows gain by it. "auto": unless held-out rows lose by
+            column about normal where rows gain by it in cross-validation. "auto": unless held-out rows lose by
             it, by more than a standard error (with heavy tails, two), in a trial of 400 steps with it and without, in
             fits of 4000 steps or more; if fewer than 50 rows are held out, cross-validation decides, without `epochs`.
             Never over a base with edges, modes or tails of its own. True is an error where none can be set, or no

@@ -1,4 +1,4 @@
-"""Columns that tell rows apart and measure nothing: indices that were saved as columns, and identifiers."""
+"""Columns that distinguish rows and measure nothing: indices that were saved as columns, and identifiers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 class Mixed(ValueError):
-    """Kept coordinates depend on others; the message says how, such as "makes coordinate 0 from coordinate 2"."""
+    """Kept coordinates depend on others; the message has the reason, such as "makes coordinate 0 from coordinate 2"."""
 
 
 class Reads(Exception):
