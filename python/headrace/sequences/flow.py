@@ -243,7 +243,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        return self._call_of("x", x, context, covariates, parameters).both(True)  # type: ignore[no-any-return]
+        return self._call_of("x", x, context, covariates, parameters).both(True)
 
     def to_data(
         self,
@@ -254,7 +254,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        return self._call_of("z", z, context, covariates, parameters).both(False)  # type: ignore[no-any-return]
+        return self._call_of("z", z, context, covariates, parameters).both(False)
 
     @takes_rng
     def sample(
