@@ -25,7 +25,7 @@ STOREYS = {
     "methods": (6050, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
-        11850,
+        11950,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -12,6 +12,7 @@ model's own. No library is imported before you give a model of it. `to_torch` an
 """
 
 from headrace.convert._flowjax import from_flowjax
+from headrace.convert._flowtorch import from_flowtorch
 from headrace.convert._glasflow import from_glasflow
 from headrace.convert._nflows import from_nflows
 from headrace.convert._normflows import from_normflows
@@ -23,6 +24,7 @@ from headrace.convert._zuko import from_zuko
 
 __all__ = [
     "from_flowjax",
+    "from_flowtorch",
     "from_glasflow",
     "from_nflows",
     "from_normflows",

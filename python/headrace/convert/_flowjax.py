@@ -13,7 +13,7 @@ from headrace._flow.tails import StudentT
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
 from headrace.convert._flowjax_columns import ELEMENTWISE, INSTEAD, columns_of, is_frozen, paramax_unwrap, stages
-from headrace.convert._flowjax_files import is_arrays, leaves_of, model_of
+from headrace.convert._flowjax_files import Head, flow_of, is_arrays, leaves_of
 from headrace.convert._parts import (
     OTHER_BASE,
     OTHER_FLOW,
@@ -36,7 +36,7 @@ _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, Student
 
 
 def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
-    """A trained flow of flowjax (18 or newer) as a `headrace.Flow` with the same density, in the same dtype.
+    """A trained flow of flowjax as a `headrace.Flow` with the same density, in the same dtype.
 
     `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
     or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
@@ -47,10 +47,11 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
             `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of them
             in the order of its leaves.
+            Models are those of flowjax 18 or newer, arrays also those of 14 to 17.
         verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
-        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", or the
-            bijection, made in the arrays' dtype) and `invert`.
+        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", the
+            arguments of the `RationalQuadraticSpline` as a dict, or the bijection) and `invert`.
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
@@ -61,9 +62,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     place = Place("model", "to_data")
     if is_arrays(model):
         leaves = leaves_of(model)
-        made = model_of(leaves, not_recorded, place)
         state = {str(i): leaf for i, leaf in enumerate(leaves)}
-        return finished_file(place, state, verify, lambda: from_flowjax(made, verify=False).astype("float64"))
+        return finished_file(place, state, verify, lambda: flow_of(leaves, not_recorded, place, _head))
     without_files(not_recorded)
     if class_of(model)[0] != "flowjax" or not (hasattr(model, "base_dist") and hasattr(model, "bijection")):
         raise TypeError(f"model: expected a flow of flowjax, got {check.kind_of(model)}")
@@ -191,11 +191,8 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
     return layers
 
 
-def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, Any], Numbers]:
-    """The map of raw parameters, and the offsets that flowjax adds to these."""
-    import jax.numpy as jnp
-
-    made = constructor(jnp.zeros(count))
+def _head(made: Any, place: Place) -> Head:
+    """The map of a transformer, and the offsets that flowjax adds to its raw parameters."""
     package, kind = class_of(made)
     if (package, kind) == ("flowjax", "Affine"):
         scale = made.scale
@@ -227,7 +224,9 @@ def _transformer(constructor: Any, place: Place, count: int) -> tuple[dict[str, 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
     """Settings of the map; flowjax's offsets of the outputs go into their biases."""
     count = len(layers.biases[-1]) // active
-    settings, start = _transformer(constructor, place.at("transformer_constructor"), count)
+    import jax.numpy as jnp
+
+    settings, start = _head(constructor(jnp.zeros(count)), place.at("transformer_constructor"))
     if len(start) != count:
         raise place.differs("transformer_constructor", f"{len(start)} parameters", count)
     layers.biases[-1] = layers.biases[-1] + np.tile(start, active)

@@ -1,32 +1,37 @@
-"""Arrays of a flow of flowjax as a flow again: in the order of its leaves, equinox's order in files.
+"""Arrays of a flow of flowjax as a flow again, without flowjax: in the order of its leaves, equinox's order in files.
 
-The order and the shapes identify the ready-made flow. flowjax makes one of these sizes, and the arrays
-take the place of its own.
+The order and the shapes identify the ready-made flow, and the number of outputs the version: splines of flowjax 14 to
+17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
-from headrace.convert._parts import Place
+from headrace._flow.bases import Base, StandardNormal
+from headrace._flow.flow import Flow
+from headrace._flow.transforms.transform import Transform
+from headrace.convert._parts import ACTIVATIONS, Layers, Numbers, Place, activation_of, numbers
+from headrace.convert._simple import normal, permutation, softplus_inverse
 from headrace.convert._state_dicts import UnrecordedSettings
 
 NOT_RECORDED = {
     "activation": "flowjax has nn_activation=jax.nn.relu: activation='relu'",
-    "transformer": "flowjax has an affine one: transformer='affine', or the bijection that the flow was made with",
+    "transformer": "flowjax has an affine one: transformer='affine'; or the arguments of the spline that the flow was "
+    "made with: transformer={'knots': 8, 'interval': 4}",
     "invert": "flowjax has invert=True",
 }
-
-_ACTIVATIONS = ("relu", "tanh", "elu", "silu", "gelu", "gelu_tanh", "softplus", "leaky_relu", "sigmoid")
+_SPLINE = ("knots", "interval", "min_derivative", "min_width")
 
 Arrays = list[NDArray[Any]]
+Head = tuple[dict[str, Any], Numbers]
+"""Settings of a map, and what flowjax adds to the outputs of a network for a coordinate."""
 
 
 def is_arrays(model: Any) -> bool:
@@ -50,84 +55,105 @@ def leaves_of(model: Any) -> Arrays:
     return [one for one in found if one.ndim]
 
 
-def model_of(leaves: Arrays, given: Mapping[str, Any], place: Place) -> Any:
-    """The flow of flowjax."""
-    import equinox
-    import jax
-
+def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: Callable[[Any, Place], Head]) -> Flow:
+    """The flow, in float64; `bijection` reads a bijection of flowjax that is given as the transformer."""
     unrecorded = UnrecordedSettings(given, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
-    options = {"transformer": _transformer(transformer), "nn_activation": _activation(activation), "invert": invert}
-    with jax.enable_x64(any(leaf.dtype == np.float64 for leaf in leaves)):
-        for template in _templates(leaves, options, place):
-            arrays, rest = equinox.partition(template, lambda leaf: equinox.is_array(leaf) and leaf.ndim > 0)
-            flat, tree = jax.tree_util.tree_flatten(arrays)
-            if _is_older_spline(leaves, flat, transformer):
-                raise NotImplementedError(
-                    f"{place.path}: expected splines of flowjax 18 or newer, of 3 knots + 4 parameters, got arrays of "
-                    "flowjax 14 to 17, of 3 knots + 2: their first and last bins have half the least width, and their "
-                    "slopes at the ends are trained; fit hr.NSF to samples, which takes seconds"
-                )
-            if [one.shape for one in flat] == [one.shape for one in leaves]:
-                filled = [jax.numpy.asarray(one) for one in leaves]
-                return equinox.combine(jax.tree_util.tree_unflatten(tree, filled), rest)
+    activation = activation_of(place.at("activation"), activation, lambda function, x: function(_jax(x)))
+    way = Place(place.path, "to_latent" if invert else "to_data")
+    floats = [one for one in leaves if one.dtype.kind == "f"]
+    masks: list[Any] = [one for one in leaves if one.ndim == 3 and one.dtype.kind == "b"]
+    weights, biases, base = ([one for one in floats if one.ndim == n] for n in (3, 2, 1))
+    orders = [one for one in leaves if one.ndim == 2 and one.dtype.kind in "iu"]
     shapes = ", ".join(str(one.shape) for one in leaves)
-    raise NotImplementedError(
-        f"{place.path}: expected the leaves of flowjax's masked_autoregressive_flow or coupling_flow with this "
-        f"transformer, got arrays of shapes {shapes}"
-    )
-
-
-def _is_older_spline(leaves: Arrays, made: Sequence[Any], transformer: Any) -> bool:
-    """Whether arrays differ from those of a flow of today in the outputs of their networks alone, as older splines."""
-    knots = getattr(transformer, "knots", None)
-    if knots is None or len(leaves) != len(made):
-        return False
-    now, before = 3 * knots + 4, 3 * knots + 2
-    differ = [(old.shape, new.shape) for old, new in zip(leaves, made, strict=True) if old.shape != new.shape]
-    return bool(differ) and all(
-        len(old) == len(new) and old[0] == new[0] and old[2:] == new[2:] and old[1] * now == new[1] * before
-        for old, new in differ
-    )
-
-
-def _templates(leaves: Arrays, options: Mapping[str, Any], place: Place) -> Sequence[Any]:
-    """Fresh flows of the sizes that the arrays may have."""
-    import jax
-    from flowjax import flows
-    from flowjax.distributions import Normal, StandardNormal
-
-    weights = [one for one in leaves if one.ndim == 3 and one.dtype.kind == "f"]
     if not weights:
-        shapes = ", ".join(str(one.shape) for one in leaves)
         raise NotImplementedError(
             f"{place.path}: expected weights (layers, units, inputs), got arrays of shapes {shapes}"
         )
-    is_masked = any(one.ndim == 3 and one.dtype.kind == "b" for one in leaves)
-    make = flows.masked_autoregressive_flow if is_masked else flows.coupling_flow
-    permuted = [one.shape[1] for one in leaves if one.ndim == 2 and one.dtype.kind in "iu"]
-    base = [one for one in leaves if one.ndim == 1]
-    made = []
-    for features in permuted[:1] or [2, 1]:
-        context = weights[0].shape[2] - (features if is_masked else features // 2)
-        if context < 0 or (features == 1 and not context):
+    count = len(weights[0])  # of layers
+    expected = [*[one.shape[:2] for one in weights], *[one.shape for one in orders[:1]] * 2]
+    unlike = NotImplementedError(
+        f"{place.path}: expected the leaves of flowjax's masked_autoregressive_flow or coupling_flow with this "
+        f"transformer, got arrays of shapes {shapes}"
+    )
+    if [one.shape for one in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
+        raise unlike
+    for features in [orders[0].shape[1]] if orders else [2, 1]:
+        sides = range(0 if masks else features // 2)  # that pass
+        active, columns = features - len(sides), weights[0].shape[2] - (features if masks else len(sides))
+        outputs, rest = divmod(weights[-1].shape[1], active)
+        head = None if rest or columns < 0 or columns + features == 1 else _head(transformer, outputs, place, bijection)
+        if head is not None and masks and [one.shape for one in masks] != [one.shape for one in weights]:
+            raise unlike
+        if head is None or any(one.shape != (features,) for one in base):
             continue
-        density = Normal(jax.numpy.zeros(features)) if base else StandardNormal((features,))
-        sizes = {"flow_layers": weights[0].shape[0], "nn_width": weights[0].shape[1], "nn_depth": len(weights) - 1}
-        made.append(make(jax.random.key(0), base_dist=density, cond_dim=context or None, **sizes, **options))
-    return made
+        chain = []
+        for i in range(count):
+            layers = Layers(columns)
+            arrays = zip(weights, biases, masks or [None] * len(weights), strict=True)
+            *hidden, last = ((numbers(w[i]), numbers(b[i]), None if m is None else m[i]) for w, b, m in arrays)
+            for weight, bias, mask in hidden:
+                layers.hidden(weight, bias, mask, activation=activation)
+            layers.outputs(*last)
+            layers.biases[-1] = layers.biases[-1] + np.tile(head[1].astype(weights[0].dtype), active)
+            layer = layers.autoregressive(way, **head[0]) if masks else layers.coupling(way, features, sides, **head[0])
+            chain.append(way.ordered([[layer], _order(way, features, orders, i)]))
+        return Flow(way.ordered(chain), _base(base, features))
+    raise unlike
 
 
-def _transformer(given: Any) -> Any:
-    return None if isinstance(given, str) and check.choice("transformer", given, ("affine",)) else given
+def _jax(x: Numbers) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.asarray(x)
 
 
-def _activation(given: Any) -> Any:
-    import jax
+def _base(arrays: Arrays, features: int) -> Base:
+    if not arrays:
+        return StandardNormal(features)
+    return normal(numbers(arrays[0]), ACTIVATIONS["softplus"](numbers(arrays[1])), is_trained=True)
 
-    if not isinstance(given, str):
-        return given
-    name = check.choice("activation", given, _ACTIVATIONS)
-    if name.startswith("gelu"):
-        return functools.partial(jax.nn.gelu, approximate=name == "gelu_tanh")
-    return getattr(jax.nn, name)
+
+def _order(place: Place, features: int, orders: Arrays, i: int) -> list[Transform]:
+    if features == 1:
+        return []
+    return [permutation(place, orders[0][i] if orders else [1, 0])]
+
+
+def _head(transformer: Any, outputs: int, place: Place, bijection: Callable[[Any, Place], Head]) -> Head | None:
+    """The map of this number of outputs for a coordinate; None where the transformer has another number."""
+    if isinstance(transformer, str):
+        check.choice("transformer", transformer, ("affine",))
+        own = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
+    elif isinstance(transformer, Mapping):
+        own = _spline(transformer, outputs, place)
+    else:
+        if outputs == 3 * getattr(transformer, "knots", -1) + 2:
+            raise _older(place)
+        own = bijection(transformer, place.at("transformer"))
+    return own if len(own[1]) == outputs else None
+
+
+def _spline(given: Mapping[str, Any], outputs: int, place: Place) -> Head:
+    """A spline by its arguments in flowjax, where only knots and the interval have no default."""
+    if unknown := set(given) - set(_SPLINE):
+        raise TypeError(f"transformer: expected only {', '.join(_SPLINE)}, got {sorted(unknown)[0]!r}")
+    if missing := [name for name in _SPLINE[:2] if name not in given]:
+        raise ValueError(f"transformer: expected {missing[0]!r}, an argument of flowjax's RationalQuadraticSpline")
+    k, interval = check.integer("transformer['knots']", given["knots"], least=1), given["interval"]
+    low, high = (float(end) for end in (interval if np.ndim(interval) else (-interval, interval)))
+    slope = float(given.get("min_derivative", 1e-3))
+    settings = {"bins": k + 1, "bound": (low, high), "slope": slope}
+    ends = [softplus_inverse(1.0 - slope)] * (k + 2)
+    if outputs == 3 * k + 2:
+        raise _older(place)
+    own = {"map": "rq_spline_flowjax", "min_bin": float(given.get("min_width", 1e-3)) / (high - low)}
+    return {**own, **settings}, np.array([*[0.0] * 2 * (k + 1), *ends])
+
+
+def _older(place: Place) -> NotImplementedError:
+    return NotImplementedError(
+        f"{place.path}: expected splines of flowjax 18 or newer, of 3 knots + 4 parameters, got arrays of flowjax 14 "
+        "to 17, of 3 knots + 2: their first and last bins have half the least width, and their slopes at the ends are "
+        "trained; fit hr.NSF to samples, which takes seconds"
+    )

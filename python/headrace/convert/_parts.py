@@ -343,6 +343,15 @@ class Layers:
         self.weights[-1] = factors[:, None] * self.weights[-1]
         self.biases[-1] = factors * self.biases[-1]
 
+    def spread_outputs(self, rows: Sequence[int], shift: Numbers, coordinates: int) -> None:
+        """For each coordinate these of its outputs, or nothing where a row is -1, plus a shift."""
+        n = len(self.biases[-1]) // coordinates
+        chosen = np.concatenate([np.array(rows) + i * n for i in range(coordinates)])
+        is_there = np.tile(np.array(rows) >= 0, coordinates)
+        self.weights[-1] = np.where(is_there[:, None], self.weights[-1][chosen], 0.0)
+        self.masks[-1] = self.masks[-1][chosen] & is_there[:, None]
+        self.biases[-1] = np.where(is_there, self.biases[-1][chosen], 0.0) + np.tile(shift, coordinates)
+
     def widen(self) -> None:
         """Add zero columns for a context that only joins read, and not the first layer."""
         if self.context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,19 +90,24 @@ def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.b
 
 
 def _cut_off(most: float, slope: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
-    """Cut raw scales off where their softplus reaches `most`: one more layer, because min(u, v) = v - relu(v - u).
+    """Cut raw scales off where their softplus reaches `most`, because min(u, v) = v - relu(v - u)."""
+    end = math.log(math.expm1(most - slope))
+    by_relus([(-1.0, end, -1.0)], end, layers, is_scale)
+
+
+def by_relus(
+    units: Sequence[tuple[float, float, float]], start: float, layers: Layers, is_scale: NDArray[np.bool_]
+) -> None:
+    """Raw scales a become start + sum of c relu(f a + b) over units (f, b, c), by one more layer.
 
     Shifts go through it as s = relu(s) - relu(-s), to the last bit.
     """
     weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
-    end = math.log(math.expm1(most - slope))
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)
-    rows = np.concatenate([shift, shift, raw])
-    sign = np.repeat([1.0, -1.0, -1.0], [len(shift), len(shift), len(raw)])
-    add = np.repeat([0.0, end], [2 * len(shift), len(raw)])
-    layers.hidden(sign[:, None] * weight[rows], sign * bias[rows] + add, mask[rows], activation="relu")
+    blocks = [(shift, 1.0, 0.0, 1.0), (shift, -1.0, 0.0, -1.0), *((raw, *unit) for unit in units)]
+    rows = np.concatenate([block[0] for block in blocks])
+    factor, add, back = (np.concatenate([np.full(len(b[0]), b[i]) for b in blocks]) for i in (1, 2, 3))
+    layers.hidden(factor[:, None] * weight[rows], factor * bias[rows] + add, mask[rows], activation="relu")
     out = np.zeros((len(bias), len(rows)))
-    out[shift, np.arange(len(shift))] = 1.0
-    out[shift, len(shift) + np.arange(len(shift))] = -1.0
-    out[raw, 2 * len(shift) + np.arange(len(raw))] = -1.0
-    layers.outputs(out, np.where(is_scale, end, 0.0), out)
+    out[rows, np.arange(len(rows))] = back
+    layers.outputs(out, np.where(is_scale, start, 0.0), out)

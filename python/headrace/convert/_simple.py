@@ -56,7 +56,7 @@ def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | No
         raise ValueError(f"{place.path}: expected w other than 0 and 1 + w'u above {_LEAST}, got 1 + w'u = {1 + along}")
     if slope is not None and not 0.0 < slope < 1.0:
         raise place.differs("negative_slope", "a slope between 0 and 1", slope)
-    raw = _softplus_inverse(1.0 + along - _LEAST) - _softplus_inverse(1.0 - _LEAST)
+    raw = softplus_inverse(1.0 + along - _LEAST) - softplus_inverse(1.0 - _LEAST)
     options: dict[str, Any] = {} if slope is None else {"nonlinearity": "leaky_relu", "negative_slope": slope}
     own = Planar(w.size, dtype="float64", **options)
     for name, value in (("w", w), ("u", moved + (raw - along) * w / (w @ w)), ("b", np.array([b]))):
@@ -64,7 +64,8 @@ def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | No
     return own if place.way == "to_data" else Inverse(own)
 
 
-def _softplus_inverse(y: float) -> float:
+def softplus_inverse(y: float) -> float:
+    """The number whose softplus is y."""
     return y + float(np.log(-np.expm1(-y)))
 
 
