@@ -147,7 +147,7 @@ def test_the_weight_of_the_divergence_and_of_the_density():
     """log q less a share of log p, by the public calls."""
     divergence, batch = setting("mixtures")
     teacher, student = divergence.teacher, divergence.student
-    z = student._program.noise(student._program.vector, batch.seed, range(4), 0, 13)
+    z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)
     at, beta, weight = student.parameters, 0.6, 0.3
     along = cases.rng("beta").standard_normal(at.shape) / math.sqrt(at.size)
 
@@ -165,7 +165,7 @@ def test_the_weight_of_the_density_in_closed_form():
     """Without it the entropy alone is left, and between both the gradient is linear."""
     divergence, batch = setting("closed form")
     student, at = divergence.student, divergence.student.parameters
-    z = student._program.noise(student._program.vector, batch.seed, range(4), 0, 13)
+    z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)
     along = cases.rng("beta").standard_normal(at.shape) / math.sqrt(at.size)
     divergence.forth(None, batch, 4)
     none, half, full = (divergence.back(batch, beta, 1.0, None) @ along for beta in (0.0, 0.5, 1.0))

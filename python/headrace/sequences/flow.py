@@ -31,7 +31,7 @@ from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, StepLinkOnDevice
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
-from headrace.sequences.runs import Call, Run
+from headrace.sequences.runs import Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.stream import Stream
 
@@ -148,11 +148,13 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
         Where `standardize_context` is set, each expects the context standardised.
         """
-        vector, chain, parts = self._vector(), [], self._interior.parts
-        for t, part in zip(self._chain, parts, strict=True):
-            products = self._products if _is_network(t) else "exact"
-            chain.append(t._remade(vector[part], self._dtype, None, products) if vector[part].size else t)
-        return tuple(chain)
+        vector, parts = self._vector(), self._interior.parts
+        return tuple(
+            t._remade(vector[part], self._dtype, None, self._products if _is_network(t) else "exact")
+            if size_of(t)
+            else t
+            for t, part in zip(self._chain, parts, strict=True)
+        )
 
     @property
     def field(self) -> int:
@@ -243,7 +245,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
         where it does not.
         """
-        return self._call_of("x", x, context, covariates, parameters).both(True)
+        return Run.opened(self, "x", x, context, covariates, parameters).both(True)
 
     def to_data(
         self,
@@ -254,7 +256,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         parameters: Array | None = None,
     ) -> tuple[Any, Array]:
         """Latent to data: ``(x, log_det)``, x in the shape of z, log_det (rows,), log \\|det dx/dz\\|."""
-        return self._call_of("z", z, context, covariates, parameters).both(False)
+        return Run.opened(self, "z", z, context, covariates, parameters).both(False)
 
     @takes_rng
     def sample(
@@ -431,9 +433,12 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """The private parts, as they are now."""
         return SequenceInterior(self)
 
-    def _scored(self, quantised: Any, *arguments: Any) -> Any:
+    def _scored(self, quantised: Any, x: Any, *arguments: Any) -> Any:
         """A call with x, whose steps are scored by their density, or by the probability of cells."""
-        run = self._call_of("x", *arguments, quantised is not None)
+        if quantised is not None:
+            self._refuse_device("quantised")
+        own: dict[str, Any] = {"integers": quantised is not None}
+        run = Run.opened(self, "x", x, *arguments, **own)
         if quantised is not None:
             run.cells = self._cells(quantised, run)
         return run
@@ -442,22 +447,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return Cells(self, check.number("quantised", quantised, above=0.0, below=np.inf), run)
 
     def _run_of(self, *arguments: Any) -> Run:
-        """The checked arguments of a call on the CPU; as of `Call`."""
+        """The checked arguments of a call on the CPU; as of `Run.opened`."""
         self._refuse_device("sequences")
-        return Run.opened(self, Call(*arguments))
-
-    def _call_of(self, *arguments: Any) -> Any:
-        """The checked arguments of a call where the flow computes."""
-        call, where = Call(*arguments), self.device
-        if self._device is not None:
-            if call.integers:
-                self._refuse_device("quantised")
-            is_list = isinstance(call.value, (list, tuple))
-            if is_list or call.lengths is not None:
-                what = f"{call.name}: expected an array of sequences on {where}, no list"
-                what = what if is_list else f"lengths: expected None for sequences on {where}"
-                raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        return Run.opened(self, call)
+        return Run.opened(self, *arguments)
 
     def _refuse_device(self, what: str) -> None:
         """Refuse what is computed on the CPU alone."""

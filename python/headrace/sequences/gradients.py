@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +31,8 @@ class SequenceDerivatives(Sequential):
     after another, and a gradient takes them one by one from the last to the first, too.
     """
 
-    def _run_of(self, *arguments: Any) -> Run:
-        raise NotImplementedError
-
-    def _refuse_device(self, what: str) -> None:
-        raise NotImplementedError
+    _run_of: Callable[..., Run]
+    _refuse_device: Callable[[str], None]
 
     def _optimiser(self, *options: float) -> VectorAdam:
         """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
@@ -191,6 +188,6 @@ class SequenceDerivatives(Sequential):
         return back.of_sides("grad_x", grad_x, grad_log_det)
 
     def _back(self, wrt: Any, inverse: bool, *arguments: Any) -> Backward:
-        """The gradients of a call with these arguments, as `Call` has them."""
+        """The gradients of a call with these arguments, as `Run.opened` has them."""
         kinds = kinds_of(wrt, _KINDS)
         return Backward(self._run_of(*arguments), kinds, inverse)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
 CuPyArray = Any
 Pair = tuple[CuPyArray, CuPyArray]
-
-
-class LinkCall(NamedTuple):
-    """The arguments of a link: its parameters, the direction, and the blocks of steps that it reads."""
-
-    parameters: CuPyArray
-    inverse: bool  # from data to latent
-    given: CuPyArray  # (rows, steps, features)
-    context: CuPyArray | None
-    covariates: CuPyArray | None
 
 
 @dataclass
@@ -68,19 +58,22 @@ class CausalLinkOnDevice(_LinkOnDevice):
         kind = _device.cuda().CausalTransformF32 if dtype == np.float32 else _device.cuda().CausalTransformF64
         options = settings.network_options() | settings.map_options()
         self._reads_data = settings.reads == "data"
-        self._context, self._covariates = bool(settings.context), bool(settings.covariates)
+        self._columns = settings.context, settings.covariates
         self.core = device.retried(lambda: kind(**options, reads_data=self._reads_data, device=device.index))
 
-    def run(self, call: LinkCall) -> Pair:
-        """The other side, and the log-derivative of each step, (rows, steps)."""
+    def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
+        """The other side of steps (rows, steps, features), and their log-derivatives (rows, steps).
+
+        `inverse`: from data to latent. `beside`: context and covariates.
+        """
         cupy = self._device.cupy
         queued = OnStream(self._device, self.core, self._device.current_stream())
-        given = call.given
         value, log_det = cupy.empty(given.shape, self._dtype), cupy.empty(given.shape[:2], self._dtype)
-        context = self._in_order(call.context) if self._context else None
-        covariates = self._in_order(call.covariates) if self._covariates else None
-        verb = queued.parallel if call.inverse == self._reads_data else queued.sequential
-        verb(self._in_order(call.parameters), given, value, log_det, context=context, covariates=covariates)
+        context, covariates = (
+            self._in_order(one) if columns else None for one, columns in zip(beside, self._columns, strict=True)
+        )
+        verb = queued.parallel if inverse == self._reads_data else queued.sequential
+        verb(self._in_order(parameters), given, value, log_det, context=context, covariates=covariates)
         return value, log_det
 
 
@@ -92,15 +85,15 @@ class PredictionLinkOnDevice(_LinkOnDevice):
         super().__init__(device, dtype)
         self._shape = features, order
 
-    def run(self, call: LinkCall) -> Pair:
+    def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
         """See `CausalLinkOnDevice.run`."""
         cupy = self._device.cupy
-        result, log_gain = cupy.empty(call.given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
-        theta = self._in_order(call.parameters).reshape(self._shape)
+        result, log_gain = cupy.empty(given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
+        theta = self._in_order(parameters).reshape(self._shape)
         kernels = Kernels(self._device, self._device.current_stream())
-        kernels.predict(theta, self._in_order(call.given), result, log_gain, not call.inverse)
-        log_det = cupy.zeros(call.given.shape[:2], self._dtype)
-        log_det += (log_gain.sum() * (1.0 if call.inverse else -1.0)).astype(self._dtype)
+        kernels.predict(theta, self._in_order(given), result, log_gain, not inverse)
+        log_det = cupy.zeros(given.shape[:2], self._dtype)
+        log_det += (log_gain.sum() * (1.0 if inverse else -1.0)).astype(self._dtype)
         return result, log_det
 
 
@@ -116,10 +109,9 @@ class StepLinkOnDevice:
         transform._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
         self._transform = transform
 
-    def run(self, call: LinkCall) -> Pair:
+    def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
         """See `CausalLinkOnDevice.run`."""
-        verb = self._transform.inverse if call.inverse else self._transform.forward
-        given, parameters = call.given, call.parameters
+        verb = self._transform.inverse if inverse else self._transform.forward
         steps = given.reshape(-1, given.shape[2])
         value, log_det = verb(_at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
         return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
@@ -211,7 +203,7 @@ class ProgramOnDevice:
         value, log_det = given, self.device.cupy.zeros(given.shape[:2], self.dtype)
         order = range(len(self._links))
         for i in reversed(order) if inverse else order:
-            value, own = self._links[i].run(LinkCall(vector[self._own[i]], inverse, value, context, frames))
+            value, own = self._links[i].run(vector[self._own[i]], inverse, value, context, frames)
             log_det += own
         return value.astype(self.dtype, copy=False), log_det
 

@@ -118,29 +118,12 @@ class SequenceProgram:
         """Put samples of a seed into x, (rows, steps, features)."""
         self.core.sample(run.vector.core, key, *run.inputs(), x)
 
-    def run(
-        self, vector: Weights, inverse: bool, given: Array, context: Array | None, covariates: Array | None
-    ) -> tuple[Array, Array]:
-        """The other side of a block, and the log-derivative of each step."""
-        pair: tuple[Array, Array] = self.core.run(
-            vector.core, inverse, given, self.standardised(context), covariates, None
-        )
-        return pair
-
     def standardised(self, context: Array | None) -> Array | None:
         """The context that networks read, in the dtype of the flow."""
         if context is not None and self.scale is not None:
             mean, std = self.scale
             context = (context.astype(np.float64) - mean) / std
         return None if context is None else np.ascontiguousarray(context, self.dtype)
-
-    def log_base(self, vector: Weights, z: Array) -> Array:
-        """The log density of each latent step under the base, (rows, steps)."""
-        return np.asarray(self.core.log_base(vector.core, z))
-
-    def noise(self, vector: Weights, seed: int, samples: range, begin: int, end: int) -> Array:
-        """The latent steps from `begin` to `end` of these samples of a seed, (samples, steps, features)."""
-        return np.asarray(self.core.noise(vector.core, seed, samples.start, len(samples), begin, end))
 
 
 def packed(blocks: Sequence[Block], values: Array, dtype: np.dtype[Any]) -> Array:

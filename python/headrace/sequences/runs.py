@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,6 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Caller
 from headrace._base.types import Array
 from headrace.sequences.arrays import Covariates, Sequences, given_as
-
-
-class Call(NamedTuple):
-    """The arguments of a call, not yet checked."""
-
-    name: str  # of the first argument
-    value: Any
-    context: Any
-    covariates: Any
-    parameters: Any = None
-    lengths: Any = None
-    integers: bool = False  # whether integers are taken, too
 
 
 class Run:
@@ -49,18 +37,34 @@ class Run:
             self.vector = program.vector_of(caller) if vector is None else vector
 
     @classmethod
-    def opened(cls, flow: Any, call: Call) -> Run:
-        """The checked arguments of a call of a flow."""
-        caller, program = flow._caller(), flow._program
-        given = Sequences(caller, call.name, call.value, flow.features, lengths=call.lengths, integers=call.integers)
-        rows = context_of(caller, call.context, flow.context, given.batch)
-        covariates = Covariates(flow, caller, call.covariates, given.batch)
-        covariates.check(given.lengths)
+    def opened(
+        cls,
+        flow: Any,
+        name: str,
+        value: Any,
+        context: Any,
+        covariates: Any,
+        parameters: Any = None,
+        lengths: Any = None,
+        integers: bool = False,
+    ) -> Run:
+        """The checked arguments of a call of a flow, of which the first one has this name."""
+        caller, program, where = flow._caller(), flow._program, flow.device
+        is_list = isinstance(value, (list, tuple))
+        if caller.device is not None and (is_list or lengths is not None):
+            what = f"{name}: expected an array of sequences on {where}, no list"
+            what = what if is_list else f"lengths: expected None for sequences on {where}"
+            raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
+        given = Sequences(caller, name, value, flow.features, lengths=lengths, integers=integers)
+        rows = context_of(caller, context, flow.context, given.batch)
+        frames = Covariates(flow, caller, covariates, given.batch)
+        frames.check(given.lengths)
         vector = None
-        if (array := parameters_of(flow, caller, call.parameters)) is not None:
-            vector = program.read_by_calls(array)
-        run = cls(program, caller, given.batch, rows, covariates, vector)
-        run.given, run.shapes = given, (getattr(call.context, "shape", None), getattr(call.covariates, "shape", None))
+        if parameters is not None:
+            array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
+            vector = program.read_by_calls(_arrays.ready(array, flow.dtype, caller))
+        run = cls(program, caller, given.batch, rows, frames, vector)
+        run.given, run.shapes = given, (getattr(context, "shape", None), getattr(covariates, "shape", None))
         return run
 
     def inputs(self) -> tuple[Array | None, Any]:
@@ -113,14 +117,6 @@ class Run:
         sums = self.program.sums(self.given.rows)
         self.program.score(self, inverse, totals=sums, **more)
         return given_as(self.caller, sums, self.batch, self.dtype)
-
-
-def parameters_of(flow: Any, caller: Any, parameters: Any) -> Any:
-    """A vector in place of a flow's own parameters, checked; None for none."""
-    if parameters is None:
-        return None
-    array = _arrays.shaped("parameters", parameters, (flow._program.n_weights,), caller)
-    return _arrays.ready(array, flow.dtype, caller)
 
 
 def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:

@@ -160,21 +160,20 @@ class Divergence:
 
     def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
         """The samples, and KL in nats a step of each sequence; all of `rows`, a number, or those of a mask."""
-        own, other = self.student._program, self.teacher._program
+        own, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
         self._vector = own.vector if parameters is None else own.read_by_calls(parameters)
         n = rows if isinstance(rows, int) else len(rows)
-        z = own.noise(self._vector, batch.seed, range(n), 0, self.length)
+        z = own.core.noise(self._vector.core, batch.seed, 0, n, 0, self.length)
         self._z = z if isinstance(rows, int) else z[rows]
-        inputs = _of_flow(self.student, batch)
         with np.errstate(all="ignore"):  # values that are not finite are counted
-            x, log_det = own.run(self._vector, False, self._z, *inputs)
+            x, log_det = own.core.run(self._vector.core, False, self._z, *_of_flow(self.student, batch), None)
             self._x = x.astype(self.teacher.dtype, copy=False)
-            u, more = other.run(other.vector, True, self._x, *_of_flow(self.teacher, batch))
+            u, more = other.run(weights, True, self._x, *_of_flow(self.teacher, batch), None)
             if self.is_closed:
                 kl = self._closed(u, log_det.astype(np.float64) + more)
             else:
-                log_q = own.log_base(self._vector, self._z).astype(np.float64) - log_det
-                kl = log_q - more - other.log_base(other.vector, u)
+                log_q = own.core.log_base(self._vector.core, self._z).astype(np.float64) - log_det
+                kl = log_q - more - other.log_base(weights, u)
             return x, kl.mean(axis=1)
 
     def _closed(self, u: Array, log_b: Floats) -> Floats:
@@ -231,11 +230,10 @@ def _gradient(
 
 
 def _of_flow(flow: SequenceFlow, batch: Batch) -> tuple[Array | None, Array | None]:
-    """Context and covariates as a program takes them."""
-    context, covariates = batch.context, batch.covariates
-    if context is not None:
-        context = np.ascontiguousarray(context, flow.dtype if flow.standardize_context is None else None)
-    return context, None if covariates is None else np.ascontiguousarray(covariates, flow.dtype)
+    """Context and covariates as the core takes them."""
+    covariates = batch.covariates
+    frames = None if covariates is None else np.ascontiguousarray(covariates, flow.dtype)
+    return flow._program.standardised(batch.context), frames
 
 
 def _moments(flow: SequenceFlow) -> tuple[float, float]:
@@ -246,6 +244,6 @@ def _moments(flow: SequenceFlow) -> tuple[float, float]:
 
 def log_prob_of_steps(teacher: SequenceFlow, x: Array, batch: Batch) -> float:
     """The mean log density of steps."""
-    program = teacher._program
-    z, log_det = program.run(program.vector, True, x.astype(teacher.dtype), *_of_flow(teacher, batch))
-    return float(np.mean(log_det + program.log_base(program.vector, z), dtype=np.float64))
+    core, weights = teacher._program.core, teacher._program.vector.core
+    z, log_det = core.run(weights, True, x.astype(teacher.dtype), *_of_flow(teacher, batch), None)
+    return float(np.mean(log_det + core.log_base(weights, z), dtype=np.float64))
