@@ -13,7 +13,7 @@ template <class T>
 using Chained = std::shared_ptr<const SequenceChain<T>>;
 
 // ("steps", program, its like in the other dtype or None), ("prediction", order), ("adaptive", order, window, every,
-// floor, ceiling, start) or ("network", transform, is_rounded, reads_sizes).
+// floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
 template <class T>
 SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
     const auto kind = given[0].cast<std::string>();
@@ -25,7 +25,8 @@ SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
                                       given[3].cast<int64_t>(),
                                       given[4].cast<double>(),
                                       given[5].cast<double>(),
-                                      given[6].cast<double>()};
+                                      given[6].cast<double>(),
+                                      given[7].cast<double>()};
         require(options.order > 0 && options.window > options.order && options.every > 0 && options.floor > 0.0,
                 "links: expected an order below the window");
         return AdaptiveLink<T>(options);

@@ -68,7 +68,7 @@ WeightedLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int feat
         return prediction_of<T>(*prediction);
     if (const auto* const adaptive = std::get_if<detail::AdaptiveDescription>(&d))
         return {AdaptiveLink<T>({adaptive->features, adaptive->order, adaptive->window, adaptive->every,
-                                 adaptive->floor, adaptive->ceiling, adaptive->start}),
+                                 adaptive->floor, adaptive->ceiling, adaptive->start, adaptive->damping}),
                 {}};
     return steps_of<T>(std::get<detail::StepDescription<LoweredSteps<T>>>(d), features);
 }

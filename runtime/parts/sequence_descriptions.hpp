@@ -58,7 +58,7 @@ struct PredictionDescription {
 
 struct AdaptiveDescription {
     int features = 0, order = 0, window = 0, every = 0;
-    double floor = 0.0, ceiling = 0.0, start = 0.0;
+    double floor = 0.0, ceiling = 0.0, start = 0.0, damping = 1.0;
 };
 
 // A transform of rows, which acts on each step.
@@ -178,6 +178,8 @@ inline AdaptiveDescription read_adaptive(Stored& stored) {
     d.floor = stored.number("floor", 0.0, std::numeric_limits<double>::infinity());
     d.ceiling = stored.number("ceiling", 0.0, std::numeric_limits<double>::infinity());
     d.start = stored.number("start", 0.0, std::numeric_limits<double>::infinity());
+    d.damping = stored.number("damping", 0.0, std::numeric_limits<double>::infinity());
+    if (d.damping > 1.0) stored.fail("damping: expected a number that is at most 1");
     if (!(d.ceiling >= d.floor)) stored.fail("ceiling: expected a number that is at least the floor");
     return d;
 }

@@ -15,7 +15,7 @@ from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, OpenSequences
 
 NETWORK = {"dilations": [1, 2, 1], "channels": 4, "kernel": 3, "skip": 5}
-SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0, "start": 0.3}
+SHORT = {"order": 6, "window": 50, "every": 7, "floor": 1e-3, "ceiling": 4.0, "start": 0.3, "damping": 0.97}
 
 
 def signal(steps, *key):
@@ -29,7 +29,7 @@ def signal(steps, *key):
     return 0.2 * x[2:, None]
 
 
-def reference(x, order, window, every, floor, ceiling, start):
+def reference(x, order, window, every, floor, ceiling, start, damping):
     """z, log-derivatives and logarithms of running sizes of one column, from docs/conventions.md alone."""
     t = np.arange(window)
     shape = np.sin(np.pi / 2 * np.minimum((t + 0.5) / (0.85 * window), 1.0))
@@ -43,7 +43,7 @@ def reference(x, order, window, every, floor, ceiling, start):
             own = shape * padded[i : i + window]
             r = np.array([own[k:] @ own[: window - k] for k in range(order + 1)])
             r[0] = r[0] * (1.0 + 1e-5) + window * floor**2
-            a = np.linalg.solve(r[lags], r[1:])
+            a = np.linalg.solve(r[lags], r[1:]) * damping ** np.arange(1, order + 1)
         error = x[i] - a @ padded[i + window - order : i + window][::-1]
         sizes = [errors[i + 320 - n : i + 320].mean() for n in (8, 40, 320)]
         logs[i] = np.log(np.clip(sizes, floor, ceiling))
@@ -67,7 +67,7 @@ def test_values_derivatives_and_sizes_are_those_of_the_conventions(options):
     core = cpu.SequenceChainF64(2, [t._link(np.dtype("float64"), "exact")], None)
     weights = core.weights(np.zeros(0), [])
     z, log_det, sizes = core.run_link(weights, 0, True, x[None], None)
-    columns = [reference(one, t.order, t.window, t.every, t.floor, t.ceiling, t.start) for one in x.T]
+    columns = [reference(one, t.order, t.window, t.every, t.floor, t.ceiling, t.start, t.damping) for one in x.T]
     assert_allclose(z[0], np.stack([one[0] for one in columns], axis=1), rtol=1e-7, atol=1e-7)
     assert_allclose(log_det[0], sum(one[1] for one in columns), rtol=1e-9, atol=1e-9)
     assert_allclose(sizes[0], np.concatenate([one[2] for one in columns], axis=1), rtol=1e-9, atol=1e-9)
@@ -219,6 +219,11 @@ def test_sizes_need_an_adaptive_prediction_next_to_the_network():
         hr.CausalConvolution(sizes=True, covariates=2)
     with pytest.raises(ValueError, match="window: "):
         hr.AdaptivePrediction(order=30, window=30)
+    with pytest.raises(ValueError, match="damping: expected a number above 0 and below 1"):
+        hr.AdaptivePrediction(damping=1.1)
+    assert hr.AdaptivePrediction(damping=1).damping == 1.0
+    with pytest.raises(ValueError, match="start: expected a number above 0"):
+        hr.AdaptivePrediction(start=0)
     with pytest.raises(ValueError, match="adaptive: expected False beside"):
         hr.WaveNet(adaptive=True, prediction=8)
     with pytest.raises(ValueError, match="expected transforms with kernels on a device"):

@@ -11,6 +11,22 @@ namespace {
 constexpr double pi = 3.14159265358979323846, ridge = 1e-5;
 constexpr int64_t lanes = 8;  // lags, or steps, whose sums are taken side by side
 
+// Levinson's recursion: the coefficients a, of the newest step first, that solve R a = r, R the matrix of r[|i - m|].
+std::vector<double> levinson(const std::vector<double>& r, int64_t order) {
+    std::vector<double> now(static_cast<size_t>(order)), before;
+    double error = r[0];
+    for (int64_t m = 0; m < order; ++m) {
+        double sum = r[size_t(m + 1)];
+        for (int64_t j = 0; j < m; ++j) sum -= now[size_t(j)] * r[size_t(m - j)];
+        const double k = sum / error;
+        before.assign(now.begin(), now.begin() + m);
+        for (int64_t j = 0; j < m; ++j) now[size_t(j)] -= k * before[size_t(m - 1 - j)];
+        now[size_t(m)] = k;
+        error *= 1.0 - k * k;
+    }
+    return now;
+}
+
 }  // namespace
 
 // The window rises as a sine over 85 % of its steps, and falls as a cosine over the newest 7 %.
@@ -20,6 +36,8 @@ AdaptiveFilter::AdaptiveFilter(const AdaptiveOptions& options) : options_(option
         const double t = double(i), rise = std::sin(pi / 2 * std::min((t + 0.5) / (0.85 * n), 1.0));
         shape_.push_back(t > fall ? rise * std::cos(pi / 2 * (t - fall) / (0.07 * n + 1.0)) : rise);
     }
+    double power = 1.0;
+    for (int64_t i = 0; i < options.order; ++i) damping_.push_back(power *= options.damping);
 }
 
 template <class T>
@@ -37,24 +55,12 @@ AdaptiveFilter::Lagged AdaptiveFilter::lagged(const T* x) const {
     return own;
 }
 
-// Coefficients, of the newest step first, from the window's steps: Levinson's recursion for their autocorrelation, to
-// which the variance `floor` squared is added at each step.
+// Damped coefficients, of the newest step first, from the autocorrelation of the window's steps, to which the variance
+// `floor` squared is added at each step.
 template <class T>
 void AdaptiveFilter::solve(const T* x, T* a) const {
-    const int64_t order = options_.order;
-    const std::vector<double> r = lagged(x).r;
-    std::vector<double> now(static_cast<size_t>(order)), before;
-    double error = r[0];
-    for (int64_t m = 0; m < order; ++m) {
-        double sum = r[size_t(m + 1)];
-        for (int64_t j = 0; j < m; ++j) sum -= now[size_t(j)] * r[size_t(m - j)];
-        const double k = sum / error;
-        before.assign(now.begin(), now.begin() + m);
-        for (int64_t j = 0; j < m; ++j) now[size_t(j)] -= k * before[size_t(m - 1 - j)];
-        now[size_t(m)] = k;
-        error *= 1.0 - k * k;
-    }
-    for (int64_t i = 0; i < order; ++i) a[i] = T(now[size_t(i)]);
+    const std::vector<double> own = levinson(lagged(x).r, options_.order);
+    for (size_t i = 0; i < own.size(); ++i) a[i] = T(own[i] * damping_[i]);
 }
 
 // The scale of a step, and logarithms of all sizes, from the sizes of the errors before it.
@@ -127,12 +133,14 @@ void AdaptiveFilter::run(const AdaptiveCall<T>& call) const {
     });
 }
 
-// Adds the gradient by the window's steps. With R the matrix of r[|i - m|], R a = r: the gradient by r is u = R^-1
-// by_a, and that by R is -u a'.
+// Adds the gradient by the window's steps. From R a = r, before the damping, the gradient by r is u = R^-1 by_a, and
+// that by R is -u a'.
 template <class T>
-void AdaptiveFilter::solve_back(const T* x, const T* a, std::vector<double> by_a, double* by_x) const {
+void AdaptiveFilter::solve_back(const T* x, std::vector<double> by_a, double* by_x) const {
     const int64_t order = options_.order, window = options_.window;
     const Lagged own = lagged(x);
+    const std::vector<double> a = levinson(own.r, order);
+    for (size_t i = 0; i < a.size(); ++i) by_a[i] *= damping_[i];
     std::vector<double> factor(size_t(order * order)), by_r(size_t(order) + 1);
     const auto at = [&](int64_t i, int64_t j) -> double& { return factor[size_t(i * order + j)]; };
     std::vector<double>& u = by_a;
@@ -151,7 +159,7 @@ void AdaptiveFilter::solve_back(const T* x, const T* a, std::vector<double> by_a
     }
     for (int64_t i = 0; i < order; ++i) {
         by_r[size_t(i + 1)] += u[size_t(i)];
-        for (int64_t j = 0; j < order; ++j) by_r[size_t(std::abs(i - j))] -= u[size_t(i)] * double(a[j]);
+        for (int64_t j = 0; j < order; ++j) by_r[size_t(std::abs(i - j))] -= u[size_t(i)] * a[size_t(j)];
     }
     by_r[0] *= 1.0 + ridge;
     for (int64_t i = 0; i < window; ++i) {
@@ -203,7 +211,7 @@ void AdaptiveFilter::back_column(const AdaptiveBack<T>& call, const T* z, const 
             by_a[size_t(j)] -= double(x[size_t(window + t - 1 - j)]) * by_error;
         }
         if (t == begin) {
-            solve_back(x.data() + begin, a.data(), by_a, by_x.data() + begin);
+            solve_back(x.data() + begin, by_a, by_x.data() + begin);
             std::fill(by_a.begin(), by_a.end(), 0.0);
         }
     }

@@ -1,7 +1,7 @@
 // Backward-adaptive linear prediction with a running scale, each column by itself:
 //   residual e[t] = x[t] - sum over lags i of  a[i] x[t - i],  z[t] = e[t] / s[t].
-// a is solved anew every few steps from the autocorrelation of the steps before, and s[t] is a mean size of the
-// residuals before, so that both are functions of the past alone.
+// a is solved anew every few steps from the autocorrelation of the steps before and damped, and s[t] is a mean size of
+// the residuals before, so that both are functions of the past alone.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@ struct AdaptiveOptions {
     int64_t columns, order, window, every;
     double floor, ceiling;  // of the scale
     double start;           // the sizes of the residuals before the first step
+    double damping;         // a[i] has its power i as a factor: else resonances of drawn steps sharpen themselves
 };
 
 // Steps of the running sizes, means of |e| over as many steps before; the second is the scale.
@@ -72,7 +73,7 @@ class AdaptiveFilter {
     template <class T>
     void solve(const T* x, T* a) const;
     template <class T>
-    void solve_back(const T* x, const T* a, std::vector<double> by_a, double* by_x) const;
+    void solve_back(const T* x, std::vector<double> by_a, double* by_x) const;
     template <class T>
     void back_column(const AdaptiveBack<T>& call, const T* z, const T* sizes, int64_t row, int64_t column) const;
     template <class T>
@@ -81,7 +82,8 @@ class AdaptiveFilter {
     void run_column(const AdaptiveCall<T>& call, int64_t row, int64_t column) const;
 
     AdaptiveOptions options_;
-    std::vector<double> shape_;  // of the window, from the newest step on
+    std::vector<double> shape_;    // of the window, from the newest step on
+    std::vector<double> damping_;  // of the coefficients, from the newest step on
 };
 
 }  // namespace headrace

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from headrace._base.types import Array
 
+_SIZES, _NUMBERS = ("order", "window", "every"), ("floor", "ceiling", "start", "damping")
 BEYOND = 1e-3  # the share of steps whose running size is above the ceiling that a fit sets
 _SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size: cpp/core/sequences/adaptive.hpp
 
@@ -46,6 +47,8 @@ class AdaptivePrediction(OverTime):
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
         start: The size of each residual before the first step.
+        damping: Its power i is a factor of a[i], from 0 to 1. With 1, resonances of drawn steps sharpen themselves from
+            solution to solution, and signals become too loud.
 
     Raises:
         ValueError: an option out of its range.
@@ -67,6 +70,7 @@ class AdaptivePrediction(OverTime):
         floor: float = 1e-3,
         ceiling: float = 10.0,
         start: float = 1.0,
+        damping: float = 0.997,
     ) -> None:
         super().__init__(check.integer("features", features, least=1, most=MOST_UNITS), 0, 0, 1, None)
         self.order = check.integer("order", order, least=1, most=MOST_UNITS)
@@ -75,6 +79,7 @@ class AdaptivePrediction(OverTime):
         self.floor = check.number("floor", floor, above=0.0, below=np.inf)
         self.ceiling = check.number("ceiling", ceiling, least=self.floor, below=np.inf)
         self.start = check.number("start", start, above=0.0, below=np.inf)
+        self.damping = check.number("damping", damping, above=0.0, below=np.nextafter(1.0, 2.0))
 
     @property
     def field(self) -> int:
@@ -112,16 +117,15 @@ class AdaptivePrediction(OverTime):
         return []
 
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        return "adaptive", self.order, self.window, self.every, self.floor, self.ceiling, self.start
+        return "adaptive", *(getattr(self, name) for name in (*_SIZES, *_NUMBERS))
 
     def _header(self) -> dict[str, Any]:
-        names = ("features", "order", "window", "every", "floor", "ceiling", "start")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("features", *_SIZES, *_NUMBERS)}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
-        sizes = {name: stored.size(name, least=1) for name in ("features", "order", "window", "every")}
-        return cls(**sizes, **{name: stored.take(name) for name in ("floor", "ceiling", "start")})
+        sizes = {name: stored.size(name, least=1) for name in ("features", *_SIZES)}
+        return cls(**sizes, **{name: stored.take(name) for name in _NUMBERS})
 
     def __repr__(self) -> str:
         """The options."""

@@ -23,8 +23,8 @@ MOST_DRAWN_STEPS = 2**32
 
 Link = tuple[Any, ...]
 """A transform in the core's form: ("network", transform, whether weights are rounded to bf16, whether it reads running
-sizes), ("prediction", order), ("adaptive", order, window, every, floor, ceiling, start) or ("steps", program, its like
-in the other dtype or None)."""
+sizes), ("prediction", order), ("adaptive", order, window, every, floor, ceiling, start, damping) or ("steps", program,
+its like in the other dtype or None)."""
 
 
 class Weights(NamedTuple):

@@ -142,7 +142,7 @@ READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16
 def adaptive(dtype):
     """A network that reads running sizes, before the prediction that has them."""
     network = hr.CausalConvolution(2, channels=6, dilations=[1, 2, 9], sizes=True, dtype=dtype)
-    prediction = hr.AdaptivePrediction(2, order=5, window=30, every=7, floor=0.01, ceiling=3.0, start=0.4)
+    prediction = hr.AdaptivePrediction(2, order=5, window=30, every=7, floor=0.01, ceiling=3.0, start=0.4, damping=0.9)
     flow = hr.SequenceFlow([network, prediction, hr.transforms.Standardize([0.5, 1.0], [2.0, 0.7])])
     return randomise(flow, "adaptive")
 
