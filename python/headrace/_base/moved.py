@@ -22,7 +22,7 @@ PUBLIC = {
     "headrace.ensemble": "headrace._fit.ensemble",
     "headrace.flow": "headrace._flow.flow",
     "headrace.flows": "headrace._flow.flows",
-    "headrace.many": "headrace._fit.many",
+    "headrace.many": "headrace._fit.ensemble",
     "headrace.network": "headrace._flow.transforms.network",
     "headrace.tails": "headrace._flow.tails",
 }

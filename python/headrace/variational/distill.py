@@ -99,10 +99,7 @@ def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
 @moved_where(_is_of_sequences, distill_sequences)
 @takes(Distilled, OfSteps, Evaluated)
 def distill(
-    teacher: Flow,
-    student: Flow,
-    context: NDArray[Any] | None = None,
-    **keywords: Unpack[Distilled],
+    teacher: Flow, student: Flow, context: NDArray[Any] | None = None, **keywords: Unpack[Distilled]
 ) -> tuple[Flow, Distillation]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 
