@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from headrace import torch as torch
     from headrace import training as training
     from headrace import variational as variational
-    from headrace._fit.ensemble import Ensemble
-    from headrace._fit.many import fit_many
+    from headrace._fit.ensemble import Ensemble, fit_many
     from headrace._tables.density import TableDensity as TableDensity
     from headrace._tables.density import from_bytes, load
     from headrace._tables.mixed import MixedDensity as MixedDensity
@@ -120,8 +119,7 @@ _LATER = {
     "ascent.dual_ascent": ("DualAscentFlow",),
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),
-    "_fit.ensemble": ("Ensemble",),
-    "_fit.many": ("fit_many",),
+    "_fit.ensemble": ("Ensemble", "fit_many"),
     "sequences.adaptive": ("AdaptivePrediction",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),

@@ -242,7 +242,7 @@ def test_a_fresh_flow_is_nearly_even_around_its_circles():
 
 
 def test_a_shear_is_whole_and_keeps_volumes():
-    from headrace._flow.periodic import _shear
+    from headrace._flow.flows import _shear
 
     flow = hr.Flow(_shear(4, [3, 0, 2], 2), dtype="float64")
     x = cases.rows(20, 4, "float64", "shear")

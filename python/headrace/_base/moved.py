@@ -22,7 +22,7 @@ PUBLIC = {
     "headrace.ensemble": "headrace._fit.ensemble",
     "headrace.flow": "headrace._flow.flow",
     "headrace.flows": "headrace._flow.flows",
-    "headrace.many": "headrace._fit.many",
+    "headrace.many": "headrace._fit.ensemble",
     "headrace.network": "headrace._flow.transforms.network",
     "headrace.tails": "headrace._flow.tails",
 }
@@ -111,13 +111,13 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
     return {ARGUMENTS[name] if name in old else name: value for name, value in keywords.items()}
 
 
-def moved_where(is_old: Callable[..., bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Let calls of a function for which `is_old` holds go to a successor, without some keywords, with a warning."""
+def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
+    """Let calls with an argument for which `is_old` holds go to a successor, without some keywords, with a warning."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)
         def called(*given: Any, **keywords: Any) -> Any:
-            if not is_old(*given, **keywords):
+            if not any(map(is_old, (*given, *keywords.values()))):
                 return function(*given, **keywords)
             message = f"{function.__name__} of sequences: call {successor.__name__}; the old call ends with {ENDS}"
             warn(message, DeprecationWarning)

@@ -16,21 +16,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._base.stored import Stored
 from headrace._base.types import Self
-from headrace._core import cpu
-from headrace._core.maps import (
-    MAPS,
-    MIN_BIN,
-    SCALES,
-    bins_of,
-    bound_of,
-    has_bins,
-    has_min_bin,
-    has_scale,
-    interval_of,
-    meanings,
-    min_bin_of,
-    slope_of,
-)
+from headrace._core import cpu, maps
 
 ACTIVATIONS = tuple(cpu.activations())
 
@@ -141,7 +127,7 @@ def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
 
 
 def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
-    names = tuple(MAPS[settings.map].groups(settings.bins))
+    names = tuple(maps.MAPS[settings.map].groups(settings.bins))
     given = names if value is None else tuple(value) if np.iterable(value) else (value,)
     if len(given) != len(names) or set(given) != set(names):
         raise ValueError(f"outputs: expected an order of {names}, got {value!r}")
@@ -219,41 +205,43 @@ class MapSettings(_Columns):
 
     map: str = setting(
         "affine",
-        lambda settings, value: check.choice("map", value, tuple(MAPS)),
-        meaning=f"One of {meanings()}. In brackets: the raw parameters of a coordinate, in their order; K is `bins`.",
-        option=f"the map of each coordinate: {', '.join(MAPS)}",
+        lambda settings, value: check.choice("map", value, tuple(maps.MAPS)),
+        meaning=f"One of {maps.meanings()}. In brackets: a coordinate's raw parameters, in their order; K is `bins`.",
+        option=f"the map of each coordinate: {', '.join(maps.MAPS)}",
     )
     scale: str = setting(
         "soft_clamp",
-        _one_of("scale", SCALES),
+        _one_of("scale", maps.SCALES),
         core=False,
-        option=f"how a raw output becomes a scale: {', '.join(SCALES)}",
+        option=f"how a raw output becomes a scale: {', '.join(maps.SCALES)}",
     )
     slope: float = setting(
         1e-3,
-        lambda settings, value: slope_of(settings.map, value),
+        lambda settings, value: maps.slope_of(settings.map, value),
         option="bounds slopes: the least scale, or of splines the least ratio of two bins",
     )
-    bins: int = setting(8, lambda settings, value: bins_of(settings.map, value), option="bins of a spline, 2 to 64")
+    bins: int = setting(
+        8, lambda settings, value: maps.bins_of(settings.map, value), option="bins of a spline, 2 to 64"
+    )
     bound: float | tuple[float, float] = setting(
         5.0,
-        lambda settings, value: bound_of(settings.map, value),
+        lambda settings, value: maps.bound_of(settings.map, value),
         core=False,
         option="a spline's interval is [-bound, bound]",
     )
     min_bin: float = setting(
-        MIN_BIN, lambda settings, value: min_bin_of(settings.map, value, settings.bins), optional=True
+        maps.MIN_BIN, lambda settings, value: maps.min_bin_of(settings.map, value, settings.bins), optional=True
     )
 
     @property
     def n_params(self) -> int:
         """Parameters of the map for one coordinate."""
-        return MAPS[self.map].n_params(self.bins)
+        return maps.MAPS[self.map].n_params(self.bins)
 
     @property
     def identity(self) -> tuple[float, ...]:
         """The parameters that make the map the identity."""
-        return MAPS[self.map].identity(self)
+        return maps.MAPS[self.map].identity(self)
 
     def map_keywords(self) -> dict[str, Any]:
         """The map in the form of `headrace.ops`."""
@@ -261,11 +249,11 @@ class MapSettings(_Columns):
 
     def _map_keywords(self) -> str:
         """Those that matter, for a representation."""
-        more = f", scale={self.scale!r}" if has_scale(self.map) else ""
-        if has_bins(self.map):
-            low, high = interval_of(self.map, self.bound)
+        more = f", scale={self.scale!r}" if maps.has_scale(self.map) else ""
+        if maps.has_bins(self.map):
+            low, high = maps.interval_of(self.map, self.bound)
             more += f", bins={self.bins}, bound=" + (f"{high:g}" if low == -high else f"({low:g}, {high:g})")
-        if has_min_bin(self.map):
+        if maps.has_min_bin(self.map):
             more += f", min_bin={self.min_bin:g}"
         return f"map={self.map!r}{more}"
 
@@ -339,7 +327,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
         """`MaskedOptions` of a core: columns are `reads`, then context; rows are the parameters of `active`."""
-        low, high = interval_of(self.map, self.bound)
+        low, high = maps.interval_of(self.map, self.bound)
         return {
             **self.core_options(),
             "reads": list(reads),

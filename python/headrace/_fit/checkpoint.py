@@ -116,25 +116,9 @@ class Checkpoint:
             )
         self._found = state, arrays
 
-    @property
-    def gaussianized(self) -> bool | None:
-        """The marginals that the stored fit has found; None without any."""
-        return None if self._found is None else bool(self._found[0]["history"].get("gaussianized"))
-
-    @property
-    def schedule(self) -> str | None:
-        """The schedule of the stored fit's best weights; None without any."""
-        return None if self._found is None else str(self._found[0]["history"]["schedule"])
-
-    @property
-    def heavy_tails(self) -> bool | None:
-        """Whether the stored fit has found the tails of steps heavy; None without any."""
-        return None if self._found is None else bool(self._found[0]["history"].get("heavy_tails"))
-
-    @property
-    def adaptive(self) -> bool | None:
-        """Whether the stored fit has an adaptive prediction; None without any."""
-        return None if self._found is None else bool(self._found[0]["history"].get("adaptive"))
+    def known(self, name: str) -> Any:
+        """A value of the stored fit's history, False where it keeps none of the name; None without any fit."""
+        return None if self._found is None else self._found[0]["history"].get(name, False)
 
     @property
     def residuals(self) -> list[int] | None:

@@ -225,9 +225,9 @@ class Fit:
             both = candidates(standing, start.x, flow.dtype)
 
         def choice(found: Residuals) -> Choice:
-            if not curves or start.x is None or kept.gaussianized is False:
+            if not curves or start.x is None or kept.known("gaussianized") is False:
                 return Choice(found)
-            own = Clock() if plan.gaussianize or kept.gaussianized else clock
+            own = Clock() if plan.gaussianize or kept.known("gaussianized") else clock
             return Choice(found, _marginals.gaussianizing(standing, *start.x, own, self.progress, found.links))
 
         if kept.residuals is not None:
@@ -251,7 +251,7 @@ class Fit:
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
         standing, choice, run = source.standing(), Choice(share=0.0), None
-        if source.is_first and self.kept.schedule != "constant":
+        if source.is_first and self.kept.known("schedule") != "constant":
             # the others take its choice, because NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
         if not source.broadcast(np.array([choice.share]))[0]:
@@ -326,7 +326,7 @@ class Fit:
         """Links that make columns nearly normal, where a short fit is better on held-out rows by them."""
         assert start.x is not None  # of a fresh flow
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
-        if (before := self.kept.gaussianized) is False:
+        if (before := self.kept.known("gaussianized")) is False:
             return ()
         standing, links = source.standing(), tuple[Gaussianize, ...]()
         if source.is_first:  # as for residual columns

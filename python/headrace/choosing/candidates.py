@@ -17,8 +17,7 @@ from headrace._fit.high_effort import with_effort
 from headrace._fit.source import ArrayRows
 from headrace._fit.starts.kernels import KernelDensity
 from headrace._flow.flow import Flow
-from headrace._flow.flows import MAF, NSF, RealNVP
-from headrace._flow.periodic import base_of_circles, wrapped
+from headrace._flow.flows import MAF, NSF, RealNVP, base_of_circles, wrapped
 from headrace._flow.tails import NormalMixture
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Standardize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,14 +296,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.minorticks_off()
 
 
-_PANELS: tuple[Callable[[Axes, Record], None], ...] = (
-    _log_densities,
-    _ranks,
-    _transforms,
-    _coverage,
-    _calibration,
-    _p_values,
-)
+_PANELS = (_log_densities, _ranks, _transforms, _coverage, _calibration, _p_values)
 
 
 SPREAD = 1.96  # standard deviations that hold 95 % of one value

@@ -39,6 +39,7 @@ from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
+LOOKED = ("scores", "regions", "column_ranks", "point_ranks", "drawn", "held", "samples", "least_right")  # for pictures
 
 
 class Fitted(Protocol):
@@ -48,11 +49,7 @@ class Fitted(Protocol):
         """The density of its table."""
 
 
-def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
-    return any(is_of_sequences(one) for one in (*given[:1], keywords.get("flow")))
-
-
-@moved_where(_is_of_sequences, diagnose_sequences, "progress")
+@moved_where(is_of_sequences, diagnose_sequences, "progress")
 @takes(Diagnosed)
 def diagnose(
     flow: Flow | Ensemble | Fitted, x: Array, context: Array | None = None, **keywords: Unpack[Diagnosed]
@@ -150,19 +147,12 @@ def diagnose(
         of_training=of_training,
         interrupted=interrupted,
         log_prob=log_prob,
-        scores=look.score,
-        regions=look.regions,
-        column_ranks=look.column_ranks,
-        point_ranks=look.point_ranks,
-        drawn=look.drawn,
         names=rows.names,
         labels=tuple(look.labels),
-        held=look.held,
-        samples=look.samples,
         made=_made(rows, key),
         size=look.size.beside(likelihoods),
-        least_right=look.least_right,
         has_splines=isinstance(own, Flow) and own._interior.bends,
+        **{name: getattr(look, name) for name in LOOKED},
     )
 
 
@@ -190,7 +180,7 @@ class _Look:
     regions: Floats | None = None
     column_ranks: Floats | None = None
     point_ranks: Floats | None = None
-    score: Floats | None = None  # of the rows of `rows.index`
+    scores: Floats | None = None  # of the rows of `rows.index`
     all_scores: Floats | None = None
     drawn: Floats | None = None
     labels: list[str] = field(default_factory=list)
@@ -258,7 +248,7 @@ class _Look:
         if not good[index].all():
             yield self._nowhere(index[~good[index]])
         index = index[good[index]]
-        self.score = score = every[index]
+        self.scores = score = every[index]
         if not index.size:
             return
         features = score.shape[1]

@@ -28,14 +28,7 @@ from headrace.ops import _couplings
 from headrace.ops._couplings import Keywords, settings_of, takes_settings
 from headrace.ops._points import Points
 
-__all__ = [
-    "MAPS",
-    "coupling",
-    "coupling_vjp",
-    "dual_ascent_step",
-    "vector_map",
-    "vector_map_vjp",
-]
+__all__ = ["MAPS", "coupling", "coupling_vjp", "dual_ascent_step", "vector_map", "vector_map_vjp"]
 
 
 def __dir__() -> list[str]:

@@ -156,14 +156,7 @@ def run(name: str, value: Any, params: Any, settings: Any, out: Any = None, *, i
 
 
 def pull(
-    value: Any,
-    params: Any,
-    grad_value: Any,
-    grad_log_det: Any,
-    settings: Any,
-    out: Any = None,
-    *,
-    inverse: bool,
+    value: Any, params: Any, grad_value: Any, grad_log_det: Any, settings: Any, out: Any = None, *, inverse: bool
 ) -> Pair:
     """Gradients by the value and the parameters; those of shared parameters are sums over their rows."""
     elements = _Elements("value", value, params, settings)

@@ -15,17 +15,7 @@ from headrace._base import clients
 from headrace._base.pictures import BAND, BLUE, INK, ORANGE
 from headrace._base.rng import Rng, takes_rng
 from headrace.plot import _planes as planes
-from headrace.plot._source import (
-    Drawn,
-    PlottedRows,
-    columns_of,
-    density_of,
-    in_order,
-    label,
-    names_of,
-    require,
-    rows_of,
-)
+from headrace.plot import _source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,19 +83,19 @@ def corner(
     >>> [axis.get_xlabel() for axis in figure.axes[-3:]]
     ['a', 'b', 'c']
     """
-    require()
+    _source.require()
     n = check.integer("draws", draws, least=1)
     most = check.integer("points", points, least=1)
     key = check.integer("seed", seed, most=2**63 - 1)
     drawn, table, known = _both(flow, x, context, weights, n, key)
-    name = names_of(drawn.shape[1], names, x if x is not None else flow, known)
-    chosen = columns_of(columns, name)
+    name = _source.names_of(drawn.shape[1], names, x if x is not None else flow, known)
+    chosen = _source.columns_of(columns, name)
     if len(chosen) > MOST_COLUMNS:
         raise ValueError(f"columns: expected at most {MOST_COLUMNS}, got {len(chosen)}; choose some by columns=")
     shown = None if table is None else table.some(most, key)[:, chosen]
     whole = None if table is None else (table.x[:, chosen], table.weights)
     frame = Frame(
-        names=[label(name[i], _room(len(chosen))) for i in chosen],
+        names=[_source.label(name[i], _room(len(chosen))) for i in chosen],
         ends=_ends(range, name, chosen, drawn, None if table is None else table.x),
         truths=_truths(truths, name, chosen),
         titles=titles,
@@ -202,18 +192,18 @@ def _empty_figure(fig: Any) -> Figure | None:
 
 def _both(
     flow: Any, x: Any, context: Any, weights: Any, n: int, seed: int
-) -> tuple[NDArray[Any], PlottedRows | None, tuple[str, ...] | None]:
+) -> tuple[NDArray[Any], _source.PlottedRows | None, tuple[str, ...] | None]:
     """Draws, or rows given in their place; rows; and known names."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
             raise ValueError("context: expected None, as no density is given, got an array")
-        drawn = rows_of(flow, None).x
+        drawn = _source.rows_of(flow, None).x
         first = names_of_frame(flow, drawn.shape[1])
         known = None if first is None else tuple(first)
-        table = None if x is None else rows_of(in_order(x, known), drawn.shape[1], weights=weights)
+        table = None if x is None else _source.rows_of(_source.in_order(x, known), drawn.shape[1], weights=weights)
         return drawn, table, known
     flow, context = clients.opened(flow, context)
-    source: Drawn = density_of(flow)
+    source: _source.Drawn = _source.density_of(flow)
     contexts = source.flow.context
     rng = np.random.default_rng([seed, 0x636F726E])
     if x is None and weights is not None:

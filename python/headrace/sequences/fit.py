@@ -232,7 +232,7 @@ class SequenceFit(Fit):
 
     def _try_tails(self) -> None:
         """Take `StudentT` for the base unless steps held out lose by it clearly, after the same short fits."""
-        flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.heavy_tails
+        flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.known("heavy_tails")
         base = StudentT(flow.features)
         if is_heavy is None:
             heavy, other = (self._trial_run_of({}, None, clock, base=kind) for kind in (base, None))
@@ -255,7 +255,7 @@ class SequenceFit(Fit):
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
         """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
-        network, found = self.flow._chain[0], self.kept.adaptive
+        network, found = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)

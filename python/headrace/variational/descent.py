@@ -135,11 +135,7 @@ class Paths:
         self.flow._program.from_noise(self.noise, value=self.x, log_prob=self.log_q, context=context)
 
     def back(
-        self,
-        by_x: NDArray[Any],
-        by_log_q: float,
-        context: NDArray[Any] | None,
-        keep: NDArray[np.bool_] | None,
+        self, by_x: NDArray[Any], by_log_q: float, context: NDArray[Any] | None, keep: NDArray[np.bool_] | None
     ) -> NDArray[Any]:
         """The gradient by the parameters of Σ by_x · x(ε) + by_log_q log q(x(ε)) over the rows to keep."""
         noise = self.noise
@@ -239,12 +235,7 @@ def seed_of(rng: Rng) -> int:
 
 
 def log_weights(
-    flow: Flow,
-    target: Target,
-    contexts: Contexts,
-    rows: int,
-    rng: Rng,
-    parameters: NDArray[Any] | None = None,
+    flow: Flow, target: Target, contexts: Contexts, rows: int, rng: Rng, parameters: NDArray[Any] | None = None
 ) -> NDArray[np.float64]:
     """The target's log density less log q for samples of q, which is the flow; NaN for a sample that is not finite."""
     context = contexts(rows, rng)

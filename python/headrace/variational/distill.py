@@ -92,17 +92,10 @@ class Distillation:
         )
 
 
-def _is_of_sequences(*given: Any, **keywords: Any) -> bool:
-    return any(is_of_sequences(one) for one in (*given[:2], keywords.get("teacher"), keywords.get("student")))
-
-
-@moved_where(_is_of_sequences, distill_sequences)
+@moved_where(is_of_sequences, distill_sequences)
 @takes(Distilled, OfSteps, Evaluated)
 def distill(
-    teacher: Flow,
-    student: Flow,
-    context: NDArray[Any] | None = None,
-    **keywords: Unpack[Distilled],
+    teacher: Flow, student: Flow, context: NDArray[Any] | None = None, **keywords: Unpack[Distilled]
 ) -> tuple[Flow, Distillation]:
     """Minimise KL(student ‖ teacher), by samples of the student and densities of the teacher.
 

@@ -21,17 +21,8 @@ from headrace._base.types import Unpack
 from headrace._fit import optimizer as _optimizer
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import is_of_sequences
+from headrace.variational import descent
 from headrace.variational.arguments import EVALUATED, Evaluated, OfSteps, ToDensity
-from headrace.variational.descent import (
-    Descent,
-    DescentPlan,
-    PathStep,
-    StepHistory,
-    judge_of,
-    log_weights,
-    mean_and_error,
-    seed_of,
-)
 from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
 CHUNK = 8192  # samples at a time in an estimate
@@ -91,7 +82,7 @@ class FreeEnergy:
 class DensityFit:
     """The result of `fit_to_density`."""
 
-    history: StepHistory
+    history: descent.StepHistory
     final: FreeEnergy | None
     """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or nothing was to be
     evaluated."""
@@ -155,16 +146,16 @@ def fit_to_density(
     """
     require_flow("flow", flow)
     given = taken_from(ToDensity, keywords)
-    plan = DescentPlan.of(given, learning_rate=given.learning_rate or _default_rate(flow))
+    plan = descent.DescentPlan.of(given, learning_rate=given.learning_rate or _default_rate(flow))
     target, contexts = _open(flow, log_density, given.gradient, context)
     rng = np.random.default_rng(given.seed)
     repeated = contexts.repeated(_per_context(given.per_context, contexts, plan.samples))
-    history = StepHistory()
+    history = descent.StepHistory()
     with flow._interior.restored(unless=lambda: history.kept_step > 0):
         contexts.standardize(flow, rng)
-        step = PathStep(flow, target, repeated, plan, rng, landing=given.estimator == "sticking_the_landing")
-        judge = judge_of(flow, target, contexts, plan, seed_of(rng))
-        Descent("fit_to_density", flow, plan, step, judge, history).go(bool(given.progress))
+        step = descent.PathStep(flow, target, repeated, plan, rng, landing=given.estimator == "sticking_the_landing")
+        judge = descent.judge_of(flow, target, contexts, plan, descent.seed_of(rng))
+        descent.Descent("fit_to_density", flow, plan, step, judge, history).go(bool(given.progress))
         if history.stopped == "interrupted" and not history.kept_step:
             raise KeyboardInterrupt  # without better weights there is nothing to return
     final = None
@@ -211,7 +202,7 @@ def estimate_or_none(
     contexts: Contexts,
     samples: int,
     rng: np.random.Generator,
-    history: StepHistory,
+    history: descent.StepHistory,
 ) -> FreeEnergy | None:
     """The estimate after a fit; Ctrl-C leaves it out, and the fit is whole."""
     try:
@@ -224,7 +215,7 @@ def estimate_or_none(
 def estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng: np.random.Generator) -> FreeEnergy:
     """The estimate for checked arguments."""
     chunks = (min(CHUNK, samples - start) for start in range(0, samples, CHUNK))
-    log_w = np.concatenate([log_weights(flow, target, contexts, rows, rng) for rows in chunks])
+    log_w = np.concatenate([descent.log_weights(flow, target, contexts, rows, rng) for rows in chunks])
     return _of_weights(log_w)
 
 
@@ -241,7 +232,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
         """Standard error of the mean over only those contexts, or over all that they stand for."""
-        return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else mean_and_error(values)[1]
+        return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
     pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and errors of the free energy, log Z and KL
     energy, log_z, kl = [(float(values.mean()), error(values, errors)) for values, errors in pairs]
@@ -260,10 +251,10 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     mean = float(w.mean())
     log_z = float(largest) + math.log(mean)
     finite = log_w > -np.inf
-    energy, error = mean_and_error(-log_w[finite])
+    energy, error = descent.mean_and_error(-log_w[finite])
     # To first order log of a mean moves by its terms over the mean; a free energy moves by its own terms.
-    _, kl_error = mean_and_error(w[finite] / mean - log_w[finite])
-    log_z_error, effective = mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
+    _, kl_error = descent.mean_and_error(w[finite] / mean - log_w[finite])
+    log_z_error, effective = descent.mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
     kl = energy + log_z
     return FreeEnergy(energy, error, log_z, log_z_error, kl, kl_error, effective, int(log_w.size), skipped)
 

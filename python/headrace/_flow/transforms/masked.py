@@ -16,19 +16,12 @@ from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
 from headrace._base.types import Self, Unpack
 from headrace._core.maps import MAPS
-from headrace._core.settings import (
-    ACTIVATIONS,
-    Autoregressive,
-    Conditioner,
-    DenseAutoregressive,
-    DenseConditioner,
-    Settings,
-)
+from headrace._core.settings import Autoregressive, Conditioner, DenseAutoregressive, DenseConditioner, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
-from headrace._flow.transforms.network import Network
+from headrace._flow.transforms.network import Network, checked_activation
 from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.verification import verify_inverse
@@ -435,7 +428,7 @@ def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network
     last = others.pop("last_activation", None)
     if last is not None and len(network):
         *below, end = network
-        network = Network([*below, replace(end, activation=check.choice("last_activation", last, ACTIVATIONS))])
+        network = Network([*below, replace(end, activation=checked_activation("last_activation", last))])
         others["activation"] = network.common_activation or others.get("activation", "relu")
     return network, others
 

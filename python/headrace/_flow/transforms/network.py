@@ -8,15 +8,13 @@ from typing import Any
 
 from headrace._base import arguments as check
 from headrace._base.public import public
-from headrace._core import cpu
-from headrace._core.settings import MOST_COLUMNS
-
-ACTIVATIONS = tuple(cpu.activations())
+from headrace._core.settings import ACTIVATIONS, MOST_COLUMNS
 
 _JOINS = ("add", "gate")
 
 
-def _activation(name: str, value: Any) -> str:
+def checked_activation(name: str, value: Any) -> str:
+    """The name of an activation; None is the identity."""
     return check.choice(name, "identity" if value is None else value, ACTIVATIONS)
 
 
@@ -61,7 +59,7 @@ class Layer:
             object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
 
         keep("units", check.integer("units", self.units, least=1, most=MOST_COLUMNS))
-        keep("activation", _activation("activation", self.activation))
+        keep("activation", checked_activation("activation", self.activation))
         keep("dropout", check.number("dropout", self.dropout, least=0.0, below=1.0))
         if self.adds is not None:
             keep("adds", check.integer("adds", self.adds))
@@ -73,7 +71,7 @@ class Layer:
             return
         keep("context", check.choice("context", self.context, _JOINS))
         default = "sigmoid" if self.context == "gate" and self.context_activation is None else self.context_activation
-        keep("context_activation", _activation("context_activation", default))
+        keep("context_activation", checked_activation("context_activation", default))
 
 
 @public()
