@@ -44,7 +44,7 @@ def log_density(x: Any) -> Any:
 
 
 def sample(potential: Callable[[Any], Any], draws: int, seed: int) -> tuple[NDArray[Any], int, float]:
-    """Draws of NUTS by a potential energy, the gradients that they took, and seconds of all cores, compiling included."""
+    """Draws of NUTS by a potential energy, the gradients that they took, and CPU seconds, compiling included."""
     kernel = numpyro.infer.NUTS(potential_fn=potential, target_accept_prob=0.9)
     run = numpyro.infer.MCMC(kernel, num_warmup=500, num_samples=draws, progress_bar=False)
     start = time.process_time()
