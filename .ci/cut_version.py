@@ -1,6 +1,6 @@
 """Gives the project its version, in every file that has one (docs/releases.md).
 
-    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: of the unreleased changes "In short" stays, where there is one
+    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: of its changes "In short" stays, where there is one
     python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for the next
 
 Nothing is built, committed or tagged.
