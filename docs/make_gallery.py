@@ -60,7 +60,7 @@ COLOURS = 96  # of a picture: a file of a third of the size
 
 INDEX = """# Gallery
 
-Pictures made by the scripts in `examples/`, with what they print. Each runs in under a minute on two cores.
+Pictures made by the scripts in `examples/`, with what they print. All but two run in under a minute on two cores.
 
 {themes}
 
