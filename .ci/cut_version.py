@@ -1,6 +1,6 @@
 """Gives the project its version, in every file that has one (docs/releases.md).
 
-    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: what was unreleased in the changelog is this version's
+    python3 .ci/cut_version.py 0.5.0         out of 0.5.0.dev0: of its changes "In short" stays, where there is one
     python3 .ci/cut_version.py 0.6.0.dev0    afterwards: the changelog has an empty section for the next
 
 Nothing is built, committed or tagged.
@@ -45,6 +45,8 @@ def cut(root: Path, version: str, day: datetime.date) -> None:
     else:
         if current != f"{version}.dev0":
             raise SystemExit(f"version: expected one that is in development, {current} without .dev0, got {version}")
+        long = rf"(?s)(?<={UNRELEASED}\n).*?### In short\n\n[^\n]*\n\n"
+        texts[changelog] = re.sub(long, "", texts[changelog], count=1)
         old, new = UNRELEASED, f"## {version} ({day.isoformat()})\n"
     texts[changelog] = replaced(texts[changelog], old, new, changelog)
     texts[project] = replaced(texts[project], f'\nversion = "{current}"\n', f'\nversion = "{version}"\n', project)

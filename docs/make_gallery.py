@@ -46,18 +46,21 @@ THEMES = {
     "Signals": ("speech", "seismometer", "returns"),
     "Arrays": ("frameworks_without_copies",),
 }
-PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1}
+PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1, "choosing": 1}
 """The axes of a figure that stand for it in the list, where they are not the first."""
 
-NOT_KEPT: tuple[str, ...] = ("diagnosis", "few_rows", "neutra", "returns", "speech", "vae_posteriors")
-"""Examples whose results are not kept yet: their pages have the script alone."""
+NOT_KEPT: dict[str, str] = {
+    "speech": "takes more than two minutes of a core",
+    "vae_posteriors": "takes more than two minutes of a core",
+}
+"""Examples whose results are not kept, with the reason: their pages have the script alone."""
 
 THUMBNAIL = (260, 200)  # pixels at most
 COLOURS = 96  # of a picture: a file of a third of the size
 
 INDEX = """# Gallery
 
-Scripts of `examples/` with their pictures and outputs. Each runs in under a minute on two cores.
+Scripts of `examples/` with their pictures and outputs. All but two run in under a minute on two cores.
 
 {themes}
 
@@ -118,8 +121,8 @@ def describe(example: Path) -> dict[str, str]:
     head, _, text = re.sub(r"\s*\(data/README\.md\)", "", docstring).partition("\n")
     title, _, sentence = head.partition(": ")
     if not sentence:
-        sentence, stop, text = text.strip().partition(".\n" if ".\n" in text else ". ")
-        sentence = " ".join(sentence.split()) + stop.strip()
+        sentence, *rest = re.split(r"(?<=\.)\s+", text.strip(), maxsplit=1)
+        sentence, text = " ".join(sentence.split()), "".join(rest)
     text = text.strip()
     return {"title": title.rstrip("."), "sentence": sentence[:1].upper() + sentence[1:], "text": text}
 

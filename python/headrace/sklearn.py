@@ -25,7 +25,7 @@ from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.keywords import closed, refuse, refuse_others
-from headrace._base.moved import renamed_keywords
+from headrace._base.moved import ENDS, renamed_keywords
 from headrace._base.warn import FREQUENT, silent, warn
 from headrace._fit.ensemble import Ensemble
 from headrace._fit.high_effort import with_effort
@@ -64,7 +64,6 @@ _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
-_ENDS = "0.7"  # the version without the old names
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
 # Settings of flows that few change: an object of their own has these.
@@ -268,7 +267,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
                 before = kept.get(nested) or vars(self).get(nested)
                 kept[nested] = clone(before or kind()).set_params(**inner)
                 advice.append(f"{nested}={kind.__name__}({', '.join(f'{name}=...' for name in inner)})")
-        warn(f"{', '.join(old)}: give {', '.join(advice)} in place of it; the old way ends with {_ENDS}", FutureWarning)
+        warn(f"{', '.join(old)}: give {', '.join(advice)} in place of it; the old way ends with {ENDS}", FutureWarning)
         return kept
 
     def _inner(self, nested: str) -> dict[str, Any]:

@@ -1,16 +1,23 @@
 """Old names of modules, methods and functions: public ones are their successor for one version, with a warning."""
 
+import ast
 import importlib
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cases
 import headrace as hr
+from headrace import sklearn
 from headrace._base import moved
+from headrace._cli.options import OLD as OLD_OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # protocol 0, of a version in which the class was there
 
@@ -72,6 +79,29 @@ def test_the_version_that_ends_them_has_not_come():
     assert current < tuple(int(part) for part in moved.ENDS.split(".")), "remove headrace._base.moved and this file"
 
 
+def test_each_warning_of_what_ends_has_the_version_that_ends_it():
+    found = []
+    for path in Path(hr.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            names = {one.id for one in ast.walk(call) if isinstance(one, ast.Name)}
+            if ast.unparse(call.func) in ("warn", "warnings.warn") and names & {"DeprecationWarning", "FutureWarning"}:
+                text = texts.get(ast.unparse(call.args[0]), call.args[0])
+                found.append(f"{path.name}: {ast.unparse(text)}")
+    assert len(found) >= 6
+    assert not [one for one in found if "{ENDS}" not in one]
+
+
+def test_the_page_of_what_changes_has_every_old_name():
+    page = (ROOT / "docs" / "from_0_5.md").read_text(encoding="utf-8")
+    names = [*moved.PUBLIC, *moved.FOLDERS, *moved.NAMES, *hr.transforms.__all__, *OLD_FUNCTIONS, *OLD_METHODS]
+    names += [*moved.ARGUMENTS, *sklearn._OLD, *(option for options in OLD_OPTIONS.values() for option in options)]
+    missing = [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", page)]
+    assert not missing
+    assert f"end with {moved.ENDS}" in page
+
+
 # ---- names of methods and functions ----------------------------------------------------------------------------------
 
 X, ONES = np.ones((4, 3)), np.ones(4)
@@ -105,6 +135,9 @@ def test_keywords_of_old_functions_and_other_names():
     cases.assert_same_bits(z, OLD_FUNCTIONS["radial_inverse"][1]()[0])
     for name in ("planar", "planar_vjp", "spherical_forward", "coupling_"):
         assert not hasattr(hr.ops, name)
+
+
+OLD_METHODS = [f"{name}_and_vjp" for name in ("log_prob", "to_data", "to_latent", "forward", "inverse")]
 
 
 def test_old_methods_of_derivatives_are_their_successors():

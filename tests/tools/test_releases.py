@@ -37,8 +37,14 @@ def test_a_release_s_changes_are_short():
     log = (ROOT / "CHANGELOG.md").read_text()
     sections = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", log, re.MULTILINE))
     words = {name: len(re.findall(r"\S*\w\S*", text)) for name, text in sections.items() if name != "Unreleased"}
-    assert len(words) >= 4
+    words["In short"] = len(re.findall(r"\S*\w\S*", short_of(log)))
+    assert len(words) >= 5
     assert max(words.values()) <= 600, words
+
+
+def short_of(log):
+    """What a cut leaves of the changes that were unreleased, where it is there."""
+    return next(iter(re.findall(r"(?ms)^### In short\n\n[^\n]*\n\n(.*?)^## ", log)), "")
 
 
 def test_pages_have_the_address_of_the_repository_where_there_is_one():
@@ -134,8 +140,11 @@ def test_a_version_is_cut_and_the_next_one_developed(cut):
         assert tomllib.loads((cut.folder / "pyproject.toml").read_text())["project"]["version"] == one
         assert f"\nversion: {one}\n" in (cut.folder / "CITATION.cff").read_text()
         assert f'\n  version: "{one}"\n' in (cut.folder / "conda" / "recipe.yaml").read_text()
-    first, second = re.findall(r"^## (.*)$", (cut.folder / "CHANGELOG.md").read_text(), re.MULTILINE)[:2]
+    log = (cut.folder / "CHANGELOG.md").read_text()
+    first, second = re.findall(r"^## (.*)$", log, re.MULTILINE)[:2]
     assert first == "Unreleased"
+    if headings:
+        assert f"\n## {second}\n\n{short_of((ROOT / 'CHANGELOG.md').read_text())}" in log
     assert re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", second)
 
 

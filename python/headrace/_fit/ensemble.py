@@ -27,6 +27,7 @@ from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.history import History, is_interrupted
+from headrace._fit.of_flows import OfFlows
 from headrace._fit.side_by_side import Failed, run, threads_side_by_side
 from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._flow.bases import Logistic, Normal, StandardNormal

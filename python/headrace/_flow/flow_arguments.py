@@ -80,8 +80,8 @@ class Named(TypedDict, total=False):
         seed: Of the fresh weights.
         rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
-        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6",
-            which with "_tiles" sum in the order of AMX (docs/bf16.md).
+        matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6";
+            "bf16_tiles", "bf16x3_tiles" and "bf16x6_tiles" sum in the order of AMX (docs/bf16.md).
     """
 
     base: Annotated[

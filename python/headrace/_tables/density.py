@@ -18,6 +18,7 @@ from headrace._arrays import columns as _columns
 from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names, refuse_others
+from headrace._base.moved import ENDS
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.warn import warn
 from headrace._core import LEAST_ROWS
@@ -363,7 +364,7 @@ def _told(found: Any, name: str) -> Loaded:
     if isinstance(found, TableDensity):
         warn(
             f"{name}: gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 "
-            f"gave, is its .flow, or {'Ensemble' if isinstance(found.flow, Ensemble) else 'Flow'}.load",
+            f"gave, is its .flow; this warning ends with {ENDS}",
             FutureWarning,
         )
     return cast("Loaded", found)
