@@ -42,7 +42,8 @@ def diagnose(arguments: argparse.Namespace) -> int:
         of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
         fitted, given, _ = _rows_for(density, arguments, **of_fit)[0]
         training = fitted if given is None else (fitted, given)
-    context_names = None if density.columns.names is None else list(density.columns.context_names or ())
+    is_own = density.columns.names is not None and density.numbers is density.flow
+    context_names = list(density.columns.context_names or ()) if is_own else None
     named: dict[str, Any] = {"names": names, "context_names": context_names}
     own = {"seed": arguments.seed, "progress": not arguments.quiet}
     found = look(density.numbers, x, context, weights=weights, training=training, **named, **own)

@@ -7,10 +7,11 @@ import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base.output import replacing, spreadsheet_cell
-from headrace._tables.table import Table
+from headrace._tables.density import TableDensity, called
 from headrace.rows._arrow import load_pyarrow
 
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
@@ -37,31 +38,35 @@ def write_parts(
     instead: Callable[[], str | None] | None = None,
     kinds: Sequence[str] | None = None,
     digits: Sequence[int] | None = None,
+    labels: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Write a table, (rows, columns) or (rows,), part by part in the memory of one, of one dtype; at least one part.
 
     Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
     or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. No path: to the standard output, as .csv. `instead`: as of `replacing`.
+    "boolean" have such types. Columns with `labels` have these in place of their codes. No path: to the standard
+    output, as .csv. `instead`: as of `replacing`.
     """
     if path is None:
-        _write_texts(sys.stdout, parts, names, digits)
+        _write_texts(sys.stdout, parts, names, digits, labels)
         return
     suffix = Path(path).suffix.lower()
+    if labels and suffix == ".npy":
+        raise ValueError(f"{path}: expected .csv or .parquet for columns of text, got .npy")
     with replacing(path, instead) as stream:
         if suffix == ".npy":
             _write_npy(stream, parts)
         elif suffix == ".parquet":
-            _write_parquet(path, stream, names, parts, kinds)
+            _write_parquet(path, stream, names, parts, kinds, labels)
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            _write_texts(text, parts, names, digits)
+            _write_texts(text, parts, names, digits, labels)
             text.detach()
 
 
-def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any) -> None:
+def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any, labels: Any) -> None:
     for i, part in enumerate(parts):
-        _write_text(file, part, None if i else names, digits)
+        _write_text(file, part, None if i else names, digits, labels)
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
@@ -83,8 +88,10 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
         raise AssertionError("expected a header of one length")
 
 
-def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
-    tables = (_arrow_table(path, part, names, kinds) for part in parts)
+def _write_parquet(
+    path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any, labels: Any
+) -> None:
+    tables = (_arrow_table(path, part, names, kinds, labels) for part in parts)
     first = next(tables)
     # Values that hardly repeat use no dictionary, because its look-up would take longer than their compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
@@ -92,7 +99,7 @@ def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDA
             writer.write_table(table)
 
 
-def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None) -> Any:
+def _arrow_table(path: str, values: NDArray[Any], names: Any, kinds: Sequence[str] | None, coded: Any) -> Any:
     columns = values[:, None] if values.ndim == 1 else values
     labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
     label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
@@ -101,8 +108,9 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
             f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
             ".npy do without"
         )
-    every = zip(columns.T, kinds or ["float"] * len(labels), strict=True)
-    return load_pyarrow().table([np.ascontiguousarray(_typed(*column)) for column in every], names=labels)
+    every = enumerate(zip(columns.T, kinds or ["float"] * len(labels), strict=True))
+    typed = [called(one[0], coded[i]) if i in coded else np.ascontiguousarray(_typed(*one)) for i, one in every]
+    return load_pyarrow().table(typed, names=labels)
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
@@ -115,7 +123,7 @@ def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
 
 
 def _write_text(
-    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int] | None = None
+    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int] | None, labels: Any
 ) -> None:
     if names:
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
@@ -125,22 +133,39 @@ def _write_text(
     if values.ndim == 2 and values.dtype == np.float64 and single:  # nine digits restore the float32 that they are of
         values = values.copy()
         values[:, single] = values[:, single].astype(np.float32)
-    np.savetxt(file, values, fmt=[f"%.{count}g" for count in digits], delimiter=",")
+    forms = [f"%.{count}g" for count in digits]
+    if labels:
+        values = values.astype(object)
+        for i, own in labels.items():
+            cells = called(values[:, i], [quoted(spreadsheet_cell(label)) for label in own])
+            forms[i], values[:, i] = "%s", ["" if cell is None else cell for cell in cells]
+    np.savetxt(file, values, fmt=forms, delimiter=",", encoding="utf-8")
+
+
+def quoted(cell: str) -> str:
+    """A cell of text, in quotes where that is necessary."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([cell])
+    return line.getvalue()
 
 
 # ---- digits of samples: as many as the numbers of a flow have, and not those of the type that holds them -------------
 
 
-def digits_of_samples(flow: hr.Flow | hr.Ensemble, table: Table) -> list[int]:
-    """Significant digits of each column of the table.
+def digits_of_samples(density: TableDensity) -> list[int]:
+    """Significant digits of each used column of the table.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
     zero, such as a time, has that many more before them. Whole numbers and constant columns keep all.
     """
-    members = flow.flows if isinstance(flow, hr.Ensemble) else (flow,)
+    table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
+    numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow
+    if isinstance(flow, hr.MixedDensity):
+        kept = [kept[i] for i in flow.continuous]
+    members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
     own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
     found = [DOUBLE] * len(table.columns)
-    for i, count in zip(table.kept, own, strict=True):
+    for i, count in zip(kept, own, strict=True):
         if not table.columns[i].is_discrete:
             found[i] = count
     return found
