@@ -63,7 +63,7 @@ def test_text_has_a_probability(folder, run, result):
     assert np.mean([row[0] == "oak" for row in drawn]) == pytest.approx(0.5, abs=0.1)
     assert np.isfinite(scores(run, "s.csv")).all()
     seen = result("diagnose", "f", "h.csv")
-    assert (seen["features"], seen["rows"]) == (2, sum(float(row[1]) != 0.0 for row in held))
+    assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
 
 
 def test_labels_that_no_row_to_fit_had(folder, run):

@@ -41,7 +41,7 @@ from headrace._cli.commands import (
 )
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.waves import SUFFIX
-from headrace._cli.writing import DOUBLE, SINGLE, write_table
+from headrace._cli.writing import DOUBLE, SINGLE, labelled, write_table
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
@@ -105,7 +105,9 @@ class Apart:
         parts = [part if part.ndim == 2 else part[:, None] for part in self.held.arrays() if part is not None]
         names = [str(name) for part in self.columns for name in part if isinstance(name, str)]
         values = np.concatenate(parts, axis=1)
-        write_table(path, values, names, digits=[_digits(column) for column in values.T], labels=self.labels)
+        digits = [None if i in self.labels else _digits(column) for i, column in enumerate(values.T)]
+        kinds = ["float" if count else "category" for count in digits]
+        write_table(path, labelled(values, self.labels), names, digits=digits, kinds=kinds)
 
 
 def _digits(column: NDArray[Any]) -> int:

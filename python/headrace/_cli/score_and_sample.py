@@ -250,9 +250,9 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions, columns = np.array(given) if given else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
     kinds = [one.kind for one in columns.used.columns]
-    digits = writing.digits_of_samples(density) if x.dtype == np.float64 else None
-    labels = {i: one.labels for i, one in enumerate(columns.used.columns) if one.labels}
-    writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits, labels=labels)
+    digits = writing.digits_of_samples(density) if x.dtype == np.float64 or "category" in kinds else None
+    x = writing.labelled(x, {i: one.labels for i, one in enumerate(columns.used.columns) if one.labels})
+    writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         _say(arguments, report, [f"{_counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -37,36 +36,35 @@ def write_parts(
     parts: Iterable[NDArray[Any]],
     instead: Callable[[], str | None] | None = None,
     kinds: Sequence[str] | None = None,
-    digits: Sequence[int] | None = None,
-    labels: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    digits: Sequence[int | None] | None = None,
 ) -> None:
     """Write a table, (rows, columns) or (rows,), part by part in the memory of one, of one dtype; at least one part.
 
     Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
     or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. Columns with `labels` have these in place of their codes. No path: to the standard
-    output, as .csv. `instead`: as of `replacing`.
+    "boolean" have such types. Columns of text have the kind "category", and None for their `digits`. No path: to the
+    standard output, as .csv. `instead`: as of `replacing`.
     """
     if path is None:
-        _write_texts(sys.stdout, parts, names, digits, labels)
+        _write_texts(sys.stdout, parts, names, digits)
         return
     suffix = Path(path).suffix.lower()
-    if labels and suffix == ".npy":
+    if suffix == ".npy" and kinds is not None and "category" in kinds:
         raise ValueError(f"{path}: expected .csv or .parquet for columns of text, got .npy")
     with replacing(path, instead) as stream:
         if suffix == ".npy":
             _write_npy(stream, parts)
         elif suffix == ".parquet":
-            _write_parquet(path, stream, names, parts, kinds, labels)
+            _write_parquet(path, stream, names, parts, kinds)
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            _write_texts(text, parts, names, digits, labels)
+            _write_texts(text, parts, names, digits)
             text.detach()
 
 
-def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any, labels: Any) -> None:
+def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any) -> None:
     for i, part in enumerate(parts):
-        _write_text(file, part, None if i else names, digits, labels)
+        _write_text(file, part, None if i else names, digits)
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
@@ -88,10 +86,8 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
         raise AssertionError("expected a header of one length")
 
 
-def _write_parquet(
-    path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any, labels: Any
-) -> None:
-    tables = (_arrow_table(path, part, names, kinds, labels) for part in parts)
+def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
+    tables = (_arrow_table(path, part, names, kinds) for part in parts)
     first = next(tables)
     # Values that hardly repeat use no dictionary, because its look-up would take longer than their compression.
     with load_pyarrow().parquet.ParquetWriter(stream, first.schema, use_dictionary=False) as writer:
@@ -99,7 +95,7 @@ def _write_parquet(
             writer.write_table(table)
 
 
-def _arrow_table(path: str, values: NDArray[Any], names: Any, kinds: Sequence[str] | None, coded: Any) -> Any:
+def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, kinds: Sequence[str] | None) -> Any:
     columns = values[:, None] if values.ndim == 1 else values
     labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
     label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
@@ -108,13 +104,15 @@ def _arrow_table(path: str, values: NDArray[Any], names: Any, kinds: Sequence[st
             f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
             ".npy do without"
         )
-    every = enumerate(zip(columns.T, kinds or ["float"] * len(labels), strict=True))
-    typed = [called(one[0], coded[i]) if i in coded else np.ascontiguousarray(_typed(*one)) for i, one in every]
-    return load_pyarrow().table(typed, names=labels)
+    every = zip(columns.T, kinds or ["float"] * len(labels), strict=True)
+    return load_pyarrow().table([np.ascontiguousarray(_typed(*column)) for column in every], names=labels)
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
     """Whole numbers and truth values in their own types; a column with other values stays unchanged."""
+    if kind == "category":
+        return column
+    column = column.astype(np.float64) if column.dtype == object else column
     if kind == "float" or not ((np.trunc(column) == column) & (np.abs(column) < 2**53)).all():
         return column
     if kind == "boolean":
@@ -123,7 +121,7 @@ def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
 
 
 def _write_text(
-    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int] | None, labels: Any
+    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int | None] | None = None
 ) -> None:
     if names:
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
@@ -133,13 +131,19 @@ def _write_text(
     if values.ndim == 2 and values.dtype == np.float64 and single:  # nine digits restore the float32 that they are of
         values = values.copy()
         values[:, single] = values[:, single].astype(np.float32)
-    forms = [f"%.{count}g" for count in digits]
+    for i in (i for i, count in enumerate(digits) if count is None):
+        values = values.copy()
+        values[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in values[:, i]]
+    np.savetxt(file, values, fmt=["%s" if count is None else f"%.{count}g" for count in digits], delimiter=",")
+
+
+def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArray[Any]:
+    """Rows with labels in place of codes in some columns."""
     if labels:
         values = values.astype(object)
-        for i, own in labels.items():
-            cells = called(values[:, i], [quoted(spreadsheet_cell(label)) for label in own])
-            forms[i], values[:, i] = "%s", ["" if cell is None else cell for cell in cells]
-    np.savetxt(file, values, fmt=forms, delimiter=",", encoding="utf-8")
+    for i, own in labels.items():
+        values[:, i] = called(values[:, i], own)
+    return values
 
 
 def quoted(cell: str) -> str:
@@ -152,7 +156,7 @@ def quoted(cell: str) -> str:
 # ---- digits of samples: as many as the numbers of a flow have, and not those of the type that holds them -------------
 
 
-def digits_of_samples(density: TableDensity) -> list[int]:
+def digits_of_samples(density: TableDensity) -> list[int | None]:
     """Significant digits of each used column of the table.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
@@ -164,7 +168,7 @@ def digits_of_samples(density: TableDensity) -> list[int]:
         kept = [kept[i] for i in flow.continuous]
     members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
     own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
-    found = [DOUBLE] * len(table.columns)
+    found: list[int | None] = [None if one.labels else DOUBLE for one in table.columns]
     for i, count in zip(kept, own, strict=True):
         if not table.columns[i].is_discrete:
             found[i] = count
