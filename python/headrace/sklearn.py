@@ -34,9 +34,8 @@ from headrace._flow.flows import DEFAULT, IAF, MAF, NSF, PlanarFlow, RadialFlow,
 from headrace._regression.regressor import FlowRegressor
 from headrace._tables import table as _tables
 from headrace._tables.arguments import Treatment
-from headrace._tables.classes import discretes
 from headrace._tables.density import Columns, TableDensity, by_row, library_of
-from headrace._tables.mixed_fit import can_gate, fitted
+from headrace._tables.mixed_fit import can_gate, fit_table
 from headrace._tables.preparing import Prepared, prepared
 from headrace._tables.stream import Present
 from headrace.rows._as_stream import arrays_of, stream_of
@@ -378,34 +377,21 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         how, seed = self._inner("fit"), self._seed
         bootstrap, self.table_ = how.pop("bootstrap"), ready.table
         how["validation"] = self._held_out(how["validation"])
-        is_stream = isinstance(ready.rows, Stream)
-        rows, context, weights = (ready.rows, None, None) if is_stream else ready.rows.arrays()
-        like = next(iter(ready.rows)) if is_stream else ready.rows
-        every, width = [*range(like.x.shape[1])], 0 if like.context is None else like.context.shape[1]
+        like = next(iter(ready.rows)) if isinstance(ready.rows, Stream) else ready.rows
         make = partial(self._fresh, like.x.dtype if self.dtype is None else self.dtype, ready)
         members = None if self.ensemble is None else check.integer("ensemble", self.ensemble, least=1)
         if members is not None:
             how["bootstrap"] = bool(bootstrap)
+        elif bootstrap:
+            raise ValueError("bootstrap: expected False without an ensemble, got True")
 
         def made(kept: list[int], contexts: int) -> Any:
             if members is None:
                 return make(kept, contexts, seed)
             return Ensemble([make(kept, contexts, seed + i) for i in range(members)])
 
-        if not is_stream and (columns := discretes([self.table_.columns[i] for i in self.table_.kept], rows)):
-            density, self.history_ = fitted(rows, context, weights, columns, made, seed, progress=self.progress, **how)
-            self._name(density)
-            return
-        if members is None and bootstrap:
-            raise ValueError("bootstrap: expected False without an ensemble, got True")
-        flow = made(every, width)
-        self.history_ = flow.fit(rows, context, weights=weights, seed=seed, progress=self.progress, **how)
-        if members is not None:
-            flow = flow[: len(self.history_)]  # members that were fitted before Ctrl-C
-        self._name(flow)
-
-    def _name(self, flow: Any) -> None:
-        """Keep a fitted density, with the names of its columns."""
+        columns = [self.table_.columns[i] for i in self.table_.kept]
+        flow, self.history_ = fit_table(ready.rows, columns, made, seed, progress=self.progress, **how)
         called = self._called()
         flow._names = Names(None if called is None else tuple(called[i] for i in self.table_.kept), self._contexts)
         self.flow_, self.n_context_ = flow, flow.context
@@ -557,8 +543,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         for key in ("bounds", "periodic"):
             settings.pop(key, None)
             value = None if ready is None else getattr(ready, key)
-            if value is not None and any(value[i] is not None for i in columns):
-                settings[key] = [value[i] for i in columns]
+            if (ends := _tables.ends_of(value, columns)) is not None:
+                settings[key] = ends
         flow: Flow = FLOWS[name](len(columns), context=context, seed=seed, dtype=dtype, **settings)
         return flow
 

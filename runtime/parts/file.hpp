@@ -55,6 +55,9 @@ class FileReader {
         if (kinds_of_sequences().count(name))
             stored.fail("kind: expected a flow or a transform of rows, got " + name +
                         ", which is of sequences and which SequenceFlow reads");
+        if (name == "MixedDensity")
+            stored.fail("kind: expected a flow or a transform, got " + name +
+                        ", whose discrete columns Python alone has; its flow is one");
         if (kinds_of_flows().count(name)) {
             d_.flows.push_back(read_flow(stored));
             d_.features = d_.flows[0].features;

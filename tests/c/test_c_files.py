@@ -16,6 +16,8 @@ import hostile_files
 import sequence_cases
 from c_library import Refused
 from headrace import files
+from headrace._tables.discrete import Discrete
+from headrace._tables.mixed_fit import fitted
 
 FILES = Path(__file__).parents[1] / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))
@@ -203,3 +205,14 @@ def test_a_gaussianize_beyond_the_files_dtype_is_refused_by_both_readers(library
             continue
         with pytest.raises(ValueError, match="width: expected finite numbers"):
             read(made)
+
+
+def test_densities_of_discrete_columns_are_refused_by_name(library):
+    """Python alone computes them; the flow in one is a file that the library reads."""
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    x[:, 0] = x[:, 0] > 0
+    own = x, None, None, [Discrete(0, (0.0, 1.0))], lambda columns, contexts: hr.MAF(len(columns), contexts), 0
+    density = fitted(*own, progress=False, epochs=1)[0]
+    with pytest.raises(Refused, match="got MixedDensity, whose discrete columns Python alone has; its flow is one"):
+        library.open(files.to_bytes(density))
+    library.open(files.to_bytes(density.flow))

@@ -7,7 +7,7 @@ one array. Integers and truth values become floats, and missing values NaN.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from headrace._base.array_errors import argument_of
 
 Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
+
+MOST_LABELS = 128  # of a column
 
 _FRAMES = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series")}
 _ARROW = ("Table", "RecordBatch", "ChunkedArray", "Array")
@@ -122,7 +124,7 @@ def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, .
 
 
 def coded(
-    x: Any, known: Mapping[str, Sequence[str]] | None = None, most: int = 128
+    x: Any, known: Mapping[str, Sequence[str]] | None = None, most: int = MOST_LABELS
 ) -> tuple[Any, dict[str, tuple[str, ...]]]:
     """A frame of pandas or polars with codes for text and categories, NaN for missing ones, and the labels by column.
 
@@ -143,11 +145,16 @@ def coded(
         labels = tuple(sorted(set(texts[~absent]))) if known is None else tuple(known[label])
         if known is None and (len(labels) > most or len(labels) == len(texts) > 1):
             continue
-        place = {text: float(i) for i, text in enumerate(labels)}
-        codes = np.array([np.nan if gone else place.get(one, -1.0) for one, gone in zip(texts, absent, strict=True)])
+        codes = np.where(absent, np.nan, codes_of(texts, labels))
         x = x.assign(**{label: codes}) if hasattr(x, "assign") else x.with_columns(type(x[label])(label, codes))
         found[str(label)] = labels
     return x, found
+
+
+def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
+    """Codes of texts, which are the places of their labels; -1 for others."""
+    place = {text: float(i) for i, text in enumerate(labels)}
+    return np.array([place.get(one, -1.0) for one in texts])
 
 
 TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of their dtypes

@@ -28,7 +28,7 @@ from headrace.rows._stream import Block as RowBlock
 
 PICTURE = "hr_diagram.png"  # of the demo
 
-Density = hr.Flow | hr.Ensemble
+Density = hr.Flow | hr.Ensemble | hr.MixedDensity
 
 # ---- input -----------------------------------------------------------------------------------------------------------
 
@@ -67,8 +67,9 @@ def _columns(
         features = [*known.taken[0]]
     else:
         features = [i for i in range(source.n_columns) if i not in taken]
-        numbers = [i for i in features if source.kinds[i] != TEXT]
-        features = numbers or features
+        usable = [i for i in features if source.kinds[i] != TEXT or i in source.labels]
+        if known is None or len(features) != len(known.used.columns):
+            features = usable or features
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
         twice = next(i for i in (*features, *weight) if (features + context + weight).count(i) > 1)
         raise ValueError(
@@ -111,8 +112,7 @@ def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
             "diagnose and sample take it, with .wav files"
         )
     if not isinstance(flow, Density):
-        more = " of discrete columns, which headrace.load takes" * (type(flow).__name__ == "MixedDensity")
-        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}{more}")
+        raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
 
 
@@ -152,7 +152,8 @@ def _columns_for(
     source = _open(arguments, data)
     columns = _columns(source, arguments, weights=weights, known=density.columns)
     table = density.columns.used
-    source.missing = table.missing == "drop"
+    source.missing = table.missing != "refuse"
+    source.labels = {i: one.labels for i, one in zip(columns[0], table.columns, strict=False) if one.labels}
     for kind, wanted, chosen in (
         ("features", len(table.columns), columns[0]), ("context", density.context, columns[1])
     ):  # fmt: skip
@@ -187,8 +188,10 @@ def _rows_for(
         if len(parts[0]) < rows:
             notice = f"{rows - len(parts[0]):,} of {rows:,} rows miss a number and are left out, as in the fit"
             note(arguments, f"{source.path}: {notice}")
-    names = None if source.names is None else [source.names[columns[0][i]] for i in density.columns.used.kept]
-    return parts, names
+    kept = density.columns.used.kept
+    if isinstance(density.flow, hr.MixedDensity):
+        parts, kept = density.flow.of_numbers(*parts), [kept[i] for i in density.flow.continuous]
+    return parts, None if source.names is None else [source.names[columns[0][i]] for i in kept]
 
 
 # ---- bench and demo --------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ def looked(
 ) -> Diagnosis:
     """The diagnosis of a density by rows, x, context and weights: those of the flow that is given."""
     x, context, weights = rows
-    of_context = None if density.columns.names is None else list(density.columns.context_names or ())
+    is_own = density.columns.names is not None and density.numbers is density.flow
+    of_context = list(density.columns.context_names or ()) if is_own else None
     given = {"weights": weights, "training": training, "names": names, "context_names": of_context}
     found = look(flow, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
     return replace(found, on_the_command_line=True)

@@ -17,9 +17,7 @@ def export(arguments: argparse.Namespace) -> int:
     _check_output(arguments, arguments.flow)
     flow = _load(arguments.flow).flow
     if not isinstance(flow, hr.Flow):
-        raise TypeError(
-            f"{arguments.flow}: expected a flow, got an {type(flow).__name__}; export its members one by one"
-        )
+        flow.to_onnx(arguments.output)  # refuses
     flow.to_onnx(arguments.output, arguments.verb)
     sizes = {"features": flow.features, "context": flow.context, "bytes": os.path.getsize(arguments.output)}
     report = {"file": arguments.output, "verb": arguments.verb, **sizes}

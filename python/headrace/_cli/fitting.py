@@ -30,18 +30,20 @@ from headrace._cli.commands import Density, _check_output, _columns, _open, _who
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
 from headrace._cli.waves import SUFFIX
-from headrace._cli.writing import DOUBLE, SINGLE, write_table
+from headrace._cli.writing import DOUBLE, SINGLE, labelled, write_table
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns
+from headrace._tables.mixed_fit import can_gate, fit_table
 from headrace._tables.preparing import ON_THE_COMMAND_LINE, Prepared, prepared, present
-from headrace._tables.table import Table
+from headrace._tables.table import Table, ends_of
 from headrace.rows import _files as tables
+from headrace.rows._columns import select
 from headrace.rows._files import STANDARD
 from headrace.rows._joined import Columns as ColumnStream
-from headrace.rows._source import Source
+from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
@@ -83,13 +85,17 @@ class Apart:
     """None of a long table."""
     columns: tuple[list[Any], ...]
     """Names, or indices, of features, context and weights."""
+    labels: dict[int, tuple[str, ...]]
+    """Of features of text."""
 
     def write(self, path: str) -> None:
         """Write the rows to a table."""
         parts = [part if part.ndim == 2 else part[:, None] for part in self.held.arrays() if part is not None]
         names = [str(name) for part in self.columns for name in part if isinstance(name, str)]
         values = np.concatenate(parts, axis=1)
-        write_table(path, values, names, digits=[_digits(column) for column in values.T])
+        digits = [None if i in self.labels else _digits(column) for i, column in enumerate(values.T)]
+        kinds = ["float" if count else "category" for count in digits]
+        write_table(path, labelled(values, self.labels), names, digits=digits, kinds=kinds)
 
 
 def _digits(column: NDArray[Any]) -> int:
@@ -127,11 +133,17 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     inputs = tables.files_of(arguments.data, name="DATA")
     _check_files(arguments, options, inputs)
     source = _open(arguments)
+    if _takes_classes(arguments, kind):
+        chosen = (
+            range(source.n_columns) if arguments.columns is None else select(source, "--columns", arguments.columns)
+        )
+        source.learn_labels([i for i in chosen if source.kinds[i] == TEXT])
     columns = _columns(source, arguments, weights=arguments.weights)
+    source.labels = {i: own for i, own in source.labels.items() if i in columns[0]}
     for part, what in zip(columns, ("features", "context"), strict=False):
         if len(part) > MOST_FEATURES:
             raise ValueError(f"{source.path}: expected at most {MOST_FEATURES} columns of {what}, got {len(part)}")
-    given = _given(arguments, source, columns, options)
+    given = _given(arguments, kind, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
     if columns[1] and not kind.takes_context:
@@ -224,8 +236,9 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
         "seed": arguments.seed,
     }
     where = f"of {counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
+    beside = "" if isinstance(flow, hr.MixedDensity) else f"   Gaussian {gaussian:.4f}"
     lines = [
-        f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}   Gaussian {gaussian:.4f}",
+        f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}{beside}",
         f"{_work(outcome)}; saved to {arguments.output}",
     ]
     return ended(arguments, report, lines)
@@ -265,7 +278,9 @@ class _Given:
         return dict(zip(("x", "context", "weights"), parts, strict=True)) | {"validation": validation}
 
 
-def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int]], options: dict[str, Any]) -> _Given:
+def _given(
+    arguments: argparse.Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
+) -> _Given:
     """The rows of a table, checked, and those held out.
 
     Columns that are left out leave `columns`; bounds and periods go to the options.
@@ -274,10 +289,16 @@ def _given(arguments: argparse.Namespace, source: Source, columns: list[list[int
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
     whole = _whole(arguments, stream)
-    source.missing = how.missing == "drop"
+    if whole is None and source.labels:  # rows of a stream have no classes
+        columns[0] = [i for i in columns[0] if i not in source.labels] or columns[0]
+        source.labels, how = {}, _treatment(arguments, source, columns)
+        stream = ColumnStream(source, columns, arguments.buffer, source.path)
+    source.missing = how.missing != "refuse"
+    if how.categories is not None and "periodic" not in options and not how.periodic:
+        how = replace(how, gates=can_gate(_made(kind, arguments, options, Names(), [0, 1], 0)))
     if whole is not None:
         _check_others(source, columns, present(whole, how))
-    kinds = [source.kinds[i] for i in columns[0]]
+    kinds = ["float" if source.kinds[i] == TEXT else source.kinds[i] for i in columns[0]]
     ready = prepared(stream if whole is None else whole, kinds, how, not arguments.quiet)
     if ready.missing:
         total = (len(ready.rows) if isinstance(ready.rows, Block) else ready.rows.count()) + ready.missing
@@ -302,15 +323,20 @@ def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: 
     if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
         raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
     called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
-    places = list(ready.table.places)
+    places, labels = (
+        list(ready.table.places),
+        {k: source.labels[i] for k, i in enumerate(columns[0]) if i in source.labels},
+    )
     if isinstance(ready.rows, Block):
         order = np.random.default_rng([seed, APART]).permutation(len(ready.rows))
         out, rest = map(np.sort, np.split(order, [max(round(VALIDATION * len(order)), 1)]))
         held, own = (replace(part, x=part.x[:, places]) for part in (ready.given.take(out), ready.given.take(rest)))
-        return replace(ready, rows=ready.rows.take(rest), given=ready.given.take(rest)), Apart(held, own, called)
+        return replace(ready, rows=ready.rows.take(rest), given=ready.given.take(rest)), Apart(
+            held, own, called, labels
+        )
     rest, _ = ready.rows.split(VALIDATION, seed + APART)
     _, held = ready.given.split(VALIDATION, seed + APART)
-    return replace(ready, rows=rest), Apart(replace(held, x=held.x[:, places]), None, called)
+    return replace(ready, rows=rest), Apart(replace(held, x=held.x[:, places]), None, called, labels)
 
 
 def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
@@ -320,6 +346,10 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
     chosen = {column for part in columns for column in part}
     left = [] if arguments.columns else [i for i in range(source.n_columns) if i not in chosen]
     whole = "auto" if discrete is None else None
+    asked, has_own = arguments.categories, source.labels or arguments.missing == "model"
+    categories: Any = "auto" if asked == "auto" or (asked is None and has_own) else None
+    if asked not in (None, "auto", "none"):
+        categories = bounds.places(source, features, "--categories", asked)
     return Treatment(
         whole if discrete in (None, "none") else bounds.places(source, features, "--discrete", discrete),
         bounds.widths(source, features, arguments.spread),
@@ -332,7 +362,23 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
         keep=arguments.columns is not None,
         x_name=source.path,
         dashes="--",
+        categories=categories,
+        gates=False,
+        labels={i: source.labels[column] for i, column in enumerate(features) if column in source.labels},
     )
+
+
+def _takes_classes(arguments: argparse.Namespace, kind: Kind) -> bool:
+    """Whether columns may have a probability for each value."""
+    fits = {"--auto": not arguments.auto, "--keep": arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
+    if option := next((option for option, does in fits.items() if not does), None):
+        for name, is_asked in (
+            ("categories", arguments.categories not in (None, "none")),
+            ("missing", arguments.missing == "model"),
+        ):
+            if is_asked:
+                usage(arguments, f"argument --{name}: {option} does not take {getattr(arguments, name)}")
+    return option is None and arguments.categories != "none"
 
 
 def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None:
@@ -367,6 +413,8 @@ def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[B
     """The rows that judge, and the mean log-likelihoods of the flow and of a Gaussian on them."""
     judged = train if held_out is None else held_out
     reached = _mean(judged, flow.log_prob(judged.x, judged.context))
+    if isinstance(flow, hr.MixedDensity):
+        return judged, reached, math.nan  # probabilities of classes are no densities
     try:
         gaussian = _mean(
             judged,
@@ -387,32 +435,45 @@ def _train(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
-    own = {name: value for name, value in options.items() if name not in FIT}
-    members = [
-        kind.make(given.some.x.shape[1], seed=arguments.seed + i, dtype=arguments.dtype, **own)
-        for i in range(arguments.ensemble or 1)
-    ]
-    for one in members:
-        one._interior.name(names)
-    flow: Density = members[0] if arguments.ensemble is None else hr.Ensemble(members)
-    of_fit = {name: options[name] for name in FIT if name in options}
+    of_fit = {name: options[name] for name in FIT if name in options} | {"progress": not arguments.quiet}
     if arguments.keep is not None:
         of_fit["keep"] = True
-    begin = time.perf_counter()
-    found = flow.fit(**given.to_fit(), seed=arguments.seed, progress=not arguments.quiet, **of_fit)
+    begin, columns = time.perf_counter(), [given.table.columns[i] for i in given.table.kept]
+    make, validation = partial(_made, kind, arguments, options, names), given.to_fit()["validation"]
+    flow, found = fit_table(given.train, columns, make, arguments.seed, validation=validation, **of_fit)
+    flow._names = names
     histories = found if isinstance(found, list) else [found]
     _refuse_failed(histories)
-    if isinstance(flow, hr.Flow):
+    if arguments.ensemble is None:
         outcome = _outcome(histories[0])
         if histories[0].chosen:  # the history is of one fit among several
             outcome["seconds"] = time.perf_counter() - begin
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
-    stopped = each[-1]["stopped"] if len(each) == len(members) else "interrupted"
+    stopped = each[-1]["stopped"] if len(each) == arguments.ensemble else "interrupted"
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     total["still_falls"] = any(one["still_falls"] for one in each)
-    return flow[: len(each)], {"members": len(each), **total}, None
+    return flow, {"members": len(each), **total}, None
+
+
+def _made(
+    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], names: Names, columns: list[int], contexts: int
+) -> Any:
+    """A fresh flow, or an ensemble, of some of the remaining columns."""
+    own = {name: value for name, value in options.items() if name not in (*FIT, "context")}
+    for name in ("bounds", "periodic"):
+        if (ends := ends_of(own.pop(name, None), columns)) is not None:
+            own[name] = ends
+    own |= {"context": contexts} if contexts else {}
+    members = [
+        kind.make(len(columns), seed=arguments.seed + i, dtype=arguments.dtype, **own)
+        for i in range(arguments.ensemble or 1)
+    ]
+    of_context = names.context if len(names.context or ()) == contexts else None
+    for one in members:
+        one._interior.name(Names(names.of_columns(columns).features, of_context))
+    return members[0] if arguments.ensemble is None else hr.Ensemble(members)
 
 
 def _refuse_failed(histories: Sequence[hr.training.History]) -> None:

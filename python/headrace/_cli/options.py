@@ -14,6 +14,7 @@ from headrace._cli.choose import SECONDS
 from headrace._cli.kept_scores import is_folder
 from headrace._cli.parser import Parser, delimiter, file, integer, number, or_folder, rate, share
 from headrace._cli.waves import SUFFIX as WAVE
+from headrace._tables.table import MISSING
 from headrace.rows import _files as tables
 from headrace.rows._text import HEADERS
 
@@ -146,10 +147,15 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(group, "--periodic", "COLUMN=LOW:HIGH", "features that go around, with one period of each: hour=0:24")
     help_text = "whole numbers, as in samples; by default those of such a type in .parquet and .npy; none for none"
     _add(group, "--discrete", "COLUMNS", help_text)
+    help_text = (
+        "a probability for each value: auto, of text, truth values, counts with spikes and values that many rows share "
+        "(default for a table with text); none, which leaves out text; or columns"
+    )
+    _add(group, "--categories", "COLUMNS", help_text)
     help_text = "noise for values that repeat: auto, as wide as their smallest gap (default), none, or widths"
     _add(group, "--spread", "COLUMN=WIDTH", help_text)
-    help_text = "refuse (default) or drop rows that miss a value"
-    _add(group, "--missing", "HOW", help_text, choices=("refuse", "drop"))
+    help_text = "refuse (default) or drop rows that miss a value, or model them: that it is missing has a probability"
+    _add(group, "--missing", "HOW", help_text, choices=MISSING)
     _add(group, "--buffer", "ROWS", "rows in memory at most (default: as many as 256 MiB hold)", type=integer(1))
     group = sub.add_argument_group("the fit")
     help_text = f"share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)"

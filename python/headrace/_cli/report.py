@@ -21,21 +21,19 @@ SECONDS = 30.0  # of the fit
 _PYTHON = '''"""The density of {name}, and its page, as `headrace report` made them: pip install ".[sklearn,plot]"."""
 
 import numpy as np
-
-import headrace as hr
+{pandas}import headrace as hr
 from headrace.sklearn import FitSettings, FlowDensity
 
-rows = hr.rows.{reader}({path!r}, {columns!r}{how}).whole()
-x = rows.x
+{reading}
 rng = np.random.default_rng([{seed}, {apart}])
 order = rng.permutation(len(x))
 held_out, training = np.split(order, [round({share} * len(x))])
 
 density = FlowDensity(missing="drop", random_state={seed}, fit=FitSettings(time_budget={seconds:g}))
-density.fit(x[training]{weights}{given})
+density.fit(x{at}[training]{weights}{given})
 density.as_table().save({density!r})
 
-diagnosis = hr.diagnose(density, x[held_out]{look}, training={training}{names}, seed={seed})
+diagnosis = hr.diagnose(density, x{at}[held_out]{look}, training={training}{names}, seed={seed})
 print(diagnosis)
 with open({page!r}, "w", encoding="utf-8") as file:
     file.write(diagnosis.to_html({name!r}))
@@ -85,27 +83,34 @@ def _of_fit(arguments: argparse.Namespace, written: dict[str, str]) -> argparse.
 def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[str, str]) -> str:
     """The Python that does the same."""
     path, (features, context, weights) = arguments.data[0], apart.columns
-    given = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
-    given |= {"header": arguments.header if arguments.header != "auto" else None}
-    how = "".join(f", {name}={value!r}" for name, value in given.items() if value)
-    both = {part: f"rows.context[{part}]" for part in ("training", "held_out")}
+    kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
+    if apart.labels:  # which a frame has
+        how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
+        reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]\n"
+        reading += 'x = x.astype(dict.fromkeys(x.select_dtypes("integer"), float))'
+        at, conditions, shares = ".iloc", f"rows[{context!r}].to_numpy()", f"rows[{weights!r}].to_numpy()[:, 0]"
+    else:
+        given = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
+        given |= {"header": arguments.header if arguments.header != "auto" else None}
+        how = "".join(f", {name}={value!r}" for name, value in given.items() if value)
+        reading = f"rows = hr.rows.{kind}({path!r}, {features!r}{how}).whole()\nx = rows.x"
+        at, conditions, shares = "", "rows.context", "rows.weights"
+    both = {part: f"{conditions}[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
-    look = (f", {both['held_out']}" if context else "") + (", weights=rows.weights[held_out]" if weights else "")
     return _PYTHON.format(
         name=os.path.basename(path),
-        path=path,
-        columns=features,
-        how=how,
-        names=named,
-        look=look,
+        pandas="import pandas\n\n" if apart.labels else "\n",
+        reading=reading,
+        at=at,
         seed=arguments.seed,
         seconds=arguments.time_budget,
         apart=fitting.APART,
         share=fitting.VALIDATION,
         density=written["density"],
         page=written["page"],
-        reader="parquet" if suffix_of(path) == ".parquet" else "csv",
-        weights=", sample_weight=rows.weights[training]" if weights else "",
+        weights=f", sample_weight={shares}[training]" if weights else "",
         given=f", context={both['training']}" if context else "",
-        training=f"(x[training], {both['training']})" if context else "x[training]",
+        look=(f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else ""),
+        training=f"(x{at}[training], {both['training']})" if context else f"x{at}[training]",
+        names=named,
     )

@@ -17,7 +17,7 @@ import headrace as hr
 from headrace._base import progress as _progress
 from headrace._base.output import refuse_inputs
 from headrace._cli import screen, signals, writing
-from headrace._cli.commands import Density, _check_output, _columns_for, _load, _load_any, _of_rows
+from headrace._cli.commands import _check_output, _columns_for, _load, _load_any, _of_rows
 from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
 from headrace._cli.screen import INTERRUPTED, OK, counted, note, say, usage
 from headrace._cli.waves import SUFFIX
@@ -70,7 +70,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     kept.open()
     if kept.rows:
         note(arguments, f"going on after {counted(kept.rows, 'row')}, whose scores are in {kept.path}")
-    columns = _columns_of(made.density.numbers)
+    columns = _columns_of(made.density)
 
     def parts() -> Iterator[NDArray[Any]]:
         yield from kept.parts(len(columns), made.density.flow.dtype)
@@ -133,7 +133,7 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
         for file in files:
             if file in left:
                 made = _Made(density, *_columns_for(density, arguments, data=file), scores)
-                folder.write(file, _columns_of(density.numbers), made.counted(made.densities()))
+                folder.write(file, _columns_of(density), made.counted(made.densities()))
             else:
                 for log_prob in folder.written(file, density.flow.dtype):
                     scores.add(log_prob)
@@ -143,9 +143,9 @@ def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int
     return OK
 
 
-def _columns_of(flow: Density) -> list[str]:
+def _columns_of(density: TableDensity) -> list[str]:
     """Names of the columns of scores; those of an ensemble have the spread of its members as a second one."""
-    return ["log_prob", *["spread"] * isinstance(flow, hr.Ensemble)]
+    return ["log_prob", *["spread"] * density.has_members]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class _Made:
             x, context = np.split(block, [len(self.columns[0])], axis=1)
             given = (x, context if flow.context else None)
             found = self.density.scores(*given, x_name=self.source.path).astype(flow.dtype)
-            if isinstance(flow, hr.Ensemble):
+            if self.density.has_members:
                 found = np.stack([found, self.density.spread(*given)], axis=1)
             yield found[first:]
 
@@ -236,7 +236,8 @@ def sample(arguments: argparse.Namespace) -> int:
     conditions, columns = np.array(given) if given else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
     kinds = [one.kind for one in columns.used.columns]
-    digits = writing.digits_of_samples(density.numbers, columns.used) if x.dtype == np.float64 else None
+    digits = writing.digits_of_samples(density) if x.dtype == np.float64 or "category" in kinds else None
+    x = writing.labelled(x, {i: one.labels for i, one in enumerate(columns.used.columns) if one.labels})
     writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output or arguments.seed is None:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

@@ -7,7 +7,7 @@ import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base.output import replacing, spreadsheet_cell
-from headrace._tables.table import Table
+from headrace._tables.density import TableDensity, called
 from headrace.rows._arrow import load_pyarrow
 
 SINGLE, DOUBLE = 9, 17  # digits that restore any float32, and any float64
@@ -42,18 +42,21 @@ def write_parts(
     parts: Iterable[NDArray[Any]],
     instead: Callable[[], str | None] | None = None,
     kinds: Sequence[str] | None = None,
-    digits: Sequence[int] | None = None,
+    digits: Sequence[int | None] | None = None,
 ) -> None:
     """Write a table, (rows, columns) or (rows,), part by part in the memory of one, of one dtype; at least one part.
 
     Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
     or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. No path: to the standard output, as .csv. `instead`: as of `replacing`.
+    "boolean" have such types. Columns of text have the kind "category", and None for their `digits`. No path: to the
+    standard output, as .csv. `instead`: as of `replacing`.
     """
     if path is None:
         _write_texts(sys.stdout, parts, names, digits)
         return
     suffix = Path(path).suffix.lower()
+    if suffix == ".npy" and kinds is not None and "category" in kinds:
+        raise ValueError(f"{path}: expected .csv or .parquet for columns of text, got .npy")
     with replacing(path, instead) as stream:
         if suffix == ".npy":
             _write_npy(stream, parts)
@@ -113,6 +116,9 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
     """Whole numbers and truth values in their own types; a column with other values stays unchanged."""
+    if kind == "category":
+        return column
+    column = column.astype(np.float64) if column.dtype == object else column
     if kind == "float" or not ((np.trunc(column) == column) & (np.abs(column) < 2**53)).all():
         return column
     if kind == "boolean":
@@ -121,7 +127,7 @@ def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
 
 
 def _write_text(
-    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int] | None = None
+    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int | None] | None = None
 ) -> None:
     if names:
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
@@ -131,22 +137,45 @@ def _write_text(
     if values.ndim == 2 and values.dtype == np.float64 and single:  # nine digits restore the float32 that they are of
         values = values.copy()
         values[:, single] = values[:, single].astype(np.float32)
-    np.savetxt(file, values, fmt=[f"%.{count}g" for count in digits], delimiter=",")
+    for i in (i for i, count in enumerate(digits) if count is None):
+        values = values.copy()
+        values[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in values[:, i]]
+    np.savetxt(file, values, fmt=["%s" if count is None else f"%.{count}g" for count in digits], delimiter=",")
+
+
+def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArray[Any]:
+    """Rows with labels in place of codes in some columns."""
+    if labels:
+        values = values.astype(object)
+    for i, own in labels.items():
+        values[:, i] = called(values[:, i], own)
+    return values
+
+
+def quoted(cell: str) -> str:
+    """A cell of text, in quotes where that is necessary."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([cell])
+    return line.getvalue()
 
 
 # ---- digits of samples: as many as the numbers of a flow have, and not those of the type that holds them -------------
 
 
-def digits_of_samples(flow: hr.Flow | hr.Ensemble, table: Table) -> list[int]:
-    """Significant digits of each column of the table.
+def digits_of_samples(density: TableDensity) -> list[int | None]:
+    """Significant digits of each used column of the table.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
     zero, such as a time, has that many more before them. Whole numbers and constant columns keep all.
     """
-    members = flow.flows if isinstance(flow, hr.Ensemble) else (flow,)
+    table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
+    numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow
+    if isinstance(flow, hr.MixedDensity):
+        kept = [kept[i] for i in flow.continuous]
+    members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
     own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
-    found = [DOUBLE] * len(table.columns)
-    for i, count in zip(table.kept, own, strict=True):
+    found: list[int | None] = [None if one.labels else DOUBLE for one in table.columns]
+    for i, count in zip(kept, own, strict=True):
         if not table.columns[i].is_discrete:
             found[i] = count
     return found

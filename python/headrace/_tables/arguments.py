@@ -45,8 +45,8 @@ class Treatment:
     """Columns with a probability for each value: "auto", None or columns by index or name."""
     gates: bool = True
     """Whether a column may have values beside a density."""
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of columns of text, which are codes, by name."""
+    labels: Mapping[Any, tuple[str, ...]] = field(default_factory=dict)
+    """Of columns of text, which are codes, by index or name."""
 
     def checked(self, features: int) -> Treatment:
         """With an entry for each of this number of columns in bounds and periods."""

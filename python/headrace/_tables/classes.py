@@ -35,7 +35,7 @@ def classified(table: Table, seen: Seen, how: Any) -> Table:
     found = []
     for i, one in enumerate(table.columns):
         x, is_free = seen.some[:, i], all(ends is None or ends[i] is None for ends in (how.bounds, how.periodic))
-        labels = how.labels.get(how.names[i], ()) if how.names is not None else ()
+        labels = how.labels.get(i, how.labels.get(None if how.names is None else how.names[i], ()))
         if one.left_out:
             found.append(one)
             continue

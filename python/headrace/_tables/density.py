@@ -210,6 +210,11 @@ class TableDensity:
         called = [one.labels[int(value)] if one.labels and value == value else value for value in one.values]
         return dict(zip(called, each.T, strict=True))
 
+    @property
+    def has_members(self) -> bool:
+        """Whether it is, or has, an ensemble."""
+        return isinstance(self.flow.flow if isinstance(self.flow, MixedDensity) else self.flow, Ensemble)
+
     def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
         """How far the members of an ensemble differ on opened rows."""
         assert not isinstance(self.flow, Flow)
@@ -332,9 +337,14 @@ def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, lib
 def _typed(values: NDArray[Any], column: Column) -> Any:
     """Values of a column in its dtype; labels as text, None where they are missing."""
     if column.labels:
-        return [None if np.isnan(code) else column.labels[int(code)] for code in values]
+        return called(values, column.labels)
     dtypes: dict[str, Any] = {"integer": np.int64, "boolean": np.bool_}
     return values if np.isnan(values).any() else values.astype(dtypes.get(column.kind, values.dtype))
+
+
+def called(codes: NDArray[Any], labels: Sequence[str]) -> list[str | None]:
+    """The labels of codes, None for missing ones."""
+    return [None if np.isnan(code) else labels[int(code)] for code in codes]
 
 
 def of_file(flow: Any, notes: Mapping[str, str]) -> Any:

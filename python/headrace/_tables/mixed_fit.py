@@ -12,22 +12,26 @@ from numpy.typing import NDArray
 from headrace._base.types import Floats
 from headrace._fit import marginals
 from headrace._fit.clock import Clock
+from headrace._fit.ensemble import Ensemble
 from headrace._fit.moments import scale_of_context
 from headrace._fit.residuals import behind
 from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.masked import _Masked
+from headrace._tables.classes import discretes
 from headrace._tables.discrete import Discrete
 from headrace._tables.head import STREAM, Head
 from headrace._tables.mixed import Gate, MixedDensity, beyond
+from headrace._tables.table import Column
+from headrace.rows._stream import Block, Stream
 
 OF_HEAD = 0.5  # of a time budget, at most, to the probabilities
 
 
-def can_gate(flow: Flow) -> bool:
+def can_gate(flow: Flow | Ensemble) -> bool:
     """Whether all transforms leave a far coordinate as it is: splines with lines beyond their ends."""
-    interior = flow._interior
+    interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
     return is_line and type(interior.base) is StandardNormal and interior.standardize is not None
@@ -62,6 +66,28 @@ def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
         log_density = float(alone.marginal([column]).astype("float64").log_prob(part)[0])
         found.append(Gate(column, discrete, float(part[0, 0]), log_density))
     return found
+
+
+def fit_table(
+    train: Block | Stream, columns: Sequence[Column], make: Callable[..., Any], seed: int, **how: Any
+) -> tuple[Any, Any]:
+    """Fit the density of rows whose columns have been treated; its history too.
+
+    Args:
+        train: The rows.
+        columns: Their treatment.
+        make: As of `fitted`.
+        seed: Of the fit.
+        **how: Other arguments of `fitted`, or of the flow's fit.
+    """
+    x: Any
+    x, context, weights = (train, None, None) if isinstance(train, Stream) else train.arrays()
+    like = next(iter(train)) if isinstance(train, Stream) else train
+    if like is train and (classes := discretes(columns, like.x)):
+        return fitted(x, context, weights, classes, make, seed, **how)
+    flow = make([*range(like.x.shape[1])], 0 if like.context is None else like.context.shape[1])
+    history = flow.fit(x, context, weights=weights, seed=seed, **how)
+    return flow[: len(history)] if isinstance(history, list) else flow, history
 
 
 def fitted(
@@ -117,4 +143,7 @@ def fitted(
         how["validation"] = density.of_flow(rows, *rest)
     own = density.of_flow(x, context)
     left = max(clock.left(), 1e-9) if clock.is_limited else None
-    return density, flow.fit(*own, weights=weights, seed=seed, time_budget=left, progress=progress, **how)
+    history = flow.fit(*own, weights=weights, seed=seed, time_budget=left, progress=progress, **how)
+    if isinstance(history, list):
+        density.flow = flow[: len(history)]  # members that were fitted before Ctrl-C
+    return density, history

@@ -313,22 +313,18 @@ class Table:
         if given is None:
             return None
         check.length("bounds", list(given), len(self.columns))
-        found = []
-        for i in self.kept:
-            pair, one = given[i], self.columns[i]
-            if pair is not None and one.is_discrete and one.width:
-                half, (low, high) = 0.5 * one.width, replace(one, bounds=tuple(pair)).ends
-                pair = (None if low is None else low - half, None if high is None else high + half)
-            found.append(pair)
-        return found if any(pair is not None for pair in found) else None
+        found = list(given)
+        for i, one in enumerate(self.columns):
+            if found[i] is not None and one.is_discrete and one.width:
+                half, (low, high) = 0.5 * one.width, replace(one, bounds=tuple(found[i])).ends
+                found[i] = (None if low is None else low - half, None if high is None else high + half)
+        return ends_of(found, self.kept)
 
     def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
         """Periods of the columns that are left; None where there are none."""
-        if given is None:
-            return None
-        check.length("periodic", list(given), len(self.columns))
-        found = [given[i] for i in self.kept]
-        return found if any(pair is not None for pair in found) else None
+        if given is not None:
+            check.length("periodic", list(given), len(self.columns))
+        return ends_of(given, self.kept)
 
     def header(self) -> list[dict[str, Any]]:
         """The columns in JSON's types; `of_header` is the inverse."""
@@ -357,6 +353,12 @@ class Table:
             more: dict[str, Any] = {"values": values, "rest": rest, "labels": labels}
             found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
         return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
+
+
+def ends_of(given: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
+    """Bounds or periods of some columns; None where there are none."""
+    found = [] if given is None else [given[i] for i in columns]
+    return found if any(pair is not None for pair in found) else None
 
 
 # Keys of a file's column that are left out if it has none.

@@ -68,18 +68,31 @@ class Arrow(Source):
     def check(self, columns: Sequence[int]) -> None:
         kinds, names = self.kinds, self.names or ()
         for i in columns:
-            if kinds[i] in (TEXT, "other"):
+            if kinds[i] in (TEXT, "other") and i not in self.labels:
                 others = self.choosing([k for k in columns if kinds[k] not in (TEXT, "other")])
                 kind = self.schema.field(i).type
                 raise ValueError(f"{self.path}: {self.label(i)}: expected numbers, got {kind}{others}")
             if (count := names.count(names[i])) > 1:
                 raise ValueError(f"{self.path}: expected one {self.label(i)}, got {count}{self.choosing()}")
 
+    def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        assert self.names is not None
+        called = [self.names[i] for i in columns]
+        for _, batches in self.groups:
+            for batch in batches(called):
+                yield np.array([self._text_of(batch.column(name)) for name in called], object).T
+
+    def _text_of(self, column: Any) -> list[str]:
+        return ["" if one is None else one for one in column.to_pylist()]
+
     def _numbers(self, batch: Any, columns: Sequence[int], begin: int) -> NDArray[Any]:
         out = np.empty((batch.num_rows, len(columns)), self.dtype(columns))
         assert self.names is not None
         for position, i in enumerate(columns):
             column = batch.column(self.names[i])
+            if i in self.labels:
+                out[:, position] = self.codes(i, self._text_of(column))
+                continue
             if column.null_count and not self.missing:
                 row = begin + column.is_null().to_numpy(zero_copy_only=False).argmax()
                 raise ValueError(f"{self.path}: row {row}, {self.label(i)}: expected a number, got null")

@@ -67,7 +67,7 @@ class Joined(Source):
                     raise ValueError(
                         f"{path}: expected one {self.label(column)}, as {self.paths[0]} has, got none, or several"
                     )
-        self._at(0).check(columns)
+        self._at(0).check([column for column in columns if column not in self.labels])
 
     def pieces(self) -> list[int | None]:
         return self._sizes
@@ -76,8 +76,13 @@ class Joined(Source):
         file, inside = self._pieces[number]
         dtype, source = self.dtype(columns), self._at(file)
         source.missing = self.missing
+        source.labels = {self._place(file, column): own for column, own in self.labels.items()}
         for block in source.piece(inside, [self._place(file, column) for column in columns]):
             yield block.astype(dtype, copy=False)
+
+    def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        for file in range(len(self.paths)):
+            yield from self._at(file).texts([self._place(file, column) for column in columns])
 
     def _at(self, file: int) -> Source:
         if self._open is None or self._open[0] != file:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import columns as _columns
+from headrace._arrays.frames import MOST_LABELS, codes_of
 
 KINDS = {"i": "integer", "u": "integer", "b": "boolean"}  # of dtypes
 TEXT = "text"  # the kind of a column without numbers
@@ -28,6 +30,29 @@ class Source(abc.ABC):
     """Before the names of arguments in messages: "--" on the command line."""
     missing = False
     """Whether missing values become NaN; else they are refused."""
+
+    labels: Mapping[int, tuple[str, ...]] = MappingProxyType({})
+    """Of columns of text, which are read as codes: the places of labels, -1 for others, NaN for missing ones."""
+
+    def learn_labels(self, columns: Sequence[int]) -> None:
+        """Read columns of text as codes, but those with too many labels, or with another one in each row."""
+        seen: list[set[str]] = [set() for _ in columns]
+        rows = 0
+        for block in self.texts(columns) if columns else ():
+            rows += len(block)
+            for own, texts in zip(seen, block.T, strict=True):
+                own |= set(texts.tolist()) if len(own) <= MOST_LABELS else set()
+        found = {i: tuple(sorted(own - {""})) for i, own in zip(columns, seen, strict=True)}
+        self.labels = {i: own for i, own in found.items() if 0 < len(own) <= MOST_LABELS and not len(own) == rows > 1}
+
+    def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """Columns of text in blocks, shape (rows, columns), with "" for missing ones."""
+        raise NotImplementedError
+
+    def codes(self, column: int, texts: Iterable[str]) -> NDArray[np.float64]:
+        """Codes of the texts of a column with labels."""
+        own = list(texts)
+        return np.where([not one for one in own], np.nan, codes_of(own, self.labels[column]))
 
     @property
     def kinds(self) -> list[str]:

@@ -143,16 +143,34 @@ class Text(Source):
     def piece(self, number: int, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         lines, chosen, is_first = islice(self._lines(), self.before, None), list(columns), True
         while some := list(islice(lines, CHUNK)):
-            cells = self._cells(some, np.float64) if all(line.isascii() for _, line in some) else None
+            is_plain = not self.labels and all(line.isascii() for _, line in some)
+            cells = self._cells(some, np.float64) if is_plain else None
             yield self._converted(some, chosen, is_first) if cells is None else cells[:, chosen]
             is_first = False
 
-    def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
-        """Rows with texts of values. `is_first`: a word in the first of them is likely a column of text."""
+    def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
+        lines = islice(self._lines(), self.before, None)
+        while some := list(islice(lines, CHUNK)):
+            yield np.stack([self._text_of(self._checked(some), i) for i in columns], axis=1)
+
+    def _text_of(self, cells: NDArray[Any], column: int) -> NDArray[Any]:
+        """The texts of a column, "" for missing ones."""
+        texts = np.char.strip(cells[:, column])
+        return np.where(np.isin(np.char.lower(texts), (*MISSING, "nan")), "", texts)
+
+    def _checked(self, lines: Lines) -> NDArray[Any]:
+        """Cells of lines that are rows."""
         cells = self._cells(lines, np.str_)
         if cells is None or cells[-1, -1].endswith("\n"):
             raise self._uneven(lines)
+        return cells
+
+    def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
+        """Rows with texts of values. `is_first`: a word in the first of them is likely a column of text."""
+        cells = self._checked(lines)
         texts = _plain(cells[:, chosen])
+        coded = {k: self.codes(i, self._text_of(cells, i)) for k, i in enumerate(chosen) if i in self.labels}
+        texts[:, [*coded]] = "0"
         if self.missing:
             texts = np.where(np.isin(texts, MISSING), "nan", texts)
         for column in texts.T:
@@ -172,7 +190,10 @@ class Text(Source):
                         f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
                         + others
                     )
-        return texts.astype(np.float64)
+        found = texts.astype(np.float64)
+        for k, codes in coded.items():
+            found[:, k] = codes
+        return found
 
     def _uneven(self, lines: Lines) -> ValueError:
         """The error about the first line that is no row."""

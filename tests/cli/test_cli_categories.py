@@ -1,0 +1,191 @@
+"""The command line and tables with text: columns with a probability for each value."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headrace as hr
+from cli_cases import SHORT
+
+pytestmark = pytest.mark.programs
+KINDS = ("oak", "elm, wet", "fir")
+
+
+def lines(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(KINDS, n, p=[0.5, 0.3, 0.2])
+    rain = np.where(rng.random(n) < 0.4, 0.0, rng.standard_normal(n) + 2.0)
+    size = rng.standard_normal(n) + 0.5 * rain + 2.0 * (kind == "oak")
+    return [[kind[i], f"{rain[i]:.6g}", f"{size[i]:.6g}", f"id{i}"] for i in range(n)]
+
+
+def write(path, rows, names=("kind", "rain", "size", "name")):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def scores(run, table):
+    code, out, err = run("score", "f", table, "--quiet")
+    assert code == 0, err
+    return np.array(out.split(), float)
+
+
+def test_text_has_a_probability(folder, run, result):
+    """By default, where a table has text: scores, samples and diagnoses have its labels."""
+    write("t.csv", lines())
+    code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
+    assert code == 0, err
+    assert "left out: column 'name' (text)" in err
+    assert "Gaussian" not in out  # which has a density of all columns
+    with pytest.warns(FutureWarning):
+        table = hr.load("f")
+    assert isinstance(table.flow, hr.MixedDensity)
+    assert table.columns.table.columns[1].values == (0.0,)
+    head, *held = read("h.csv")
+    assert head == ["kind", "rain", "size"]
+    assert len(held) == 60
+    assert {row[0] for row in held} <= {*KINDS}
+    found = scores(run, "h.csv")
+    pandas = pytest.importorskip("pandas")
+    np.testing.assert_allclose(found, table.log_prob(pandas.read_csv("h.csv")), rtol=1e-6)
+    assert run("sample", "f", "-n", 400, "--seed", 1, "-o", "s.csv")[0] == 0
+    drawn = read("s.csv")[1:]
+    assert {row[0] for row in drawn} == {*KINDS}
+    assert np.mean([row[0] == "oak" for row in drawn]) == pytest.approx(0.5, abs=0.1)
+    assert np.isfinite(scores(run, "s.csv")).all()
+    seen = result("diagnose", "f", "h.csv")
+    assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
+
+
+def test_labels_that_no_row_to_fit_had(folder, run):
+    write("t.csv", lines())
+    run("fit", "t.csv", "-o", "f", *SHORT)
+    rows = lines()[:20]
+    known = scores(run, "t.csv")[:20]
+    rows[3][0] = "ash"
+    write("new.csv", rows)
+    code, out, err = run("score", "f", "new.csv")
+    assert code == 0
+    assert "1 of 20 rows have a value in column 'kind' that no row to fit had" in err
+    found = np.array(out.split(), float)
+    assert found[3] == -np.inf
+    np.testing.assert_array_equal(np.delete(found, 3), np.delete(known, 3))
+
+
+def test_missing_values_have_a_probability(folder, run):
+    rows = lines()
+    for row in rows[::5]:
+        row[0] = "NA"
+    for row in rows[::7]:
+        row[2] = ""
+    write("t.csv", rows)
+    assert "expected no missing values" in run("fit", "t.csv", "-o", "f", *SHORT)[2]
+    assert run("fit", "t.csv", "-o", "f", "--missing", "model", *SHORT)[0] == 0
+    assert np.isfinite(scores(run, "t.csv")).all()
+    run("sample", "f", "-n", 500, "--seed", 1, "-o", "s.csv")
+    drawn = read("s.csv")[1:]
+    assert np.mean([row[0] == "" for row in drawn]) == pytest.approx(0.2, abs=0.1)
+    assert np.mean([row[2] == "nan" for row in drawn]) == pytest.approx(1 / 7, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"), [(("--categories", "none"), "kind"), (("--buffer", 50), "kind"), (("--auto",), "kind")]
+)
+def test_text_is_left_out(folder, run, options, left):
+    """As asked, of a table that is longer than the memory, and by a search of flows."""
+    write("t.csv", [row[:3] for row in lines()], ("kind", "rain", "size"))
+    short = ("--time-budget", 0.5, "--quiet") if "--auto" in options else SHORT
+    code, _, err = run("fit", "t.csv", "-o", "f", *options, *short)
+    assert code == 0, err
+    assert f"left out: column '{left}' (text)" in err
+    with pytest.warns(FutureWarning):
+        assert not isinstance(hr.load("f").flow, hr.MixedDensity)
+
+
+def test_numbers_have_probabilities_where_that_is_asked(folder, run):
+    write("t.csv", [row[1:3] for row in lines()], ("rain", "size"))
+    run("fit", "t.csv", "-o", "f", "--categories", "none", *SHORT)
+    plain = Path("f").read_bytes()
+    run("fit", "t.csv", "-o", "f", *SHORT)
+    assert Path("f").read_bytes() == plain
+    run("fit", "t.csv", "-o", "f", "--categories", "auto", *SHORT)
+    with pytest.warns(FutureWarning):
+        assert len(hr.load("f").flow.gates) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--auto", "--categories", "auto"), "argument --categories: --auto does not take auto"),
+        (("--flow", "DualAscentFlow", "--missing", "model"), "argument --missing: --flow DualAscentFlow does not take"),
+        (("--categories", "size,kind", "--columns", "size"), "--categories: expected columns of features"),
+    ],
+)
+def test_refusals(folder, run, options, message):
+    write("t.csv", lines())
+    code, _, err = run("fit", "t.csv", "-o", "f", *options)
+    assert code != 0
+    assert message in err
+
+
+def test_files_refuse_what_they_cannot_hold(folder, run):
+    write("t.csv", lines())
+    run("fit", "t.csv", "-o", "f", *SHORT)
+    assert "s.npy: expected .csv or .parquet for columns of text" in run("sample", "f", "-n", 3, "-o", "s.npy")[2]
+    error = run("export", "f", "-o", "f.onnx")[2]
+    assert "expected one flow for a graph, got a MixedDensity, whose discrete columns no graph has" in error
+
+
+def test_parquet(folder, run):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = lines()
+    columns = {"kind": [row[0] for row in rows], "size": [float(row[2]) for row in rows]}
+    columns["kind"][0] = None
+    parquet.write_table(arrow.table(columns), "t.parquet")
+    assert run("fit", "t.parquet", "-o", "f", "--missing", "drop", *SHORT)[0] == 0
+    run("sample", "f", "-n", 50, "--seed", 1, "-o", "s.parquet")
+    drawn = parquet.read_table("s.parquet")
+    assert set(drawn["kind"].to_pylist()) == {*KINDS}
+    assert np.isfinite(scores(run, "s.parquet")).all()
+
+
+def test_labels_of_several_files(folder, run):
+    """Are those of all, whatever the order of their columns."""
+    rows = lines()
+    write("a.csv", [row[:3] for row in rows[:300] if row[0] != "fir"], ("kind", "rain", "size"))
+    write("b.csv", [row[2::-1] for row in rows[300:]], ("size", "rain", "kind"))
+    assert run("fit", "a.csv", "b.csv", "-o", "f", *SHORT)[0] == 0
+    with pytest.warns(FutureWarning):
+        assert hr.load("f").columns.table.columns[0].labels == tuple(sorted(KINDS))
+    assert np.isfinite(scores(run, "b.csv")).all()
+
+
+def test_members_have_a_spread(folder, run):
+    write("t.csv", lines())
+    assert run("fit", "t.csv", "-o", "f", "--ensemble", 2, *SHORT)[0] == 0
+    assert run("score", "f", "t.csv", "-o", "scores.csv", "--quiet")[0] == 0
+    head, *found = read("scores.csv")
+    assert head == ["log_prob", "spread"]
+    assert (np.array(found, float)[:, 1] > 0.0).all()
+
+
+def test_the_script_of_a_report_fits_labels(folder, run, monkeypatch):
+    for module in ("pandas", "sklearn", "matplotlib"):
+        pytest.importorskip(module)
+    write("t.csv", lines())
+    assert run("report", "t.csv", "-o", "r.html", "--time-budget", 2, "--quiet")[0] == 0
+    spec = importlib.util.spec_from_file_location("made_by_a_report", "r.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "made_by_a_report", module)
+    spec.loader.exec_module(module)
+    assert isinstance(module.density.flow_, hr.MixedDensity)
+    assert module.diagnosis.features == 2
