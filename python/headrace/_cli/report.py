@@ -91,21 +91,11 @@ def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[s
     both = {part: f"rows.context[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
     look = (f", {both['held_out']}" if context else "") + (", weights=rows.weights[held_out]" if weights else "")
-    return _PYTHON.format(
-        name=os.path.basename(path),
-        path=path,
-        columns=features,
-        how=how,
-        names=named,
-        look=look,
-        seed=arguments.seed,
-        seconds=arguments.time_budget,
-        apart=fitting.APART,
-        share=fitting.VALIDATION,
-        density=written["density"],
-        page=written["page"],
-        reader="parquet" if suffix_of(path) == ".parquet" else "csv",
-        weights=", sample_weight=rows.weights[training]" if weights else "",
-        given=f", context={both['training']}" if context else "",
-        training=f"(x[training], {both['training']})" if context else "x[training]",
-    )
+    values = {"name": os.path.basename(path), "path": path, "columns": features, "how": how, "names": named}
+    values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
+    values["look"] = look
+    values |= {"share": fitting.VALIDATION, "reader": "parquet" if suffix_of(path) == ".parquet" else "csv"}
+    values["weights"] = ", sample_weight=rows.weights[training]" if weights else ""
+    values["given"] = f", context={both['training']}" if context else ""
+    values["training"] = f"(x[training], {both['training']})" if context else "x[training]"
+    return _PYTHON.format(**values)
