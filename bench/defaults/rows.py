@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench.defaults.measured import Measured, measured, timed
 from bench.defaults.table import MAPS, Row
-from headrace._cli import waves
 from headrace._cli.cli import main
 from headrace._cli.signals import Signal
+from headrace.rows import _waves as waves
 
 RATE = 8000
 

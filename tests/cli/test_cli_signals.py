@@ -14,8 +14,9 @@ import headrace as hr
 from cli_cases import check_error, small_flow, table, write
 from headrace import files
 from headrace._base.keywords import meanings
-from headrace._cli import cli, waves
+from headrace._cli import cli
 from headrace._cli import flow_options as offered
+from headrace.rows import _waves as waves
 
 pytestmark = pytest.mark.programs
 

@@ -240,6 +240,12 @@ def test_columns_that_latent_coordinates_belong_to():
     turned = hr.diagnose(hr.Flow([turn], dtype="float64"), x, names=["a", "b"])
     assert turned.labels == ("latent coordinate 0 (mostly column a)", "latent coordinate 1 (mostly column b)")
     assert turned.least_right.startswith("latent coordinate 0 (mostly column a), whose spread is ")
+    half = hr.Flow([hr.transforms.Rotation(np.array([[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2.0))], dtype="float64")
+    for i, label in enumerate(hr.diagnose(half, x / [1.5, 1.0], names=["a", "b"]).labels):
+        assert label in (
+            f"latent coordinate {i} (mostly columns a and b)",
+            f"latent coordinate {i} (mostly columns b and a)",
+        )
 
 
 def test_a_column_is_named_with_those_that_it_is_given():

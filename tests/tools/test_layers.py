@@ -21,11 +21,11 @@ STOREYS = {
     "base": (1150, "_base"),
     "core": (2150, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
-    "fit": (7100, "_fit distributed rows training"),
+    "fit": (7200, "_fit distributed rows training"),
     "methods": (6050, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
-        12000,
+        11850,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -252,14 +252,9 @@ def demo(arguments: argparse.Namespace) -> int:
     else:
         note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
     of_each = {"log_likelihood": "log_likelihood", "standard_error": "error", "seconds": "seconds"}
-    report = {
-        "training_rows": len(train),
-        "held_out_rows": len(held_out),
-        "bandwidth": bandwidth,
-        **{key: {one.name: getattr(one, name) for one in results} for key, name in of_each.items()},
-        "seed": arguments.seed,
-        "picture": picture if drawable else None,
-    }
+    report: dict[str, Any] = {"seed": arguments.seed, "picture": picture if drawable else None}
+    report |= {key: {one.name: getattr(one, name) for one in results} for key, name in of_each.items()}
+    report |= {"training_rows": len(train), "held_out_rows": len(held_out), "bandwidth": bandwidth}
     rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", duration(one.seconds)) for one in results]
     blocks: list[Block] = [
         f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",

@@ -21,7 +21,7 @@ from headrace import files
 from headrace._arrays.caller import Caller, row_weights
 from headrace._arrays.names import Names
 from headrace._arrays.row_parts import held_of
-from headrace._base import layout as _layout
+from headrace._base.layout import Block as Paragraph
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
 from headrace._base.warn import FREQUENT, silent
@@ -29,7 +29,6 @@ from headrace._cli import bounds, choose, screen
 from headrace._cli.commands import Density, _check_output, _columns, _open, _whole
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
 from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
-from headrace._cli.waves import SUFFIX
 from headrace._cli.writing import DOUBLE, SINGLE, labelled, write_table
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
@@ -45,6 +44,7 @@ from headrace.rows._files import STANDARD
 from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block
+from headrace.rows._waves import SUFFIX
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
@@ -119,9 +119,8 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     _refuse_beside_auto(arguments)
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
-        usage(
-            arguments, f"argument --flow: {arguments.flow} is of signals: expected {SUFFIX} files with it, got tables"
-        )
+        expected = f"{arguments.flow} is of signals: expected {SUFFIX} files with it, got tables"
+        usage(arguments, f"argument --flow: {expected}")
     if arguments.validation is None:
         arguments.validation = 0.0 if arguments.auto else VALIDATION  # --auto holds rows out itself
     kind = FLOWS[arguments.flow]
@@ -160,7 +159,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
             note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
         choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
         report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
-        tell = partial(_report_choice, arguments, report, blocks)
+        tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
         return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
     called = Names(own.kept_names, own.context_names or None)
     flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
@@ -181,12 +180,6 @@ def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs:
         check_writable(option, path)
 
 
-def _report_choice(arguments: argparse.Namespace, report: dict[str, Any], blocks: list[_layout.Block]) -> int:
-    """Print the choice of --auto."""
-    say(arguments, report, [*blocks, "", f"saved to {arguments.output}"])
-    return INTERRUPTED if report["interrupted"] else OK
-
-
 def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
     """Write a flow and the notes to a file, or to the standard output."""
     if output == STANDARD:
@@ -198,9 +191,7 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
 
 def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
-    if not arguments.auto:
-        return
-    for name in ("flow", "validation", "ensemble", "set", *OPTIONS):
+    for name in ("flow", "validation", "ensemble", "set", *OPTIONS) if arguments.auto else ():
         if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
             option = f"--{name.replace('_', '-')}"
             usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
@@ -222,19 +213,9 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
 def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
     """Report the outcome."""
     judged, reached, gaussian = _likelihoods(flow, given.some, given.held_out)
-    held_out_rows = 0 if given.held_out is None else len(given.held_out)
-    report = {
-        "file": arguments.output,
-        "flow": arguments.flow,
-        "features": flow.features,
-        "context": flow.context,
-        "training_rows": given.rows,
-        "held_out_rows": held_out_rows,
-        "log_likelihood": reached,
-        "gaussian_log_likelihood": gaussian,
-        **outcome,
-        "seed": arguments.seed,
-    }
+    report = {"file": arguments.output, "flow": arguments.flow, "features": flow.features, "context": flow.context}
+    report |= {"training_rows": given.rows, "held_out_rows": 0 if given.held_out is None else len(given.held_out)}
+    report |= {"log_likelihood": reached, "gaussian_log_likelihood": gaussian, **outcome, "seed": arguments.seed}
     where = f"of {counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
     beside = "" if isinstance(flow, hr.MixedDensity) else f"   Gaussian {gaussian:.4f}"
     lines = [
@@ -244,13 +225,13 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
     return ended(arguments, report, lines)
 
 
-def ended(arguments: argparse.Namespace, report: dict[str, Any], lines: list[str]) -> int:
-    """Print the outcome of a fit; the exit status."""
-    say(arguments, report, lines)
-    if report["stopped"] == "interrupted":
+def ended(arguments: argparse.Namespace, report: dict[str, Any], blocks: Sequence[Paragraph]) -> int:
+    """Print the outcome of a fit, or of the search of --auto; the exit status."""
+    say(arguments, report, blocks)
+    if report.get("stopped") == "interrupted":
         screen.tell("headrace: interrupted: the best weights so far were saved")
         return INTERRUPTED
-    return OK
+    return INTERRUPTED if report.get("interrupted") else OK
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -416,15 +397,8 @@ def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[B
     if isinstance(flow, hr.MixedDensity):
         return judged, reached, math.nan  # probabilities of classes are no densities
     try:
-        gaussian = _mean(
-            judged,
-            gaussian_log_prob(
-                train.x,
-                judged.x,
-                weights=train.weights,
-                context=None if train.context is None or judged.context is None else (train.context, judged.context),
-            ),
-        )
+        pair = None if train.context is None or judged.context is None else (train.context, judged.context)
+        gaussian = _mean(judged, gaussian_log_prob(train.x, judged.x, weights=train.weights, context=pair))
     except np.linalg.LinAlgError:
         gaussian = math.nan  # the training rows lie in a plane, and have no Gaussian
     return judged, reached, gaussian
@@ -499,14 +473,9 @@ def _ascend(
 
 
 def _outcome(history: hr.training.History) -> dict[str, Any]:
-    return {
-        "epochs": history.passes,
-        "best_epoch": history.best_epoch,
-        "stopped": history.stopped,
-        "still_falls": history.still_falls,
-        "seconds": history.duration,
-        **({"chosen": history.chosen} if history.chosen else {}),
-    }
+    found = {name: getattr(history, name) for name in ("best_epoch", "stopped", "still_falls")}
+    found |= {"epochs": history.passes, "seconds": history.duration}
+    return found | ({"chosen": history.chosen} if history.chosen else {})
 
 
 def _work(outcome: dict[str, Any]) -> str:

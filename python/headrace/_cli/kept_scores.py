@@ -61,8 +61,8 @@ class Scores:
 # ---- records ---------------------------------------------------------------------------------------------------------
 
 
-def _read_record(path: str, **kinds: type) -> dict[str, Any]:
-    """The record in a file of scores; one of another form is refused by a ValueError without a text."""
+def _read_record(path: str, expected: str, **kinds: type) -> dict[str, Any]:
+    """The record in a file of scores; one of another form is refused. `expected`: of the error, and what was given."""
     try:
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
@@ -71,7 +71,7 @@ def _read_record(path: str, **kinds: type) -> dict[str, Any]:
             return dict(there)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise ValueError
+    raise ValueError(f"--output: expected {expected}")
 
 
 def _write_record(path: str, **entries: Any) -> None:
@@ -159,13 +159,8 @@ class Kept:
         if not os.path.exists(self.path):
             return
         advice = f"remove {self.path} and {self.record}, or give another output"
-        try:
-            there = _read_record(self.record, rows=int, scores=dict)
-        except ValueError:
-            raise ValueError(
-                f"--output: expected {self.path} and {self.record} as an earlier `headrace score` left them, got "
-                f"others; {advice}"
-            ) from None
+        earlier = f"{self.path} and {self.record} as an earlier `headrace score` left them, got others; {advice}"
+        there = _read_record(self.record, earlier, rows=int, scores=dict)
         _check_same(self.inputs, there["scores"], self.path, advice)
         self.rows = there["rows"]
 
@@ -213,28 +208,23 @@ class Folder:
     def open(self, inputs: dict[str, str]) -> None:
         """Make the folder, or go on in it; scores of other inputs there are refused. `inputs`: of the scores."""
         os.makedirs(self.path, exist_ok=True)
-        place, tables = os.path.join(self.path, RECORD), dict[str, str]()
-        if os.path.exists(place):
-            try:
-                there = _read_record(place, scores=dict, tables=dict)
-            except ValueError:
-                raise ValueError(f"--output: expected what an earlier `headrace score` wrote, got {place}") from None
+        path, tables = os.path.join(self.path, RECORD), dict[str, str]()
+        if os.path.exists(path):
+            kinds = {"scores": dict, "tables": dict}
+            there = _read_record(path, f"what an earlier `headrace score` wrote, got {path}", **kinds)
             _check_same(inputs, there["scores"], self.path, "give another folder")
             tables = there["tables"]
         elif others := sorted(name for name in os.listdir(self.path) if not name.startswith(".headrace-")):
-            raise ValueError(
-                f"--output: expected an empty folder, or one with scores of the same flow, got {self.path} with "
-                f"{others[0]} and no {RECORD}"
-            )
+            got = f"{self.path} with {others[0]} and no {RECORD}"
+            raise ValueError(f"--output: expected an empty folder, or one with scores of the same flow, got {got}")
         self.marks = {name: mark(file) for file, name in self.names.items()}
         for file, name in self.names.items():
             if tables.get(name, self.marks[name]) != self.marks[name]:
                 raise ValueError(
                     f"--output: {file} is another table than the one whose scores are {os.path.join(self.path, name)}; "
-                    "remove these, and their entries in "
-                    f"{place}, or give another folder"
+                    f"remove these, and their entries in {path}, or give another folder"
                 )
-        _write_record(place, scores=inputs, tables=tables | self.marks)
+        _write_record(path, scores=inputs, tables=tables | self.marks)
 
     def left(self) -> list[str]:
         """Tables without scores yet, in order."""

@@ -13,10 +13,10 @@ from headrace._cli import score_and_sample as use
 from headrace._cli.choose import SECONDS
 from headrace._cli.kept_scores import is_folder
 from headrace._cli.parser import Parser, delimiter, file, integer, number, or_folder, rate, share
-from headrace._cli.waves import SUFFIX as WAVE
 from headrace._tables.table import MISSING
 from headrace.rows import _files as tables
 from headrace.rows._text import HEADERS
+from headrace.rows._waves import SUFFIX as WAVE
 
 FLOW = "a file of a fitted flow; - for the standard input"
 BRIEF = (
@@ -88,15 +88,13 @@ def parser() -> Parser:
     sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
     _add(sub, "--quick", None, "a few seconds instead of twenty", action="store_true")
     sub = command("demo", commands.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
-    pictures = [".png", ".pdf", ".svg"]
-    help_text = f"a picture: {', '.join(pictures)} (default: {commands.PICTURE})"
-    _add(sub, "-o --output", "PICTURE", help_text, type=file(pictures))
+    help_text = f"a picture: {', '.join(diagnose.WRITTEN[1:])} (default: {commands.PICTURE})"
+    _add(sub, "-o --output", "PICTURE", help_text, type=file(diagnose.WRITTEN[1:]))
     _add(sub, "--epochs", "N", f"of each flow (default: {demo.EPOCHS})", type=integer(1))
     _add(sub, "--seed", "N", "of weights and samples (default: 0)", type=integer(0), default=0)
     sub = command("run", run.run, "run a script whose flows of zuko, sbi, nflows and normflows are accelerated")
     sub.add_argument("script", metavar="SCRIPT", help="a file of Python")
-    help_text = "of the script; options of run stand before it"
-    sub.add_argument("arguments", metavar="ARGUMENTS", nargs=argparse.REMAINDER, help=help_text)
+    _add(sub, "arguments", "ARGUMENTS", "of the script; options of run stand before it", nargs=argparse.REMAINDER)
     for sub in subparsers.choices.values():
         _add_common(sub, lambda default: argparse.SUPPRESS)  # an option before the command stays
     return whole
@@ -220,13 +218,8 @@ def _add_diagnose(command: Callable[..., Parser]) -> None:
     _add(sub, "--weights", "COLUMN", "column with weights of the rows")
     reads = file(tables.READ, reads=True)
     _add(sub, "--training", "TABLE", "the rows that were fitted: were they memorised?", type=reads)
-    _add(
-        sub,
-        "-o --output",
-        "REPORT",
-        f"a page, or a picture: {', '.join(diagnose.WRITTEN)}",
-        type=file(diagnose.WRITTEN),
-    )
+    kinds = ", ".join(diagnose.WRITTEN)
+    _add(sub, "-o --output", "REPORT", f"a page, or a picture: {kinds}", type=file(diagnose.WRITTEN))
     _add(sub, "--seed", "N", "of what is drawn (default: 0)", type=integer(0), default=0)
 
 
@@ -253,12 +246,8 @@ def _add_data(sub: Parser, what: str, folders: str) -> None:
     read = or_folder(file((*tables.READ, WAVE, "-"), reads=True))
     sub.add_argument("data", metavar="DATA", nargs="+", type=read, help=help_text + "of 16-bit PCM, folders")
     group = sub.add_argument_group("the table")
-    _add(
-        group,
-        "--columns",
-        "COLUMNS",
-        "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else",
-    )
+    help_text = "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else"
+    _add(group, "--columns", "COLUMNS", help_text)
     _add(group, "--context", "COLUMNS", "what the density is conditioned on (default: nothing)")
     _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
     _add(group, "--delimiter", "CHAR", "of text: a character, tab or space (default: as found)", type=delimiter)

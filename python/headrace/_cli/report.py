@@ -97,20 +97,15 @@ def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[s
         at, conditions, shares = "", "rows.context", "rows.weights"
     both = {part: f"{conditions}[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
-    return _PYTHON.format(
-        name=os.path.basename(path),
-        pandas="import pandas\n\n" if apart.labels else "\n",
-        reading=reading,
-        at=at,
-        seed=arguments.seed,
-        seconds=arguments.time_budget,
-        apart=fitting.APART,
-        share=fitting.VALIDATION,
-        density=written["density"],
-        page=written["page"],
-        weights=f", sample_weight={shares}[training]" if weights else "",
-        given=f", context={both['training']}" if context else "",
-        look=(f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else ""),
-        training=f"(x{at}[training], {both['training']})" if context else f"x{at}[training]",
-        names=named,
-    )
+    values = {
+        "name": os.path.basename(path),
+        "pandas": "import pandas\n\n" if apart.labels else "\n",
+        "reading": reading,
+    }
+    values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
+    values |= {"share": fitting.VALIDATION, "at": at, "names": named}
+    values["look"] = (f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else "")
+    values["weights"] = f", sample_weight={shares}[training]" if weights else ""
+    values["given"] = f", context={both['training']}" if context else ""
+    values["training"] = f"(x{at}[training], {both['training']})" if context else f"x{at}[training]"
+    return _PYTHON.format(**values)

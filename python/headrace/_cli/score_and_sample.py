@@ -20,11 +20,11 @@ from headrace._cli import screen, signals, writing
 from headrace._cli.commands import _check_output, _columns_for, _load, _load_any, _of_rows
 from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
 from headrace._cli.screen import INTERRUPTED, OK, counted, note, say, usage
-from headrace._cli.waves import SUFFIX
 from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
+from headrace.rows._waves import SUFFIX
 
 
 def score(arguments: argparse.Namespace) -> int:

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import fitting, screen, waves, writing
+from headrace._cli import fitting, screen, writing
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
 from headrace._cli.screen import OK, counted, duration, say, usage
-from headrace._cli.waves import BITS, SUFFIX, Wave
 from headrace._flow.fit_arguments import Arguments
 from headrace.rows import _files as tables
+from headrace.rows import _waves as waves
+from headrace.rows._waves import BITS, SUFFIX, Wave
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.quantised import has_cells
 
@@ -141,12 +142,9 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)
         flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
-        given: dict[str, Any] = {
-            "validation": fitting.VALIDATION if arguments.validation is None else arguments.validation,
-            "seed": arguments.seed,
-            "progress": not arguments.quiet,
-            **{name: options[name] for name in FIT if name in options},
-        }
+        share = fitting.VALIDATION if arguments.validation is None else arguments.validation
+        given: dict[str, Any] = {"validation": share, "seed": arguments.seed, "progress": not arguments.quiet}
+        given |= {name: options[name] for name in FIT if name in options}
         values = [one.values for one in signals]
         if not arguments.quiet and given.get("time_budget") is None:
             screen.tell(_foreseen(flow, values, given))
@@ -167,35 +165,19 @@ def _foreseen(flow: Any, values: Sequence[Any], given: dict[str, Any]) -> str:
     )
 
 
-def _report(
-    arguments: argparse.Namespace, flow: Any, signals: Sequence[waves.Wave], history: hr.training.History
-) -> int:
+def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], history: hr.training.History) -> int:
     outcome = fitting._outcome(history)
     rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
     reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
-    report = {
-        "file": arguments.output,
-        "flow": arguments.flow,
-        "signals": len(signals),
-        "steps": steps,
-        "rate": rate,
-        "channels": flow.features,
-        "field": flow.field,
-        "judged_by": history.judged_by,
-        "log_likelihood": reached,
-        "bits": bits_of(reached, flow.features),
-        **outcome,
-        "seed": arguments.seed,
-    }
+    report = {"file": arguments.output, "flow": arguments.flow, "signals": len(signals), "steps": steps, "rate": rate}
+    report |= {"channels": flow.features, "field": flow.field, "judged_by": history.judged_by, "seed": arguments.seed}
+    report |= {"log_likelihood": reached, "bits": bits_of(reached, flow.features), **outcome}
     judges = JUDGES.get(history.judged_by, history.judged_by)
     channels = f", {flow.features} channels" if flow.features > 1 else ""
-    lines = [
-        f"{counted(len(signals), 'signal')}, {counted(steps, 'step')} at {rate:,} Hz{channels}",
-        f"mean log-likelihood of {judges}, nats a step: {arguments.flow} {reached:.4f}, "
-        f"{report['bits']:.3f} bits a value",
-        f"{fitting._work(outcome)}; saved to {arguments.output}",
-    ]
-    return fitting.ended(arguments, report, lines)
+    read = f"{counted(len(signals), 'signal')}, {counted(steps, 'step')} at {rate:,} Hz{channels}"
+    score = f"{arguments.flow} {reached:.4f}, {report['bits']:.3f} bits a value"
+    work = f"{fitting._work(outcome)}; saved to {arguments.output}"
+    return fitting.ended(arguments, report, [read, f"mean log-likelihood of {judges}, nats a step: {score}", work])
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------
@@ -245,12 +227,8 @@ def load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) ->
 
 def _log_prob_steps(flow: Any, one: Wave) -> NDArray[Any]:
     """Log probabilities of each step's integers; log densities where these have no closed form."""
-    steps: NDArray[Any] = (
-        flow.log_prob_steps(one.values, quantised=STEP)
-        if has_cells(flow)
-        else flow.log_prob_steps(one.values.astype(np.float64))
-    )
-    return steps
+    given = (one.values, {"quantised": STEP}) if has_cells(flow) else (one.values.astype(np.float64), {})
+    return np.asarray(flow.log_prob_steps(given[0], **given[1]))
 
 
 def _print_scores(
@@ -261,15 +239,8 @@ def _print_scores(
         every.add(log_prob)
     mean = every.report()["log_likelihood"]
     signals = [{"file": file, "steps": len(own), "log_prob": float(own.sum(dtype=np.float64))} for file, own in scored]
-    report = {
-        "file": arguments.output,
-        "signals": signals,
-        "steps": every.rows,
-        "rate": signal.rate,
-        "not_finite": every.rows - every.finite,
-        "log_likelihood": mean,
-        "bits": bits_of(mean, flow.features),
-    }
+    report = {"file": arguments.output, "signals": signals, "steps": every.rows, "rate": signal.rate}
+    report |= {"not_finite": every.rows - every.finite, "log_likelihood": mean, "bits": bits_of(mean, flow.features)}
     summary = (
         f"{counted(len(scored), 'signal')}, {counted(every.rows, 'step')}: mean log density {mean:.4f} nats a step, "
         f"{report['bits']:.3f} bits a value"
@@ -311,16 +282,8 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
                 shown.update(some)
 
     waves.write(arguments.output, signal.rate, flow.features, len(prefix) + steps, parts())
-    report = {
-        "file": arguments.output,
-        "steps": steps,
-        "steps_before": len(prefix),
-        "seconds": steps / signal.rate,
-        "rate": signal.rate,
-        "channels": flow.features,
-        "clipped": clipped,
-        "seed": seed,
-    }
+    report = {"file": arguments.output, "steps": steps, "steps_before": len(prefix), "seconds": steps / signal.rate}
+    report |= {"rate": signal.rate, "channels": flow.features, "clipped": clipped, "seed": seed}
     after = f" after the {len(prefix):,} of {arguments.prefix}" if before else ""
     lines = [f"{counted(steps, 'step')}{after} at {signal.rate:,} Hz, seed {seed}, saved to {arguments.output}"]
     if clipped:
@@ -331,10 +294,9 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
 
 def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
+        expected = "expected one of them, because the flow is of signals"
         got = "none" if arguments.steps is None else "both"
-        usage(
-            arguments, f"arguments --steps, --seconds: expected one of them, because the flow is of signals, got {got}"
-        )
+        usage(arguments, f"arguments --steps, --seconds: {expected}, got {got}")
     if arguments.steps is not None:
         return int(arguments.steps)
     steps = round(float(arguments.seconds) * signal.rate)

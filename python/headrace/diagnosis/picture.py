@@ -164,7 +164,7 @@ def _coordinate(diagnosis: Record, i: int) -> str:
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
     if label.startswith(COLUMN):
         return f"column {_short(label.removeprefix(COLUMN))}"
-    column = re.search(r"\(mostly column (.*)\)$", label)
+    column = re.search(r"\(mostly columns? (.*)\)$", label)
     return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
 
 

@@ -35,7 +35,7 @@ from headrace.diagnosis.likelihood import compare
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
-from headrace.diagnosis.sizes import COLUMN, Size, columns_of, missing_nats
+from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 
 WORST = 10  # rows
 DRAWN = 5000  # log densities of draws that a picture shows
@@ -298,16 +298,15 @@ class _Look:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates that are no columns: by index, and by the column that goes most with each, if any."""
+    """Names of latent coordinates that are no columns: by index, and by the columns that go most with each."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers
     ranked, columns = (_normed(np.argsort(np.argsort(part, axis=0), axis=0)) for part in (score, x))
     going = np.abs(ranked.T @ columns)
     for i, row in enumerate(going):
-        column = int(row.argmax())
-        if row[column] > 0.5:
-            numbers[i] += f" (mostly column {names[column]})"
+        most = [names[j] for j in np.argsort(-row)[:NAMED] if row[j] >= 0.5 * row.max()]
+        numbers[i] += f" (mostly column{'s' * (len(most) > 1)} {listed(most)})"
     return numbers
 
 

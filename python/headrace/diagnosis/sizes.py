@@ -117,13 +117,13 @@ def _given(coordinate: int, column: int, depends: Any, names: Sequence[str], con
         others = ["all others"]
     elif len(others) > NAMED:
         others[NAMED - 1 :] = [f"{len(others) - NAMED + 1} more"]
-    return _listed([*others, *(["the context"] if context else [])])
+    return listed([*others, *(["the context"] if context else [])])
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Names as in a sentence.
 
-    >>> _listed(["a", "b", "c"]), _listed(["a"]), _listed([])
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
     ('a, b and c', 'a', '')
     """
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base.output import check_regular, replacing
-from headrace._cli.screen import counted
 
 SUFFIX, BITS = ".wav", 16
 LOW, HIGH = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
@@ -86,9 +85,8 @@ def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
         raise ValueError(f"{one.path}: expected {rate} Hz, as {other} has, got {one.rate} Hz; {way_out}")
     if one.channels != channels:
         way_out = convertible(one.path, f"-ac {channels} ")
-        raise ValueError(
-            f"{one.path}: expected {counted(channels, 'channel')}, as {other} has, got {one.channels}; {way_out}"
-        )
+        what = f"{channels} channel{'s' * (channels != 1)}, as {other} has"
+        raise ValueError(f"{one.path}: expected {what}, got {one.channels}; {way_out}")
 
 
 def convertible(path: str, options: str = "") -> str:
