@@ -1,9 +1,11 @@
 // Chains over time, their states and their streams for Python.
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 
+#include "../core/sequences/reflections.hpp"
 #include "chains.hpp"
 
 namespace headrace {
@@ -70,8 +72,8 @@ Chained<T> chain_of(int64_t features, const std::vector<py::tuple>& links, std::
     return std::make_shared<const SequenceChain<T>>(features, std::move(own), std::move(base));
 }
 
-// `filters`: of each linear prediction its coefficients (columns, order), of the oldest step first, its gain
-// (columns,), and the sum of the gain's logarithms.
+// `filters`: of each linear prediction its reflection coefficients (columns, order), its gain (columns,), and the sum
+// of the gain's logarithms.
 template <class T>
 HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given_chain, const py::object& parameters,
                                   const std::vector<py::tuple>& filters) {
@@ -83,10 +85,16 @@ HeldChainWeights<T> chain_weights(const std::shared_ptr<SequenceChain<T>>& given
         require(next < filters.size(), "filters: expected one for each linear prediction");
         const py::tuple& given = filters[next++];
         const int64_t columns = chain.features(), n = int64_t(chain.begin_of(i + 1) - chain.begin_of(i));
-        const T* const a =
-            host_numbers<const T>(given[0], {columns, n / columns}, "filters: expected (columns, order)");
-        const T* const gain = host_numbers<const T>(given[1], {columns}, "filters: expected gains (columns,)");
-        own.push_back({{a, a + n}, {gain, gain + columns}, given[2].cast<double>()});
+        const double* const k =
+            host_numbers<const double>(given[0], {columns, n / columns}, "filters: expected float64 (columns, order)");
+        const double* const gain =
+            host_numbers<const double>(given[1], {columns}, "filters: expected float64 gains (columns,)");
+        PredictionFilter<T> filter{{}, {gain, gain + columns}, given[2].cast<double>(), {k, k + n}};
+        const std::vector<double> a = stepped_up(filter.reflections, columns);
+        for (auto row = a.begin(); row != a.end(); row += n / columns)
+            filter.coefficients.insert(filter.coefficients.end(), std::make_reverse_iterator(row + n / columns),
+                                       std::make_reverse_iterator(row));
+        own.push_back(std::move(filter));
     }
     require(next == filters.size(), "filters: expected one for each linear prediction");
     const T* const from = host_numbers<const T>(parameters, {int64_t(chain.n_weights())},
@@ -451,6 +459,15 @@ void bind_chain_stream_of(py::module_& m, const char* name) {
 
 void bind_chains(py::module_& m) {
     bind_sequences_given(m);
+    m.def(
+        "step_up",
+        [](const Array<double>& reflections) {
+            require(reflections.ndim() == 2 && reflections.size() > 0, "reflections: expected (columns, order)");
+            const std::vector<double> k(reflections.data(), reflections.data() + reflections.size());
+            return Array<double>({reflections.shape(0), reflections.shape(1)},
+                                 stepped_up(k, reflections.shape(0)).data());
+        },
+        py::arg("reflections"));
     bind_chain_of<float>(m, "SequenceChainF32", "ChainWeightsF32");
     bind_chain_of<double>(m, "SequenceChainF64", "ChainWeightsF64");
     bind_chain_state_of<float>(m, "ChainStateF32");

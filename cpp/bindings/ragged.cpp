@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "../core/sequences/ragged.hpp"
+#include "../core/sequences/reflections.hpp"
 #include "chains.hpp"
 
 namespace headrace {
@@ -348,16 +349,15 @@ void add_frames(const T* own, int64_t n_own, int64_t columns, double* to, int64_
 
 // Gradients of whole sequences from cotangents: `by_rows` (rows,) and `by_steps` are those of log densities, with
 // `is_density`, or of log-derivatives; `by_values` those of the other side. They are added to float64 arrays
-// `parameters`, `of_context` and `of_frames`, and put into `inputs`; None where they are not wanted. Parameters of
-// linear predictions have theirs from calls `predicted(link, by_value, by_residual, x, z, by_steps)`, one a block.
+// `parameters`, `of_context` and `of_frames`, and put into `inputs`; None where they are not wanted.
 // Results: the log densities as in `scores`; and, without these, the sum of all with their cotangents.
 template <class T>
 double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
                    const py::object& by_rows, const HeldSequences* by_steps, const HeldSequences* by_values,
-                   const py::object& std, const py::object& predicted, const py::object& inputs,
-                   const py::object& parameters, const py::object& of_context, const py::object& of_frames,
-                   const py::object& steps, const py::object& totals) {
+                   const py::object& std, const py::object& inputs, const py::object& parameters,
+                   const py::object& of_context, const py::object& of_frames, const py::object& steps,
+                   const py::object& totals) {
     const ChainWeights<T>& used = weights.of(*chain);
     const GivenSequences& given = held.given;
     const int64_t all = int64_t(given.lengths.size()), features = chain->features();
@@ -419,6 +419,11 @@ double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
         without_gil([&] {
             chain->back(used, call, x, from, to);
             if (to.with_inputs) to_inputs.put(block, 0, block.steps, values_in(to.inputs, call.values(), work));
+            for (const PredictionTerms<T>& one : to.predictions) {
+                const std::vector<double> found =
+                    gradient_of(used.links[one.link].filter, call, one, by.empty() ? nullptr : own_by.data());
+                for (size_t i = 0; i < found.size(); ++i) by_weights[chain->begin_of(one.link) + i] += found[i];
+            }
             for (size_t i = 0; i < by_weights.size(); ++i) to_weights[i] += by_weights[i];
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t i = block.index[size_t(r)];
@@ -433,11 +438,6 @@ double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                            n_out);
             }
         });
-        const std::vector<py::ssize_t> shape{rows, block.steps, features};
-        for (const PredictionTerms<T>& one : to.predictions)
-            predicted(one.link, Array<T>(shape, one.by_value.data()), Array<T>(shape, one.by_residual.data()),
-                      copied(one.x, shape), copied(one.z, shape),
-                      array_or_none(by.empty() ? nullptr : own_by.data(), {rows, block.steps}));
         if (!is_density) continue;
         std::vector<double> scores(log_prob.begin(), log_prob.end());
         given.clear_beyond(block, 0, block.steps, scores.data());
@@ -464,9 +464,8 @@ void bind_ragged_of(py::class_<SequenceChain<T>, std::shared_ptr<SequenceChain<T
         .def("back", &ragged_back<T>, py::arg("weights"), py::arg("inverse"), py::arg("given"), py::arg("context"),
              py::arg("frames"), py::arg("is_density"), py::arg("by_rows") = py::none(),
              py::arg("by_steps") = py::none(), py::arg("by_values") = py::none(), py::arg("std") = py::none(),
-             py::arg("predicted") = py::none(), py::arg("inputs") = py::none(), py::arg("parameters") = py::none(),
-             py::arg("of_context") = py::none(), py::arg("of_frames") = py::none(), py::arg("steps") = py::none(),
-             py::arg("totals") = py::none());
+             py::arg("inputs") = py::none(), py::arg("parameters") = py::none(), py::arg("of_context") = py::none(),
+             py::arg("of_frames") = py::none(), py::arg("steps") = py::none(), py::arg("totals") = py::none());
 }
 
 template void bind_ragged_of<float>(py::class_<SequenceChain<float>, std::shared_ptr<SequenceChain<float>>>&);

@@ -114,9 +114,7 @@ def test_weights_and_states_belong_to_their_chain():
     with pytest.raises(ValueError, match="state: expected one of this chain"):
         one._program._stream(chain, weights, foreign_state, None)
     with pytest.raises(ValueError, match="parameters: the vector has the wrong size"):
-        chain.weights(
-            np.zeros(5, "float32"), [own.of_core(np.dtype("float32")) for own in one._program.vector.filters.values()]
-        )
+        chain.weights(np.zeros(5, "float32"), [own.of_core() for own in one._program.vector.filters.values()])
     with pytest.raises(ValueError, match="filters: expected one for each linear prediction"):
         chain.weights(one.parameters, [])
 
@@ -147,7 +145,7 @@ def test_inputs_of_a_chain_have_its_shapes():
 
 
 def test_whole_calls_of_a_chain_have_its_shapes():
-    flow = sequence_cases.wavenet("whole", context=2, covariates=1, hop=3, prediction=0, dtype="float32")
+    flow = sequence_cases.wavenet("whole", context=2, covariates=1, hop=3, dtype="float32")
     chain, weights, _ = parts_of(flow)
     context, frames = np.zeros((2, 2), "float32"), [np.zeros((3, 1), "float32")] * 2
     x = [np.zeros((7, 1), "float32"), np.zeros((5, 1), "float32")]

@@ -22,7 +22,7 @@ STOREYS = {
     "core": (2150, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7200, "_fit distributed rows training"),
-    "methods": (6050, "ascent continuum sequences variational"),
+    "methods": (6000, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
         11850,

@@ -93,9 +93,10 @@ struct LinkState {
 // The filter of a linear prediction, and its gain.
 template <class T>
 struct PredictionFilter {
-    std::vector<T> coefficients;  // (columns, order), of the oldest step first
-    std::vector<T> gain;          // of each column
-    double log_gain = 0.0;        // the sum of all columns'
+    std::vector<T> coefficients;        // (columns, order), of the oldest step first
+    std::vector<T> gain;                // of each column
+    double log_gain = 0.0;              // the sum of all columns'
+    std::vector<double> reflections{};  // (columns, order), where gradients by them are wanted
 };
 
 // Parameters of a link in the form that its calls read.

@@ -108,16 +108,10 @@ class Backward:
         if "by_steps" in by:
             own["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
         scale = run.program.scale
-
-        def predicted(link: int, *terms: Any) -> None:
-            part = run.program.of_link[link]
-            found["parameters"][part] += run.vector.filters[link].gradient(self._inverse, *terms)
-
         total: float = run.program.core.back(
             *(run.vector.core, self._inverse, given.core, *run.inputs(), is_density),
             **own,
             std=None if scale is None else np.ascontiguousarray(scale[1], np.float64),
-            predicted=predicted,
             inputs=found["inputs"],
             parameters=found["parameters"],
             of_context=found["context"],

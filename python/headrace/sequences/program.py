@@ -55,8 +55,8 @@ class SequenceProgram:
         """
         self.features, self.scale, self.dtype = features, scale, dtype
         self._blocks = [block for part in blocks for block in part]
-        _, *self.of_link = slices(*(sum(block.size for block in part) for part in blocks))
-        self.n_weights: int = self.of_link[-1].stop
+        _, *self._of_link = slices(*(sum(block.size for block in part) for part in blocks))
+        self.n_weights: int = self._of_link[-1].stop
         self._orders = {i: order for i, (kind, order, *_) in enumerate(links) if kind == "prediction"}
         is_single = dtype == np.float32
         kind = cpu.SequenceChainF32 if is_single else cpu.SequenceChainF64
@@ -77,9 +77,9 @@ class SequenceProgram:
 
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, as calls read them."""
-        filters = {i: Filter(parameters[self.of_link[i]], self.features, order) for i, order in self._orders.items()}
-        of_core = [one.of_core(self.dtype) for one in filters.values()]
-        return Weights(self.core.weights(np.ascontiguousarray(parameters), of_core), filters)
+        filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
+        own = [one.of_core() for one in filters.values()]
+        return Weights(self.core.weights(np.ascontiguousarray(parameters), own), filters)
 
     def weights(self) -> Array:
         """A copy of the current parameters."""
