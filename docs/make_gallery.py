@@ -50,8 +50,8 @@ PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_as
 """The axes of a figure that stand for it in the list, where they are not the first."""
 
 NOT_KEPT: dict[str, str] = {
-    "speech": "takes more than two minutes of a core",
-    "vae_posteriors": "takes more than two minutes of a core",
+    "speech": "its voice is downloaded by apt-get, and the fit takes minutes beside other work",
+    "vae_posteriors": "takes more than four minutes of a core",
 }
 """Examples whose results are not kept, with the reason: their pages have the script alone."""
 

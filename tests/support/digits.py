@@ -6,7 +6,10 @@ context; an activation of the context is a shift of 0.
     python tests/support/digits.py v2 v4
 
 writes errors.npz by these instruction sets: after a change of the kernels that makes errors smaller, or larger for a
-reason.
+reason. The name PTX stands for the emulation on a folder of PTX (docs/notes/ptx.md):
+
+    export PYTHONPATH=python:tests:tests/support/cases:tests/support/fakes
+    HEADRACE_EMU_PTX=build/ptx python tests/support/digits.py PTX
 """
 
 import os
@@ -123,9 +126,18 @@ def measured_by(isa, path):
         return dict(file)
 
 
+def measured_on_ptx():
+    """By dtype the same on the emulated device."""
+    import cores
+
+    os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # chooses an order of threads
+    with cores.using("emu"):
+        return {dtype: measured(dtype) for dtype in DTYPES}
+
+
 def record_of(isa):
     """The key of an instruction set's errors: those with multiply-adds give equal bits."""
-    return "unfused" if isa == "v2" else "fused"
+    return {"v2": "unfused", "PTX": "PTX"}.get(isa, "fused")
 
 
 def recorded():
@@ -160,5 +172,5 @@ if __name__ == "__main__":
     else:
         with tempfile.TemporaryDirectory() as folder:
             for isa in sys.argv[1:]:
-                found = measured_by(isa, Path(folder) / "errors.npz")
+                found = measured_on_ptx() if isa == "PTX" else measured_by(isa, Path(folder) / "errors.npz")
                 write(**{f"{record_of(isa)} {dtype}": errors for dtype, errors in found.items()})
