@@ -221,7 +221,7 @@ def test_imports_follow_the_order_of_the_storeys():
 
 def test_an_import_that_points_up_is_found():
     up = ("headrace._arrays.caller", "headrace._flow.flow")
-    beside = ("headrace.ascent.flow", "headrace.sequences.flow")
+    beside = ("headrace.ascent.ascent", "headrace.sequences.flow")
     fine = [("headrace.variational.over_time", "headrace.sequences.flow"), ("headrace._flow.flow", "headrace.ops")]
     assert len(imports_against_the_order([up, beside, *fine])) == 2
     assert len(imports_against_the_order([("headrace._flow.flow", "headrace._fit.fit")])) == 1
