@@ -20,10 +20,10 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2150, "_arrays _core config"),
-    "flow": (4900, "_flow densities files ops transforms"),
-    "fit": (7050, "_fit distributed rows training"),
-    "methods": (6300, "ascent continuum sequences variational"),
-    "analysis": (5350, "_tables choosing diagnosis plot"),
+    "flow": (4800, "_flow densities files ops transforms"),
+    "fit": (7000, "_fit distributed rows training"),
+    "methods": (6250, "ascent continuum sequences variational"),
+    "analysis": (5300, "_tables choosing diagnosis plot"),
     "clients": (
         11950,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
