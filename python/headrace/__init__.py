@@ -9,8 +9,7 @@ from headrace import _core, transforms
 from headrace._base.moved import NAMES, PUBLIC, find_moved_modules, warn_of
 from headrace._core import CudaUnavailable
 from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
-from headrace._flow.conditional import Conditional
-from headrace._flow.flow import Flow
+from headrace._flow.flow import Conditional, Flow
 from headrace._flow.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
 from headrace._flow.transforms.network import Layer, Network

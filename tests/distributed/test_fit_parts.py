@@ -13,7 +13,7 @@ from fitting import gaussian, loss_of
 from headrace._fit import gaussian as _gaussian
 from headrace._fit import given_rows as _rows
 from headrace._fit import run as _fit_run
-from headrace._fit.cross_validation import clearly_better
+from headrace._fit.few_rows import clearly_better
 from headrace._fit.given_rows import Data
 from headrace._fit.history import History
 from headrace._fit.run import HeldOut

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 import headrace as hr
-from headrace._fit.cross_validation import clearly_better
+from headrace._fit.few_rows import clearly_better
 from headrace._fit.history import History
 from headrace._fit.plan import Plan, Stages
 from headrace._flow.fit_arguments import Arguments

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ENDS = "0.7"  # the version without the old names
 PUBLIC = {
     "headrace.bases": "headrace._flow.bases",
-    "headrace.conditional": "headrace._flow.conditional",
+    "headrace.conditional": "headrace._flow.flow",
     "headrace.ensemble": "headrace._fit.ensemble",
     "headrace.flow": "headrace._flow.flow",
     "headrace.flows": "headrace._flow.flows",

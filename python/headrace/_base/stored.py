@@ -27,7 +27,7 @@ from headrace._base.public import public
 KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
 LATER = {
     "AdaptivePrediction": "headrace.sequences.adaptive",
-    "AscentFlow": "headrace.ascent.flow",
+    "AscentFlow": "headrace.ascent.ascent",
     "CausalConvolution": "headrace.sequences.convolution",
     "Ensemble": "headrace._fit.ensemble",
     "LinearPrediction": "headrace.sequences.prediction",

@@ -1,7 +1,8 @@
-"""Where a fit of few rows begins: the best density that needs no training, by cross-validation.
+"""Fits of few rows: where they begin, the number of epochs, and whether training helps at all, by cross-validation.
 
-It is a Gaussian or a small mixture of normal densities, of the columns as they are or behind marginal curves (then the
-Gaussian is a Gaussian copula), with residuals in place of columns that others nearly give away or without.
+They begin at the best density that needs no training. It is a Gaussian or a small mixture of normal densities, of the
+columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with residuals in place of
+columns that others nearly give away or without.
 
 Of clusters with different shapes a mixture of normal densities with covariances of their own needs fewer rows than
 networks. No base is one, but a flow can follow it: such a mixture is a teacher, whose samples are as many as wanted,
@@ -10,20 +11,24 @@ and the flow is trained on these in place of the rows.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
+from headrace._arrays.row_parts import RowPart
+from headrace._base import progress as _progress
 from headrace._base.types import Floats
 from headrace._fit import gaussian as _gaussian
 from headrace._fit.clock import Clock
-from headrace._fit.cross_validation import FOLDS, Chosen, clearly_better, pooled
-from headrace._fit.given_rows import Data, Moments, outside
+from headrace._fit.given_rows import Data, Index, Moments, outside
 from headrace._fit.residuals import ALWAYS, TRIED, Residuals, behind, of_rows
+from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._fit.starts import curves as _curves
 from headrace._fit.starts import mixture as _mixture
@@ -33,6 +38,107 @@ from headrace._flow.internals import Trainable
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
+
+FOLDS = 5
+WAIT = 25  # epochs without a new best
+
+
+class Fold(RowPart):
+    """The rows of one fold, or all others: every fifth row of the part, from another one on."""
+
+    def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
+        self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
+        self.part, self.size = whole, self.places.size
+
+    def at(self, places: Index) -> Index:
+        """The rows at these indices of the part."""
+        return self.part.at(self.places[places])
+
+
+def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
+    """Whether a mean loss is lower by more than its standard error: the one-standard-error rule (Breiman et al. 1984).
+
+    Both are losses of the same rows.
+    """
+    share = weights / weights.sum()
+    gain = than - losses
+    mean = float((share * gain).sum())
+    error = math.sqrt(float((np.square(share * (gain - mean))).sum()))
+    return mean > error
+
+
+def pooled(
+    flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Trainable]
+) -> NDArray[np.float64]:
+    """The losses of the rows of each fold, one fold after another, in turn, under the flow that `made` makes of a copy and the others."""
+    losses = []
+    for fold in range(FOLDS):
+        judge = HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device)
+        other = made(copy.copy(flow), source.of(Fold(source.part, fold, out=False)))
+        losses.append(-judge.log_probs(other))
+    return np.concatenate(losses)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The result of cross-validation: losses of rows left out, fold after fold."""
+
+    epochs: int
+    """The number of epochs after which they are lowest; 0: before the first."""
+    history: list[float]
+    """Their mean after each of these epochs."""
+    start: NDArray[np.float64]
+    """Those of each row before the first epoch,"""
+    best: NDArray[np.float64]
+    """after the best one,"""
+    weights: NDArray[np.float64]
+    """and the weights of the rows."""
+
+    def mean(self, losses: NDArray[np.float64]) -> float:
+        """The weighted mean of such losses; infinity where it is not finite."""
+        loss = float((losses * self.weights).sum() / self.weights.sum())
+        return loss if math.isfinite(loss) else math.inf
+
+
+def chosen_epochs(
+    flow: Trainable,
+    source: ArrayRows,
+    made: Callable[[Trainable, ArrayRows], Run],
+    most: int,
+    clock: Clock,
+    progress: bool = False,
+) -> Chosen:
+    """The best number of epochs on rows left out.
+
+    Fits to all rows except a fold go side by side, an epoch at a time. `made` prepares a flow for rows and returns its
+    run, which shares the clock.
+    """
+    runs, judges = [], []
+    for fold in range(FOLDS):
+        runs.append(made(copy.copy(flow), source.of(Fold(source.part, fold, out=False))))
+        judges.append(HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device))
+    weights = np.concatenate([judge.weights() for judge in judges])
+
+    def losses(parameters: Callable[[Run], Any]) -> NDArray[np.float64]:
+        return -np.concatenate([j.log_probs(r.flow, parameters(r)) for r, j in zip(runs, judges, strict=True)])
+
+    start = losses(lambda run: run.flow.parameters)
+    found = Chosen(0, [], start, start, weights)
+    history: list[float] = []
+    with _progress.bar(most, "cross-validate", "epoch", progress, leave=False) as shown:
+        for epoch in range(1, most + 1):
+            passed = [run.one_pass() for run in runs]
+            if clock.ran_out or not all(map(math.isfinite, passed)):
+                break
+            now = losses(Run.current)
+            history.append(found.mean(now))
+            shown.update()
+            if history[-1] < found.mean(found.best):
+                found = Chosen(epoch, list(history), start, now, weights)
+            if epoch - found.epochs >= WAIT:
+                break
+    return found
+
 
 Links = tuple[Transform, ...]
 
@@ -210,7 +316,7 @@ SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
 JUDGED = 4000  # further samples by which it is judged
 DECAY = 0.01
 STARTS = 3  # of a mixture in cross-validation
-WAIT = 1  # number of components without a gain, after which no more are tried
+UNGAINED = 1  # number of components without a gain, after which no more are tried
 KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
 NUMBERS_OF_A_ROW = 2  # that a mixture has for each row, at most: in many columns covariances of their own are noise
 
@@ -260,7 +366,7 @@ def best_teacher(
         folds = [Seen.of(z, share, i, limit, own, (), dtype) for i in range(FOLDS)]
         for components in _mixture.COMPONENTS_OF_FULL:
             numbers = components * z.shape[1] * (z.shape[1] + 3) // 2
-            if waited == WAIT or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
+            if waited == UNGAINED or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
                 break
             waited += 1
             for prior in _mixture.PRIORS_OF_FULL:

@@ -21,8 +21,16 @@ from headrace._fit import marginals as _marginals
 from headrace._fit import residuals as _residuals
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.cross_validation import Chosen, chosen_epochs, clearly_better
-from headrace._fit.few_rows import Beginning, arguments_of_student, best_beginnings, best_teacher, samples_of
+from headrace._fit.few_rows import (
+    Beginning,
+    Chosen,
+    arguments_of_student,
+    best_beginnings,
+    best_teacher,
+    chosen_epochs,
+    clearly_better,
+    samples_of,
+)
 from headrace._fit.history import History, is_interrupted, kept_fields
 from headrace._fit.plan import LEAST, LEAST_HELD_OUT, MANY, Plan, of_settings
 from headrace._fit.residuals import Residuals
