@@ -128,7 +128,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     write_wave("a.wav", values(400))
     given = {
         "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
-        "level": False, "adaptive": False,
+        "level": False, "adaptive": False, "matmul": "exact",
     }  # fmt: skip
     kind = offered.SIGNALS["WaveNet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)
@@ -141,6 +141,21 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     assert flow.dtype == np.float64
     assert repr(flow.transforms[0]) == repr(like.transforms[0])
     assert len(flow.transforms) == len(like.transforms) == 2  # no linear prediction
+
+
+def test_products_and_the_schedule_are_those_of_python(folder, result):
+    write_wave("a.wav", values(800))
+    chosen = {"bf16": "cosine", "exact": "constant"}
+    for matmul, schedule in chosen.items():
+        own = ["--set", f"matmul={matmul}", "--set", f"schedule={schedule}"]
+        result("fit", "a.wav", "-o", f"{matmul}.safetensors", *SMALL, *own)
+    x, flows = [values(800)], {matmul: hr.load(f"{matmul}.safetensors") for matmul in chosen}
+    for matmul, schedule in chosen.items():
+        like = hr.WaveNet(layers=3, channels=6, matmul=matmul)
+        like.fit(x, quantised=1, epochs=2, progress=False, schedule=schedule)
+        assert flows[matmul].matmul == matmul
+        assert_array_equal(flows[matmul].parameters, like.parameters)
+    assert not np.array_equal(flows["bf16"].parameters, flows["exact"].parameters)
 
 
 def test_a_checkpoint_goes_on(folder, result, monkeypatch):

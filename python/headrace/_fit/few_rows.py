@@ -70,7 +70,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 def pooled(
     flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Trainable]
 ) -> NDArray[np.float64]:
-    """The losses of the rows of each fold, one fold after another, in turn, under the flow that `made` makes of a copy and the others."""
+    """The losses of the rows of each fold, in turn, under the flow that `made` makes of a copy and the others."""
     losses = []
     for fold in range(FOLDS):
         judge = HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device)

@@ -56,7 +56,7 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
     seed: Annotated[int, argument(0, check.integer)]
     rng: Rng
     dtype: Annotated["DTypeLike", argument("float32")]
-    matmul: Annotated[str, argument("exact")]
+    matmul: Annotated[str, argument("exact", option="products of networks: exact, or for float32 bf16")]
 
 
 @storable

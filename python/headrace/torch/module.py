@@ -67,7 +67,7 @@ class Layers(nn.Module):
         self._ordered.append((module, leaf))
 
     def dense(self) -> list[Tensor]:
-        """The current tensors in the order of the vector: parameters, or what a parametrisation makes of others."""
+        """The current tensors in the order of the vector: parameters, or results of a parametrisation."""
         found = ((module._parameters.get(leaf), module, leaf) for module, leaf in self._ordered)
         return [getattr(module, leaf) if p is None else p for p, module, leaf in found]  # attributes are slow
 
