@@ -20,12 +20,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1100, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (4900, "_flow densities files ops transforms"),
+    "flow": (4950, "_flow densities files ops transforms"),
     "fit": (7250, "_fit distributed rows training"),
     "methods": (6350, "ascent continuum sequences variational"),
     "analysis": (5400, "_tables choosing diagnosis plot"),
     "clients": (
-        11950,
+        12100,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
