@@ -20,12 +20,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2150, "_arrays _core config"),
-    "flow": (4800, "_flow densities files ops transforms"),
+    "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7200, "_fit distributed rows training"),
     "methods": (6000, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
-        11850,
+        11800,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -63,7 +63,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
     if is_arrays(model):
         leaves = leaves_of(model)
         state = {str(i): leaf for i, leaf in enumerate(leaves)}
-        return finished_file(place, state, verify, lambda: flow_of(leaves, not_recorded, place, _head))
+        return finished_file(place, state, verify, lambda: flow_of(leaves, not_recorded, place, _head, _call))
     without_files(not_recorded)
     if class_of(model)[0] != "flowjax" or not (hasattr(model, "base_dist") and hasattr(model, "bijection")):
         raise TypeError(f"model: expected a flow of flowjax, got {check.kind_of(model)}")

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
-from headrace._flow.bases import Base, StandardNormal
+from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
-from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import ACTIVATIONS, Layers, Numbers, Place, activation_of, numbers
 from headrace.convert._simple import normal, permutation, softplus_inverse
 from headrace.convert._state_dicts import UnrecordedSettings
@@ -32,6 +31,7 @@ _SPLINE = ("knots", "interval", "min_derivative", "min_width")
 Arrays = list[NDArray[Any]]
 Head = tuple[dict[str, Any], Numbers]
 """Settings of a map, and what flowjax adds to the outputs of a network for a coordinate."""
+Reader = Callable[[Any, Place], Head]
 
 
 def is_arrays(model: Any) -> bool:
@@ -55,16 +55,17 @@ def leaves_of(model: Any) -> Arrays:
     return [one for one in found if one.ndim]
 
 
-def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: Callable[[Any, Place], Head]) -> Flow:
-    """The flow, in float64; `bijection` reads a bijection of flowjax that is given as the transformer."""
+def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
+    """The flow, in float64; `bijection` reads a transformer of flowjax, and `call` calls a function of JAX."""
     unrecorded = UnrecordedSettings(given, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
-    activation = activation_of(place.at("activation"), activation, lambda function, x: function(_jax(x)))
+    activation = activation_of(place.at("activation"), activation, call)
     way = Place(place.path, "to_latent" if invert else "to_data")
-    floats = [one for one in leaves if one.dtype.kind == "f"]
-    masks: list[Any] = [one for one in leaves if one.ndim == 3 and one.dtype.kind == "b"]
-    weights, biases, base = ([one for one in floats if one.ndim == n] for n in (3, 2, 1))
-    orders = [one for one in leaves if one.ndim == 2 and one.dtype.kind in "iu"]
+    masks: Any
+    kinds: Any = ((3, "f"), (2, "f"), (1, "f"), (3, "b"), (2, "iu"))
+    weights, biases, base, masks, orders = (
+        [one for one in leaves if one.ndim == n and one.dtype.kind in kind] for n, kind in kinds
+    )
     shapes = ", ".join(str(one.shape) for one in leaves)
     if not weights:
         raise NotImplementedError(
@@ -97,30 +98,16 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: C
             layers.outputs(*last)
             layers.biases[-1] = layers.biases[-1] + np.tile(head[1].astype(weights[0].dtype), active)
             layer = layers.autoregressive(way, **head[0]) if masks else layers.coupling(way, features, sides, **head[0])
-            chain.append(way.ordered([[layer], _order(way, features, orders, i)]))
-        return Flow(way.ordered(chain), _base(base, features))
+            order = [permutation(way, orders[0][i] if orders else [1, 0])] if features > 1 else []
+            chain.append(way.ordered([[layer], order]))
+        if not base:
+            return Flow(way.ordered(chain), StandardNormal(features))
+        loc, raw = map(numbers, base)
+        return Flow(way.ordered(chain), normal(loc, ACTIVATIONS["softplus"](raw), is_trained=True))
     raise unlike
 
 
-def _jax(x: Numbers) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.asarray(x)
-
-
-def _base(arrays: Arrays, features: int) -> Base:
-    if not arrays:
-        return StandardNormal(features)
-    return normal(numbers(arrays[0]), ACTIVATIONS["softplus"](numbers(arrays[1])), is_trained=True)
-
-
-def _order(place: Place, features: int, orders: Arrays, i: int) -> list[Transform]:
-    if features == 1:
-        return []
-    return [permutation(place, orders[0][i] if orders else [1, 0])]
-
-
-def _head(transformer: Any, outputs: int, place: Place, bijection: Callable[[Any, Place], Head]) -> Head | None:
+def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
     """The map of this number of outputs for a coordinate; None where the transformer has another number."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))

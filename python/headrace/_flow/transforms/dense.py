@@ -55,7 +55,7 @@ def checked_dense(
         if len(arrays) != len(joined):
             raise ValueError(f"{name}: expected one array for each of {len(joined)} layers, got {len(arrays)}")
         for i, array in enumerate(arrays):
-            arrays[i] = opened = Caller().open(f"{name}[{i}]", array)
+            arrays[i] = opened = _opened(f"{name}[{i}]", array)
             units = len(dense.biases[joined[i]])
             if opened.dtype != dense.weights[0].dtype:
                 raise TypeError(f"{name}[{i}]: expected {dense.weights[0].dtype}, as weights are, got {opened.dtype}")
@@ -67,6 +67,11 @@ def checked_dense(
     return dense
 
 
+def _opened(name: str, array: Any) -> Any:
+    """An array of any library; tensors that are trained are copied as they are."""
+    return Caller().open(name, array.detach() if getattr(array, "requires_grad", False) else array)
+
+
 def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
     lists: dict[str, list[Any]] = {}
     for name, value in (("weights", weights), ("biases", biases), ("masks", masks)):
@@ -75,7 +80,7 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
         lists[name] = [
             np.asarray(a)
             if name == "masks" or isinstance(a, (list, tuple)) or not _arrays.is_array(a)
-            else Caller().open(f"{name}[{i}]", a)
+            else _opened(f"{name}[{i}]", a)
             for i, a in enumerate(value)
         ]
     counts = {name: len(arrays) for name, arrays in lists.items()}

@@ -181,8 +181,8 @@ class MaskedAutoregressive(_Masked):
         reaches. Zeros of a mask stay zero.
 
         Args:
-            weights: One array a layer, (out, in), all float32 or all float64. The first layer's columns are the
-                features, then the context.
+            weights: One array a layer, (out, in), all float32 or all float64; tensors that require gradients are
+                copied without them. The first layer's columns are the features, then the context.
             biases: One array a layer, (out,).
             masks: One array a layer, shaped as the weight; non-zero where a weight counts.
             network: The hidden layers, where they are not all alike; then the activations are those of `network`.

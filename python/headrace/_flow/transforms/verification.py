@@ -51,5 +51,5 @@ def verify_inverse(transform: Transform, known: Any) -> None:
         raise ValueError(
             f"verify: expected the results of the other library to {limit:.1e}, but {found} (row {worst}): the weights "
             "mean something else there; map, scale, slope, formula, reads, outputs and layout say what they mean "
-            "(docs/conventions.md)"
+            "(docs/conventions.md), such as layout='blocked' where all outputs of one name come before the next name's"
         )
