@@ -18,14 +18,14 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # that these may have. A room may import from its own storey and from those before it, inside functions and for types,
 # too. The page is drawn from this list.
 STOREYS = {
-    "base": (1100, "_base"),
+    "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (4900, "_flow densities files ops transforms"),
-    "fit": (7250, "_fit distributed rows training"),
+    "fit": (7350, "_fit distributed rows training"),
     "methods": (6350, "ascent continuum sequences variational"),
     "analysis": (5400, "_tables choosing diagnosis plot"),
     "clients": (
-        11950,
+        12050,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
