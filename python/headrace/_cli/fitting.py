@@ -415,7 +415,8 @@ def _train(
     begin, columns = time.perf_counter(), [given.table.columns[i] for i in given.table.kept]
     make, validation = partial(_made, kind, arguments, options, names), given.to_fit()["validation"]
     flow, found = fit_table(given.train, columns, make, arguments.seed, validation=validation, **of_fit)
-    flow._names = names
+    if isinstance(flow, hr.MixedDensity):
+        flow._names = names
     histories = found if isinstance(found, list) else [found]
     _refuse_failed(histories)
     if arguments.ensemble is None:

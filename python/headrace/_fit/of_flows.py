@@ -44,7 +44,7 @@ class OfFlows:
     @property
     def context_names(self) -> tuple[str, ...] | None:
         """See `Flow.context_names`."""
-        return self._names.context
+        return self._names.context or None
 
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, of an ensemble such as "members.0.transforms.0.layers.0.weight"."""
@@ -57,7 +57,7 @@ class OfFlows:
         return {f"{part}.{name}": array for part, flow in self._parts.items() for name, array in of(flow).items()}
 
     def _notes(self) -> dict[str, str]:
-        return self._names.notes()
+        return Names(self._names.features, self._names.context if self.context else ()).notes()
 
     def _with_notes(self, notes: Mapping[str, Any]) -> Self:
         self._names = Names.of_notes(notes, self.features, self.context)

@@ -86,7 +86,7 @@ def fit_table(
     if like is train and (classes := discretes(columns, like.x)):
         return fitted(x, context, weights, classes, make, seed, **how)
     flow = make([*range(like.x.shape[1])], 0 if like.context is None else like.context.shape[1])
-    history = flow.fit(x, context, weights=weights, seed=seed, **how)
+    history = flow.fit(x, context=context, weights=weights, seed=seed, **how)
     return flow[: len(history)] if isinstance(history, list) else flow, history
 
 
