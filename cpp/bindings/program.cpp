@@ -130,6 +130,23 @@ void bind_muon_of(py::module_& m, const char* name) {
         py::arg("weight_decay"), py::arg("clip"), py::arg("average"));
 }
 
+template <class T>
+void bind_muon_update(py::module_& m) {
+    m.def(
+        "muon_update",
+        [](const Array<T>& gradient, const Array<T>& mean, double momentum) {
+            require(gradient.ndim() == 2 && gradient.size() > 0 && is_aligned(gradient), "gradient: expected a matrix");
+            const int64_t rows = gradient.shape(0), columns = gradient.shape(1);
+            require(std::max(rows, columns) < 1 << 15, "gradient: expected fewer than 32768 rows and columns");
+            const T* const before = host_numbers<const T>(mean, {rows, columns}, "mean: expected the gradient's shape");
+            Array<T> next({rows, columns}), update({rows, columns});
+            std::copy_n(before, rows * columns, next.mutable_data());
+            muon_update(gradient.data(), int(rows), int(columns), momentum, next.mutable_data(), update.mutable_data());
+            return py::make_tuple(update, next);
+        },
+        py::arg("gradient").noconvert(), py::arg("mean").noconvert(), py::arg("momentum"));
+}
+
 }  // namespace
 
 void bind_program(py::module_& m) {
@@ -139,6 +156,8 @@ void bind_program(py::module_& m) {
     bind_steps(bind_adam_of<Adam<double>, Program<double>>(m, "AdamF64"));
     bind_muon_of<float>(m, "MuonF32");
     bind_muon_of<double>(m, "MuonF64");
+    bind_muon_update<float>(m);
+    bind_muon_update<double>(m);
 }
 
 }  // namespace headrace

@@ -86,6 +86,30 @@ void Muon<T>::move(const AdamStep<T>& step, double learning_rate, const T* gradi
     });
 }
 
+template <class T>
+void muon_update(const T* gradient, int rows, int columns, double momentum, T* mean, T* update) {
+    const std::vector<uint32_t> row = multiples(rows, columns),
+                                side = multiples(std::min(rows, columns), std::min(rows, columns));
+    const MuonBlock block{row.data(), rows, columns, row.data(), side.data(), nullptr};
+    const int64_t length = padded_row(columns), size = rows * length;  // the kernel takes whole vectors
+    const auto padded = [&] { return aligned_zeros<T>(size_t(size)); };
+    const Aligned<T> g = padded(), m = padded(), w = padded();
+    const auto copy = [&](const T* from, int64_t from_row, T* to, int64_t to_row) {
+        for (int64_t i = 0; i < rows; ++i) std::copy_n(from + i * from_row, columns, to + i * to_row);
+    };
+    copy(gradient, columns, g.get(), length);
+    copy(mean, columns, m.get(), length);
+    AdamStep<T> step{};
+    step.shrink = step.gradient_scale = 1;
+    const MuonStep<T> s{step, T(momentum), T(1 - momentum), T(-update_norm)};
+    kernels_of<T>(*active_isa().table)
+        .muon(s, block, g.get(), w.get(), m.get(), nullptr, thread_scratch<T>(size_t(muon_scratch(block))));
+    copy(m.get(), length, mean, columns);
+    copy(w.get(), length, update, columns);
+}
+
+template void muon_update(const float*, int, int, double, float*, float*);
+template void muon_update(const double*, int, int, double, double*, double*);
 template class Muon<float>;
 template class Muon<double>;
 

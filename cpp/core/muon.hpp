@@ -38,6 +38,12 @@ class Muon final : public Adam<T> {
     int64_t scratch_ = 0;
 };
 
+// The update of a dense matrix, row by row, whose singular values are about update_norm; `mean` gets the gradient.
+template <class T>
+void muon_update(const T* gradient, int rows, int columns, double momentum, T* mean, T* update);
+
+extern template void muon_update(const float*, int, int, double, float*, float*);
+extern template void muon_update(const double*, int, int, double, double*, double*);
 extern template class Muon<float>;
 extern template class Muon<double>;
 

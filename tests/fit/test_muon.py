@@ -277,10 +277,6 @@ REFUSED = {
     "no flow": (lambda: hr.Muon("flow"), ["flow", "str"]),
     "a momentum of one": (lambda: hr.Muon(small(), momentum=1.0), ["momentum", "1.0"]),
     "a momentum below zero": (lambda: hr.Muon(small(), momentum=-0.5), ["momentum", "-0.5"]),
-    "a flow of sequences": (
-        lambda: hr.Muon(hr.WaveNet(layers=3, channels=4, kernel=3, skip=5)),
-        ["flow", "SequenceFlow|WaveNet", "Adam"],
-    ),
     "an optimizer of another name": (
         lambda: small().fit(gaussian(60), optimizer="sgd", **QUIET),
         ["optimizer", "'adam', 'muon'", "'sgd'"],

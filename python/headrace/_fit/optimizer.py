@@ -69,20 +69,24 @@ class VectorAdam:
             return norm
         self._steps += 1
         dtype, t = self._mean.dtype.type, self._steps
-        g = gradient * dtype(self._clip / norm if 0.0 < self._clip < norm else 1.0)
-        self._mean += dtype(1.0 - self._beta1) * (g - self._mean)
-        self._square += dtype(1.0 - self._beta2) * (g * g - self._square)
-        rate = dtype(learning_rate / (1.0 - self._beta1**t))
-        root = np.sqrt(self._square * dtype(1.0 / (1.0 - self._beta2**t))) + dtype(self._epsilon)
         moved = self._flow.parameters
-        if self._weight_decay:
-            moved[self._decays] *= dtype(1.0 - learning_rate * self._weight_decay)
-        moved -= self._mean * rate / root
+        self._move(moved, gradient * dtype(self._clip / norm if 0.0 < self._clip < norm else 1.0), learning_rate)
         self._flow.parameters = moved
         if self._average is not None:
             gain = 1.0 - min(self._decay, (1.0 + t) / (10.0 + t))
             self._average += dtype(gain) * (self._flow.parameters - self._average)
         return norm
+
+    def _move(self, parameters: Array, g: Array, learning_rate: float) -> None:
+        """Change the parameters in place by a clipped gradient."""
+        dtype, t = self._mean.dtype.type, self._steps
+        self._mean += dtype(1.0 - self._beta1) * (g - self._mean)
+        self._square += dtype(1.0 - self._beta2) * (g * g - self._square)
+        rate = dtype(learning_rate / (1.0 - self._beta1**t))
+        root = np.sqrt(self._square * dtype(1.0 / (1.0 - self._beta2**t))) + dtype(self._epsilon)
+        if self._weight_decay:
+            parameters[self._decays] *= dtype(1.0 - learning_rate * self._weight_decay)
+        parameters -= self._mean * rate / root
 
     def average(self) -> Array:
         """The running mean of the parameters, a copy."""
@@ -91,7 +95,37 @@ class VectorAdam:
         return np.array(self._average)
 
 
+class VectorMuon(VectorAdam):
+    """The optimiser that `Muon` uses instead of the core's.
+
+    Args:
+        flow: As in `VectorAdam`.
+        matrices: The indices of each matrix's entries, in its shape.
+        momentum: Of the matrices, as in `Muon`.
+        decays, options: As in `VectorAdam`.
+    """
+
+    def __init__(
+        self, flow: Any, matrices: list[NDArray[np.intp]], momentum: float, decays: NDArray[np.bool_], *options: float
+    ) -> None:
+        super().__init__(flow, decays, *options)
+        self._matrices, self._momentum = matrices, momentum
+
+    def _move(self, parameters: Array, g: Array, learning_rate: float) -> None:
+        """See `VectorAdam`; moments of squares of matrices stay zero."""
+        dtype = parameters.dtype.type
+        shrink = dtype(1.0 - learning_rate * self._weight_decay)
+        moved = []
+        for matrix in self._matrices:
+            update, mean = cpu.muon_update(g[matrix], self._mean[matrix], self._momentum)
+            moved.append((matrix, parameters[matrix] * shrink - update * dtype(learning_rate), mean))
+        super()._move(parameters, g, learning_rate)
+        for matrix, values, mean in moved:
+            parameters[matrix], self._mean[matrix], self._square[matrix] = values, mean, dtype(0.0)
+
+
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
+MUON_RATE_OVER_TIME = 2e-2  # docs/notes/sequences.md
 
 
 @public()
@@ -241,6 +275,8 @@ class Muon(Adam):
 
     def _opened(self, *options: float) -> Any:
         refuse_muon("flow", self._flow)
+        if is_sequential(self._flow):
+            return self._flow._optimiser(*options, momentum=self._momentum)
         self._program = self._flow._interior.program
         kind: Any = cpu.MuonF32 if self._flow.dtype == np.float32 else cpu.MuonF64
         return kind(self._program, self._momentum, *options)
@@ -262,10 +298,6 @@ def takes_muon(flow: Trainable) -> bool:
 
 def refuse_muon(name: str, flow: Trainable) -> None:
     """Raise an error with the name of an argument where a flow's optimiser can only be Adam."""
-    if is_sequential(flow):
-        raise TypeError(
-            f"{name}: expected a Flow for Muon, got a {type(flow).__name__}; its optimiser is headrace.Adam"
-        )
     if flow._interior.on_device:
         raise ValueError(f"{name}: expected a flow on the CPU for Muon, got one on a CUDA device; call flow.to('cpu')")
 
@@ -279,8 +311,10 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
     )
 
 
-def default_rate(flow: Trainable) -> float:
-    """The default learning rate, which depends on the widest hidden layer."""
+def default_rate(flow: Trainable, optimizer: str = "adam") -> float:
+    """The default learning rate, which depends on the widest hidden layer, and of convolutions on the optimiser."""
+    if optimizer == "muon" and is_sequential(flow):
+        return MUON_RATE_OVER_TIME
     return min(LEARNING_RATE, RATE_BY_UNITS / max(flow._interior.widest, 1))
 
 

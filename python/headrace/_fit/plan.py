@@ -110,7 +110,7 @@ class Plan:
         return cls(
             passes,
             batches,
-            default_rate(flow) if a.learning_rate is None else a.learning_rate,
+            default_rate(flow, optimizer) if a.learning_rate is None else a.learning_rate,
             a.learning_rate is not None,
             schedule,
             decay,

@@ -34,6 +34,7 @@ class _CausalBlock:
     """The parameters of the network, as a vector and by name."""
 
     is_network = True
+    has_dense_matrices = True
 
     def __init__(self, structure: Any) -> None:
         self.structure = structure

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
-from headrace._fit.optimizer import VectorAdam
+from headrace._fit.optimizer import VectorAdam, VectorMuon
 from headrace._flow.program.evaluation import WRT, kinds_of
 from headrace.sequences.backward import Backward
 from headrace.sequences.program import slices
@@ -34,16 +34,26 @@ class SequenceDerivatives(Sequential):
     _run_of: Callable[..., Run]
     _refuse_device: Callable[[str], None]
 
-    def _optimiser(self, *options: float) -> VectorAdam:
-        """The optimiser of `Adam` in place of a program's: matrices of networks decay."""
+    def _optimiser(self, *options: float, momentum: float | None = None) -> VectorAdam:
+        """The optimiser of `Adam`, or with a momentum of `Muon`, in place of a program's: matrices of networks decay.
+
+        The matrix of a convolution has a row for each unit, and a column for each input and tap. Adam takes the steps of
+        an inner flow.
+        """
         self._refuse_device("flow")
-        vector, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
+        decays, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
+        matrices = []
         for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
             if getattr(block, "is_network", False):
-                named = block.named(np.zeros(block.size, self._dtype))
-                ones = {name: np.full_like(array, array.ndim > 1) for name, array in named.items()}
-                vector[part] = block.pack_named(ones) != 0
-        return VectorAdam(self, vector, *options)
+                indices = block.named(np.arange(part.start, part.stop, dtype=np.float64))  # exact below 2^53
+                named = {name: np.full_like(array, array.ndim > 1, self._dtype) for name, array in indices.items()}
+                decays[part] = block.pack_named(named) != 0
+                if getattr(block, "has_dense_matrices", False):
+                    weights = (array for array in indices.values() if array.ndim > 1)
+                    matrices += [array.reshape(len(array), -1).astype(np.intp) for array in weights]
+        if momentum is None:
+            return VectorAdam(self, decays, *options)
+        return VectorMuon(self, matrices, momentum, decays, *options)
 
     def log_prob_vjp(
         self,
