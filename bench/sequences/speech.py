@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--defaults", action="store_true", help="fit by the defaults of `fit`")
     parser.add_argument("--linear", action="store_true", help="without a trial of an adaptive prediction")
     parser.add_argument("--draws", type=int, metavar="SECONDS", help="also report levels of 20 drawn signals")
+    parser.add_argument("--optimizer", default="auto", help="of the fit")
+    parser.add_argument("--rate", type=float, help="learning rate of the fit")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
     parts = recordings(given.folder)
@@ -180,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: dict[str, Any] = {"prediction": 0, "companded": False, "level": False} if given.plain else {}
     settings: dict[str, Any] = {} if given.defaults else {"epochs": 1000, **SETTINGS}
     settings |= {"gaussianize": False} if given.linear else {}
+    settings |= {"optimizer": given.optimizer} | ({"learning_rate": given.rate} if given.rate else {})
     flow, history, seconds = fitted(parts, 60.0 * given.minutes, settings, **options)
     print(f"{history}, adaptive={history.adaptive}", flush=True)
     report("hr.WaveNet(), plain" if given.plain else "hr.WaveNet()", seconds, log_probs(flow, noisy), active)

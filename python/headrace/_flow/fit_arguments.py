@@ -98,7 +98,7 @@ class Arguments:
             where 8,000 to 50,000 rows are left to train on and `epochs`, `weight_decay` and `patience` are the
             defaults.
         optimizer: "adam" or, on the CPU, "muon"; see `headrace.Adam` and `headrace.Muon`. "auto": Adam, and Muon for
-            the cosine that `schedule="auto"` tries, where Muon is possible.
+            the cosine that `schedule="auto"` tries in flows of rows.
         weight_decay: Of the networks' matrices; see `headrace.Adam`. "auto": held-out rows choose, from 1000 over the
             rows, at most 1, down to a 125th of that; None: the first of these.
         clip: The largest norm of a gradient; None for no limit.

@@ -37,8 +37,8 @@ class SequenceDerivatives(Sequential):
     def _optimiser(self, *options: float, momentum: float | None = None) -> VectorAdam:
         """The optimiser of `Adam`, or with a momentum of `Muon`, in place of a program's: matrices of networks decay.
 
-        The matrix of a convolution has a row for each unit, and a column for each input and tap. Adam takes the steps of
-        an inner flow.
+        The matrix of a convolution has a row for each unit, and a column for each input and tap. An inner flow's steps
+        are Adam's.
         """
         self._refuse_device("flow")
         decays, blocks = np.zeros(self._program.n_weights, bool), [block for _, block in self._blocks()]
