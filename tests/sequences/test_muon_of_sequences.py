@@ -1,5 +1,5 @@
-"""Muon on convolutions over time against NumPy in float64: a matrix has a row for each unit, and a column for each input
-and tap; biases and inner flows by Adam."""
+"""Muon on convolutions over time against NumPy in float64: a matrix has a row for each unit, and a column for each
+input and tap; biases and inner flows by Adam."""
 
 import numpy as np
 import pytest

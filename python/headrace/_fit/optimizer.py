@@ -275,10 +275,11 @@ class Muon(Adam):
 
     def _opened(self, *options: float) -> Any:
         refuse_muon("flow", self._flow)
-        if is_sequential(self._flow):
-            return self._flow._optimiser(*options, momentum=self._momentum)
-        self._program = self._flow._interior.program
-        kind: Any = cpu.MuonF32 if self._flow.dtype == np.float32 else cpu.MuonF64
+        flow: Any = self._flow
+        if is_sequential(flow):
+            return flow._optimiser(*options, momentum=self._momentum)
+        self._program = flow._interior.program
+        kind: Any = cpu.MuonF32 if flow.dtype == np.float32 else cpu.MuonF64
         return kind(self._program, self._momentum, *options)
 
 
