@@ -280,7 +280,7 @@ def sum_ms(client: Any, collective: str, size: int, times: int = 50) -> float:
 
     workers = sorted(client.nthreads())
     shards = [client.submit(int, workers=[one], pure=False) for one in workers]
-    launch = _launch.Launch(client, collective, 60.0, 0, False)
+    launch = _launch.Launch(client, collective, 60.0, 0, False, False)
     found: float = _launch.launched(launch, work, {}, shards, None)
     return found
 

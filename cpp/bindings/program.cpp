@@ -140,8 +140,10 @@ void bind_muon_update(py::module_& m) {
             require(std::max(rows, columns) < 1 << 15, "gradient: expected fewer than 32768 rows and columns");
             const T* const before = host_numbers<const T>(mean, {rows, columns}, "mean: expected the gradient's shape");
             Array<T> next({rows, columns}), update({rows, columns});
-            std::copy_n(before, rows * columns, next.mutable_data());
-            muon_update(gradient.data(), int(rows), int(columns), momentum, next.mutable_data(), update.mutable_data());
+            const T* const from = gradient.data();
+            T *const to_mean = next.mutable_data(), *const to = update.mutable_data();
+            std::copy_n(before, rows * columns, to_mean);
+            without_gil([&] { muon_update(from, int(rows), int(columns), momentum, to_mean, to); });
             return py::make_tuple(update, next);
         },
         py::arg("gradient").noconvert(), py::arg("mean").noconvert(), py::arg("momentum"));

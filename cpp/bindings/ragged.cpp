@@ -151,7 +151,8 @@ class Beside {
             require(context_rows_ == 1 || context_rows_ == rows, "context: expected one row for each sequence");
         }
         if (frames.is_none()) return;
-        const char* const message = "covariates: expected contiguous arrays (frames, columns) of the dtype";
+        const char* const message = "covariates: expected a list of contiguous arrays (frames, columns) of the dtype";
+        require(py::isinstance<py::list>(frames), message);
         for (const py::handle& one : frames) {
             require(py::isinstance<Array<T>>(one), message);
             const int64_t n = py::reinterpret_borrow<Array<T>>(one).shape(0);
@@ -164,6 +165,7 @@ class Beside {
     bool has_one_context() const { return context_rows_ == 1; }
     size_t frames_of(int64_t sequence) const { return frames_.size() == 1 ? 0 : size_t(sequence); }
     size_t n_frames() const { return frames_.size(); }
+    int64_t frames_in(size_t i) const { return frames_[i].second; }
 
     // The call of a block of sequences; the last frame of a short one is repeated.
     LinkCall<T> call(bool inverse, const SequenceBlock& block, int64_t position) {
@@ -251,9 +253,17 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
             const StepValues x = held.steps(block, begin, end, most_value<T>, packed);
             call.steps = end - begin;
             if (!scorer.is_none()) {
-                const auto found = Array<double>(scorer(
-                    copied(x, {rows, call.steps, features}), array_or_none(call.context, {rows, chain->context()}),
-                    array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
+                const auto found = [&] {
+                    try {
+                        return Array<double>(
+                            scorer(copied(x, {rows, call.steps, features}),
+                                   array_or_none(call.context, {rows, chain->context()}),
+                                   array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
+                    } catch (...) {
+                        if (state) state->is_broken = true;  // its links may be at different steps
+                        throw;
+                    }
+                }();
                 require(found.size() == n, "scorer: expected a score of each step");
                 scores.assign(found.data(), found.data() + n);
             } else {
@@ -385,12 +395,14 @@ double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
         std.is_none() ? nullptr : host_numbers<const double>(std, {n_context}, "std: expected float64 (columns,)");
     std::vector<std::pair<double*, int64_t>> to_frames;
     if (!of_frames.is_none()) {
+        const char* const message = "of_frames: expected a list of float64 arrays in the shapes of the covariates";
+        require(py::isinstance<py::list>(of_frames), message);
         for (const py::handle& one : of_frames) {
-            const int64_t n = py::reinterpret_borrow<py::array>(one).shape(0);
-            to_frames.push_back(
-                {host_numbers<double>(one, {n, n_covariates}, "of_frames: expected float64 (frames, columns)"), n});
+            require(to_frames.size() < beside.n_frames(), message);
+            const int64_t n = beside.frames_in(to_frames.size());
+            to_frames.push_back({host_numbers<double>(one, {n, n_covariates}, message), n});
         }
-        require(to_frames.size() == beside.n_frames(), "of_frames: expected the number of the covariates");
+        require(to_frames.size() == beside.n_frames(), message);
     }
     double weighted = 0.0;
     Room packed, packed_values, packed_steps;

@@ -48,7 +48,7 @@ def test_pushes_are_those_of_python(library, name, dtype, rows):
         assert stream.position == sum(sequence_cases.PIECES)
         if isinstance(module, hr.LinearPrediction):
             program = module._program
-            alone = program.run(program.vector, True, x, None, None, None)[0]
+            alone = program.core.run(program.vector.core, True, x, None, None, None)[0]
             same(handle.stream(rows).push(x, with_latent=True)[1], alone, flow)
 
 

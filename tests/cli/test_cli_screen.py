@@ -1,5 +1,6 @@
 """Output of the command line: help that answers each option, nothing wider than the terminal, rich or plain."""
 
+import fcntl
 import gzip
 import importlib.util
 import inspect
@@ -8,8 +9,10 @@ import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -186,7 +189,7 @@ MEANT = {
     "an option with underscores": (["fit", "t.csv", "-o", "f", "--batch_size", "3"], "mean --batch-size?"),
     "a kind": (["fit", "t.csv", "-o", "f", "--flow", "Nsf"], "--flow: expected MAF", "'Nsf'; did you mean NSF?"),
     "nearly a kind": (["fit", "t.csv", "-o", "f", "--flow", "DualAscend"], "--flow", "did you mean DualAscentFlow?"),
-    "a choice": (["fit", "t.csv", "-o", "f", "--missing", "Drop"], "expected refuse or drop", "did you mean drop?"),
+    "a choice": (["fit", "t.csv", "-o", "f", "--missing", "Drop"], "expected refuse, drop or", "did you mean drop?"),
     "a suffix": (["fit", "t.cvs", "-o", "f"], "argument DATA: expected a file that ends in .npy", "did you mean .csv?"),
     "a suffix to write": (["sample", "f", "-n", "1", "-o", "s.parq"], "--output", "did you mean .parquet?"),
     "text of another name": (["fit", "t.data", "-o", "f"], "got 't.data'", "headrace ... - < t.data reads it"),
@@ -227,7 +230,7 @@ def test_the_error_for_a_class_label_names_the_option(folder, run):
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
     outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
     check_error(*outcome, ["t.csv: line 1 has numbers and other text", "--header no for a row; --columns 0:3 takes"])
-    code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--header", "no", *SHORT)
+    code, _, err = run("fit", "t.csv", "-o", "f.safetensors", "--header", "no", "--categories", "none", *SHORT)
     assert (code, err.splitlines()[0]) == (0, "headrace: warning: t.csv: left out: column 3 (text)")
     outcome = run("score", "f.safetensors", "t.csv", "--header", "no", "--columns", "1:4")
     check_error(*outcome, ["line 1, column 3: expected a number, got 'g'; --columns 1:3 takes the columns of numbers"])
@@ -340,6 +343,7 @@ def test_ctrl_c_on_a_terminal_saves_the_weights(folder):
 def on_a_terminal(command, environment, stop=None):
     """The output of a command on a terminal, without its colours; Ctrl-C follows the text `stop`."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, int(environment["COLUMNS"]), 0, 0))
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         found = b""

@@ -260,9 +260,9 @@ def joint(x, context):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        ("headrace.variational.fit:", "judge_of"),  # the context is standardised by then
+        ("headrace.variational.descent:", "judge_of"),  # the context is standardised by then
         ("headrace.variational.descent:Descent", "_judge"),
-        ("headrace.variational.fit:PathStep", "__call__"),
+        ("headrace.variational.descent:PathStep", "__call__"),
     ],
 )
 def test_fit_to_density(owner, name, monkeypatch):

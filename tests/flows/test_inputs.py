@@ -533,3 +533,11 @@ def test_a_flow_is_not_cut_at_something_else_than_a_number(index):
     flow = flow_of(masked(), masked())
     with pytest.raises((TypeError, ValueError)):
         flow[:index] if index is not None else flow[None]
+
+
+@pytest.mark.parametrize("name", ["with_log_prob", "verb"])
+def test_drawing_takes_its_documented_keywords_alone(name):
+    flow = hr.MAF(2, transforms=1, hidden=(4,))
+    for draw in (flow.sample, flow.sample_and_log_prob):
+        with pytest.raises(TypeError, match=name):
+            draw(3, **{name: True})

@@ -40,7 +40,7 @@ def test_pushes_are_those_of_python(runtime, name, dtype):
     x, context, frames = sequence_cases.streamed(flow, 2)
     if isinstance(module, hr.LinearPrediction):
         program = module._program
-        close(loaded.stream(2).push(x)[1], program.run(program.vector, True, x, None, None, None)[0])
+        close(loaded.stream(2).push(x)[1], program.core.run(program.vector.core, True, x, None, None, None)[0])
         return
     want = flow.stream(2, context=context, covariates=frames).push(x, latent=True)
     stream = loaded.stream(2, context, frames)

@@ -29,6 +29,16 @@ def contexts(dtype, rows=3):
     return given, ((given - SCALE[0]) / SCALE[1]).astype(dtype)
 
 
+def test_gradients_by_a_context_in_any_layout(dtype):
+    plain, _ = flows("teacher" if "teacher" in KINDS else next(iter(KINDS)), dtype)
+    x = sequence_cases.sequences(3, 30, plain.features, dtype)
+    _, given = contexts(dtype)
+    for context in (np.asfortranarray(given), given[::-1][::-1], np.broadcast_to(given[0], given.shape)):
+        (found,) = plain.log_prob_vjp(x, np.ones(3, dtype), context, wrt="context")
+        (want,) = plain.log_prob_vjp(x, np.ones(3, dtype), np.array(context, order="C"), wrt="context")
+        np.testing.assert_array_equal(found, want)
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_values_and_gradients(kind, dtype, tmp_path):

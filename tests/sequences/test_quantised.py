@@ -137,3 +137,20 @@ def test_flows_without_a_closed_form_are_refused(name):
 def test_steps_of_no_grid_are_refused(step):
     with pytest.raises(ValueError, match="quantised: expected a number above 0"):
         hr.WaveNet(layers=2).log_prob(np.zeros((1, 5, 1)), quantised=step)
+
+
+def test_an_interrupted_push_of_cells_leaves_no_wrong_stream(flow, monkeypatch):
+    """Links may be at different steps then: the stream refuses to go on."""
+    stream = flow.stream()
+    x = np.round(3.0 * cases.rng("interrupted cells").standard_normal((1, 12, flow.features)))
+    stream.push(x, quantised=1)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headrace.sequences.quantised.Cells.__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.push(x, quantised=1)
+    with pytest.raises(ValueError, match="interrupted"):
+        stream.push(x, quantised=1)

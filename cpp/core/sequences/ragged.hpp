@@ -40,12 +40,12 @@ struct GivenSequences {
     std::vector<int64_t> lengths;
 
     std::vector<SequenceBlock> blocks() const;
-    // All of them in one block; none for no sequences.
+    // One block of all sequences; none for no sequences.
     std::vector<SequenceBlock> whole() const;
     // Steps [begin, end) of a block, (rows, steps, columns) in double where one of its sequences is: zeros after the
     // end of a sequence.
     StepValues packed(const SequenceBlock& block, int64_t begin, int64_t end, Room& room) const;
-    // The same; throws RefusedStep for a value that is not finite, or beyond `most`.
+    // Steps as in `packed`; throws RefusedStep for a value that is not finite, or beyond `most`.
     StepValues checked(const SequenceBlock& block, int64_t begin, int64_t end, double most, Room& room) const;
     // Sets values of steps after the end of a sequence to zero, (rows, steps).
     template <class G>

@@ -1,5 +1,5 @@
 // The filter of a linear prediction from its reflection coefficients (the step-up recursion; Markel, Gray 1976), and
-// the derivatives of the way there.
+// the gradient back through it.
 #pragma once
 
 #include "links.hpp"

@@ -147,7 +147,6 @@ def workloads() -> Iterator[Workload]:
 def _seconds(call: Callable[[], object], budget: float) -> float:
     """The median duration of calls within a time, after one that is not counted."""
     call()
-    call()
     times = [time.perf_counter()]
     while len(times) <= LEAST_CALLS or times[-1] < times[0] + budget:
         call()

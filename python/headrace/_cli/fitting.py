@@ -426,7 +426,8 @@ def _train(
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
-    stopped = each[-1]["stopped"] if len(each) == arguments.ensemble else "interrupted"
+    is_whole = len(each) == arguments.ensemble or not isinstance(found, list)  # without numbers there is one network
+    stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     total["still_falls"] = any(one["still_falls"] for one in each)
     return flow, {"members": len(each), **total}, None

@@ -28,7 +28,7 @@ from headrace._core import LEAST_ROWS
 from headrace._fit.clock import Clock
 from headrace._fit.history import History, is_interrupted
 from headrace._fit.of_flows import OfFlows
-from headrace._fit.side_by_side import Failed, run, threads_side_by_side
+from headrace._fit.side_by_side import Failed, threads_side_by_side
 from headrace._fit.side_by_side import run as run_side_by_side
 from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
@@ -536,7 +536,7 @@ def fit_many(
         for flow in given:
             stack.enter_context(flow._interior.restored())
         try:
-            done = run(
+            done = run_side_by_side(
                 jobs(),
                 threads,
                 total=len(given),

@@ -1,18 +1,16 @@
-"""What densities that consist of several flows have in common: names of columns, parameters and files."""
+"""The common base of densities of several flows: names of columns, parameters and files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
 from headrace import files
 from headrace._arrays.names import Names
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from headrace._base.types import Self
 
 
 class OfFlows:
@@ -20,7 +18,7 @@ class OfFlows:
 
     _names: Names
     _advice = ""
-    """What a graph cannot have, at the end of its refusal."""
+    """The end of a graph's refusal."""
     features: Any
     context: Any
     device: Any

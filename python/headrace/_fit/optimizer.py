@@ -293,7 +293,7 @@ def is_sequential(flow: Any) -> bool:
 
 
 def takes_muon(flow: Trainable) -> bool:
-    """Whether a flow's optimiser may be Muon."""
+    """Whether short fits by Muon may choose: of flows of rows on the CPU."""
     return not is_sequential(flow) and not flow._interior.on_device
 
 

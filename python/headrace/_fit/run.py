@@ -76,7 +76,7 @@ class HeldOut:
             yield (*(-_arrays.on_host(one).astype(np.float64) for one in found), _arrays.on_host(data.shares()))
 
     def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
-        """The losses of all rows, on the host."""
+        """Log densities of all rows, on the host."""
         found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
         return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
 

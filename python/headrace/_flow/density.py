@@ -172,7 +172,7 @@ class Density(RowModule):
         >>> flow.sample((100,), np.ones((5, 2))).shape  # 100 draws for each of 5 contexts
         (100, 5, 3)
         """
-        return self._sample(self.sample, n, context, seed, like, **how)
+        return self._sample(self.sample, False, n, context, seed, like, **how)
 
     @takes_rng
     @closed_but_for(Draws)
@@ -189,7 +189,7 @@ class Density(RowModule):
 
         The log densities are in the flow's dtype, whatever the rows are in.
         """
-        return self._sample(self.sample_and_log_prob, n, context, seed, like, with_log_prob=True, **how)
+        return self._sample(self.sample_and_log_prob, True, n, context, seed, like, **how)
 
     # ---- derivatives ----------------------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class MixedDensity(OfFlows):
     @classmethod
     def _from_file(cls, stored: Stored) -> MixedDensity:
         sizes = stored.size("features", least=1), stored.size("context")
-        rows, columns, gates = stored.size("rows"), [], []
+        rows, columns, gates = check.integer("rows", stored.take("rows"), least=0), [], []
         for part in stored.parts("columns"):
             values = [np.nan if value is None else float(value) for value in part.numbers("values")]
             own = {name: part.number(name) for name in ("step", "mean", "scale")}

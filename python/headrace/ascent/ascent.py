@@ -6,170 +6,26 @@ import abc
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, overload
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from headrace._arrays import caller as _arrays
-from headrace._base import arguments as check
 from headrace._base import progress as _progress
-from headrace._base.public import public
-from headrace._base.stored import Stored, storable
-from headrace._base.types import Floats, Self
+from headrace._base.types import Floats
 from headrace._fit.clock import Clock
-from headrace._fit.history import History
 from headrace._fit.starts.scores import Shares
 from headrace._flow.bases import Base, Normal, StandardNormal
-from headrace._flow.flow import Flow
 from headrace._flow.transforms.elementwise import Elementwise
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.rotation import Rotation
-from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
 from headrace.ascent import directions as _directions
+from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
-
-
-@public("headrace.ascent")
-@dataclass
-class AscentHistory:
-    """The history of an ascent. Log-likelihoods are means over the rows in nats, in the data's units."""
-
-    log_likelihood: list[float] = field(default_factory=list)
-    """Log-likelihoods of the training rows as fitted; first before any step, for standardised data, then after each."""
-    validation_log_likelihood: list[float] = field(default_factory=list)
-    """Log-likelihoods of the rows held out; empty without any."""
-    coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
-    """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows, the mean of log φ'
-    − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
-    empty."""
-    seconds: list[float] = field(default_factory=list)
-    """Seconds since the fit began."""
-    best_step: int = 0
-    """The step after which the flow was cut, the best on rows held out, or the last without any."""
-    stopped: str = "steps"
-    """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
-    "interrupted", the latter also after the ascent."""
-    lengths: dict[int, float] = field(default_factory=dict)
-    """The loss of the rows held out for each number of steps that competed, after its joint training."""
-    refinement: History | None = None
-    """The history of the joint training after the ascent, where there was one."""
-    refined: bool = False
-    """Whether the flow is that of the joint training, and not the ascent up to `best_step`, which is kept where it is
-    better on the rows held out."""
-
-    def __repr__(self) -> str:
-        """The outcome."""
-        judged = self.validation_log_likelihood or self.log_likelihood
-        best = f"{judged[self.best_step]:.4f}" if judged else "none"
-        return (
-            f"AscentHistory(steps={max(len(judged) - 1, 0)}, best_step={self.best_step}, best={best}, "
-            f"stopped={self.stopped!r}, refinement={self.refinement!r}, refined={self.refined})"
-        )
-
-
-@storable
-class AscentFlow(Flow):
-    """A flow of ascent steps, as `DualAscentFlow.fit` makes it.
-
-    ``flow[:t]`` is the density ρ̃_t after t steps **from the data's side** (eq. 3-5): data standardised, taken through
-    the first t steps, and compared with the base. A plain `Flow` counts from the latent side. ``len(flow)`` counts
-    steps; `transforms` lists their transforms, from latent to data as in every flow.
-
-    Args:
-        steps: For each step its transforms, in latent → data order; the first step is next to the data.
-        standardize: The standardisation before the first step.
-        base: By default `StandardNormal`.
-        support: The support before that, where columns have bounds or are periodic: a `Support`, or several from latent
-            to data.
-        dtype: "float32" or "float64".
-    """
-
-    def __init__(
-        self,
-        steps: list[list[Transform]],
-        standardize: Standardize,
-        base: Base | None = None,
-        *,
-        support: Support | Sequence[Support] = (),
-        dtype: DTypeLike = "float32",
-    ) -> None:
-        self._lengths = tuple(len(step) for step in steps)
-        chain = [t for step in reversed(steps) for t in step]
-        ends = (support,) if isinstance(support, Support) else support
-        super().__init__([*chain, standardize, *ends], base, dtype=dtype)
-
-    def __len__(self) -> int:
-        """Number of steps."""
-        return len(self._lengths)
-
-    @overload
-    def __getitem__(self, index: slice) -> AscentFlow: ...
-    @overload
-    def __getitem__(self, index: int) -> list[Transform]: ...
-    def __getitem__(self, index: slice | int) -> Any:
-        """``flow[:t]``: the flow after t steps from the data's side; ``flow[i]``: the transforms of one step.
-
-        Both have copies of parameters; the transforms of a step are in latent → data order, on the CPU.
-        """
-        if not isinstance(index, slice):
-            return self._by_step()[check.index("index", index, len(self))]
-        if index.start not in (None, 0) or index.step not in (None, 1):
-            raise TypeError(f"index: expected a slice flow[:t], or an int for one step, got {index!r}")
-        t = len(range(len(self))[index])
-        flow = AscentFlow(
-            self._by_step()[:t], self._standardize(), self.base, support=self._support(), dtype=self._dtype
-        )
-        return self._placed_here(flow)
-
-    def _standardize(self) -> Standardize:
-        """The standardisation before the first step, on the CPU."""
-        found = self._chain[sum(self._lengths)]
-        assert isinstance(found, Standardize)
-        return found.to("cpu")
-
-    def _support(self) -> list[Support]:
-        """The support, on the CPU, or None."""
-        return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
-
-    def _supported(self, ends: Sequence[Support]) -> AscentFlow:
-        """The flow for rows on a support."""
-        flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=ends, dtype=self._dtype)
-        return self._placed_here(flow)
-
-    def _by_step(self) -> list[list[Transform]]:
-        """The transforms of each step, from the data's side, on the CPU."""
-        chain, end, steps = list(self._transforms_on(None)), sum(self._lengths), []
-        for length in self._lengths:
-            steps.append(chain[end - length : end])
-            end -= length
-        return steps
-
-    def _header(self) -> dict[str, Any]:
-        return {**super()._header(), "steps": list(self._lengths)}
-
-    @classmethod
-    def _from_file(cls, stored: Stored) -> Self:
-        lengths = check.integers("steps", stored.items("steps"))
-        self = super()._from_file(stored)
-        ends = len(self._chain)
-        while ends and isinstance(self._chain[ends - 1], Support):
-            ends -= 1
-        if sum(lengths) != ends - 1 or not isinstance(self._chain[ends - 1], Standardize):
-            raise ValueError(
-                f"steps: expected numbers of transforms that add up to {ends - 1}, and a Standardize after them, got "
-                f"{sum(lengths)}"
-            )
-        self._lengths = lengths
-        return self
-
-    def __repr__(self) -> str:
-        """Sizes and base."""
-        return f"AscentFlow(features={self.features}, steps={len(self)}, base={self._base!r})"
-
 
 Judged = tuple[float, float | None]
 """Mean log-likelihoods of training rows and of those held out, if there are any."""

@@ -18,7 +18,8 @@ from headrace._fit.history import History
 from headrace._flow.transforms.masked import MaskedAutoregressive
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
-from headrace.ascent.ascent import Ascent, AscentFlow, AscentHistory, AscentSettings
+from headrace.ascent.ascent import Ascent, AscentSettings
+from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
 from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows

@@ -32,8 +32,8 @@ from headrace._base.warn import warn
 from headrace._fit.clock import Clock
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods, Support, support_or_none
-from headrace.ascent.ascent import AscentFlow, AscentHistory
 from headrace.ascent.competing_fits import best_fit
+from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_open, off_support
 from headrace.rows._as_stream import arrays_of, stream_of
 

@@ -24,15 +24,16 @@ from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._flow.transforms.support import Support, circles_of
-from headrace.distributed.groups import same_everywhere, together
-from headrace.distributed.run import check_group
-from headrace.distributed.shards import opened, split
 
 
 def shared_rows(
     settings: Any, group: Group, x: Any, context: Any, weights: Any, validation: Any
 ) -> tuple[StandardisedRows, tuple[Support, ...]]:
     """Rows of an ascent with a group, and the maps to their support; `settings`: a `headrace.DualAscentFlow`."""
+    from headrace.distributed.groups import same_everywhere, together
+    from headrace.distributed.run import check_group
+    from headrace.distributed.shards import opened, split
+
     check_group(group)
     with together(group):
         if context is not None:

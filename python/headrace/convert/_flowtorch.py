@@ -97,6 +97,7 @@ def _cut_off(layers: Layers) -> None:
     """The limits of log scales, unless the hidden layer before is bounded so that these are never met."""
     low, high = _LOG_SCALES
     raw, bias, is_scale = layers.weights[-1], layers.biases[-1], np.arange(len(layers.biases[-1])) % 2 == 1
-    most = np.abs(raw).sum(axis=1) if layers.layers[-1].activation in ("tanh", "sigmoid") else np.inf
+    is_bounded = layers.layers and layers.layers[-1].activation in ("tanh", "sigmoid")
+    most = np.abs(raw).sum(axis=1) if is_bounded else np.inf
     if not ((bias - most >= low) & (bias + most <= high))[is_scale].all():
         by_relus([(1.0, -low, 1.0), (1.0, -high, -1.0)], low, layers, is_scale)

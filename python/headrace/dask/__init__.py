@@ -23,7 +23,7 @@ from headrace.dask._table import called, has_rows, shards_of
 from headrace.distributed.shards import ROWS
 
 if TYPE_CHECKING:
-    from headrace.ascent.ascent import AscentFlow
+    from headrace.ascent.flow import AscentFlow
     from headrace.training import History
 
 __all__ = ["fit", "fit_ascent", "log_prob", "sample"]

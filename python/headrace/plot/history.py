@@ -10,7 +10,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._base.pictures import BLUE, GREY, ORANGE
 from headrace._fit.history import History
-from headrace.ascent.ascent import AscentHistory
+from headrace.ascent.flow import AscentHistory
 from headrace.plot._planes import unit_interval
 from headrace.plot._source import require
 from headrace.variational.descent import StepHistory

@@ -43,7 +43,7 @@ class Source(abc.ABC):
             for own, texts in zip(seen, block.T, strict=True):
                 own |= set(texts.tolist()) if len(own) <= MOST_LABELS else set()
         found = {i: tuple(sorted(own - {""})) for i, own in zip(columns, seen, strict=True)}
-        self.labels = {i: own for i, own in found.items() if 0 < len(own) <= MOST_LABELS and not len(own) == rows > 1}
+        self.labels = {i: own for i, own in found.items() if 0 < len(own) <= MOST_LABELS and len(own) < rows}
 
     def texts(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Columns of text in blocks, shape (rows, columns), with "" for missing ones."""

@@ -452,7 +452,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         return Run.opened(self, *arguments)
 
     def _refuse_device(self, what: str) -> None:
-        """Refuse what is computed on the CPU alone."""
+        """Refuse calls that are computed on the CPU alone."""
         if self._device is not None:
             raise ValueError(
                 f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _KINDS = ("inputs", "parameters", "context", "covariates")
 Gradients = tuple[Any, ...]
 Given = Array | Sequence[Array]
+MOST_OF_MATRIX = 2**15  # rows or columns
 
 
 class SequenceDerivatives(Sequential):
@@ -53,6 +54,10 @@ class SequenceDerivatives(Sequential):
                     matrices += [array.reshape(len(array), -1).astype(np.intp) for array in weights]
         if momentum is None:
             return VectorAdam(self, decays, *options)
+        if (most := max((max(matrix.shape) for matrix in matrices), default=0)) >= MOST_OF_MATRIX:
+            raise ValueError(
+                f"flow: expected fewer than {MOST_OF_MATRIX} inputs of a unit for Muon, times taps, got {most}"
+            )
         return VectorMuon(self, matrices, momentum, decays, *options)
 
     def log_prob_vjp(

@@ -19,7 +19,7 @@ class Run:
 
     given: Sequences  # of a call that takes some
     shapes: tuple[Any, Any]  # of the context and the covariates of such a call as they were given; None for lists
-    cells: Any = None  # what scores steps in place of their density, a `Cells`
+    cells: Any = None  # the scorer of steps in place of their density, a `Cells`
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
 from headrace.sequences.arrays import Covariates, Sequences, given_as
-from headrace.sequences.program import MOST_DRAWN_STEPS
+from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES
 from headrace.sequences.runs import Run
 
 
@@ -138,7 +138,7 @@ class Stream:
         >>> stream.copies(1000).pull(5, seed=0).shape  # a thousand ways to go on
         (1000, 5, 1)
         """
-        count = check.integer("n", n, least=1)
+        count = check.integer("n", n, least=1, most=(MOST_SAMPLES - 1) // self._rows)
         run = self._run_of(self._rows * count, _tiled(self._context, count), _tiled(self._frames, count))
         return Stream(self._flow, run, self._core.copies(count).state)
 

@@ -309,5 +309,5 @@ def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
     if name == "normal":
         return torch.randn(shape, dtype=torch.float64, device=device)
     uniform = torch.rand(shape, dtype=torch.float64, device=device)
-    # it is below 1, and may be 0
+    # below 1, and maybe 0
     return torch.logit(uniform, eps=2.0**-54) if name == "logistic" else 2.0 * uniform - 1.0
