@@ -35,7 +35,7 @@ class Backward:
         made: dict[str, Callable[[], Any]] = {
             "inputs": lambda: given.like(run.dtype, given.features),
             "parameters": lambda: np.zeros(run.program.n_weights),
-            "context": lambda: np.zeros(np.shape(run.context)),
+            "context": lambda: np.zeros(np.asarray(run.context).shape),
             "covariates": lambda: [np.zeros(array.shape) for array in run.covariates.arrays],
         }
         self._found: dict[str, Any] = {kind: make() if kind in kinds else None for kind, make in made.items()}
