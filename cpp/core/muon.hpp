@@ -38,7 +38,8 @@ class Muon final : public Adam<T> {
     int64_t scratch_ = 0;
 };
 
-// The update of a dense matrix, row by row, whose singular values are about update_norm; `mean`, the momentum, takes in the gradient.
+// The update of a dense matrix, row by row, whose singular values are about update_norm. The momentum, `mean`, takes in
+// the gradient.
 template <class T>
 void muon_update(const T* gradient, int rows, int columns, double momentum, T* mean, T* update);
 
