@@ -180,7 +180,7 @@ def test_whole_calls_of_a_chain_have_its_shapes():
         ("back", {"by_steps": other}, "by_steps, by_values: expected the lengths"),
         ("back", {"parameters": np.zeros(3)}, "parameters: expected float64"),
         ("back", {"of_context": np.zeros((1, 2))}, "of_context: expected float64"),
-        ("back", {"of_frames": [np.zeros((3, 1))]}, "of_frames: expected the number"),
+        ("back", {"of_frames": [np.zeros((3, 1))]}, "of_frames: expected a list of float64 arrays"),
         ("back", {"std": np.ones(3)}, "std: expected float64"),
     ):
         more = {"is_density": True, "by_rows": np.ones(2)} if name == "back" else {}

@@ -120,7 +120,7 @@ CALLS = {
         ValueError,
         ["rows: expected an integer from 1 to 2147483647, got 0"],
     ),
-    "no copies": (lambda f: f.stream().copies(0), ValueError, ["n: expected an integer of at least 1, got 0"]),
+    "no copies": (lambda f: f.stream().copies(0), ValueError, ["n: expected an integer from 1 to 2147483647, got 0"]),
     "a pull of no steps": (
         lambda f: f.stream().pull(0),
         ValueError,

@@ -36,8 +36,8 @@ void refuse(const GivenSequences& given, const SequenceBlock& block, int64_t beg
             const double value = values[r * line + i];
             if (std::fabs(value) <= most) continue;
             const G* const step = values + r * line + i / columns * columns;
-            throw RefusedStep{
-                block.index[size_t(r)], begin + i / columns, {step, step + columns}, std::isfinite(value)};
+            throw RefusedStep(block.index[size_t(r)], begin + i / columns, {step, step + columns},
+                              std::isfinite(value));
         }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <vector>
 
 #include "chain_stream.hpp"
@@ -27,7 +28,12 @@ inline int64_t range_steps(int64_t rows, int64_t features) {
 }
 
 // A step with a value that is not finite, or that a dtype does not hold.
-struct RefusedStep {
+class RefusedStep final : public std::exception {
+  public:
+    RefusedStep(int64_t sequence_, int64_t step_, std::vector<double> values_, bool is_finite_)
+        : sequence(sequence_), step(step_), values(std::move(values_)), is_finite(is_finite_) {}
+    const char* what() const noexcept override { return "a step with a value that its dtype does not hold"; }
+
     int64_t sequence, step;
     std::vector<double> values;
     bool is_finite;
