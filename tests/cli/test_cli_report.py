@@ -75,7 +75,7 @@ def test_a_report_writes_all_of_it(folder, run, monkeypatch):
         writer = csv.writer(file)
         writer.writerow(["id", "kind", "mass", "magnitude"])
         for i, (a, b) in enumerate(rng.standard_normal((500, 2))):
-            writer.writerow([f"1{i:03d}7", "AFG"[i % 3], f"{a:.5f}" if i % 50 else "", f"{a * a + b:.5f}"])
+            writer.writerow([f"1{i:03d}7", f"HD {7 * i}", f"{a:.5f}" if i % 50 else "", f"{a * a + b:.5f}"])
     code, out, err = run("report", "stars.csv", "-o", "stars.html", "--time-budget", 2, "--json")
     assert code == 0, err
     report = json.loads(out)
