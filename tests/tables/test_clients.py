@@ -79,7 +79,9 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
 def test_files_keep_the_table(fitted, tmp_path):
     path = tmp_path / "f.safetensors"
     fitted.density.save(path)
-    with pytest.warns(FutureWarning, match=r"gives the density of the rows of its table, .* is its \.flow; .* ends with 0\.7"):
+    with pytest.warns(
+        FutureWarning, match=r"gives the density of the rows of its table, .* is its \.flow; .* ends with 0\.7"
+    ):
         again = hr.load(path)
     assert isinstance(again, hr.TableDensity)
     assert again.columns.used == fitted.density.columns.used
