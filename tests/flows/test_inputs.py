@@ -539,5 +539,5 @@ def test_a_flow_is_not_cut_at_something_else_than_a_number(index):
 def test_drawing_takes_its_documented_keywords_alone(name):
     flow = hr.MAF(2, transforms=1, hidden=(4,))
     for draw in (flow.sample, flow.sample_and_log_prob):
-        with pytest.raises(TypeError, match=name):
+        with pytest.raises(TypeError, match=f"{name}: expected a keyword of MAF.{draw.__name__} "):
             draw(3, **{name: True})

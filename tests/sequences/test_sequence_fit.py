@@ -488,7 +488,7 @@ def test_defaults_take_as_many_steps_as_rows_with_a_cosine():
 
 def test_a_time_budget_and_patience():
     x = [autoregression(n, "time") for n in (900, 300, 200)]
-    history = fitted(hr.WaveNet(**SHORT), x, epochs=100_000, time_budget=0.4)
+    history = fitted(hr.WaveNet(**SHORT), x, epochs=100_000, patience=None, time_budget=0.4)
     assert history.stopped == "time_budget"
     history = fitted(hr.WaveNet(**SHORT), x, epochs=2000, patience=2, weight_decay=0.0, learning_rate=0.05)
     assert history.stopped == "patience"

@@ -74,7 +74,7 @@ class Case:
         return self.x.astype(dtype), None if self.raw is None else self.raw.astype(dtype)
 
     def results(self, dtype, module=None, rows=None):
-        """Of the flow, or of another module with its verbs; in calls of so many rows."""
+        """Calls of this many rows, of the flow or of another module that has its methods."""
         x, raw = self.arguments(dtype)
         module, rows = self.flow(dtype) if module is None else module, rows or len(x)
         parts = []

@@ -6,9 +6,9 @@ where the packages are.
 
 ``--one-in N`` keeps one of N, for processors that are emulated; ``--part K`` another one of them.
 
-``--thin`` is for sanitizers, which judge accesses to memory and not numbers. Of each test function it keeps so many
-cases that each value of each of its parameters comes at least once, and each pair of values of those parameters that
-choose a kernel. Every shape, every hostile input and every message is therefore still there.
+``--thin`` is for sanitizers, which look for invalid accesses to memory, whatever the results. It keeps some cases of
+each test function: each value of a parameter occurs in at least one of them, and so does each pair of values of those
+parameters that choose a kernel. Every shape, every hostile input and every message is therefore still there.
 
 ``--quick`` is the check of an installation, README's command: it keeps the same cases of the tests that are neither
 ``emulated``, because no user's processor changes the device's sources, nor ``long``, nor ``costly``. ``--rest`` keeps

@@ -2,30 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
 namespace headrace {
 namespace {
-
-template <class G>
-void copy_steps(const SequenceView& from, int64_t begin, int64_t end, int64_t columns, G* to) {
-    for (int64_t t = begin; t < end; ++t) {
-        const char* at = from.data + t * from.step_stride;
-        for (int64_t c = 0; c < columns; ++c, at += from.column_stride) {
-            if (from.is_double) {
-                double value;
-                std::memcpy(&value, at, sizeof value);
-                *to++ = G(value);
-            } else {
-                float value;
-                std::memcpy(&value, at, sizeof value);
-                *to++ = G(value);
-            }
-        }
-    }
-}
 
 template <class G>
 void refuse(const GivenSequences& given, const SequenceBlock& block, int64_t begin, int64_t end, double most,
@@ -71,7 +52,7 @@ StepValues GivenSequences::packed(const SequenceBlock& block, int64_t begin, int
         std::fill_n(to, block.rows() * line, 0);
         for (int64_t r = 0; r < block.rows(); ++r) {
             const auto i = size_t(block.index[size_t(r)]);
-            copy_steps(rows[i], begin, std::min(end, lengths[i]), columns, to + r * line);
+            load_steps(rows[i], 0, begin, std::min(end, lengths[i]), columns, to + r * line);
         }
         return StepValues::of(to);
     };

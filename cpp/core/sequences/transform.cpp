@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <new>
 #include <optional>
 #include <stdexcept>
@@ -27,24 +26,6 @@ constexpr int64_t least_window_stream = 8, least_window_panel = 64;
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
 // Vectors of streams with a state at a time, for each thread, where the caller keeps none.
 constexpr int64_t vectors_at_once = 3;
-
-template <class T>
-void load_columns(const SequenceView& view, int64_t row, int64_t step, int64_t steps, int columns, T* to) {
-    const char* line = view.data + row * view.row_stride + step * view.step_stride;
-    for (int64_t t = 0; t < steps; ++t, line += view.step_stride) {
-        const char* at = line;
-        for (int c = 0; c < columns; ++c, at += view.column_stride)
-            if (view.is_double) {
-                double number;
-                std::memcpy(&number, at, sizeof number);
-                *to++ = T(number);
-            } else {
-                float number;
-                std::memcpy(&number, at, sizeof number);
-                *to++ = T(number);
-            }
-    }
-}
 
 // The inputs of a network from values [steps][values].
 template <class T>
@@ -199,7 +180,7 @@ void CausalTransform<T>::Work::past_inputs(int64_t row, int64_t step, T* to) con
     const int64_t older = k - known;
     std::fill_n(to, older * inputs(), T(0));
     std::vector<T> given(size_t(known * values()));
-    load_columns(call_.given, row, step - known, known, network_.values, given.data());
+    load_steps(call_.given, row, step - known, step, network_.values, given.data());
     read_values(network_, given.data(), known, to + older * inputs());
     if (!call_.state || older == 0) return;
     const auto& panel = call_.state->panel_of(row);
@@ -220,7 +201,7 @@ void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     T* const numbers = stream_numbers(network_, state, row - panel.first);
     std::vector<T> given(static_cast<size_t>(values()));
     for (int64_t step = std::max<int64_t>(0, call_.steps - network_.kernel); step < call_.steps; ++step) {
-        load_columns(call_.given, row, step, 1, network_.values, given.data());
+        load_steps(call_.given, row, step, step + 1, network_.values, given.data());
         const int64_t slot = (state.position + step) % network_.kernel;
         for (int64_t c = 0; c < inputs(); ++c)
             numbers[(network_.past + slot * inputs() + c) * state.lanes] = causal_input(network_, given.data(), int(c));
@@ -252,7 +233,7 @@ void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, in
     past_inputs(row, start, v);
     for (int64_t t = start; t < end;) {
         const int64_t n = std::min<int64_t>(most, (t < begin ? begin : end) - t), at = row * call_.steps + t;
-        load_columns(call_.given, row, t, n, network_.values, given);
+        load_steps(call_.given, row, t, t + n, network_.values, given);
         read_values(network_, given, n, v + k * inputs());
         const bool is_wanted = t >= begin;
         T* const outputs = call_.raw ? call_.raw + at * n_outputs : raw;
@@ -328,7 +309,7 @@ void CausalTransform<T>::Work::panel(CausalStreams<T>& streams, const typename C
     s.scratch = scratch;
     for (int64_t t = begin; t < end; ++t) {
         for (int64_t i = 0; i < n; ++i)
-            load_columns(call_.given, panel.first + i, t, 1, network_.values, given + i * values());
+            load_steps(call_.given, panel.first + i, t, t + 1, network_.values, given + i * values());
         sequences_.step(s, raw);
         if (has_map()) map(given, raw, value, log_det, n, of_map);
         causal_push(s, in_parallel ? given : value);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 namespace headrace {
 
@@ -11,5 +12,24 @@ struct SequenceView {
     int64_t row_stride = 0, step_stride = 0, column_stride = 0;
     bool is_double = false;
 };
+
+// Steps [begin, end) of a row, [step][column].
+template <class T>
+void load_steps(const SequenceView& view, int64_t row, int64_t begin, int64_t end, int64_t columns, T* to) {
+    const char* line = view.data + row * view.row_stride + begin * view.step_stride;
+    for (int64_t t = begin; t < end; ++t, line += view.step_stride) {
+        const char* at = line;
+        for (int64_t c = 0; c < columns; ++c, at += view.column_stride)
+            if (view.is_double) {
+                double value;
+                std::memcpy(&value, at, sizeof value);
+                *to++ = T(value);
+            } else {
+                float value;
+                std::memcpy(&value, at, sizeof value);
+                *to++ = T(value);
+            }
+    }
+}
 
 }  // namespace headrace
