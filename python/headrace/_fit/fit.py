@@ -231,7 +231,7 @@ class Fit:
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
-            both = candidates(standing, start.x, flow.dtype)
+            both = candidates(standing, start.x, flow)
 
         def choice(found: Residuals) -> Choice:
             if not curves or start.x is None or kept.known("gaussianized") is False:
@@ -314,7 +314,7 @@ class Fit:
             return replace(start, linear=one.links), links
 
         if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and processor
-            found, more = candidates(standing, scale, flow.dtype)
+            found, more = candidates(standing, scale, flow)
             if before is not None:
                 found = more if set(more.shares) == set(before) else found
             elif (
