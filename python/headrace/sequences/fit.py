@@ -177,18 +177,18 @@ class SequenceFit(Fit):
         if self.judge is not None and is_untrained(history):
             warn_of_no_gain(history)
 
-    def foreseen(self, x: Any) -> tuple[Plan, float]:
-        """The plan of a fit to sequences without context, and the seconds of a step here."""
+    def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
+        """The plan of a fit to sequences, and the seconds of a step here."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit warns
-            self.open(x, None)
+            self.open(x, context, covariates)
         plan, rng = self.planned(), np.random.default_rng(0)
         batch = self.source.batch(next(self.source.epoch(0, plan.batches)), rng)
         values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
         begins = []
         for _ in range(2):  # the first one is slower
             begins.append(_clock.now())
-            self.flow.nll_and_grad(values, weights=batch.weights)
+            self.flow.nll_and_grad(values, batch.context, batch.covariates, weights=batch.weights)
         return plan, _clock.now() - begins[-1]
 
     def _judged_every(self) -> int:
