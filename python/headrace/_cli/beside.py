@@ -69,10 +69,8 @@ class Beside:
 
     def arguments(self, i: int | None = None) -> dict[str, Any]:
         """Arguments of a call with all signals, or with one."""
-        rows, frames = self.context, self.covariates
-        if i is not None:
-            rows, frames = None if rows is None else rows[i], None if frames is None else frames[i]
-        return {"context": rows, "covariates": frames}
+        given = {"context": self.context, "covariates": self.covariates}
+        return given if i is None else {name: None if own is None else own[i] for name, own in given.items()}
 
 
 def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[Any], Names]:

@@ -130,8 +130,12 @@ class SequenceFit(Fit):
         own = Covariates(flow, caller, covariates, given.batch)
         own.check(given.lengths)
         share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
-        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
-        opened.limit(of)
+        support = flow._interior.support
+        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype, support)
+        if support is None:
+            opened.limit(of)
+        else:
+            opened.check_inside(of, support)
         return opened
 
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
@@ -209,10 +213,10 @@ class SequenceFit(Fit):
             names = tuple(f"feature {i}" for i in range(self.flow.features))
             scale = settled("x", *self.given.moments(stretches), names, True)
             are_narrow = all(array.dtype == np.float32 for array in self.given.arrays)
-            warn_of_offsets(names, None, are_narrow, scale, self.flow.dtype, "draw")
-            starts[len(interior.chain) - 1] = Standardize(*scale)
+            warn_of_offsets(names, interior.support, are_narrow, scale, self.flow.dtype, "draw")
+            starts[interior.end] = Standardize(*scale)
             self._start_predictions(starts)
-            self._start_adaptive(starts, self.flow._interior.chain)
+            self._start_adaptive(starts, interior.chain[: interior.end + 1])
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
         if starts or context is not None:
@@ -289,7 +293,7 @@ class SequenceFit(Fit):
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
-        chain, last = self.flow._interior.chain, len(self.flow._interior.chain) - 1
+        chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
             standardize: Standardize = starts[last]
             found = self.given.autocorrelation(
@@ -306,10 +310,11 @@ class SequenceFit(Fit):
             left, values = _BOUNDING, []
             for stretch in self.source.stretches:
                 own = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
-                values.append((own.astype(np.float64) - standardize.mean) / standardize.std)
+                values.append((self.given.unbounded(own) - standardize.mean) / standardize.std)
                 if (left := left - len(own)) <= 0:
                     break
-            step = None if self.quantised is None else self.quantised / float(standardize.std.max())
+            has_none = self.quantised is None or self.given.support is not None
+            step = None if has_none else self.quantised / float(standardize.std.max())
             starts[last - 1] = one.bounded(values, step)
 
 
