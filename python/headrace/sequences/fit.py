@@ -14,6 +14,7 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._fit import clock as _clock
 from headrace._fit import marginals as _marginals
+from headrace._fit.clock import Clock
 from headrace._fit.fit import TRYING, Fit
 from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.history import History
@@ -32,7 +33,6 @@ from headrace.sequences.runs import context_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace._fit.clock import Clock
     from headrace._flow.bases import Base
     from headrace._flow.fit_arguments import Arguments
     from headrace._flow.program.evaluation import Pair
@@ -44,7 +44,7 @@ FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
 LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
-FRONT, JUDGING = 0.5, 2**15  # the share of a time budget for it, at most; steps that judge it
+FRONT, JUDGING = 0.25, 2**15  # the share of a budget's steps for it, at most; steps that judge it
 _BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
 # or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
@@ -186,14 +186,21 @@ class SequenceFit(Fit):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit warns
             self.open(x, context, covariates)
-        plan, rng = self.planned(), np.random.default_rng(0)
-        batch = self.source.batch(next(self.source.epoch(0, plan.batches)), rng)
+        plan = self.planned()
+        return plan, self._seconds_of_step(plan.batches)
+
+    def _seconds_of_step(self, batches: int) -> float:
+        batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
         begins = []
         for _ in range(2):  # the first one is slower
             begins.append(_clock.now())
             self.flow.nll_and_grad(values, batch.context, batch.covariates, weights=batch.weights)
-        return plan, _clock.now() - begins[-1]
+        return _clock.now() - begins[-1]
+
+    def _has_steps(self, steps: float) -> bool:
+        """Whether the time left is enough for this many steps, by two that are timed."""
+        return self.clock.left() >= steps * self._seconds_of_step(self.checked.batches)
 
     def _judged_every(self) -> int:
         """Steps of the optimiser between two judgements: an epoch's, or fewer."""
@@ -267,12 +274,14 @@ class SequenceFit(Fit):
         tried._interior.set_starts(other, context)
         self._cut(tried._interior)  # both are judged by the same steps
         whole, self.checked = self.checked, self.planned()
-        if found is None:
-            clock, self.judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
-            own, linear = (self._trial_run_of(kind, context, clock, _SHORT) for kind in (other, starts))
-            loses = _marginals.gain(linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction")
-            found = not loses and not clock.ran_out
-        self.history.adaptive = found
+        is_tried = found is None and (not self.clock.is_limited or self._has_steps(2 * _SHORT / FRONT))
+        if is_tried:
+            self.judge = self.judge.sample(self.source.crop, JUDGING)
+            own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
+            found = not _marginals.gain(
+                linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction"
+            )
+        self.history.adaptive = found = bool(found)
         self._cut((tried if found else self.flow)._interior)
         if found:
             starts.update(other)
