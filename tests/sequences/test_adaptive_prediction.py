@@ -325,6 +325,24 @@ def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeyp
     assert history.validation_loss == expected.validation_loss
 
 
+def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
+    x, own, runs = [signal(4000, "fit", i) for i in range(4)], sequence_fit.SequenceFit._trial_run_of, []
+
+    def counted(*arguments):
+        runs.append(arguments[3])
+        return own(*arguments)
+
+    monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", counted)
+    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # of 100, in which there are 500 and 100,000 steps
+        runs.clear()
+        monkeypatch.setattr(sequence_fit.SequenceFit, "_seconds_of_step", lambda *_, each=seconds: each)
+        monkeypatch.setattr(sequence_fit, "_SHORT", 16 if is_tried else 80)
+        history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
+        assert history.adaptive == is_tried
+        assert len(runs) == 2 * is_tried
+        assert not any(clock.is_limited for clock in runs)  # steps end it, and no clock
+
+
 def test_crops_have_the_gradients_of_whole_sequences():
     flow, x = adaptive_flow(), signal(1500, "crops")
     own = Covariates(flow, flow._caller(), None, (1,))
