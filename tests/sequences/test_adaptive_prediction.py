@@ -303,6 +303,21 @@ def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
     assert history.validation_loss == other.validation_loss
 
 
+def test_trials_are_adams_whatever_takes_the_steps_of_the_fit(tries, monkeypatch):
+    step, steps, found = Adam.step, [], {}
+    monkeypatch.setattr(
+        Adam, "step", lambda one, gradient: steps.append((type(one), one.learning_rate)) or step(one, gradient)
+    )
+    for optimizer in ("adam", "muon"):
+        steps.clear()
+        hr.WaveNet(**SMALL).fit(signal(4000, "fit", 0), optimizer=optimizer, **TRIED)
+        found[optimizer] = list(steps)
+    of_trials = [kind for kind, _ in found["muon"]].index(hr.Muon)
+    assert of_trials >= 2 * sequence_fit._SHORT
+    assert found["muon"][:of_trials] == found["adam"][:of_trials]
+    assert {kind for kind, _ in found["muon"][of_trials:]} == {hr.Muon}
+
+
 def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeypatch):
     x = [signal(3000, "kept", i) for i in range(3)]
     whole = hr.WaveNet(**SMALL)

@@ -87,11 +87,8 @@ def _of_array(numbers: Floats) -> Residuals:
 STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
-AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 0.0))
-"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's.
-
-The last one of shifts and scales is a probe: where it gains, many steps at a constant rate gain more than a cosine.
-"""
+AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
+"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
 LATE = 0.9  # the share of a trial's epochs after which its best one has to be
 FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; of shifts and scales, in units of theirs
 
@@ -105,7 +102,7 @@ class Choice:
     rate: float = math.nan
     decay: float = math.nan
     share: float = 1.0
-    """Of the epochs of the plan; 0 for the stages of a fit without trials."""
+    """Of the epochs of the plan."""
 
 
 class Trials:
@@ -170,8 +167,6 @@ def searched(
             if i and (overfits(trials.run) or trials.best is not rungs[i - 1]):
                 break
             trials.takes(rung)
-        if not trials.best.share:
-            return trials.best, None
         if first.links and not plan.gaussianize:
             errors = _marginals.CLEARLY if _marginals.has_long_tails(first.links) else 0.0
             trials.takes(replace(trials.best, links=()), errors=errors)

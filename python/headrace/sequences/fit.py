@@ -18,6 +18,7 @@ from headrace._fit.clock import Clock
 from headrace._fit.fit import TRYING, Fit
 from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.history import History
+from headrace._fit.optimizer import default_rate
 from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
@@ -297,6 +298,8 @@ class SequenceFit(Fit):
         some = [replace(one, end=one.begin + math.ceil(share * one.steps)) for one in self.source.stretches]
         crops = Crops(self.given, some, self.source.crop, self.source.before)
         plan = replace(self.checked, batches=math.ceil(share * self.checked.batches))
+        if plan.optimizer != "adam":  # so that the optimiser decides nothing
+            plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         own = copy.deepcopy(self.rng), self.caller, History(), clock
         return CropRun(tried, crops, RunArguments(self.judge, plan, *own))
 
