@@ -22,10 +22,10 @@ STOREYS = {
     "core": (2150, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7200, "_fit distributed rows training"),
-    "methods": (6000, "ascent continuum sequences variational"),
+    "methods": (6150, "ascent continuum sequences variational"),
     "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
-        11800,
+        11900,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

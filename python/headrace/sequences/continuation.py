@@ -122,7 +122,8 @@ class Continuation:
         z = np.repeat(self._quantiles(levels), self._rows).astype(run.dtype).reshape(-1, 1, 1)
         values, given = np.empty_like(z), cpu.GivenSequences("levels", z, 1, np.ones(len(z), np.intp))
         context, frames = run.context_rows(), run.covariates.stacked()
-        own = run.program.standardised(tiled(context, n)), None if frames is None else list(tiled(frames, n))
+        side = None if frames is None else list(np.asarray(tiled(frames, n)))
+        own = run.program.standardised(tiled(context, n)), side
         state = self._core.copies(n).state
         run.program.core.scores(run.vector.core, False, given, *own, is_density=False, state=state, values=values)
         return values.reshape(n, *self.shape, 1)

@@ -325,8 +325,9 @@ class SequenceFit(Fit):
                 values.append((self.given.unbounded(own) - standardize.mean) / standardize.std)
                 if (left := left - len(own)) <= 0:
                     break
-            has_none = self.quantised is None or self.given.support is not None
-            step = None if has_none else self.quantised / float(standardize.std.max())
+            step = None
+            if self.quantised is not None and self.given.support is None:
+                step = self.quantised / float(standardize.std.max())
             starts[last - 1] = one.bounded(values, step)
 
 
