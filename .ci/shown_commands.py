@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = re.compile(
-    r"^(?:[A-Z_]+=\S+ )*(?:pip|python3?|cmake|ctest|pytest|headrace|gdb|awk|export|sphinx-build|pre-commit|\S*\.ci/run|"
-    r"\. \S+|\S+/bin/\S+(?= ))(?: |$)"
+    r"^(?:[A-Z_]+=\S+ )*(?:pip|python3?|cmake|ctest|pytest|headrace|gdb|awk|export|sphinx-build|pre-commit|"
+    r"[\w./]*\.ci/run|\. \S+|\S+/bin/\S+(?= ))(?: |$)"
 )
 PLAIN = ("headrace", "pip", "python")  # a word of a sentence too, so that by itself it is no command
 

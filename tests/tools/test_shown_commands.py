@@ -40,6 +40,7 @@ def test_the_commands_that_failed_once_are_run(script):
 def test_every_way_of_showing_a_command_is_read(script, monkeypatch, tmp_path):
     (tmp_path / "PAGE.md").write_text(
         "Run `pip install x` or `headrace info`; `headrace` alone and `hr.load` are none.\n\n"
+        "`.ci/run lint` finds what it is made for.\n\n"
         "    cmake --preset dev\n\n"
         "| all | `pytest -n auto` |\n\n"
         "```sh\npython -m venv here\n```\n\n"
@@ -47,10 +48,18 @@ def test_every_way_of_showing_a_command_is_read(script, monkeypatch, tmp_path):
         "<!-- tests -->\n\n    python3 -m venv .venv && that\n\n<!-- end -->\n"
     )
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    want = ["tests", "pip install x", "headrace info", "cmake --preset dev", "pytest -n auto", "python -m venv here"]
+    want = [
+        "tests",
+        "pip install x",
+        "headrace info",
+        ".ci/run lint",
+        "cmake --preset dev",
+        "pytest -n auto",
+        "python -m venv here",
+    ]
     assert script.shown("PAGE.md") == want
     monkeypatch.setattr(script, "NOT_RUN", {"PAGE.md": {"tests": "elsewhere", "pytest -n auto": "long"}})
-    assert script.to_run("PAGE.md") == ["pip install x", "headrace info", "cmake --preset dev", "python -m venv here"]
+    assert script.to_run("PAGE.md") == [*want[1:5], want[6]]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
