@@ -49,12 +49,6 @@ THEMES = {
 PANEL = {"fit_density": 2, "score_and_sample": 1, "continuous_flow": 2, "dual_ascent": 1, "choosing": 1}
 """The axes of a figure that stand for it in the list, where they are not the first."""
 
-NOT_KEPT: dict[str, str] = {
-    "speech": "its voice is downloaded by apt-get, and the fit takes minutes beside other work",
-    "vae_posteriors": "takes more than four minutes of a core",
-}
-"""Examples whose results are not kept, with the reason: their pages have the script alone."""
-
 THUMBNAIL = (260, 200)  # pixels at most
 COLOURS = 96  # of a picture: a file of a third of the size
 
@@ -244,7 +238,7 @@ def make(
             (folder / picture).unlink(missing_ok=True)
         words = {"name": name, **describe(example), "printed": "", "picture": ""}
         try:
-            printed = "" if name in NOT_KEPT and name not in names else run(example, folder / f"{name}.png")
+            printed = run(example, folder / f"{name}.png")
         except RuntimeError as error:
             failed.append(error)
             continue
