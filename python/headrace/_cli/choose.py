@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace._base.layout import Block
-from headrace._flow.transforms.support import support_or_none
 
 if TYPE_CHECKING:
     from headrace.choosing.result import Choice
@@ -20,20 +19,17 @@ def choose(
     arguments: argparse.Namespace, rows: Sequence[Any], options: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Choice, dict[str, Any], list[Block]]:
     """The choice, a report on all, and its text; `rows` are x, context and weights, `options` those of a fit."""
+    from headrace._arrays.names import Names
     from headrace._fit.clock import Clock
-    from headrace._tables.density import Columns
-    from headrace._tables.table import Column, Table
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
-    from headrace.choosing.sample import opened
+    from headrace.choosing.sample import Sample
 
-    x, context, weights = rows
-    features, clock = x.shape[1], Clock(options.get("time_budget", SECONDS))
+    clock = Clock(options.get("time_budget", SECONDS))
     ends = {"bounds": options.get("bounds"), "periodic": options.get("periodic")}
-    plain = Table((Column(),) * features)  # the table's preprocessing is done already
     choice = run.search(
-        opened(x, context, weights, support_or_none(ends["bounds"], features, ends["periodic"]), features),
-        Columns(plain, None if names is None else tuple(names)),
+        Sample(*rows),
+        Names(None if names is None else tuple(names)),
         clock,
         **{**ends, "dtype": arguments.dtype, "effort": options.get("effort", "normal")},
         keep=arguments.keep is not None,
