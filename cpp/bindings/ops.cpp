@@ -53,6 +53,54 @@ void coupling_backward(const std::string& map, const std::string& scale, double 
     without_gil([&] { pull_coupling(e, inverse, x, p, by); });
 }
 
+// A coupling whose settings are read once, for calls that take microseconds. Their arrays are the addresses of dense
+// ones: values, parameters and results of `coupling`, or of `coupling_backward`.
+class ReadyCoupling {
+  public:
+    ReadyCoupling(const std::string& map, const std::string& scale, double slope, double bound, int bins, bool inverse,
+                  int64_t active, int n_params, std::optional<double> low, double min_bin)
+        : elements_(map, scale, slope, bound, bins, low, min_bin, {1, active}, {1, active, n_params}),
+          inverse_(inverse) {}
+
+    void run(bool is_double, int64_t rows, uintptr_t in, uintptr_t params, uintptr_t value, uintptr_t log_det) const {
+        with_dtype(is_double, [&]<class T>() {
+            T *x = at<T>(in, rows), *p = at<T>(params, rows), *y = at<T>(value, rows), *d = at<T>(log_det, rows);
+            without_gil([&] { run_coupling(of_rows(rows), inverse_, x, p, y, d); });
+        });
+    }
+    void backward(bool is_double, int64_t rows, uintptr_t in, uintptr_t params, uintptr_t grad_value,
+                  uintptr_t grad_log_det, uintptr_t grad_in, uintptr_t grad_params) const {
+        with_dtype(is_double, [&]<class T>() {
+            const T *x = at<T>(in, rows), *p = at<T>(params, rows);
+            const CouplingGradients<T> by{at<T>(grad_value, rows), at<T>(grad_log_det, rows), at<T>(grad_in, rows),
+                                          at<T>(grad_params, rows)};
+            without_gil([&] { pull_coupling(of_rows(rows), inverse_, x, p, by); });
+        });
+    }
+
+  private:
+    template <class F>
+    static void with_dtype(bool is_double, F&& body) {
+        if (is_double)
+            body.template operator()<double>();
+        else
+            body.template operator()<float>();
+    }
+    template <class T>
+    static T* at(uintptr_t address, int64_t rows) {
+        require(address % alignof(T) == 0 && (address != 0 || rows == 0), elements_arrays);
+        return reinterpret_cast<T*>(address);
+    }
+    Elements of_rows(int64_t rows) const {
+        Elements e = elements_;
+        e.rows = rows;
+        return e;
+    }
+
+    Elements elements_;
+    bool inverse_;
+};
+
 // A call of a vector map, and the ready form of parameters for all rows.
 template <class T>
 struct VectorRowsOf {
@@ -173,6 +221,13 @@ void bind_ops_of(py::module_& m) {
 void bind_ops(py::module_& m) {
     bind_ops_of<float>(m);
     bind_ops_of<double>(m);
+    py::class_<ReadyCoupling>(m, "ReadyCoupling")
+        .def(py::init<const std::string&, const std::string&, double, double, int, bool, int64_t, int,
+                      std::optional<double>, double>(),
+             py::arg("map"), py::arg("scale"), py::arg("slope"), py::arg("bound"), py::arg("bins"), py::arg("inverse"),
+             py::arg("active"), py::arg("n_params"), py::arg("low") = py::none(), py::arg("min_bin") = 1e-3)
+        .def("run", &ReadyCoupling::run)
+        .def("backward", &ReadyCoupling::backward);
 }
 
 }  // namespace headrace

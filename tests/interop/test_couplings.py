@@ -6,6 +6,7 @@ import pytest
 import cases
 import headrace as hr
 import map_cases
+from headrace._core import cpu
 
 MAPS = {
     "affine": 2,
@@ -80,6 +81,23 @@ class TestTorch:
             monkeypatch.setattr(hr.torch.couplings, "_ready", lambda *a: None)
         for got, want in zip(*found, strict=True):
             assert torch.equal(got, want)
+
+    def test_gradients_that_are_negated_lazily(self, torch, coupling):
+        value, params, grad, grad_row = (torch.tensor(a) for a in batch((3,), (3,)))
+        params.requires_grad_()
+        lazy = torch.complex(-grad, -grad).conj().imag
+        assert lazy.is_neg()
+        found = [torch.autograd.grad(coupling(value, params), params, (one, grad_row))[0] for one in (grad, lazy)]
+        assert torch.equal(*found)
+
+    def test_addresses_are_checked(self):
+        ready = cpu.ReadyCoupling("affine", "exp", 1e-3, 5.0, 2, False, 1, 2)
+        ready.run(False, 0, 0, 0, 0, 0)
+        memory = np.zeros(8)
+        at = memory.ctypes.data
+        for first in (0, at + 1):
+            with pytest.raises(ValueError, match="coupling: expected aligned arrays"):
+                ready.run(True, 1, first, at + 8, at + 24, at + 32)
 
     def test_settings_are_checked_on_the_shorter_path(self, torch, coupling):
         value, params = torch.zeros(3, 2), torch.zeros(3, 2, 14)
@@ -206,6 +224,10 @@ class TestTorch:
     def test_what_is_not_there_is_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)
+        with pytest.raises(RuntimeError, match="headrace gives first derivatives"):
+            gradient.sum().backward()
+        strided = [torch.stack((t, t), -1).detach()[..., 0].requires_grad_() for t in (value, params)]
+        (gradient,) = torch.autograd.grad(coupling(*strided)[0].sum(), strided[0], create_graph=True)
         with pytest.raises(RuntimeError, match="headrace gives first derivatives"):
             gradient.sum().backward()
         with pytest.raises(RuntimeError, match="forward mode was asked for"):

@@ -286,9 +286,11 @@ def is_batched_the_old_way(*gradients: Tensor | None) -> bool:
 
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether there is no tracing, transform of a function or dispatch mode, so that the dispatcher can be skipped."""
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            return False
     return (
-        all(type(tensor) in _PLAIN for tensor in tensors)
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()

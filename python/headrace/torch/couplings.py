@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +58,7 @@ def coupling(
         if torch.is_grad_enabled() and (value.requires_grad or params.requires_grad):
             out, log_det = _RunAtOnce.apply(value, params, ready)
             return out, log_det
-        return _run_at_once(value, params, ready)
+        return _run_at_once(value.contiguous(), params.contiguous(), ready[0])
     inverse = _couplings.is_inverse(direction)
     for name, given in (("value", value), ("params", params)):
         if not isinstance(given, Tensor):
@@ -78,8 +77,8 @@ def coupling(
 
 # ---- by a shorter path: rows in memory as the core has them, each with its parameters --------------------------------
 
-Ready = tuple[tuple[Any, ...], dict[str, Any], "How"]
-"""The core's arguments before the arrays and behind them, and those of the operators."""
+Ready = tuple[Any, "How"]
+"""The coupling in the core, and the arguments of the operators."""
 
 
 def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords) -> Ready | None:
@@ -102,30 +101,18 @@ def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords
 def _compiled(map: str, direction: str, active: int, n_params: int, **settings: Any) -> Ready:
     inverse, how = _couplings.is_inverse(direction), settings_of(map, settings)  # type: ignore[arg-type]
     before, named = _couplings.arguments(how, "value", (1, active), (1, active, n_params))
-    return (*before, inverse), named, (*how, inverse)
+    return cpu.ReadyCoupling(*before, inverse, active, n_params, **named), (*how, inverse)
 
 
 _FLOATS = (torch.float32, torch.float64)
 
 
-def _array(tensor: Tensor) -> Any:
-    return (tensor.detach() if tensor.requires_grad else tensor).contiguous().numpy()
-
-
-def _called(call: Any, ready: Ready, given: list[Any], results: list[Any]) -> tuple[Tensor, Tensor]:
-    """Results of the core, for arrays with any leading dimensions."""
-    arrays = given + results
-    lead = given[0].ndim - 1
-    if lead != 1:
-        arrays = [a.reshape(given[0].size // max(given[0].shape[-1], 1), *a.shape[lead:]) for a in arrays]
-    call(*ready[0], *arrays, **ready[1])
-    return torch.from_numpy(results[0]), torch.from_numpy(results[1])
-
-
-def _run_at_once(value: Tensor, params: Tensor, ready: Ready) -> tuple[Tensor, Tensor]:
-    array = _array(value)
-    results = [np.empty(array.shape, array.dtype), np.empty(array.shape[:-1], array.dtype)]
-    return _called(cpu.coupling, ready, [array, _array(params)], results)
+def _run_at_once(value: Tensor, params: Tensor, coupling: Any) -> tuple[Tensor, Tensor]:
+    """A call of the core for dense tensors."""
+    out, log_det = torch.empty_like(value), value.new_empty(value.shape[:-1])
+    addresses = value.data_ptr(), params.data_ptr(), out.data_ptr(), log_det.data_ptr()
+    coupling.run(value.dtype is torch.float64, log_det.numel(), *addresses)
+    return out, log_det
 
 
 class _RunAtOnce(torch.autograd.Function):
@@ -133,20 +120,22 @@ class _RunAtOnce(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, params: Tensor, ready: Ready) -> tuple[Tensor, Tensor]:
         ctx.ready = ready
         ctx.save_for_backward(value, params)
-        return _run_at_once(value, params, ready)
+        return _run_at_once(value.contiguous(), params.contiguous(), ready[0])
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
         value, params = ctx.saved_tensors
-        of_value, of_params, _ = ctx.needs_input_grad
         if torch.is_grad_enabled() or not _autograd.is_plain(grad_value, grad_log_det):
-            by_value, by_params = _Pull.apply(value, params, grad_value, grad_log_det, ctx.ready[2])
+            by_value, by_params = _Pull.apply(value, params, grad_value, grad_log_det, ctx.ready[1])
         elif _autograd.is_batched_the_old_way(grad_value, grad_log_det):
             raise RuntimeError(_autograd.NO_BATCHED_GRADS)
         else:
-            given = [_array(one) for one in (value, params, grad_value, grad_log_det)]
-            results = [np.empty(a.shape, a.dtype) for a in given[:2]]
-            by_value, by_params = _called(cpu.coupling_backward, ctx.ready, given, results)
+            given = value, params, grad_value.resolve_neg(), grad_log_det.resolve_neg()
+            dense = [tensor.contiguous() for tensor in given]
+            by_value, by_params = torch.empty_like(dense[0]), torch.empty_like(dense[1])
+            addresses = [tensor.data_ptr() for tensor in (*dense, by_value, by_params)]
+            ctx.ready[0].backward(value.dtype is torch.float64, grad_log_det.numel(), *addresses)
+        of_value, of_params, _ = ctx.needs_input_grad
         return by_value if of_value else None, by_params if of_params else None, None
 
 
