@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._flow.bases import Base
-from headrace._flow.tails import NormalMixture, StudentT, Uniform
+from headrace import Base, NormalMixture, StudentT, Uniform
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, normal
