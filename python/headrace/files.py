@@ -225,15 +225,9 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         try:
-            raw, entries = _container_header(stream, size)
-            metadata = entries.pop("__metadata__", {})
-            if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
-                raise ValueError(f"expected the key '{key}' in its __metadata__")
-            state = _parse(metadata[key], f"__metadata__.{key}", _most_objects(size))
-            if not isinstance(state, dict):
-                raise ValueError(f"__metadata__.{key}: expected a JSON object, got {type(state).__name__}")
-            _check_tensors(entries, size - len(raw))
-            arrays = _arrays(stream, entries, size - len(raw))
+            metadata, state, entries, available = _read_header(stream, size, key)
+            _check_tensors(entries, available)
+            arrays = _arrays(stream, entries, available)
             if (found := _checksum(metadata[key], arrays)) != metadata.get(_CHECKSUM):
                 raise ValueError(f"damaged: expected the checksum {found} of what it holds")
         except (TypeError, ValueError) as error:
@@ -347,16 +341,7 @@ def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> Any
 
 
 def _build(stream: BinaryIO, size: int) -> Any:
-    raw, entries = _container_header(stream, size)
-    metadata = entries.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
-        raise ValueError(
-            f"a safetensors file, but none of headrace: expected the key '{_KEY}' in its __metadata__, got "
-            f"{_listed(metadata) if isinstance(metadata, dict) else 'no object'}"
-        )
-    header = _parse(metadata[_KEY], f"__metadata__.{_KEY}", _most_objects(size))
-    if not isinstance(header, dict):
-        raise ValueError(f"__metadata__.{_KEY}: expected a JSON object, got {type(header).__name__}")
+    metadata, header, entries, available = _read_header(stream, size, _KEY)
     written_by = str(header.get("version"))[:40]
     for key in ("format", "version", "dtype"):
         if key not in header:
@@ -367,8 +352,8 @@ def _build(stream: BinaryIO, size: int) -> Any:
             f"file format {number}, written by headrace {written_by}; headrace {cpu.__version__} reads formats up to "
             f"{FORMAT}: upgrade it"
         )
-    _check_tensors(entries, size - len(raw), _MOST_AXES[number])
-    arrays = _arrays(stream, entries, size - len(raw))
+    _check_tensors(entries, available, _MOST_AXES[number])
+    arrays = _arrays(stream, entries, available)
     if number >= 2 or _CHECKSUM in metadata:
         expected, found = metadata.get(_CHECKSUM), _checksum(metadata[_KEY], arrays)
         if found != expected:
@@ -380,6 +365,21 @@ def _build(stream: BinaryIO, size: int) -> Any:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
     return module._with_notes(metadata)
+
+
+def _read_header(stream: BinaryIO, size: int, key: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]:
+    """The metadata of a safetensors file, the JSON object at a key of it, entries of tensors, and bytes of these."""
+    raw, entries = _container_header(stream, size)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
+        raise ValueError(
+            f"a safetensors file, but none of headrace: expected the key '{key}' in its __metadata__, got "
+            f"{_listed(metadata) if isinstance(metadata, dict) else 'no object'}"
+        )
+    header = _parse(metadata[key], f"__metadata__.{key}", _most_objects(size))
+    if not isinstance(header, dict):
+        raise ValueError(f"__metadata__.{key}: expected a JSON object, got {type(header).__name__}")
+    return metadata, header, entries, size - len(raw)
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:

@@ -16,12 +16,13 @@ import sys
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays import frames as _frames
+from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._core import cpu, cuda_unavailable
@@ -189,13 +190,6 @@ NUMPY, TORCH, JAX = _NumPy(), _Torch(), _Jax()
 _NAMED = {"numpy": NUMPY, "torch": TORCH, "jax": JAX}
 
 
-class ColumnNames(Protocol):
-    """Names of the columns of a flow."""
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuse a frame with others as the argument of this name."""
-
-
 class Caller:
     """The arrays of one call, all of one framework, in which results are given back."""
 
@@ -207,7 +201,7 @@ class Caller:
     foreign = False  # whether an array was left in another byte order or width
     device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
     core: Any = cpu  # the compiled module
-    names: ColumnNames | None = None  # of the columns that frames have to have
+    names: Names | None = None  # of the columns that frames have to have
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
@@ -355,7 +349,7 @@ class Caller:
         return nullcontext()
 
 
-def named(names: ColumnNames) -> type[Caller]:
+def named(names: Names) -> type[Caller]:
     """The callers of a flow whose columns have names; a class of its own, so that a call is made as fast as others."""
     return type("NamedCaller", (Caller,), {"names": names})
 

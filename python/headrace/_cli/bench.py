@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import ops
+import headrace as hr
 from headrace._core import cpu
-from headrace._flow.flow import Flow
-from headrace._flow.flows import IAF, MAF, NSF, RealNVP
-from headrace.config import get_num_threads
-from headrace.training import Adam
 
 LEAST_CALLS = 5
 WORKLOADS = 12
@@ -57,12 +53,12 @@ class Measurement(NamedTuple):
 
 def multiply_add_peak(seconds: float) -> float:
     """GFLOP/s (float32) of multiply-adds: those of one thread, measured for this long, times the threads in use."""
-    return cpu.fma_peak(seconds) * get_num_threads()
+    return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
     """GB/s of copying, read and write counted, the best of a few, with as many threads as headrace uses."""
-    threads = get_num_threads()
+    threads = hr.get_num_threads()
     numbers = megabytes * (1 << 20) // 8
     source = np.array_split(np.ones(numbers, np.float32), threads)
     target = np.array_split(np.zeros(numbers, np.float32), threads)
@@ -75,7 +71,7 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
     return 2 * 4 * numbers / best / 1e9
 
 
-def needed_flops(flow: Flow, *, training: bool = False) -> int:
+def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
     """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
 
     A training step uses it three times: for the value, for the gradient of the units below and for its own; but the
@@ -88,14 +84,14 @@ def needed_flops(flow: Flow, *, training: bool = False) -> int:
     return 2 * (3 * uses - layers[-1][0] if training else uses)
 
 
-def _random(flow: Flow) -> Flow:
+def _random(flow: hr.Flow) -> hr.Flow:
     """A flow with weights that are neither the identity nor badly conditioned."""
     size = flow.parameters.size
     flow.parameters = np.float32(0.05) * np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     return flow
 
 
-def _of_flow(name: str, flow: Flow, verb: str, rows: int) -> Workload:
+def _of_flow(name: str, flow: hr.Flow, verb: str, rows: int) -> Workload:
     x = np.random.default_rng(1).standard_normal((rows, flow.features), dtype=np.float32)
     flops, label = rows * needed_flops(flow, training=verb == "train"), f"{name} {verb} {rows:,}"
     if verb == "log_prob":
@@ -103,7 +99,7 @@ def _of_flow(name: str, flow: Flow, verb: str, rows: int) -> Workload:
     if verb == "sample":
         seeds = count()
         return Workload(label, rows, flops, x.nbytes, lambda: flow.sample(rows, seed=next(seeds)))
-    adam = Adam(flow, learning_rate=1e-6)
+    adam = hr.Adam(flow, learning_rate=1e-6)
 
     def step() -> None:
         adam.step(flow.nll_and_grad(x)[1])
@@ -120,7 +116,7 @@ def _of_map(rows: int, columns: int) -> Workload:
     out: tuple[NDArray[Any], NDArray[Any]] = np.empty_like(z), np.empty(rows, np.float32)
     nbytes = z.nbytes + params.nbytes + sum(array.nbytes for array in out)
     name = f"ops.coupling {columns} columns {rows:,}"
-    return Workload(name, rows, 0, nbytes, lambda: ops.coupling(z, params, out=out))
+    return Workload(name, rows, 0, nbytes, lambda: hr.ops.coupling(z, params, out=out))
 
 
 def workloads() -> Iterator[Workload]:
@@ -129,14 +125,14 @@ def workloads() -> Iterator[Workload]:
     for name, made, calls in (
         (
             "MAF 64, 5 x [256, 256]",
-            lambda: MAF(64, hidden=WIDE),
+            lambda: hr.MAF(64, hidden=WIDE),
             [(verb, rows) for rows in (10_000, 1) for verb in verbs],
         ),
-        ("IAF 64, 5 x [256, 256]", lambda: IAF(64, hidden=WIDE), [("sample", 10_000)]),
-        ("RealNVP 64, 8 x [256, 256]", lambda: RealNVP(64, hidden=WIDE), [(verb, 10_000) for verb in verbs]),
-        ("NSF 16, 5 x [128, 128]", lambda: NSF(16, hidden=(128, 128)), [(verb, 10_000) for verb in verbs]),
-        ("MAF 6, 5 x [100, 100]", lambda: MAF(6, hidden=(100, 100)), [("train", 512)]),
-        ("NSF 6, 5 x [64, 64]", lambda: NSF(6), [("train", 512)]),
+        ("IAF 64, 5 x [256, 256]", lambda: hr.IAF(64, hidden=WIDE), [("sample", 10_000)]),
+        ("RealNVP 64, 8 x [256, 256]", lambda: hr.RealNVP(64, hidden=WIDE), [(verb, 10_000) for verb in verbs]),
+        ("NSF 16, 5 x [128, 128]", lambda: hr.NSF(16, hidden=(128, 128)), [(verb, 10_000) for verb in verbs]),
+        ("MAF 6, 5 x [100, 100]", lambda: hr.MAF(6, hidden=(100, 100)), [("train", 512)]),
+        ("NSF 6, 5 x [64, 64]", lambda: hr.NSF(6), [("train", 512)]),
     ):
         flow = _random(made())
         for verb, rows in calls:

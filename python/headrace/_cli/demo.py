@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace import MAF, NSF, Flow
 from headrace._base.output import replacing
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import KernelDensity
-from headrace._flow.flow import Flow
-from headrace._flow.flows import MAF, NSF
 from headrace.plot._source import require
 
 if TYPE_CHECKING:

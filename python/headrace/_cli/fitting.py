@@ -304,17 +304,14 @@ def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: 
     if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
         raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
     called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
-    places, labels = (
-        list(ready.table.places),
-        {k: source.labels[i] for k, i in enumerate(columns[0]) if i in source.labels},
-    )
+    places = list(ready.table.places)
+    labels = {k: source.labels[i] for k, i in enumerate(columns[0]) if i in source.labels}
     if isinstance(ready.rows, Block):
         order = np.random.default_rng([seed, APART]).permutation(len(ready.rows))
         out, rest = map(np.sort, np.split(order, [max(round(VALIDATION * len(order)), 1)]))
         held, own = (replace(part, x=part.x[:, places]) for part in (ready.given.take(out), ready.given.take(rest)))
-        return replace(ready, rows=ready.rows.take(rest), given=ready.given.take(rest)), Apart(
-            held, own, called, labels
-        )
+        ready = replace(ready, rows=ready.rows.take(rest), given=ready.given.take(rest))
+        return ready, Apart(held, own, called, labels)
     rest, _ = ready.rows.split(VALIDATION, seed + APART)
     _, held = ready.given.split(VALIDATION, seed + APART)
     return replace(ready, rows=rest), Apart(replace(held, x=held.x[:, places]), None, called, labels)
@@ -352,13 +349,11 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
 def _takes_classes(arguments: argparse.Namespace, kind: Kind) -> bool:
     """Whether columns may have a probability for each value."""
     fits = {"--auto": not arguments.auto, "--keep": arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
-    if option := next((option for option, does in fits.items() if not does), None):
-        for name, is_asked in (
-            ("categories", arguments.categories not in (None, "none")),
-            ("missing", arguments.missing == "model"),
-        ):
-            if is_asked:
-                usage(arguments, f"argument --{name}: {option} does not take {getattr(arguments, name)}")
+    asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
+    option = next((option for option, does in fits.items() if not does), None)
+    for name, is_asked in asked.items():
+        if option and is_asked:
+            usage(arguments, f"argument --{name}: {option} does not take {getattr(arguments, name)}")
     return option is None and arguments.categories != "none"
 
 

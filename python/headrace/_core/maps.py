@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +22,6 @@ FARTHEST = 1e30  # of the ends of an interval
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
-
-class MapSettings(Protocol):
-    """The settings of a transform that its map may depend on; `settings.Settings` is one."""
-
-    @property
-    def scale(self) -> str:
-        """The function from a raw parameter to a scale."""
-
-    @property
-    def slope(self) -> float:
-        """Bounds slopes."""
-
-    @property
-    def bins(self) -> int:
-        """The number of bins of a spline."""
-
-    @property
-    def n_params(self) -> int:
-        """Parameters of one coordinate."""
-
-
 # Raw values at which a map is the identity, by their names in cpp/math/maps/options.hpp.
 _IDENTITIES: dict[str, Callable[[float], float]] = {
     "zero": lambda slope: 0.0,
@@ -56,7 +35,7 @@ class Map:
     """A map: the number of a coordinate's parameters by name and bins, and the values that make it the identity."""
 
     groups: Callable[[int], dict[str, int]]
-    identity: Callable[[MapSettings], tuple[float, ...]]
+    identity: Callable[[Any], tuple[float, ...]]
     meaning: str = ""
 
     def n_params(self, bins: int) -> int:
@@ -94,7 +73,7 @@ def _made(of_scales: dict[str, Any]) -> Map:
     def counts(bins: int) -> tuple[tuple[str, int], ...]:
         return tuple((name, count) for name, count, _ in first.parameters(bins))
 
-    def identity(settings: MapSettings) -> tuple[float, ...]:
+    def identity(settings: Any) -> tuple[float, ...]:
         parameters = of_scales.get(settings.scale, first).parameters(settings.bins)
         return tuple(value for _, n, kind in parameters for value in (_IDENTITIES[kind](settings.slope),) * n)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +19,6 @@ Arrays = list[NDArray[Any]]
 BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
 
 
-class HiddenLayer(Protocol):
-    """The fields of a `headrace._flow.transforms.network.Layer` that fresh weights depend on."""
-
-    @property
-    def adds(self) -> int | None:
-        """The earlier hidden layer with the sums that are added to this one's."""
-
-
-class HiddenLayers(Protocol):
-    """The parts of a `headrace.Network` that a structure needs; its module is above this folder."""
-
-    def __iter__(self) -> Iterator[HiddenLayer]:
-        """The layers, from the first to the last."""
-        ...
-
-    @property
-    def joined(self) -> tuple[int, ...]:
-        """The layers that a product of the context joins."""
-
-    def core_layers(self, core: Any) -> list[Any]:
-        """The layers as `MaskedOptions` of a core take them."""
-
-
 @dataclass(frozen=True, eq=False)
 class Staircase:
     """The structure of masks that were made from it: the level of each coordinate, the degree of each hidden unit."""
@@ -52,7 +29,7 @@ class Staircase:
 
 def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[NDArray[np.bool_]]) -> Any:
     given = dict(options)
-    network: HiddenLayers | None = given.pop("network", None)
+    network: Any = given.pop("network", None)
     checked = core.MaskedOptions(**given, hidden=[] if network is None else network.core_layers(core))
     if isinstance(structure, Staircase):
         return core.MaskedTransform(checked, structure.levels, structure.degrees)
@@ -96,9 +73,8 @@ class MaskedNetwork:
         The core has the layers that read only the context before the others, and takes no masks for them.
         """
         self.options = options
-        network: HiddenLayers | None = options.get("network")
-        self.described: Any = network  # with its header, which files have
-        self.joined = () if network is None else network.joined
+        self.described: Any = options.get("network")  # a `headrace.Network`, with its header, which files have
+        self.joined = () if self.described is None else self.described.joined
         self.staircase = structure if isinstance(structure, Staircase) else None
         if self.staircase is not None:
             _check_size(options, self.staircase)
@@ -179,11 +155,10 @@ class MaskedNetwork:
         do not grow from block to block.
         """
         rng = np.random.default_rng(list(seed))
-        network: HiddenLayers | None = self.options.get("network")
         masks = self.masks()
         context = [np.ones((self.core.hidden[i], self.options["context"]), bool) for i in self.joined]
         gains = [1.0] * len(context) + [np.sqrt(2.0)] * (len(masks) - 1) + [1e-2]
-        for i, layer in enumerate(() if network is None else network):
+        for i, layer in enumerate(self.described or ()):
             if layer.adds is not None:
                 gains[len(context) + i] = BLOCK_GAIN
         weights, biases = [], []

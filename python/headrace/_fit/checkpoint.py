@@ -13,7 +13,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,7 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
-from headrace._fit.history import History, kept_fields
-from headrace._fit.optimizer import Adam
-from headrace._fit.plan import Stages
-from headrace._flow.internals import Trainable
+from headrace._fit.history import kept_fields
 
 FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials
 # were stages
@@ -46,33 +43,8 @@ class _Pass:
     under_way: tuple[int, float, float]  # a batch, and the sum of losses before and after it
 
 
-class KeptRun(Protocol):
-    """The interface of a running fit to its state; `headrace._fit.run.Run` is one."""
-
-    flow: Trainable
-    history: History
-    clock: _clock.Clock
-    rng: np.random.Generator
-    adam: Adam
-    stages: Stages
-    library: Any
-    """NumPy, or CuPy where the rows are on a device."""
-    best: NDArray[Any]
-    step: int
-    begin: float
-
-    def _begin_stage(self) -> None:
-        """A fresh optimiser with the present weight decay."""
-
-    def also_kept(self, clock: int) -> dict[str, Any]:
-        """Further data to keep in a state, at this step count of the optimiser."""
-
-    def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """Restore the data of `also_kept`."""
-
-
 class Checkpoint:
-    """The file of a fit's state; without a path none."""
+    """The file of a fit's state, which a `headrace._fit.run.Run` writes; without a path none."""
 
     stays = False
     """Whether the state of a finished fit stays, so that the same fit is soon at its end again."""
@@ -148,7 +120,7 @@ class Checkpoint:
 
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
-    def resume(self, run: KeptRun) -> int:
+    def resume(self, run: Any) -> int:
         """Put the run where the file left it, and return the epoch to go on with."""
         if self._found is None:
             return 0
@@ -159,7 +131,7 @@ class Checkpoint:
         self._found = None
         return int(state["epoch"])
 
-    def pass_begins(self, run: KeptRun) -> tuple[int, float]:
+    def pass_begins(self, run: Any) -> tuple[int, float]:
         """The number of finished batches of the epoch, and the sum of their losses."""
         if self.path is None:
             return 0, 0.0
@@ -175,7 +147,7 @@ class Checkpoint:
         if self._pass is not None:
             self._pass.under_way = batch, before, after
 
-    def step_ends(self, run: KeptRun) -> None:
+    def step_ends(self, run: Any) -> None:
         """Note that the state between two steps can be kept."""
         if self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
@@ -184,7 +156,7 @@ class Checkpoint:
         """Note that changes from now on belong to no pass."""
         self._pass = None
 
-    def epoch_ends(self, run: KeptRun) -> None:
+    def epoch_ends(self, run: Any) -> None:
         """Write the state if it is time, or else hold it for an interruption."""
         if self.path is None:
             return
@@ -193,7 +165,7 @@ class Checkpoint:
         if epoch - self._written[0] >= self.epochs or time.monotonic() - self._last >= self.seconds:
             self._write(*self._held)
 
-    def interrupted(self, run: KeptRun) -> None:
+    def interrupted(self, run: Any) -> None:
         """Write the current state, or the last complete one."""
         if self.path is None:
             return
@@ -202,7 +174,7 @@ class Checkpoint:
         if self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
 
-    def _of_pass(self, run: KeptRun, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _of_pass(self, run: Any, now: _Pass) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         memory = run.adam._core.memory()
         done = int(memory[3][2]) - now.clock
         batch, before, after = now.under_way
@@ -233,7 +205,7 @@ def _interval(every: Any) -> tuple[float, float]:
 
 
 def _state(
-    run: KeptRun, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
+    run: Any, random: Any, epoch: int, step: int, batches: int, partial: float, memory: Any
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     mean, square, average, clock = memory
     arrays = {"weights": run.flow._interior.vector(), "best": _arrays.on_host(run.best).copy()}
@@ -262,7 +234,7 @@ def _state(
     return state, arrays
 
 
-def _restore(run: KeptRun, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+def _restore(run: Any, state: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     for name in _OF_RUN:
         setattr(run, name, _read(state["run"][name]))
     for name in _OF_STAGES:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,22 +38,6 @@ SLOWER = 1.5  # a step may take than the one before it
 AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
 
 
-class AscentSettings(Protocol):
-    """The settings of an ascent; `headrace.DualAscentFlow` is one."""
-
-    precision: float
-    rule: str
-    kinks: int
-    neighbours: float
-    directions: str | None
-    rotations: str | None
-    bandwidth: float | None
-    rate: float
-    jitter: float
-    patience: int | None
-    dtype: np.dtype[Any]
-
-
 class Ascent(abc.ABC):
     """A running ascent: points to fit and points held out, carried along.
 
@@ -63,7 +47,7 @@ class Ascent(abc.ABC):
     default_directions: str
 
     def __init__(
-        self, settings: AscentSettings, rows: StandardisedRows, rng: np.random.Generator, n_steps: int, copies: int
+        self, settings: Any, rows: StandardisedRows, rng: np.random.Generator, n_steps: int, copies: int
     ) -> None:
         self.settings, self.rows, self.rng, self.n_steps = settings, rows, rng, n_steps
         self.history = AscentHistory()

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from headrace._fit.history import History
 from headrace._flow.transforms.masked import MaskedAutoregressive
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
-from headrace.ascent.ascent import Ascent, AscentSettings
+from headrace.ascent.ascent import Ascent
 from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.kinks import KinkAscent
 from headrace.ascent.splines import SplineAscent
@@ -44,17 +44,6 @@ LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
-class FitSettings(AscentSettings, Protocol):
-    """The settings of a fit; `headrace.DualAscentFlow` is one."""
-
-    map: str
-    refine: bool | None
-    steps: int | None
-    bins: int | None
-    copies: int | None
-    seed: int
-
-
 @dataclass
 class Fitted:
     """A flow and the history of its fit."""
@@ -70,9 +59,7 @@ class Fitted:
         return self.history.stopped in ("interrupted", "constant")
 
 
-def best_fit(
-    settings: FitSettings, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool
-) -> Fitted:
+def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> Fitted:
     """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
 
     Raises:
@@ -93,7 +80,7 @@ def best_fit(
     return fitted
 
 
-def _lengths(settings: FitSettings, rows: StandardisedRows) -> tuple[int, ...]:
+def _lengths(settings: Any, rows: StandardisedRows) -> tuple[int, ...]:
     """Numbers of steps of a chain that is trained as a whole; where there are several, they compete."""
     features = len(rows.mean)
     if settings.steps is not None:
@@ -107,7 +94,7 @@ def _lengths(settings: FitSettings, rows: StandardisedRows) -> tuple[int, ...]:
 class _Fits:
     """Fits of the same rows."""
 
-    settings: FitSettings
+    settings: Any
     rows: StandardisedRows
     progress: bool
 

@@ -316,7 +316,7 @@ class DualAscentFlow:
 
     def _best(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
         """The best of the competing fits."""
-        fitted = best_fit(self, rows, rng, clock, progress)  # type: ignore[arg-type]  # a dtype once it is checked
+        fitted = best_fit(self, rows, rng, clock, progress)
         self.history = fitted.history
         return fitted.flow
 

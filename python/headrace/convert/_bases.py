@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace._flow.bases import Base
-from headrace._flow.tails import NormalMixture, StudentT, Uniform
+from headrace import Base, NormalMixture, StudentT, Uniform
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, normal
@@ -22,7 +21,7 @@ def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
     base = Uniform(low.size)
     if (low == -1).all() and (high == 1).all():
         return base, []
-    return base, [_fixed(0.5 * (low + high), 0.5 * (high - low))]
+    return base, [affine(Place("", "to_data"), 0.5 * (high - low), 0.5 * (low + high), is_trained=False)]
 
 
 def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
@@ -38,12 +37,7 @@ def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) 
     weights = np.exp(logits - logits.max())
     scale = np.broadcast_to(scale, loc.shape)
     components, features = loc.shape
-    made = NormalMixture(features, components, loc=loc, scale=scale, weights=weights, trainable=is_trained)
-    return made, []
-
-
-def _fixed(loc: Numbers, scale: Numbers) -> Transform:
-    return affine(Place("", "to_data"), scale, loc, is_trained=False)
+    return NormalMixture(features, components, loc=loc, scale=scale, weights=weights, trainable=is_trained), []
 
 
 TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal normal ones"

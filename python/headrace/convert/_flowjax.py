@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace import Flow, Logistic, StudentT
 from headrace._base import arguments as check
-from headrace._flow.bases import Logistic
-from headrace._flow.flow import Flow
-from headrace._flow.tails import StudentT
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, box, mixture
 from headrace.convert._flowjax_columns import ELEMENTWISE, INSTEAD, columns_of, is_frozen, paramax_unwrap, stages

@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace._flow.transforms.around import Inverse
-from headrace._flow.transforms.on_columns import OnColumns
-from headrace._flow.transforms.support import Support
-from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
+from headrace.transforms import Inverse, OnColumns, Support, Transform
 
 # onto the support, from all numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace import Flow, StandardNormal
 from headrace._base import arguments as check
-from headrace._flow.bases import StandardNormal
-from headrace._flow.flow import Flow
 from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import Layers, Place, activation_of, numbers
 from headrace.convert._scales import by_relus

@@ -88,8 +88,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
         n = int(base._shape[0])
         return normal(np.zeros(n), np.ones(n), is_trained=False), []
     if kind == "DiagonalNormal":
-        made = normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True)
-        return made, []
+        return normal(numbers(base.mean_).ravel(), np.exp(numbers(base.log_std_).ravel()), is_trained=True), []
     if kind == "ConditionalDiagonalNormal":
         return _conditional_normal(base, place)
     if class_of(base) == ("glasflow", "MultivariateUniform") and base.low.ndim == 1:

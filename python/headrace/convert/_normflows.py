@@ -92,8 +92,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
     if base.temperature is not None:
         raise place.differs("temperature", "None", base.temperature)
     is_trained = any(p.requires_grad for p in base.parameters())
-    made = normal(numbers(base.loc).ravel(), np.exp(numbers(base.log_scale).ravel()), is_trained=is_trained)
-    return made, []
+    return normal(numbers(base.loc).ravel(), np.exp(numbers(base.log_scale).ravel()), is_trained=is_trained), []
 
 
 def _tensors(model: Any) -> list[Any]:

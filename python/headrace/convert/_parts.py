@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._base import arguments as check
-from headrace._flow.transforms.around import Inverse
-from headrace._flow.transforms.masked import Coupling, MaskedAutoregressive
 from headrace._flow.transforms.network import Layer, Network
-from headrace._flow.transforms.transform import Transform
+from headrace.transforms import Coupling, Inverse, MaskedAutoregressive, Transform
 
 Numbers = NDArray[np.float64]
 

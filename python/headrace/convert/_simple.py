@@ -7,13 +7,8 @@ from typing import Any
 import numpy as np
 
 from headrace._flow.bases import Base, Normal, StandardNormal
-from headrace._flow.transforms.act_norm import ActNorm
-from headrace._flow.transforms.around import Inverse
-from headrace._flow.transforms.fixed import Permutation, Standardize
-from headrace._flow.transforms.linear import Linear
-from headrace._flow.transforms.transform import Transform
-from headrace._flow.transforms.vector import Planar
 from headrace.convert._parts import Layers, Numbers, Place, numbers
+from headrace.transforms import ActNorm, Inverse, Linear, Permutation, Planar, Standardize, Transform
 
 
 def permutation(place: Place, order: Any) -> Transform:

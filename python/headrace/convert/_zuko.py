@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 
 from headrace._flow.flow import Flow
-from headrace._flow.transforms.around import Inverse
-from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.transform import Transform
 from headrace.convert._bases import BaseAndMaps, of_torch
 from headrace.convert._parts import CIRCULAR_FLOW, OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, permutation, table
@@ -22,6 +19,7 @@ from headrace.convert._torch import finished, opened, tensors_of
 from headrace.convert._zuko_circles import CIRCULAR, circular, on_circles
 from headrace.convert._zuko_files import stand_of
 from headrace.convert._zuko_networks import network_of
+from headrace.transforms import Gaussianize, Inverse, Transform
 
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
 MAPS = {

@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace._flow.transforms.fixed import Standardize
-from headrace._flow.transforms.support import Support
-from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import Layers, Place, numbers
 from headrace.convert._simple import table
 from headrace.convert._zuko_networks import network_of
+from headrace.transforms import Standardize, Support, Transform
 
 CIRCULAR = "CircularRQSTransform"  # zuko's function
 

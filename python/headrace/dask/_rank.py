@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import headrace as hr
 from headrace._base import progress as _progress
 from headrace._base.group import Group
-from headrace.config import threads
 from headrace.dask._bars import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
@@ -87,7 +87,7 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
     secede()  # a fit that waits for other ranks must not keep the tasks that these need from running
     try:
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
-        with threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
+        with hr.threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
             group = _Wanted(inner, worker, key)
             arguments = pickle.loads(broadcast_bytes(group, payload))
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None

@@ -23,7 +23,7 @@ from headrace._base import arguments as check
 from headrace._base.group import Group
 from headrace._base.warn import warn
 from headrace._core import cpu
-from headrace._fit.checkpoint import Checkpoint, KeptRun
+from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.fit import Fit
 from headrace._fit.history import History
 from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings, rows_of_a_batch
@@ -246,17 +246,17 @@ class SharedCheckpoint(Checkpoint):
         if self._writes():
             super().remove()
 
-    def step_ends(self, run: KeptRun) -> None:
+    def step_ends(self, run: Any) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().step_ends(run)
 
-    def epoch_ends(self, run: KeptRun) -> None:
+    def epoch_ends(self, run: Any) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().epoch_ends(run)
 
-    def interrupted(self, run: KeptRun) -> None:
+    def interrupted(self, run: Any) -> None:
         """See `Checkpoint`."""
         if self._writes():
             super().interrupted(run)

@@ -34,10 +34,6 @@ def _host(array: Any) -> Any:
     return None if array is None else np.asarray(array)
 
 
-def _like(array: Any, dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(array.shape, dtype)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _log_prob_steps(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) -> Any:
     flow = fixed.flow
@@ -61,7 +57,7 @@ def _back(fixed: _Fixed, given: Any, grad: Any) -> Any:
         return flow.log_prob_vjp(x, grad, context, covariates, wrt=kinds, parameters=params)
 
     named = dict(zip(_KINDS, given, strict=True))
-    shapes = tuple(_like(named[kind], flow.dtype) for kind in kinds)
+    shapes = tuple(jax.ShapeDtypeStruct(named[kind].shape, flow.dtype) for kind in kinds)
     found = jax.pure_callback(call, shapes, *given, grad, vmap_method="sequential")
     own = dict(zip(kinds, found, strict=True))
     return tuple(own[kind].astype(named[kind].dtype) if kind in own else None for kind in _KINDS)

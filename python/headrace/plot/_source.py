@@ -57,7 +57,10 @@ class Drawn:
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
         """Draws in the data's units, in float64; those that are not finite are left out."""
         x: Rows = np.asarray(self.flow.sample(n, context, seed=seed, dtype="float64"))
-        return x[np.isfinite(x).all(axis=1)]
+        x = x[np.isfinite(x).all(axis=1)]
+        if not len(x):
+            raise ValueError("flow: expected a density with finite draws, got none in its sample")
+        return x
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,6 @@ def conditional(
     rows = np.tile(row, (len(sweep), 1))
     rows[:, swept] = sweep
     drawn = [source.sample(n, one, key) for one in rows]
-    if not all(len(one) for one in drawn):
-        raise ValueError("flow: expected a density with finite draws, got none for some values of the context")
     ends = [planes.range_of(*(one[:, i] for one in drawn)) for i in chosen]
     found = [panel(source, chosen, one, own, ends=ends) for one, own in zip(drawn, rows, strict=True)]
     titles = [f"{label(labels[swept], 20, 1)} = {_short(value)}" for value in sweep]

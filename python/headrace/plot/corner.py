@@ -214,8 +214,6 @@ def _both(
         share = None if table is None or table.weights is None else table.weights / table.weights.sum()
         given = given[0] if len(given) == 1 else given[rng.choice(len(given), n, p=share)]
     drawn = source.sample(n, given, seed)
-    if not len(drawn):
-        raise ValueError("flow: expected a density with finite draws, got none in its sample")
     if source.columns.matter:
         return source.columns.used.back(drawn), table, source.columns.used_names
     return drawn, table, source.columns.kept_names

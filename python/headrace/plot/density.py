@@ -103,8 +103,6 @@ def density(
     table = None if x is None else source.rows(x)
     drawn = source.sample(n, row, key)
     held = None if at is None else _held(at, source.flow.features)
-    if not len(drawn):
-        raise ValueError("flow: expected a density with finite draws, got none in its sample")
     found = [panel(source, chosen, drawn, row, at=held, table=table) for chosen in wanted]
     return _draw(found, name, None if held is not None else table, len(drawn), key)
 

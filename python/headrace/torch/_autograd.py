@@ -208,8 +208,7 @@ class _Run(torch.autograd.Function):
     def forward(
         value: Tensor, context: Tensor | None, parameters: Tensor, handle: int, inverse: bool, of_log_prob: bool
     ) -> tuple[Tensor, Tensor]:
-        value, number = operators.ops.run(value, context, parameters, handle, inverse, of_log_prob)
-        return value, number
+        return operators.ops.run(value, context, parameters, handle, inverse, of_log_prob)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -329,15 +328,13 @@ def _run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
     if torch.jit.is_tracing():
-        out, number = operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
-    elif not is_plain(value, context, parameters):
+        return operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
+    if not is_plain(value, context, parameters):
         traced = _Run if torch.compiler.is_compiling() else _EagerRun
-        out, number = traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
-    elif torch.is_grad_enabled():
-        out, number = _PlainRun.apply(value, context, parameters, entry, inverse, of_log_prob)
-    else:
-        out, number = operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
-    return out, number
+        return traced.apply(value, context, parameters, entry.handle, inverse, of_log_prob)
+    if torch.is_grad_enabled():
+        return _PlainRun.apply(value, context, parameters, entry, inverse, of_log_prob)
+    return operators.run(value, context, parameters, entry.handle, inverse, of_log_prob)
 
 
 # ---- of the operators themselves -------------------------------------------------------------------------------------

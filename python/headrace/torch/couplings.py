@@ -69,10 +69,8 @@ def coupling(
         value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        value, log_det = _operators.ops.coupling(value, params, *_typed(*how))
-    else:
-        value, log_det = _Run.apply(value, params, how)
-    return value, log_det
+        return _operators.ops.coupling(value, params, *_typed(*how))
+    return _Run.apply(value, params, how)
 
 
 # ---- by a shorter path: rows in memory as the core has them, each with its parameters --------------------------------
@@ -190,8 +188,7 @@ class _Run(torch.autograd.Function):
     def forward(value: Tensor, params: Tensor, how: How) -> tuple[Tensor, Tensor]:
         if _autograd.is_plain(value, params):
             return _computed(value, params, *how)
-        out, log_det = _operators.ops.coupling(value, params, *_typed(*how))
-        return out, log_det
+        return _operators.ops.coupling(value, params, *_typed(*how))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

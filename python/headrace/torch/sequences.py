@@ -80,8 +80,7 @@ class _Run(torch.autograd.Function):
         ctx.save_for_backward(*given)
         verb = flow.to_data if to_data else flow.to_latent
         own_value, own_context, own_covariates, own_vector = _detached(given)
-        out, log_det = verb(own_value, own_context, own_covariates, parameters=own_vector)
-        return out, log_det
+        return verb(own_value, own_context, own_covariates, parameters=own_vector)
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:

@@ -13,7 +13,6 @@ precision, all else in float64.
 
 from __future__ import annotations
 
-import abc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -72,32 +71,22 @@ def _dependence(t: MaskedAutoregressive) -> Floats:
     return np.asarray(reach.reshape(t.features, -1, t.features).max(axis=1))
 
 
-class _Link(abc.ABC):
-    """h' = A + B h, coordinate by coordinate."""
-
-    @abc.abstractmethod
-    def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
-        """h' and log B."""
-
-    @abc.abstractmethod
-    def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
-        """Gradients by h and, for a trained link, by its packed parameters."""
-
-
-class _Fixed(_Link):
-    """A link with constant A and B."""
+class _Fixed:
+    """A link h' = A + B h, coordinate by coordinate, with constant A and B."""
 
     def __init__(self, shift: Floats, scale: Floats) -> None:
         self.shift, self.scale = shift, scale
 
     def forth(self, h: Floats, context: Floats | None) -> tuple[Floats, Floats]:
+        """h' and log B."""
         return self.shift + self.scale * h, np.broadcast_to(np.log(self.scale), h.shape)
 
     def back(self, by_h: Floats, by_log_b: Floats) -> tuple[Floats, NDArray[Any] | None]:
+        """Gradients by h and, for a trained link, by its packed parameters."""
         return by_h * self.scale, None
 
 
-class _Conditional(_Link):
+class _Conditional:
     """A and B from a masked network, which is an additive coupling of its own: its shifts are the outputs."""
 
     def __init__(self, t: MaskedAutoregressive, dtype: np.dtype[Any], *, forward: bool) -> None:
@@ -151,6 +140,9 @@ class _Conditional(_Link):
         if self.trained:
             packed = self.core.pack(self.network._network.core.unpack(by_weights[0]))
         return own.reshape(rows, n).astype(np.float64) + by_given[:, :n], packed
+
+
+_Link = _Fixed | _Conditional
 
 
 class ConditionalStep:
