@@ -23,7 +23,8 @@
     X(8, FlowjaxSpline, "rq_spline_flowjax", "")      \
     X(9, CircularSpline, "rq_spline_circular", "")    \
     X(10, DualAscent, "dual_ascent", "")              \
-    X(11, LogisticMixture, "logistic_mixture", "")
+    X(11, LogisticMixture, "logistic_mixture", "")    \
+    X(12, HalvedSpline, "rq_spline_flowjax17", "")
 
 // Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
 #ifdef HEADRACE_MORE_MAPS

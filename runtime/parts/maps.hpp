@@ -14,14 +14,18 @@ namespace detail {
 // ---- settings: kind, and what bounds slopes and the interval
 // ---------------------------------------------------------
 
-enum class MapKind { affine, additive, rq_spline, nflows, free, flowjax, circular, dual_ascent, logistic_mixture };
+enum class MapKind {
+    // clang-format off
+    affine, additive, rq_spline, nflows, free, flowjax, halved, circular, dual_ascent, logistic_mixture
+    // clang-format on
+};
 enum class Scale { soft_clamp, exp, softplus, sigmoid };
 
 inline const std::vector<std::string>& map_names() {
     static const std::vector<std::string> names{
-        "affine",          "additive",          "rq_spline",          "rq_spline_nflows",
-        "rq_spline_free",  "rq_spline_flowjax", "rq_spline_circular", "dual_ascent",
-        "logistic_mixture"};
+        "affine",         "additive",          "rq_spline",           "rq_spline_nflows",
+        "rq_spline_free", "rq_spline_flowjax", "rq_spline_flowjax17", "rq_spline_circular",
+        "dual_ascent",    "logistic_mixture"};
     return names;
 }
 inline const std::vector<std::string>& scale_names() {
@@ -168,7 +172,10 @@ class Map {
         spline_.slope = slope_;
         spline_.is_clamped = kind_ == MapKind::rq_spline;
         if (!settings.has_min_bin()) return;
-        spline_.ends = kind_ == MapKind::nflows ? Ends::one : kind_ == MapKind::circular ? Ends::shared : Ends::free;
+        spline_.ends = kind_ == MapKind::nflows     ? Ends::one
+                       : kind_ == MapKind::circular ? Ends::shared
+                       : kind_ == MapKind::halved   ? Ends::halved
+                                                    : Ends::free;
         spline_.tails = kind_ == MapKind::circular ? Tails::periodic
                         : kind_ == MapKind::free   ? Tails::linear
                                                    : Tails::identity;

@@ -9,7 +9,8 @@
 namespace headrace {
 namespace detail {
 
-enum class Ends { one, free, shared };            // derivatives at the two ends: 1, their own, the same
+// Derivatives at the two ends: 1, their own, the same, their own with half the least size of a bin at each end.
+enum class Ends { one, free, shared, halved };
 enum class Tails { identity, linear, periodic };  // outside of the interval
 
 struct SplineSettings {
@@ -19,7 +20,7 @@ struct SplineSettings {
     Ends ends = Ends::one;
     Tails tails = Tails::identity;
 
-    int n_derivatives() const { return ends == Ends::one ? bins - 1 : ends == Ends::free ? bins + 1 : bins; }
+    int n_derivatives() const { return ends == Ends::one ? bins - 1 : ends == Ends::shared ? bins : bins + 1; }
 };
 
 template <class T>
@@ -102,8 +103,12 @@ class Spline {
             out[k] = std::exp(raw[k] - top);
             sum += out[k];
         }
-        const T least = static_cast<T>(s_.min_bin), left_over = T(1) - T(s_.bins) * least;
-        for (int k = 0; k < s_.bins; ++k) out[k] = out[k] * left_over + sum * least;
+        const bool is_halved = s_.ends == Ends::halved;
+        const T least = static_cast<T>(s_.min_bin), left_over = T(1) - T(s_.bins - (is_halved ? 1 : 0)) * least;
+        for (int k = 0; k < s_.bins; ++k) {
+            const bool is_at_end = k == 0 || k == s_.bins - 1;
+            out[k] = out[k] * left_over + sum * (is_halved && is_at_end ? T(0.5) * least : least);
+        }
         return sum;
     }
 

@@ -17,6 +17,7 @@
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,10 +40,20 @@ def test_affine_flows_are_read():
     assert_allclose(flow.log_prob(x, context), log_prob, rtol=1e-12, atol=1e-12)
 
 
-def test_splines_are_refused_with_their_version():
-    settings = {"activation": "relu", "transformer": {"knots": 6, "interval": 4}, "invert": True, "verify": False}
-    with pytest.raises(NotImplementedError, match="got arrays of flowjax 14 to 17, of 3 knots"):
-        convert.from_flowjax(MADE / "flowjax_17_spline.eqx", **settings)
-    settings["transformer"] = {"knots": 7, "interval": 4}
+def test_splines_are_read():
+    x, log_prob, context = verify = known("spline")
+    settings = {"activation": "relu", "transformer": {"knots": 6, "interval": 4}, "invert": True}
+    flow = convert.from_flowjax(MADE / "flowjax_17_spline.eqx", verify=verify, **settings)
+    assert_allclose(flow.log_prob(x, context), log_prob, rtol=1e-12, atol=1e-12)
+    settings["transformer"] = {"knots": 6, "interval": 4, "softmax_adjust": 0.1}
+    with pytest.raises(ValueError, match=r"verify: .* differ by up to"):
+        convert.from_flowjax(MADE / "flowjax_17_spline.eqx", verify=verify, **settings)
+
+
+def test_refusals():
+    settings = {"activation": "relu", "transformer": {"knots": 7, "interval": 4}, "invert": True, "verify": False}
     with pytest.raises(NotImplementedError, match="expected the leaves of flowjax"):
+        convert.from_flowjax(MADE / "flowjax_17_spline.eqx", **settings)
+    settings["transformer"] = SimpleNamespace(knots=6)
+    with pytest.raises(ValueError, match=r"transformer: expected the arguments of the spline, such as \{'knots': 6"):
         convert.from_flowjax(MADE / "flowjax_17_spline.eqx", **settings)

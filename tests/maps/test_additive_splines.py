@@ -16,6 +16,7 @@ MAPS = {
     "rq_spline_nflows": ("one", "identity"),
     "rq_spline_free": ("free", "linear"),
     "rq_spline_flowjax": ("free", "identity"),
+    "rq_spline_flowjax17": ("halved", "identity"),
     "rq_spline_circular": ("shared", "periodic"),
 }
 BOUNDS = [5.0, (0.0, 1.0), (-1.0, 3.0)]
@@ -181,7 +182,7 @@ def test_straight_tails_keep_value_and_derivative(direction):
 
 
 @every_direction
-@pytest.mark.parametrize("map", ["rq_spline_nflows", "rq_spline_flowjax"])
+@pytest.mark.parametrize("map", ["rq_spline_nflows", "rq_spline_flowjax", "rq_spline_flowjax17"])
 def test_outside_of_the_interval_is_the_identity(map, direction, dtype):
     raw = raw_parameters(map, 10, 5, 1.0, dtype)
     values = np.array([[-1.5, 3.0001, 1e4, -1e30, 1e30]], dtype) + np.zeros((10, 1), dtype)

@@ -19,9 +19,9 @@ def counts(derivatives):
 
 
 def additive_knots(params, ends, slope=1e-3, bound=5.0, min_bin=1e-3):
-    """``(x, y, derivatives)`` at the knots. ``ends``: "one", "free" or "shared", of the derivatives at both ends."""
+    """``(x, y, derivatives)`` at the knots. ``ends``: "one", "free", "shared" or "halved", of both ends."""
     params = np.asarray(params, np.float64)
-    more = {"one": -1, "free": 1, "shared": 0}[ends]
+    more = {"one": -1, "free": 1, "shared": 0, "halved": 1}[ends]
     bins = (params.shape[-1] - more) // 3
     widths, heights, raw = np.split(params, [bins, 2 * bins], axis=-1)
     derivatives = slope + np.logaddexp(0.0, raw)
@@ -30,13 +30,16 @@ def additive_knots(params, ends, slope=1e-3, bound=5.0, min_bin=1e-3):
         derivatives = np.concatenate([ones, derivatives, ones], axis=-1)
     elif ends == "shared":
         derivatives = np.concatenate([derivatives, derivatives[..., :1]], axis=-1)
-    return _edges(widths, bound, min_bin), _edges(heights, bound, min_bin), derivatives
+    least = np.full(bins, min_bin)
+    if ends == "halved":
+        least[[0, -1]] /= 2
+    return _edges(widths, bound, least), _edges(heights, bound, least), derivatives
 
 
-def _edges(raw, bound, min_bin):
+def _edges(raw, bound, least):
     low, high = interval(bound)
     shares = np.exp(raw - raw.max(axis=-1, keepdims=True))
-    shares = min_bin + (1.0 - min_bin * raw.shape[-1]) * shares / shares.sum(axis=-1, keepdims=True)
+    shares = least + (1.0 - least.sum()) * shares / shares.sum(axis=-1, keepdims=True)
     edges = np.concatenate([np.zeros((*raw.shape[:-1], 1)), np.cumsum(shares, axis=-1)], axis=-1)
     edges = low + (high - low) * edges
     edges[..., -1] = high

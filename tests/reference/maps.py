@@ -84,6 +84,7 @@ MAPS = {
     "rq_spline_nflows": spline_of("one", "identity", -1),
     "rq_spline_free": spline_of("free", "linear", 1),
     "rq_spline_flowjax": spline_of("free", "identity", 1),
+    "rq_spline_flowjax17": spline_of("halved", "identity", 1),
     "rq_spline_circular": spline_of("shared", "periodic", 0),
     "dual_ascent": Map(bent.NAMES, bent.dual_ascent),
     "logistic_mixture": Map(mixture.NAMES, mixture.logistic_mixture, mixture.count, depth=2),

@@ -7,8 +7,9 @@
 
 namespace headrace {
 
-// Derivatives at the ends of a spline's interval: 1; a raw parameter for each; one for both, for a circle.
-enum class Ends { one, free, shared };
+// Derivatives at the ends of a spline's interval: 1; a raw parameter for each; one for both, for a circle; a raw
+// parameter for each, where the first and the last bin have half the least share of the others.
+enum class Ends { one, free, shared, halved };
 // Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
 // whole periods.
 enum class Tails { identity, linear, periodic };

@@ -205,9 +205,11 @@ struct Spline : Directions<Spline<Kind>> {
         }
 
         // Of the bins, in the same unit as their sums.
-        HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const { return Kind::size(shares.get(k), width_sum, o); }
+        HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const {
+            return Kind::size(shares.get(k), width_sum, k, o);
+        }
         HR_FN V height(int k, const MapOptions<Scalar<V>>& o) const {
-            return Kind::size(shares.get(o.bins + k), height_sum, o);
+            return Kind::size(shares.get(o.bins + k), height_sum, k, o);
         }
 
         // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
@@ -387,8 +389,8 @@ struct Spline : Directions<Spline<Kind>> {
         const V by_left_width = -grad_t / width, by_width = fma(-grad_t, at.t, -grad_log_slope) / width;
         const V by_left_height = product(grad_y, range), by_height = fma(by_left_height, eta, grad_log_slope / height);
         const auto mean = [&](V by_left, V left, V by_bin, V size, V sum) {
-            return fma(by_left, Kind::parts_of(left, bin.index, sum, o),
-                       by_bin * Kind::parts_of(size, splat<V>(1), sum, o)) /
+            return fma(by_left, Kind::parts_below(left, bin.index, sum, o),
+                       by_bin * Kind::part_of(size, bin.index, sum, o)) /
                    sum;
         };
         const V mean_width = mean(by_left_width, bin.left_width, by_width, bin.width, knots.width_sum);
@@ -453,6 +455,9 @@ struct FreeSpline : NamedSpline<AdditiveKnots, Ends::free, Tails::linear> {
 };
 struct FlowjaxSpline : NamedSpline<AdditiveKnots, Ends::free, Tails::identity> {
     static constexpr char meaning[] = "such a spline with derivatives at the ends, the identity outside";
+};
+struct HalvedSpline : NamedSpline<AdditiveKnots, Ends::halved, Tails::identity> {
+    static constexpr char meaning[] = "the same, where the first and the last bin have half the least size of others";
 };
 struct CircularSpline : NamedSpline<AdditiveKnots, Ends::shared, Tails::periodic> {
     static constexpr char meaning[] = "such a spline on a period";

@@ -85,12 +85,16 @@ struct SoftClampedKnots {
         return soft_clamp_slope(raw, Scalar<V>(2) * o.inverse_clamp);
     }
     template <class V>
-    HR_FN static V size(V part, V, const MapOptions<Scalar<V>>&) {
+    HR_FN static V size(V part, V, int, const MapOptions<Scalar<V>>&) {
         return part;
     }
     template <class V>
-    HR_FN static V parts_of(V sizes, V, V, const MapOptions<Scalar<V>>&) {
+    HR_FN static V parts_below(V sizes, V, V, const MapOptions<Scalar<V>>&) {
         return sizes;
+    }
+    template <class V>
+    HR_FN static V part_of(V size, V, V, const MapOptions<Scalar<V>>&) {
+        return size;
     }
 
     template <class V>
@@ -121,6 +125,7 @@ struct SoftClampedKnots {
 // In [low, bound]. A width or height is min_bin + (1 - min_bin K) softmax of the raw ones, as a share of the interval;
 // derivatives are slope + log(1 + e^a). On a circle the raw derivative at one end is the other's too. Ends and tails
 // are options, the same for all rows: each name with a kernel of its own would make all kernels half as large again.
+// With `Ends::halved` min_bin is half as large in the first and the last bin, and 1 - min_bin (K - 1) is left.
 struct AdditiveKnots {
     static constexpr IdentityAt identity = IdentityAt::softplus;
     static constexpr double least_bin = 1e-6;
@@ -141,7 +146,7 @@ struct AdditiveKnots {
     }
 
     HR_FN static constexpr int n_derivatives(int bins, Ends ends) {
-        return ends == Ends::one ? bins - 1 : ends == Ends::free ? bins + 1 : bins;
+        return ends == Ends::one ? bins - 1 : ends == Ends::shared ? bins : bins + 1;
     }
     template <class T>
     HR_FN static constexpr int place(int knot, const MapOptions<T>& o) {
@@ -202,13 +207,23 @@ struct AdditiveKnots {
         return splat<V>(double(left_over(o)));
     }
     template <class V>
-    HR_FN static V size(V part, V sum, const MapOptions<Scalar<V>>& o) {
-        return fma(part, left_over(o), sum * o.min_bin);
+    HR_FN static V size(V part, V sum, int k, const MapOptions<Scalar<V>>& o) {
+        using T = Scalar<V>;
+        const bool is_halved = o.ends == Ends::halved && (k == 0 || k == o.bins - 1);
+        return fma(part, left_over(o), sum * (is_halved ? T(0.5) * o.min_bin : o.min_bin));
     }
-    // The backward pass, of the sizes of `n` bins together.
+    // The backward pass: of the sizes of all bins below one together, and of its own.
     template <class V>
-    HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
-        return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));
+    HR_FN static V parts_below(V sizes, V bin, V sum, const MapOptions<Scalar<V>>& o) {
+        using T = Scalar<V>;
+        return parts_of(sizes, o.ends == Ends::halved ? max(bin - T(0.5), T(0)) : bin, sum, o);
+    }
+    template <class V>
+    HR_FN static V part_of(V size, V bin, V sum, const MapOptions<Scalar<V>>& o) {
+        using T = Scalar<V>;
+        V n = splat<V>(1);
+        if (o.ends == Ends::halved) n = select((bin == T(0)) | (bin == T(o.bins - 1)), splat<V>(0.5), n);
+        return parts_of(size, n, sum, o);
     }
 
     template <class V>
@@ -232,7 +247,12 @@ struct AdditiveKnots {
     // The part of the interval that the minimal sizes leave for the softmax.
     template <class T>
     HR_FN static T left_over(const MapOptions<T>& o) {
-        return fma(-T(o.bins), o.min_bin, T(1));
+        return fma(-T(o.bins - (o.ends == Ends::halved ? 1 : 0)), o.min_bin, T(1));
+    }
+    // The parts of sizes with `n` least sizes together.
+    template <class V>
+    HR_FN static V parts_of(V sizes, V n, V sum, const MapOptions<Scalar<V>>& o) {
+        return fma(n * sum, -o.min_bin, sizes) * (Scalar<V>(1) / left_over(o));
     }
 };
 

@@ -6,6 +6,7 @@ The order and the shapes identify the ready-made flow, and the number of outputs
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,7 +27,7 @@ NOT_RECORDED = {
     "made with: transformer={'knots': 8, 'interval': 4}",
     "invert": "flowjax has invert=True",
 }
-_SPLINE = ("knots", "interval", "min_derivative", "min_width")
+_SPLINE = ("knots", "interval", "min_derivative", "min_width", "softmax_adjust")
 
 Arrays = list[NDArray[Any]]
 Head = tuple[dict[str, Any], Numbers]
@@ -97,6 +98,8 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: R
                 layers.hidden(weight, bias, mask, activation=activation)
             layers.outputs(*last)
             layers.biases[-1] = layers.biases[-1] + np.tile(head[1].astype(weights[0].dtype), active)
+            if head[0]["map"] == "rq_spline_flowjax17":
+                _halve(layers, head[0]["bins"] - 1, active)
             layer = layers.autoregressive(way, **head[0]) if masks else layers.coupling(way, features, sides, **head[0])
             order = [permutation(way, orders[0][i] if orders else [1, 0])] if features > 1 else []
             chain.append(way.ordered([[layer], order]))
@@ -107,21 +110,33 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: R
     raise unlike
 
 
+def _halve(layers: Layers, knots: int, active: int) -> None:
+    """Outputs of K widths and heights for K + 1 bins: the first one's half at each end."""
+    half, k = [-math.log(2.0), *[0.0] * (knots - 1), -math.log(2.0)], knots
+    rows = [*range(k), 0, *range(k, 2 * k), k, *range(2 * k, 3 * k + 2)]
+    layers.spread_outputs(rows, np.array([*half, *half, *[0.0] * (k + 2)]), active)
+
+
 def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
     """The map of this number of outputs for a coordinate; None where the transformer has another number."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))
         own = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
     elif isinstance(transformer, Mapping):
-        own = _spline(transformer, outputs, place)
+        own = _spline(transformer, outputs)
     else:
-        if outputs == 3 * getattr(transformer, "knots", -1) + 2:
-            raise _older(place)
+        knots = getattr(transformer, "knots", None)
+        if knots is not None and outputs == 3 * knots + 2:
+            raise ValueError(
+                f"transformer: expected the arguments of the spline, such as {{'knots': {knots}, 'interval': 4, "
+                "'min_derivative': 1e-3, 'softmax_adjust': 1e-2}, for arrays of flowjax 14 to 17, which have "
+                f"3 knots + 2 parameters, got a {type(transformer).__name__} of another version"
+            )
         own = bijection(transformer, place.at("transformer"))
     return own if len(own[1]) == outputs else None
 
 
-def _spline(given: Mapping[str, Any], outputs: int, place: Place) -> Head:
+def _spline(given: Mapping[str, Any], outputs: int) -> Head:
     """A spline by its arguments in flowjax, where only knots and the interval have no default."""
     if unknown := set(given) - set(_SPLINE):
         raise TypeError(f"transformer: expected only {', '.join(_SPLINE)}, got {sorted(unknown)[0]!r}")
@@ -133,14 +148,8 @@ def _spline(given: Mapping[str, Any], outputs: int, place: Place) -> Head:
     settings = {"bins": k + 1, "bound": (low, high), "slope": slope}
     ends = [softplus_inverse(1.0 - slope)] * (k + 2)
     if outputs == 3 * k + 2:
-        raise _older(place)
+        adjust = float(given.get("softmax_adjust", 1e-2))
+        own = {"map": "rq_spline_flowjax17", "min_bin": adjust / k / (1.0 + adjust)}
+        return {**own, **settings}, np.array([*[0.0] * 2 * k, *ends])
     own = {"map": "rq_spline_flowjax", "min_bin": float(given.get("min_width", 1e-3)) / (high - low)}
     return {**own, **settings}, np.array([*[0.0] * 2 * (k + 1), *ends])
-
-
-def _older(place: Place) -> NotImplementedError:
-    return NotImplementedError(
-        f"{place.path}: expected splines of flowjax 18 or newer, of 3 knots + 4 parameters, got arrays of flowjax 14 "
-        "to 17, of 3 knots + 2: their first and last bins have half the least width, and their slopes at the ends are "
-        "trained; fit hr.NSF to samples, which takes seconds"
-    )

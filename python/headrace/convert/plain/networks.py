@@ -78,7 +78,7 @@ def knot_rows(header: Header, active: int) -> Rows:
     for width, height, raw in zip(names["width"], names["height"], names["derivative"], strict=True):
         if ends == "one":
             lower, upper = [-1, *raw], [*raw, -1]
-        elif ends == "free":
+        elif ends in ("free", "halved"):
             lower, upper = raw[:-1], raw[1:]
         else:
             lower, upper = raw, [*raw[1:], raw[0]]

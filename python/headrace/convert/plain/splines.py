@@ -22,9 +22,10 @@ SPLINES = {
     "rq_spline_nflows": Kind("one", "identity"),
     "rq_spline_free": Kind("free", "linear"),
     "rq_spline_flowjax": Kind("free", "identity"),
+    "rq_spline_flowjax17": Kind("halved", "identity"),
     "rq_spline_circular": Kind("shared", "periodic"),
 }
-MORE_DERIVATIVES = {"one": -1, "free": 1, "shared": 0}  # than bins
+MORE_DERIVATIVES = {"one": -1, "free": 1, "shared": 0, "halved": 1}  # than bins
 
 
 def soft_clamp(raw: Any, slope: float) -> Any:
@@ -95,7 +96,7 @@ def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> An
     if ends == "one":
         none = o.part(width, 0, 1) * 0.0  # any value: the derivative is 1
         lower, upper = o.joined([none, raw]), o.joined([raw, none])
-    elif ends == "free":
+    elif ends in ("free", "halved"):
         lower, upper = o.part(raw, 0, bins), o.part(raw, 1, bins + 1)
     else:
         lower, upper = raw, o.joined([o.part(raw, 1, bins), o.part(raw, 0, 1)])
@@ -115,6 +116,9 @@ def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pa
     if kind.ends == "one":
         at_end = [[k == 0 for k in range(bins)], [k == bins - 1 for k in range(bins)]]
         ready = o.where(o.flags(at_end, ready), 1.0, ready)
+    if kind.ends == "halved":
+        of_bins = [0.5 * least, *[least] * (bins - 2), 0.5 * least]
+        return o.softmax(sizes) * (1.0 - (bins - 1) * least) + o.rounded([of_bins] * 2, sizes), ready
     return o.softmax(sizes) * (1.0 - bins * least) + least, ready
 
 
