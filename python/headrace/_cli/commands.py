@@ -141,7 +141,7 @@ def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
 def _is_standard_output(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or no file as standard output
+    except (OSError, ValueError):  # no such file, or the standard output is no file
         return False
 
 
@@ -176,7 +176,7 @@ def _rows_for(
 ) -> tuple[tuple[Any, ...], list[str] | None]:
     """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
 
-    `purpose`: of the noise, see `headrace._tables.table`.
+    `purpose`: why there is noise, see `headrace._tables.table`.
     """
     source, columns = _columns_for(density, arguments, data=data, weights=weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))

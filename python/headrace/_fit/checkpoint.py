@@ -1,8 +1,8 @@
 """The state of a fit in a file, from which a repeated call goes on bit for bit.
 
 A state is that between two steps: an epoch's first random state and its number of finished batches determine the rows
-that come next. So a fit that goes on draws the epoch's order anew, leaves out the finished batches, and computes the
-rest as it would have.
+that come next. A resumed fit draws the epoch's order again, leaves out the finished batches, and so computes the rest
+with the same values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import Stages
 from headrace._flow.internals import Trainable
 
-FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials
+FORMAT = 5  # in 1, epochs counted from 0; in 2, no stage started again; in 3, that stage was the last; in 4, trials
 # were stages
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
@@ -37,7 +37,9 @@ _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", 
 
 @dataclass
 class _Pass:
-    """An epoch under way, from its first batch on. Only the optimiser's clock counts: Ctrl-C may come at any moment."""
+    """An epoch under way, from its first batch on. Time is measured by the optimiser's clock alone, because Ctrl-C may
+    come at any moment.
+    """
 
     random: Any  # the generator's state before the epoch
     epoch: int
@@ -72,10 +74,10 @@ class KeptRun(Protocol):
 
 
 class Checkpoint:
-    """The file of a fit's state; without a path none."""
+    """The file of a fit's state; nothing is kept without a path."""
 
     stays = False
-    """Whether the state of a finished fit stays, so that the same fit is soon at its end again."""
+    """Whether the state of a finished fit stays, so that the same fit is at its end at once."""
 
     def __init__(self, path: Any, every: Any) -> None:
         """The two arguments as `Flow.fit` takes them."""
@@ -93,7 +95,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read an existing state, and refuse that of another fit; nothing has changed yet."""
+        """Read an existing state, and refuse that of another fit; the flow is not changed yet."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -106,7 +108,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # earlier versions had none
+        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # defaults for earlier versions
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
@@ -117,12 +119,12 @@ class Checkpoint:
         self._found = state, arrays
 
     def known(self, name: str) -> Any:
-        """A value of the stored fit's history, False where it keeps none of the name; None without any fit."""
+        """A value of the stored fit's history, False where the history lacks the name; None without a stored fit."""
         return None if self._found is None else self._found[0]["history"].get(name, False)
 
     @property
     def residuals(self) -> list[int] | None:
-        """The columns that the stored fit has replaced by residuals; None without any fit."""
+        """The columns that the stored fit has replaced by residuals; None without a stored fit."""
         if self._found is None:
             return None
         found = self._found[1].get("history.residuals")
@@ -130,7 +132,9 @@ class Checkpoint:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without any."""
+        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without a stored
+        fit.
+        """
         if self._found is None:
             return {}
         state = self._found[0]
@@ -139,7 +143,7 @@ class Checkpoint:
         return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the state of a finished fit, or write its last one if it stays."""
+        """Remove the state of a finished fit, or write its last one if `stays`."""
         if self.stays and self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
         elif self.path is not None and not self.stays:
@@ -149,7 +153,7 @@ class Checkpoint:
     # ---- calls of a run ------------------------------------------------------------------------------------------
 
     def resume(self, run: KeptRun) -> int:
-        """Put the run where the file left it, and return the epoch to go on with."""
+        """Restore the run's state from the file, and return the epoch to go on with."""
         if self._found is None:
             return 0
         state, arrays = self._found
@@ -220,7 +224,7 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _interval(every: Any) -> tuple[float, float]:
-    """Seconds and epochs between two writes, infinity for the one without effect."""
+    """Seconds and epochs between two writes, one of which is infinity."""
     if isinstance(every, str):
         found = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
         if not found or found[1] == "0":

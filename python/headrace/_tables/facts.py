@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
-NEAR = 1e-9  # of a column's range: values this near are one
+NEAR = 1e-9  # share of a column's range within which values count as equal
 
 Pair = tuple["float | None", "float | None"]
 
@@ -36,9 +36,9 @@ class Facts:
     low: float
     high: float
     gap: int = 1
-    """Of whole numbers: the greatest common divisor of all differences."""
+    """For whole numbers: the greatest common divisor of all differences."""
     odd: Found | None = None
-    """Values that are not whole."""
+    """The values that are not whole."""
     beyond: Found | None = None
     """Values beyond the bounds."""
 
@@ -93,8 +93,8 @@ class Held(Seen):
 
 
 class Passed(Seen):
-    """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
-    not count. The results do not depend on the division into blocks.
+    """Rows of a stream that are read once, in the memory of a few rows: those of weight 0 and those with missing values
+    are not counted. The results do not depend on the division into blocks.
     """
 
     def __init__(self, stream: Stream, bounds: Sequence[Pair | None] | None = None) -> None:
@@ -155,7 +155,7 @@ class Passed(Seen):
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """See `Seen`: of as many values as the buffer holds, the lowest of each column; all rows are read once more."""
+        """See `Seen`: from the buffer's number of values, the lowest of each column; all rows are read again."""
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]

@@ -1,4 +1,4 @@
-"""The competing fits of a dual ascent: an ascent alone, or one whose steps are trained as a whole, of some length."""
+"""The competing fits of a dual ascent: an ascent alone, or ascents of some lengths whose steps are trained jointly."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows
 
 # Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
-BINS = 40  # of an ascent's splines
+STEPS = {"spline": 600, "kink": 2000}  # the most steps of an ascent without a joint training
+BINS = 40  # bins of an ascent's splines
 
 # Shares of a time budget.
 ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # of the rest, for the joint training where another ascent competes
+REFINING = 0.6  # share of the remaining time for the joint training where another ascent competes
 
-# Defaults of an ascent that is trained as a whole afterwards.
+# Defaults of an ascent whose steps are trained jointly afterwards.
 COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 8  # in up to three dimensions
 MANY_COLUMNS_BINS = 4  # above
@@ -41,7 +41,7 @@ REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES = 16  # in up to three dimensions
 MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
+LENGTHS = (16, 32, 48)  # lengths of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
@@ -67,7 +67,7 @@ class Fitted:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can follow: Ctrl-C came, or no column has a spread."""
+        """Whether no further fit is possible: Ctrl-C came, or no column has a spread."""
         return self.history.stopped in ("interrupted", "constant")
 
 
@@ -77,7 +77,7 @@ def best_fit(
     """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
 
     Raises:
-        KeyboardInterrupt: before there is a step to keep.
+        KeyboardInterrupt: before the first step.
     """
     is_small = rows.count < COMPETES_BELOW
     refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
@@ -95,7 +95,7 @@ def best_fit(
 
 
 def _lengths(settings: FitSettings, rows: StandardisedRows) -> tuple[int, ...]:
-    """Numbers of steps of a chain that is trained as a whole; where there are several, they compete."""
+    """Numbers of steps of a chain that is trained jointly; if there are several, they compete."""
     features = len(rows.mean)
     if settings.steps is not None:
         return (settings.steps,)
@@ -120,7 +120,7 @@ class _Fits:
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
         fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
-            raise KeyboardInterrupt  # there is no step to return
+            raise KeyboardInterrupt  # without a step to return
         return fitted
 
     def _refined_bins(self) -> int:
@@ -129,7 +129,7 @@ class _Fits:
         return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
 
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
-        """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
+        """An ascent whose steps are then trained jointly; `share`: of the time after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
         history = fitted.history
         if fitted.is_over or not clock.has(0.0):
@@ -143,7 +143,7 @@ class _Fits:
                 fitted.flow, history.best_step, history.refined = flow, len(whole), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
-        except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
+        except KeyboardInterrupt:  # also outside of the fit: the flow is complete up to this point
             history.stopped = "interrupted"
         return fitted
 
@@ -164,7 +164,7 @@ class _Fits:
         return fitted
 
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit of the best length. Longer ones are tried while the last gained clearly.
+        """The fit of the best length. Longer chains are tried while the last one gained clearly.
 
         Each has the draws of a fit with `steps=` of its length.
         """
@@ -208,7 +208,7 @@ class _Fits:
         return mean > CLEARLY * error
 
     def _refined(self, flow: AscentFlow, rng: np.random.Generator, clock: Clock) -> tuple[AscentFlow, History]:
-        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
+        """Train all steps together; linear maps that start as the identity replace turns of the rotations."""
         s, rows, n = self.settings, self.rows, flow.features
         steps = [_with_shears(step, n, s.dtype) for step in flow._by_step()]
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=s.dtype)

@@ -70,7 +70,7 @@ def opened(x: Any, context: Any, weights: Any, support: Support | None, features
 def of_table(
     x: Any, context: Any, weights: Any, names: Sequence[str] | None, how: Treatment
 ) -> tuple[Sample, Columns, Prepared]:
-    """Rows as densities take them, the kinds of their columns, and bounds and periods of the remaining ones."""
+    """Rows in the form of densities, the kinds of their columns, and bounds and periods of the remaining ones."""
     x, texts = frames.without_text(x)
     frames.check_numbers("x", x)
     x = frames.inferred(x)
@@ -99,7 +99,7 @@ def of_table(
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
-    """Rows to fit, rows to choose by, and rows to judge the choice by, which are used for nothing else."""
+    """Rows to fit, rows to choose by, and rows to judge the choice by, which have no other use."""
     order = np.random.default_rng([seed, 0x6175746F]).permutation(len(sample))
     size = min(max(round(SHARE * len(sample)), 1), MOST_JUDGED)
     parts = order[2 * size :], order[size : 2 * size], order[:size]
