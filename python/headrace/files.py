@@ -79,6 +79,11 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
     >>> type(same).__name__, bool((same.parameters == flow.parameters).all())
     ('MAF', True)
     """
+    return contents(path, allow_non_finite=allow_non_finite)[0]
+
+
+def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
+    """The results of `load` and of `read_notes`, in one pass over the file."""
     name = _path(path)
     if not os.path.exists(name):
         raise FileNotFoundError(f"path: expected an existing file, got {name}")
@@ -120,6 +125,10 @@ def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
         _check_notes(metadata)
     except ValueError as error:
         raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error
+    return _texts(metadata)
+
+
+def _texts(metadata: dict[str, Any]) -> dict[str, str]:
     own = (_KEY, _CHECKSUM, _NOTE_CHECKSUMS)
     return {key: text for key, text in metadata.items() if key not in own and isinstance(text, str)}
 
@@ -153,6 +162,11 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
         TypeError: no bytes.
         FileFormatError: as in `load`.
     """
+    return contents_of_bytes(data, allow_non_finite=allow_non_finite)[0]
+
+
+def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
+    """The results of `from_bytes` and of `notes_of_bytes`, in one pass over the bytes."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
     held = bytes(data)
@@ -334,9 +348,9 @@ def _most_objects(size: int) -> int:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> Any:
+def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> tuple[Any, dict[str, str]]:
     try:
-        module = _build(stream, size)
+        module, metadata = _build(stream, size)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # the error may quote the file
     odd = [key for key, array in module.named_parameters().items() if not np.isfinite(array).all()]
@@ -345,10 +359,10 @@ def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> Any
         raise FileFormatError(
             f"{name}: {odd[0]}{more}: expected finite numbers; with allow_non_finite=True they are loaded as they are"
         )
-    return module
+    return module, _texts(metadata)
 
 
-def _build(stream: BinaryIO, size: int) -> Any:
+def _build(stream: BinaryIO, size: int) -> tuple[Any, dict[str, Any]]:
     raw, entries = _container_header(stream, size)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not isinstance(metadata.get(_KEY), str):
@@ -381,7 +395,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
     except (TypeError, ValueError) as error:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
-    return module._with_notes(metadata)
+    return module._with_notes(metadata), metadata
 
 
 def _assemble(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:

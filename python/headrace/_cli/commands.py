@@ -119,13 +119,10 @@ def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
 def _load_any(path: str) -> tuple[Any, dict[str, str]]:
     """The contents of a file, a flow of rows or of signals, and the notes in it."""
     if path == STANDARD:
-        data = sys.stdin.buffer.read()
-        flow, notes = files.from_bytes(data), files.notes_of_bytes(data)
-    else:
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
-        flow, notes = files.load(path), files.read_notes(path)
-    return flow, notes
+        return files.contents_of_bytes(sys.stdin.buffer.read())
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
+    return files.contents(path)
 
 
 def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:

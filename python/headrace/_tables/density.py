@@ -368,11 +368,11 @@ Loaded: TypeAlias = (
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
-    return _told(of_file(files.load(path, allow_non_finite=allow_non_finite), files.read_notes(path)), os.fspath(path))
+    return _told(of_file(*files.contents(path, allow_non_finite=allow_non_finite)), os.fspath(path))
 
 
 def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
-    return _told(of_file(files.from_bytes(data, allow_non_finite=allow_non_finite), files.notes_of_bytes(data)), "data")
+    return _told(of_file(*files.contents_of_bytes(data, allow_non_finite=allow_non_finite)), "data")
 
 
 def _told(found: Any, name: str) -> Loaded:

@@ -94,7 +94,7 @@ def density_of(flow: Any) -> Drawn:
         TypeError: none of these.
     """
     if isinstance(flow, (str, os.PathLike)):
-        flow = of_file(files.load(flow), files.read_notes(flow))
+        flow = of_file(*files.contents(flow))
     if hasattr(flow, "as_table"):
         found = flow.as_table()
         flow, columns = found.flow, found.columns
