@@ -1,4 +1,4 @@
-"""How threads of other libraries wait: before any of these is loaded."""
+"""Settings for waiting threads of other libraries, made before any of these is loaded."""
 
 import os
 

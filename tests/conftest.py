@@ -22,7 +22,7 @@ from cli_cases import folder, result, run
 from devices import library, machine
 from headrace._fit.starts import mixture
 
-# JAX would take three quarters of a card's memory in each of pytest's processes, and leave the others without.
+# JAX would reserve three quarters of a card's memory in each of pytest's processes, and leave nothing for the others.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 compiling.quickly()
 
@@ -68,7 +68,7 @@ def pytest_collectreport(report):
 
 def pytest_sessionfinish(session):
     config = session.config
-    if hasattr(config, "workerinput"):  # of pytest-xdist, whose main process collects no tests
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist, whose main process collects no tests
         config.workeroutput["collected"] = config.stash[selection.COLLECTED]
     elif path := config.option.write_skipped:
         Path(path).write_text("".join(f"{name}\n" for name in selection.skipped), encoding="utf-8")
@@ -79,8 +79,8 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Keep the number of tests that each of pytest-xdist's workers has collected, the same in all."""
-    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # none from a worker that crashed
+    """Store the number of tests that each worker of pytest-xdist has collected, the same in all."""
+    collected = getattr(node, "workeroutput", {}).get("collected", 0)  # a worker that crashed has none
     node.config.stash[selection.COLLECTED] = max(collected, node.config.stash.get(selection.COLLECTED, 0))
 
 
@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection():
-    """Modules and tests stay: searches for garbage, which tests ask for, too, need not go through them ever again."""
+    """Modules and tests stay in memory: garbage collections, which tests also start, need not visit them again."""
     gc.disable()
     yield
     gc.freeze()
@@ -152,7 +152,7 @@ def set_threads():
 
 @pytest.fixture
 def one_mixture(monkeypatch):
-    """Small tables have a mixture of one kind to begin with, where a test does not judge the choice among them."""
+    """Small tables begin with a mixture of one kind, where a test does not judge the choice among them."""
     monkeypatch.setattr(mixture, "COMPONENTS", (3,))
     monkeypatch.setattr(mixture, "COMPONENTS_OF_FULL", (4,))
     monkeypatch.setattr(mixture, "PRIORS_OF_FULL", (1.0,))
@@ -160,7 +160,7 @@ def one_mixture(monkeypatch):
 
 @pytest.fixture(params=frameworks.NAMES)
 def framework(request):
-    """Each array framework; JAX with its numbers of 64 bits."""
+    """Each array framework; JAX with 64-bit values."""
     found = frameworks.load(request.param)
     if found.name != "jax":
         yield found
@@ -186,7 +186,7 @@ def core(request):
 
 @pytest.fixture
 def emu():
-    """The emulated device alone, and its module as it is when loaded."""
+    """The emulated device alone, with its module in the initial state."""
     found = cuda_arrays.load("emu")
     yield found
     found.module.schedule(0)

@@ -62,7 +62,7 @@ void close_header(void* flow) {
     delete static_cast<headrace::Flow<float>*>(flow);
 }
 
-// One stream of sequences; x has the steps that are pushed, or pulled, and out their log densities.
+// One stream of sequences; x has the steps for a push or a pull, and out receives their log densities.
 void* open_stream_library(const char* path) {
     headrace_flow* flow = nullptr;
     headrace_stream* stream = nullptr;

@@ -1,4 +1,4 @@
-// One causal network by hand, as an anchor: a loop for its own sizes, without layouts, checks, contexts or threads.
+// A causal network by hand, as an anchor: a loop for its own sizes, without layouts, checks, contexts or threads.
 //
 //   anchor WEIGHTS      then lines on the standard input, each answered by a line with the seconds of the processor
 //     stream T          one stream drawn step after step: lanes are units, old taps are taken ahead
@@ -256,7 +256,7 @@ class Stream {
         ++step_;
     }
 
-    // Biases and old taps; of layers whose taps are old enough for several steps at once.
+    // Biases and old taps; for several steps at once in layers whose taps are old enough.
     void start(size_t l, V* sum) {
         const Layer& layer = n_.layers[l];
         const int64_t slots = int64_t(K - 1) * layer.dilation;

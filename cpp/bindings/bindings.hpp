@@ -37,7 +37,8 @@ class Unlocked {
 };
 
 // Runs `work` without the GIL. Ctrl-C ends it, in parallel_for between two tasks: the handler's exception, usually
-// KeyboardInterrupt, is then raised here, and the output of `work` is partly written. Not for work in place.
+// KeyboardInterrupt, is then raised here, and the output of `work` is partly written. Not for work that changes its
+// arguments in place.
 template <class F>
 void without_gil(F&& work) {
     Unlocked unlocked;

@@ -14,8 +14,8 @@ namespace {
 template <class T>
 using Chained = std::shared_ptr<const SequenceChain<T>>;
 
-// ("steps", program, its like in the other dtype or None), ("prediction", order), ("adaptive", order, window, every,
-// floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
+// ("steps", program, the same program in the other dtype or None), ("prediction", order), ("adaptive", order, window,
+// every, floor, ceiling, start, damping) or ("network", transform, is_rounded, reads_sizes).
 template <class T>
 SequenceLink<T> chain_link(const py::tuple& given, int64_t features) {
     const auto kind = given[0].cast<std::string>();
@@ -109,7 +109,7 @@ struct ChainArguments {
     LinkCall<T> call{};
     StepValues values;
 
-    // Without a context and frames.
+    // Arguments without a context and frames.
     ChainArguments(const SequenceChain<T>& chain, bool inverse, const py::object& steps) {
         const char* const message = "given: expected an array (rows, steps, features) of float32 or float64";
         const bool is_double = py::isinstance<py::array_t<double>>(steps);
@@ -182,8 +182,8 @@ py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& we
                           Array<T>({own.rows(), own.steps()}, room.log_det.data()));
 }
 
-// One link alone, which is no network: its values, in their own dtype, log-derivatives of steps, and running sizes
-// (rows, steps, columns) or None. The state's position stays.
+// Results of a single link that is no network: its values, in their own dtype, log-derivatives of steps, and running
+// sizes (rows, steps, columns) or None. The state's position does not change.
 template <class T>
 py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, size_t link, bool inverse,
                          const py::object& given, HeldChainState<T>* state) {
@@ -211,7 +211,7 @@ py::tuple chain_run_link(const SequenceChain<T>& chain, const HeldChainWeights<T
                           Array<T>({own.rows(), own.steps()}, log_det.data()), sizes);
 }
 
-// Outputs of the first link, a network, from values of the side that it reads. The state's position stays.
+// Outputs of the first link, a network, from values of the side that it reads. The state's position does not change.
 template <class T>
 Array<T> chain_outputs(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, const py::object& given,
                        const py::object& context, const py::object& frames, HeldChainState<T>* state,
@@ -336,7 +336,7 @@ void bind_chain_state_of(py::module_& m, const char* name) {
 
 // ---- streams
 
-// Steps that a push takes as they are: a NumPy array of the right shape whose values the dtype holds.
+// Steps that a push takes without conversion: a NumPy array of the right shape whose values the dtype holds.
 template <class T>
 bool opens_steps(const py::object& x, const ChainStream<T>& stream, SequenceView& view, int64_t& steps) {
     if (Py_TYPE(x.ptr()) != py::detail::npy_api::get().PyArray_Type_) return false;  // a subclass may have a mask

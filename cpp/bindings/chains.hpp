@@ -1,4 +1,4 @@
-// Chains over time as Python holds them.
+// Chains over time as Python objects.
 #pragma once
 
 #include <atomic>

@@ -14,7 +14,7 @@
 
 namespace headrace {
 
-// Of a stretch of rows, which one thread takes: values and parameters in all.
+// Rows of a stretch, which one thread computes: values and parameters in all.
 inline int64_t rows_of_stretch(const Elements& e) {
     constexpr int64_t numbers = 3 << 15;
     return std::max<int64_t>(1, numbers / std::max<int64_t>(1, e.active * (e.n_params + 1)));

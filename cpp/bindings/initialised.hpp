@@ -1,4 +1,4 @@
-// Objects that Python made by only __new__, without __init__, hold nothing; pybind11 would pass uninitialised memory in
+// Objects that Python made by only __new__, without __init__, are empty; pybind11 would pass uninitialised memory in
 // their place. A class registered here refuses them.
 #pragma once
 

@@ -33,7 +33,7 @@ py::object step(Points<T>& points, const Doubles& maps, double log_scale, const 
                        take);
 }
 
-// One value for each row.
+// One value for each row of points.
 template <class T>
 Doubles of_rows(const Points<T>& points, void (Points<T>::*verb)(double*) const) {
     Doubles out(py::ssize_t(points.count()));

@@ -1,4 +1,4 @@
-// Calls of dual ascent's points for Python, on every device; the few values of a step come from the host.
+// Calls of dual ascent's points for Python, on every device; the few values of a step are copied from the host.
 #pragma once
 
 #include <cstring>
@@ -46,8 +46,8 @@ Doubles found_by(const Call& call, std::vector<py::ssize_t> tail) {
     return out;
 }
 
-// The sums (features, 6) of `take(step, whether they are wanted)`; None without a next map. `matrix`: its
-// blocks of these sizes, row by row, one after another.
+// The sums (features, 6) of `take(step, whether they are wanted)`; None without a next map. `matrix`: its blocks of
+// these sizes, row by row, one block after another.
 template <class Take>
 py::object step_points(int features, const Doubles& maps, double log_scale, const Doubles& matrix, const Doubles& shift,
                        const py::object& next, std::vector<int> blocks, std::vector<int> order, const Take& take) {

@@ -35,7 +35,7 @@ struct HostArrays {
         require(py::isinstance<py::array>(given), message);
         return py::reinterpret_borrow<py::array>(given).size();
     }
-    // A copy: Python may change its own meanwhile.
+    // A copy, because Python may change the array meanwhile.
     static Index index(const int64_t* rows, int64_t n, int64_t all) {
         Index copy(rows, rows + n);
         require(std::all_of(copy.begin(), copy.end(), [&](int64_t r) { return r >= 0 && r < all; }),
@@ -44,9 +44,9 @@ struct HostArrays {
     }
     template <class T>
     static auto weights(const headrace::Program<T>& program, const T* given) {
-        return given ? program.weights_of(given) : program.snapshot();  // under the GIL, which os.fork waits for
+        return given ? program.weights_of(given) : program.snapshot();  // under the GIL, because os.fork waits for it
     }
-    // The current weights of another program that is made of the same transforms; null if it is no such program.
+    // The current weights of another program with the same transforms; null if it is no such program.
     template <class T>
     static typename headrace::Program<T>::Weights held_by(const headrace::Program<T>& program,
                                                           const py::object& given) {

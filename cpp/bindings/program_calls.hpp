@@ -30,7 +30,7 @@ class ProgramCall {
     }
 
     // Latent to data, from noise under the base: rows [first_row, first_row + rows) of the endless sample of the seed.
-    // Without a first row it is row 0, and a small batch may use a faster kernel, which rounds differently.
+    // Without a first row, it is row 0, and a small batch may use a faster kernel, which rounds differently.
     static void sample(P& program, int64_t rows, uint64_t seed, std::optional<int64_t> first_row, Object value,
                        Object log_prob, Object context, Object parameters, Queue... queue) {
         ProgramCall call(program, false, true);
@@ -63,10 +63,10 @@ class ProgramCall {
         call.run(parameters, queue...);
     }
 
-    // One of the above and back. of_log_prob: grad_row is by the log-density, else by the log-determinant; it is times
-    // row_scale, and None is 1 for every row. index: the rows of input, context and grad_row that take part, None for
-    // all. Where these come from the run itself, value, log_det and log_prob receive its results. dropout: its seed, if
-    // it acts.
+    // One of the functions above, and its gradient. of_log_prob: grad_row is by the log-density, else by the
+    // log-determinant; it is times row_scale, and None is 1 for every row. index: the rows of input, context and
+    // grad_row that take part, None for all. Where the run itself computes these, value, log_det and log_prob receive
+    // its results. dropout: its seed, if there is dropout.
     static void gradient(P& program, bool inverse, bool of_log_prob, Object input, Object index, Object context,
                          Object grad_value, Object grad_row, double row_scale, Object value, Object log_det,
                          Object log_prob, Object grad_input, Object grad_context, Object grad_weights,
@@ -116,7 +116,7 @@ class ProgramCall {
     static N* numbers(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return Arrays::template numbers<N>(given, shape, message);
     }
-    // An array as above; null for None.
+    // An array as in the function above; null for None.
     template <class N>
     static N* wanted(Object given, std::initializer_list<int64_t> shape, const char* message) {
         return given.is_none() ? nullptr : numbers<N>(given, shape, message);
@@ -215,7 +215,7 @@ class ProgramCall {
     typename Arrays::Index index_;
 };
 
-// The verbs, as methods; `named` holds a device's additional last arguments.
+// The verbs as methods; `named` holds a device's additional last arguments.
 template <class Arrays, class T, class... Queue, class Class, class... Named>
 void bind_program_calls(Class& c, const Named&... named) {
     using Call = ProgramCall<Arrays, T, Queue...>;
@@ -236,7 +236,7 @@ void bind_program_calls(Class& c, const Named&... named) {
         .def_property_readonly("n_weights", &Call::P::n_weights);
 }
 
-// The state of Adam, as (mean, square, average or None, clock), and back. Vectors of the host.
+// The state of Adam as (mean, square, average or None, clock), and its inverse. Vectors of the host.
 template <class A>
 py::tuple adam_memory(A& adam) {
     using T = typename A::Number;

@@ -133,8 +133,8 @@ class StepResults {
     std::vector<Row> rows_;
 };
 
-// The context, (rows, columns) or (1, columns) for all, and frames of covariates, a list of (frames, columns) for each
-// sequence or of one for all.
+// The context, (rows, columns) or (1, columns) for all rows, and frames of covariates, a list of (frames, columns) for
+// each sequence or a list of one for all.
 template <class T>
 class Beside {
   public:
@@ -217,9 +217,9 @@ double* totals_of(const py::object& totals, const GivenSequences& given) {
                             : host_numbers<double>(totals, {int64_t(given.lengths.size())}, "totals: expected (rows,)");
 }
 
-// Scores of steps, in the memory `steps` and as sums in `totals`, and the other side in `values`, each None where it is
-// not wanted. Scores are log densities with `is_density`, those of `scorer(given, context, frames, state)` if there is
-// one, else log-derivatives. A state advances by the steps of all sequences together.
+// Scores of steps, in the memory `steps` and as sums in `totals`, and the other side in `values`; each is None where it
+// is not wanted. Scores are log densities with `is_density`, those of `scorer(given, context, frames, state)` if there
+// is one, else log-derivatives. A state advances by the steps of all sequences together.
 template <class T>
 void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -260,7 +260,7 @@ void ragged_scores(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                                    array_or_none(call.context, {rows, chain->context()}),
                                    array_or_none(call.frames, {rows, call.n_frames, chain->covariates()}), past));
                     } catch (...) {
-                        if (state) state->is_broken = true;  // its links may be at different steps
+                        if (state) state->is_broken = true;  // its links may have different positions
                         throw;
                     }
                 }();
@@ -326,7 +326,7 @@ void ragged_sample(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
     }
 }
 
-// Cotangents of steps from those of sequences (rows,), or of steps; none, for zero.
+// Cotangents of steps from those of sequences (rows,), or of steps; empty for zero.
 std::vector<double> by_steps_of(const SequenceBlock& block, const GivenSequences& given, const double* by_rows,
                                 const HeldSequences* by_steps, Room& room) {
     std::vector<double> own;
@@ -357,10 +357,10 @@ void add_frames(const T* own, int64_t n_own, int64_t columns, double* to, int64_
     for (int64_t c = 0; c < columns; ++c) to[(n - 1) * columns + c] += double(rest[size_t(c)]);
 }
 
-// Gradients of whole sequences from cotangents: `by_rows` (rows,) and `by_steps` are those of log densities, with
-// `is_density`, or of log-derivatives; `by_values` those of the other side. They are added to float64 arrays
-// `parameters`, `of_context` and `of_frames`, and put into `inputs`; None where they are not wanted.
-// Results: the log densities as in `scores`; and, without these, the sum of all with their cotangents.
+// Gradients of whole sequences from cotangents: `by_rows` (rows,) and `by_steps` are by log densities, with
+// `is_density`, or by log-derivatives; `by_values` are by values of the other side. They are added to float64 arrays
+// `parameters`, `of_context` and `of_frames`, and put into `inputs`; None where they are not wanted. Results: the log
+// densities as in `scores`; and, without these, the sum of all with their cotangents.
 template <class T>
 double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                    const HeldSequences& held, const py::object& context, const py::object& frames, bool is_density,
@@ -442,7 +442,7 @@ double ragged_back(const ChainPointer<T>& chain, const HeldChainWeights<T>& weig
                 for (int64_t c = 0; to_context && c < n_context; ++c) {
                     const T one = by_context[size_t(r * n_context + c)];
                     to_context[(beside.has_one_context() ? 0 : i * n_context) + c] +=
-                        double(scale ? T(double(one) / scale[c]) : one);  // by the context as it is given
+                        double(scale ? T(double(one) / scale[c]) : one);  // by the context before it is standardised
                 }
                 if (to_frames.empty()) continue;
                 const auto& [out, n_out] = to_frames[beside.frames_of(i)];

@@ -34,7 +34,7 @@ HR_REFUSE_UNINITIALISED(headrace::HeldStreams<double>);
 namespace headrace {
 namespace {
 
-// Vectors that are aligned to a cache line, which NumPy's own are not.
+// Vectors that are aligned to a cache line, unlike NumPy's.
 struct AlignedArray {
     template <class T>
     static Array<T> of(size_t n) {
@@ -144,7 +144,7 @@ void run(const CausalTransform<T>& transform, Way way, const py::object& weights
     open_side(call, n, context, covariates, first_frame);
     open_results(call, n, value, log_det, raw);
     require(way == Way::outputs || transform.map() || transform.inner(), "expected a transform with a map or a flow");
-    if (const Program<T>* program = transform.inner())  // under the GIL, which os.fork waits for
+    if (const Program<T>* program = transform.inner())  // under the GIL, because os.fork waits for it
         call.inner = inner.is_none()
                          ? program->snapshot()
                          : program->weights_of(host_numbers<const T>(inner, {int64_t(program->n_weights())},
@@ -167,8 +167,8 @@ SequenceView open_cotangent(const py::object& given, int64_t rows, int64_t steps
     return {opened.view.data, a.strides(0), a.strides(1), has_columns ? a.strides(2) : 0, opened.view.is_double};
 }
 
-// From the first step on, and back: of the direction in which all steps are made at once, or of the sequential one,
-// whose results are given.
+// All steps from the first on, and the gradient: in the direction that computes all steps at once, or in the sequential
+// one, whose results are given.
 template <class T>
 void vjp(const CausalTransform<T>& transform, const py::object& weights, const py::object& given,
          const py::object& grad_value, const py::object& grad_log_det, const py::object& grad_raw,
@@ -310,7 +310,7 @@ void bind_transform_of(py::module_& m, const char* name) {
             py::arg("first_frame") = 0, py::arg("state") = py::none(), py::arg("inner_weights") = py::none());
 }
 
-// Residuals of x, or x from residuals; x before them goes first.
+// Residuals of x, or x from residuals; steps before x precede it.
 template <class T>
 void bind_prediction_of(py::module_& m, const char* name) {
     m.def(

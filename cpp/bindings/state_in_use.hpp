@@ -5,7 +5,7 @@
 
 namespace headrace {
 
-// A state, with `is_in_use` (atomic) and `is_broken`, for the time of a call; null: none. A call that may be
+// A state, with `is_in_use` (atomic) and `is_broken`, for the duration of a call; null: none. A call that may be
 // interrupted marks it as broken meanwhile.
 template <class Held>
 class StateInUse {

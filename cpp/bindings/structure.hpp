@@ -1,5 +1,5 @@
 // The parts of programs, as Python gives them: an object of a class for each kind of step, by keywords only. Every
-// module has classes of its own for it.
+// module has its own classes for it.
 #pragma once
 
 #include <pybind11/pybind11.h>

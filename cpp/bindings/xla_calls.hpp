@@ -93,7 +93,7 @@ using In = xla::Array<T>;
 template <class T>
 using Out = xla::Array<T>;
 
-// Rows of a C-contiguous array; of one number each for columns = 0.
+// Rows of a C-contiguous array; with one value each for columns = 0.
 template <class T>
 ArrayView rows_of(const In<T>& buffer, int64_t columns) {
     const auto width = int64_t(sizeof(T));
@@ -116,7 +116,7 @@ inline xla::Error refused(const char* message) {
     return {xla::ErrorCode::invalid_argument, std::string("headrace: ") + message};
 }
 
-// XLA is compiled without exceptions: none may reach it. Where a device's memory ran out, its core may retry.
+// XLA is compiled without exceptions: none may propagate into it. After a device's memory ran out, its core may retry.
 template <class Core, class Body>
 xla::Error guarded(const Body& body) {
     try {
@@ -179,8 +179,8 @@ class XlaCalls {
     }
 
     // Each row's value, and the gradients of their sum, from one run: those of a loss that weights all rows equally, up
-    // to a factor. Gradients by parameters only as long as no other loss was seen, and where the host can see one at
-    // all; `has_parameters` is true then.
+    // to a factor. Gradients by parameters as long as no other loss was seen, and where the host can see one at all;
+    // `has_parameters` is true then.
     static xla::Error unit(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                            In<T> context, Out<T> row, Out<T> has_parameters, Out<T> to_parameters, Out<T> to_x,
                            Out<T> to_context) {
@@ -217,8 +217,8 @@ class XlaCalls {
         });
     }
 
-    // The parameters' gradient for factors of rows: `unit` times the factor where all have the same, else a run of its
-    // own. Bits do not depend on whether `unit` exists.
+    // The parameters' gradient for factors of rows: `unit` times the factor where all rows have the same, else a
+    // separate run. Bits do not depend on whether `unit` exists.
     static xla::Error scaled(Where... where, int64_t handle, bool inverse, bool base, In<T> parameters, In<T> x,
                              In<T> context, In<T> by_row, In<T> has_unit, In<T> unit, Out<T> to_parameters) {
         return guarded<Core>([&]() -> xla::Error {
@@ -286,7 +286,7 @@ class XlaCalls {
             }
             const size_t given = parameters.size();
             if (given != 0 && given != program->n_weights()) return refused("params: the vector has the wrong size");
-            // An empty array stands for a structure's own parameters, which are constant.
+            // An empty array means a structure's own parameters, which are constant.
             weights = Core::weights_of(*program, given == 0 ? nullptr : parameters.data());
             return xla::Error::success();
         }

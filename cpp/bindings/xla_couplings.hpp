@@ -1,8 +1,8 @@
 // Maps with parameters from a network of the caller as calls of XLA's foreign function interface, on the CPU: compiled
 // JAX code calls the kernels of hr.ops without Python.
 //
-// The settings of the map are attributes, so that a call refers to nothing of this process: code that was compiled or
-// exported in another one computes the same.
+// The settings of the map are attributes, so that a call refers to no object of this process: code that was compiled or
+// exported in another process computes the same.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -3,8 +3,8 @@
 //
 // These structures are the binary interface of xla/ffi/api/c_api.h (OpenXLA), in which versions 0.1 to 0.3 agree:
 // jaxlib has them from 0.5 on. XLA promises to keep old versions for a year. XLA queries a handler's version before its
-// first call; the handler reads this, and returns the version of the calling XLA if it is one of these. Handlers use
-// `Array` and `Error`; `handler` makes the function that XLA calls of one that takes a stream, attributes and arrays.
+// first call; the handler reads XLA's version, and returns it if it is supported. Handlers use `Array` and `Error`;
+// `handler` makes the function that XLA calls from a function of a stream, attributes and arrays.
 #pragma once
 
 #include <algorithm>
@@ -34,7 +34,7 @@ struct Version {
     Extension* extensions;
     int major, minor;
 };
-struct Failure;           // of XLA, made by its own function
+struct Failure;           // made by XLA's own function
 struct ExecutionContext;  // likewise
 
 struct NewFailure {
@@ -252,7 +252,7 @@ class Reader {
         return question.stream;
     }
 
-    // A number, or a text that lives as long as the call.
+    // A number, or a text that is valid during the call.
     template <class P>
     P attribute(const char* name) {
         for (int64_t i = 0; i < frame_.attributes.count; ++i) {

@@ -1,4 +1,4 @@
-// A caller's arrays: checked before the core reads them, and memory for results that it does not write in place.
+// A caller's arrays: checks before the core reads them, and memory for results that it does not write in place.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-// Bytes that an array's values lie in, relative to its data, and whether no two of them share a place.
+// The range of bytes of an array's values, relative to its data, and whether no two values overlap.
 struct Extent {
     int64_t begin = 0, end = 0;          // of the whole array
     int64_t row_begin = 0, row_end = 0;  // of its first row
@@ -68,7 +68,7 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     if (a.rows == 0 || b.rows == 0) return true;
     const int64_t between = int64_t(reinterpret_cast<uintptr_t>(b.data) - reinterpret_cast<uintptr_t>(a.data));
     if (x.end <= between + y.begin || between + y.end <= x.begin) return true;
-    // Columns of one table: rows at the same distance, each in a part of its own.
+    // Columns of one table: rows at the same distance, each within a range of its own.
     const int64_t stride = x.row_stride < 0 ? -x.row_stride : x.row_stride;
     if (stride == 0 || (y.row_stride != x.row_stride && y.row_stride != -x.row_stride)) return false;
     const int64_t x_size = x.row_end - x.row_begin, y_size = y.row_end - y.row_begin;
@@ -77,7 +77,7 @@ bool are_apart(const A& a, const Extent& x, const B& b, const Extent& y) {
     return offset >= x_size && offset + y_size <= stride;
 }
 
-// Where the core writes the rows of a result: in the caller's memory, or in memory of this object's own.
+// Where the core writes the rows of a result: in the caller's memory, or in memory of this object.
 template <class T>
 class Result {
   public:
@@ -114,12 +114,12 @@ class Result {
         is_read_ = is_read_ || !is_same;
     }
 
-    // Memory for values of T, or null where none are wanted.
+    // Memory for values of T, or null where no values are wanted.
     T* values() { return is_wanted_ ? memory(own_) : nullptr; }
     // Memory for double where the core writes these in a model of float.
     double* wide_values() { return is_wanted_ ? memory(wide_) : nullptr; }
 
-    // Copies to the caller what the core wrote elsewhere.
+    // Copies results that the core wrote elsewhere to the caller.
     void finish() const {
         if (!own_.empty()) copy_from(own_);
         if (!wide_.empty()) copy_from(wide_);

@@ -1,4 +1,4 @@
-// What a function of the library refuses: a code, and a message that names the argument.
+// The error of a function of the library: a code, and a message that names the argument.
 #pragma once
 
 #include <stdexcept>
@@ -18,8 +18,8 @@ class Failure : public std::runtime_error {
     headrace_code code_;
 };
 
-// The message is parts, texts and whole numbers, because joining them for a call that is not refused would be most of
-// the cost of a call for one row.
+// The message consists of parts, texts and whole numbers, because joining them for a call that succeeds would be most
+// of the cost of a call for one row.
 template <class... Parts>
 void require(bool condition, headrace_code code, const Parts&... parts) {
     if (condition) [[likely]]
@@ -36,7 +36,7 @@ void require(bool condition, headrace_code code, const Parts&... parts) {
     throw Failure(code, message);
 }
 
-// What a pointer of the caller leads to.
+// The value that a caller's pointer refers to.
 template <class T>
 T& existing(T* pointer, const char* name, const char* expected) {
     if (!pointer) throw Failure(HEADRACE_BAD_ARGUMENT, std::string(name) + ": expected " + expected + ", got NULL");

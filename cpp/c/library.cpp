@@ -11,7 +11,7 @@
 #include "model.hpp"
 #include "sequence_model.hpp"
 
-// A model in the dtype of its file; a transform without parameters has both. One of sequences is alone.
+// A model in the dtype of its file; a transform without parameters has both. A flow of sequences has only this member.
 struct headrace_flow {
     std::unique_ptr<const headrace::Model<float>> single;
     std::unique_ptr<const headrace::Model<double>> wide;
@@ -29,7 +29,7 @@ struct headrace_stream {
 namespace headrace {
 namespace {
 
-// Without a destructor: threads may end after the library was unloaded.
+// Without a destructor, because threads may end after the library was unloaded.
 thread_local char message[1024] = "";
 
 void tell(const char* text) {
@@ -117,7 +117,7 @@ int with_model(const headrace_flow* flow, const headrace_input* rows, const F& c
     });
 }
 
-// *stream becomes what open() gives, or NULL.
+// *stream becomes the result of open(), or NULL.
 template <class F>
 int stream_by(headrace_stream** stream, const char* name, const F& open) noexcept {
     return guarded([&] {

@@ -15,7 +15,7 @@ namespace {
 template <class T>
 using Values = std::vector<T>;
 
-// A network step before its conditioner is made, so that its columns can be moved to others.
+// A network step whose conditioner is not made yet, so that its columns can be exchanged for others.
 template <class T>
 struct Network {
     bool inverted = false, reads_data = false;
@@ -54,7 +54,7 @@ const std::string& name_of(detail::Activation activation) {
     return detail::activation_names()[size_t(activation)];
 }
 
-// Maps of all coordinates by a network that reads nothing: its biases are their raw parameters.
+// Maps of all coordinates by a network without inputs: its biases are their raw parameters.
 template <class T>
 Network<T> constant(bool inverted, int features, MapSettings map, Values<T> biases) {
     Network<T> network;
@@ -276,7 +276,7 @@ class Drafting {
         return drafts;
     }
 
-    // Blocks of a rotation lie on the diagonal, so that the columns come first while it acts.
+    // Blocks of a rotation lie on the diagonal, so that its columns have to be the first ones while it acts.
     static void turn_columns(RotationSpec turn, const std::vector<int>& columns, int features, Drafts<T>& drafts) {
         std::vector<int> first = columns;
         std::vector<bool> is_moved(size_t(features), false);
@@ -307,7 +307,7 @@ class Drafting {
         return network;
     }
 
-    // Layers that read only the context come before the others.
+    // Layers that read only the context precede the others.
     static Network<T> described(detail::Layers<T>& layers) {
         Network<T> network;
         network.options.activation = name_of(layers.activation);
@@ -348,7 +348,7 @@ class Drafting {
         ordered(network.masks.back(), width);
     }
 
-    // To derive a structure from masks may take far more memory than they themselves take.
+    // A structure derived from masks may need far more memory than the masks.
     static void check_derivable(const D& d, const Network<T>& network, int n_params) {
         size_t units = 0, size = 0;
         for (const auto& mask : network.masks) size += mask.size();
@@ -398,7 +398,7 @@ LoweredSteps<T> finished(Drafts<T> drafts, const std::string& place) {
         for (Draft<T>& draft : drafts) {
             if (Network<T>* const network = std::get_if<Network<T>>(&draft)) {
                 lowered.steps.push_back(finished(*network, lowered.weights));
-                *network = {};  // its numbers are in the weights
+                *network = {};  // its values are copied to the weights
             } else {
                 lowered.steps.push_back(std::move(std::get<StepSpec>(draft)));
             }

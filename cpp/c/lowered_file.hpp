@@ -1,4 +1,4 @@
-// From the description of a file to the parts of programs: steps, in their order, and weights in one vector.
+// From the description in a file to the parts of programs: steps, in their order, and weights in one vector.
 #pragma once
 
 #include <vector>
@@ -11,7 +11,7 @@ namespace headrace {
 template <class T>
 struct LoweredSteps {
     std::vector<StepSpec> steps;
-    std::vector<T> weights;  // of these steps, one after another
+    std::vector<T> weights;  // of these steps, in their order
 };
 
 // Throws FileFormatError for a transform that the core refuses.

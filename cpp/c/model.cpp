@@ -240,7 +240,7 @@ std::vector<size_t> Model<T>::chosen(const Request<T>& asked) const {
     return member;
 }
 
-// Each row is the member's own of this seed and index, from a member that is drawn for it.
+// Each row is a member's own row of this seed and index, from a member that is drawn for it.
 template <class T>
 template <class Number>
 void Model<T>::mixed_rows(const Request<T>& asked, Number* rows) const {
@@ -311,7 +311,7 @@ void Model<T>::mixed_sample(Call& call, const Arguments& given) const {
     if (given.per_row) {
         Request<T> request = call.request;
         request.inverse = true;
-        request.tiles_only = false;  // as log_prob of these rows
+        request.tiles_only = false;  // as in log_prob of these rows
         request.input = &rows;
         mixed_log_prob(request, call.per_row.values());
     }

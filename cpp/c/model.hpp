@@ -1,4 +1,4 @@
-// What a file holds, compiled: programs of a flow, of an ensemble's members or of a transform, and their calls.
+// The compiled contents of a file: programs of a flow, of an ensemble's members or of a transform, and their calls.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace headrace {
 
-// Arguments of a call. Missing ones are null.
+// Arguments of a call. Missing arguments are null.
 struct Arguments {
     const headrace_input *rows = nullptr, *context = nullptr;
     const headrace_output *value = nullptr, *per_row = nullptr, *by_context = nullptr;
@@ -34,7 +34,7 @@ class Model {
   private:
     struct Member {
         std::shared_ptr<const Program<T>> program;
-        Base noise = Base::none;  // of an ensemble's member: of which it takes the rows; none: it draws its own
+        Base noise = Base::none;  // the kind of noise whose rows an ensemble's member takes; none: it draws its own
         double weight = 1.0;
     };
     struct Call;

@@ -1,4 +1,4 @@
-// Links of a chain over time from what a file describes.
+// Links of a chain over time from the description in a file.
 #pragma once
 
 #include "../../runtime/parts/sequence_file.hpp"
@@ -13,7 +13,7 @@ struct WeightedLink {
     LinkWeights<T> weights;
 };
 
-// Throws FileFormatError for what the core refuses.
+// Throws FileFormatError where the core refuses an argument.
 template <class T>
 WeightedLink<T> link_of(detail::LinkDescription<T, LoweredSteps<T>>& d, int features, bool is_rounded);
 

@@ -13,7 +13,7 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t most_position = int64_t(1) << 62;  // of a state: no steps after it overflow
+constexpr int64_t most_position = int64_t(1) << 62;  // of a state: steps after it do not overflow
 
 double value_at(const ArrayView& a, int64_t row, int64_t column) {
     const char* const at = a.data + row * a.row_stride + column * a.column_stride;
@@ -27,7 +27,7 @@ double value_at(const ArrayView& a, int64_t row, int64_t column) {
     return double(x);
 }
 
-// What a file holds: the chain, from latent to data, and its weights.
+// The contents of a file: the chain, from latent to data, and its weights.
 template <class T>
 struct SequenceFile {
     Facts facts;
@@ -175,7 +175,7 @@ void StreamOf<T>::extend(int64_t frames, const headrace_input* frames_given) {
             "covariates: expected ", frames, " rows for all sequences, or ", rows() * frames, ", got ",
             covariates.rows);
     const ArrayView given = opened("covariates", covariates);
-    // Frames of the past have no use any more.
+    // Frames of the past are of no further use.
     const int64_t known = stream_.n_frames();
     const int64_t old = std::min(known, position() / facts().hop - stream_.first_frame()), kept = known - old;
     const int64_t apart = covariates.rows == frames ? 0 : frames;

@@ -1,4 +1,4 @@
-// A file of sequences, and streams of it that go on step by step.
+// A file of sequences, and streams of it that proceed step by step.
 #pragma once
 
 #include <memory>
@@ -9,8 +9,8 @@
 
 namespace headrace {
 
-// Sequences that go on together. Arrays have the steps of one sequence after those of another. A refused call leaves
-// the stream as it was; a call that ends for want of memory leaves one that takes no more calls.
+// Sequences that proceed together. Arrays hold the steps of the first sequence, then those of the second. A refused
+// call leaves the stream unchanged; after a call that fails for lack of memory, the stream refuses all further calls.
 class SequenceStream {
   public:
     SequenceStream() = default;
@@ -42,7 +42,7 @@ class SequenceModel {
     virtual std::unique_ptr<SequenceStream> stream(int64_t rows, const headrace_input* context) const = 0;
 };
 
-// Whether a file is of sequences; then what it holds, or FileFormatError.
+// Whether a file is of sequences; then its contents, or FileFormatError.
 bool is_of_sequences(const detail::Container& file);
 std::shared_ptr<const SequenceModel> sequence_model(detail::Container& file, bool is_double);
 

@@ -1,4 +1,4 @@
-// The number of threads by plain functions, which threadpoolctl finds by their names, too.
+// The number of threads by plain functions, which threadpoolctl also finds by their names.
 #include "../core/threads.hpp"
 
 #include "include/headrace.h"

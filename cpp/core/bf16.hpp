@@ -1,27 +1,29 @@
 // Products of networks whose values are rounded to bf16: the arguments of kernels, and the table of kernels. A flow of
-// such products is exactly invertible and normalised all the same, because its conditioner is just another function.
+// such products is exactly invertible and normalised nevertheless, because its conditioner is just another function.
 //
-// A value is one bf16 number, or a sum of two or three *parts*: the value rounded, the remainder rounded, and the
-// second remainder rounded. The product of two values is the sum of the products of those of their parts that count, in
-// the order of math/bf16.hpp.
+// A value is one bf16 number, or a sum of two or three *parts*: the rounded value, the rounded remainder, and the
+// rounded second remainder. The product of two values is a sum of products of their parts, in the order of
+// math/bf16.hpp, which leaves out the smallest.
 //
 // A sum has one of two orders, which is the flow's setting. In *pairs* it starts at zero and takes its inputs two by
-// two, the second one first. In *steps* of 32, as tiles of AMX do: of a step the even inputs from zero, the odd ones
-// from zero; both are added, and this to the sum. The bias is last. Inputs that do not exist, or are not computed yet,
-// count as zero, so that no bit depends on the kernel. A sum of pairs waits as one value, a sum of steps with the two
-// of its present step beside it, after any whole number of *quads*, which are here pairs or four inputs.
+// two, the second one first. In *steps* of 32, as tiles of AMX do: in a step the even inputs are summed from zero, and
+// the odd ones from zero; the two are added, and the result to the sum. The bias is last. Inputs that do not exist, or
+// are not computed yet, count as zero, so that results do not depend on the kernel. A waiting sum of pairs is one
+// value, a waiting sum of steps also has the two sums of its present step, after any whole number of *quads*, which are
+// here pairs or four inputs.
 //
-// Kernels differ in the *words* of 32 bits of their factors. Those of pairs and of AMX have two adjacent inputs in a
-// word, the even one in the lower half. VDPBF16PS adds the upper half's product first, and then the lower half's: for
-// steps, words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper and the lower half.
-// Multiply-adds for steps have words of one input, a rounded float32.
+// Kernels differ in the *words* of 32 bits of their factors. Words of pairs and of AMX hold two adjacent inputs, the
+// even one in the lower half. VDPBF16PS adds the upper half's product first, and then the lower half's: for steps,
+// words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper and the lower half. Words of
+// multiply-adds for steps hold one input, a rounded float32.
 //
 // Weights are in blocks of bf16_units units, [word][part][unit], each block as long as the inputs of its last unit,
-// rounded up to steps: tiles of rows broadcast them one by one, small batches read a block's at once.
+// rounded up to steps: tiles of rows broadcast units one by one, small batches read a block's units at once.
 //
 // In the backward pass both products are of rounded values, too, and have the same order. The gradient of an input is
 // summed over units; weights are stored a second time for it, in blocks of bf16_units inputs, [word][part][input], from
-// the first step that reads the block. That of a weight is summed over rows; values beyond the last row are zero.
+// the first step that reads the block. The product for a weight's gradient is summed over rows; values beyond the last
+// row are zero.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@
 namespace headrace {
 
 constexpr int bf16_units = 16;
-constexpr int panel_blocks = 8;  // of a layer, that a position's values are added to at once (small_batch_plan)
+constexpr int panel_blocks = 8;  // of a layer: a position's values are added to these at once (small_batch_plan)
 constexpr int most_bf16_parts = 3;
 constexpr int bf16_step = 32;  // inputs of a step
 constexpr int bf16_quad = 4;
@@ -54,31 +56,31 @@ struct Bf16Layer {
     const uint32_t* row;   // offset of each unit's
     const int* visible;    // number of inputs that each unit reads
     int in, out;
-    const uint32_t* block;  // where each block of units starts, and their end
-    const int64_t* back;    // where each block of inputs would start, if the first step of units read it
+    const uint32_t* block;  // start of each block of units, and end of the last one
+    const int64_t* back;    // start of each block of inputs, if the first step of units read it
 };
 
 // Units [unit, unit + units) of a layer, for the rows of a tile.
 struct Bf16Product {
     const uint32_t* weights;  // the transform's first word
-    const uint32_t* block;    // of the layer's blocks: where each starts, and their end
+    const uint32_t* block;    // start of each of the layer's blocks, and end of the last one
     int unit, units;
     int k0, k1;             // inputs; the first one starts a step, or a quad
     const uint32_t* input;  // [word][part][stride]
     float* output;          // [unit][stride], of the first one
     int64_t stride;
     float* waiting;     // [unit][2][stride], of the first one: sums of the step that k0 or k1 is inside of
-    const float* bias;  // of the first one; null: more inputs follow, and the last one ends a step, or a quad
+    const float* bias;  // null unless these inputs come first: more inputs follow, and the last ends a step, or a quad
     bool from_zero;     // otherwise from the values in the output
     bool relu;
-    // Kernels that `settle` finish the units of the whole op, where `words` is given:
+    // Kernels that `settle` finish the units of the whole op, where `words` is not null:
     int activation;
-    uint32_t* words;  // of the layer's values: lines like the input
+    uint32_t* words;  // the layer's values: lines like the input
     bool keeps;       // the output gets the values, too
 };
 
-// Blocks [first, end) of a layer, small batches: inputs [k0, k1), clipped to each block's, are added to sums. Both are
-// whole quads.
+// Blocks [first, end) of a layer, small batches: inputs [k0, k1), clipped to each block's, are added to sums. Both ends
+// are multiples of quads.
 struct Bf16Sums {
     const uint32_t *weights, *block;
     int first, end;
@@ -97,10 +99,10 @@ struct Bf16Ends {
     int unit, end;
     bool alone;
     int k_end;
-    const float* bias;       // of the layer's units; whole blocks can be read, here and below
-    float *product, *value;  // of the layer's units; equal to the other where only one is needed
+    const float* bias;       // biases of the layer's units; whole blocks can be read, here and below
+    float *product, *value;  // of the layer's units; equal pointers where only one is needed
     int activation;          // identity_index: none here
-    uint32_t* words;         // of the layer's values; null: no layer reads them
+    uint32_t* words;         // values as inputs of the next layer; null: no layer reads them
 };
 
 // The gradient of inputs [column, column + columns) of a layer from that of units [unit0, unit1).
@@ -151,7 +153,7 @@ struct Bf16Kernels {
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Up to row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
-    // Around the tiles of rows that a thread takes, and its sums of weights; null: nothing is to be done.
+    // Called before and after a thread's tiles of rows and its sums of weights; null: nothing is to be done.
     void (*begin)() noexcept = nullptr;
     void (*end)() noexcept = nullptr;
 };

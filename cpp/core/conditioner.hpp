@@ -23,14 +23,14 @@ struct RoundedLayer {
     std::vector<int64_t> back;
 };
 
-// The result of lowering a conditioner to a chain. Offsets of tape lines and of weights are relative to its own first
-// ones.
+// The result of lowering a conditioner to a chain. Offsets of tape lines and of weights are relative to the
+// conditioner's first ones.
 template <class T>
 struct Lowered {
     AnyConditioner<T> kernels{};
     std::vector<Summed> summed;
     int pairs = 0, sums = 0;  // lines that all conditioners share: of pairs in bf16; of sums for small batches in bf16
-    int panels = 0;           // and of transposed inputs, for the weights' gradient
+    int panels = 0;           // panels of transposed inputs, for the weights' gradient
     bool tiles_only = false;  // the conditioner has no kernel for small batches
 };
 
@@ -59,7 +59,7 @@ class Conditioner : public WeightLayout {
     virtual std::vector<int> active_order(int features) const = 0;
     // True if no input of the conditioner is ever moved: then both directions are parallel.
     virtual bool reads_passive_only() const { return false; }
-    // True without inputs: the weights are the parameters themselves, coordinate by coordinate.
+    // True for a conditioner without inputs: the weights are the parameters themselves, coordinate by coordinate.
     virtual bool is_constant() const { return false; }
 
     // ---- weights
@@ -70,17 +70,17 @@ class Conditioner : public WeightLayout {
 
     // ---- products and folds
 
-    // Layout of its values in a program whose products are of values rounded to bf16; no parts: its products stay
-    // exact. A kind that cannot have such products throws std::invalid_argument.
+    // Layout of its values in a program whose products are of values rounded to bf16; without parts, its products stay
+    // exact. A kind without such products throws std::invalid_argument.
     virtual Bf16Layout bf16(const Bf16Layout& of_program) const = 0;
     // Pairs of its rounded weights, for the run and the backward pass.
     struct Pairs {
         size_t forth = 0, back = 0;
-        size_t tiles = 0;  // of the first ones, where those for tiles of rows start
+        size_t tiles = 0;  // the start of the layouts for tiles of rows
     };
     virtual Pairs n_pairs(const Bf16Layout&) const { return {}; }
     virtual std::vector<RoundedLayer> rounded(const Bf16Layout&) const { return {}; }
-    // Values that are computed once a call from a context row that all rows share.
+    // Number of values that are computed once a call from a context row that all rows share.
     virtual size_t n_folded() const { return 0; }
 
     // ---- kernels
@@ -101,7 +101,7 @@ class Conditioner : public WeightLayout {
     bool joint_;
 };
 
-// Both floating types by the templates of a kind: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
+// Both floating types by a kind's function templates: pack_as, unpack_as, clear_masked_in, clear_dead_in, lower_as.
 template <class Kind>
 class ConditionerOf : public Conditioner {
     friend Kind;

@@ -1,6 +1,7 @@
 // The backward pass through a program: tiles of rows and sums over them, ordered without barriers.
 //
-// Rows go through in groups, whose tapes are all memory that training needs. A group is a sequence of phases:
+// Rows are computed in groups; the tapes of a group are all memory that training needs. A group is a sequence of
+// phases:
 //   forth through the whole chain and back through the last network   tasks: tiles
 //   back through network t, beside the weights of network t + 1       tasks: tiles, blocks of weights
 //   the weights of network 0                                          tasks: blocks of weights
@@ -22,10 +23,10 @@
 namespace headrace {
 namespace {
 
-// A block of the weights' gradient: large enough to be worth a task, small enough that its inputs stay in cache.
+// A block of the weights' gradient, large enough to be worth a task and small enough that its inputs stay in cache.
 constexpr int task_units = 128, task_inputs = 48;
 
-// Tapes of one thread's tiles stay in the L2 cache.
+// Tapes of one thread's tiles fit in the L2 cache.
 constexpr int64_t group_cache_bytes = 1 << 20, most_tiles_of_thread = 4;
 
 template <class T>
@@ -45,7 +46,7 @@ std::vector<WeightTask> tasks_of(const Step<T>& step, int network) {
 // Tasks of a group of rows, from the first one of a phase: its tiles, then the weights of the network after.
 struct GroupPhase {
     int64_t first_task, tiles;
-    int network;  // that the tiles go back through; -1: none
+    int network;  // the network whose backward pass the tiles run; -1: none
 };
 
 // Tapes of a group, kept by the thread from call to call. Taken while in use: between two tasks a signal's handler may
@@ -88,7 +89,7 @@ std::vector<GroupPhase> phases_of(const Tasks& tasks, int64_t tiles, int64_t& co
     return phases;
 }
 
-// Rows of a tile: tiles divide sum_rows, and are no larger than gives every thread one, nor smaller than `least`.
+// Rows of a tile, which divides sum_rows: at most as many as give every thread a tile, and at least `least`.
 int tile_height(int64_t rows, int width, int least, int64_t threads) {
     int height = sum_rows / 2;
     while (height > least && height % 2 == 0 && height / 2 % width == 0 && (rows + height - 1) / height < threads)
@@ -140,7 +141,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
         }
 
     const int64_t threads = threads_for(request.rows);
-    // In bf16 the sums over rows take whole steps of them.
+    // In bf16 the sums over rows take steps of rows at once.
     const int least = std::max(2 * kernels.width, back.bf16 ? back.bf16->layout.step : 0);
     const int height = tile_height(request.rows, kernels.width, least, threads);
     back.height = height;
@@ -156,7 +157,7 @@ void Program<T>::run_gradient(const Request<T>& request, const GradientRequest<T
 
     Tasks tasks;
     for (int n = 0; n < chain.n_networks; ++n) tasks.push_back(tasks_of(chain.steps[chain.networks[n]], n));
-    // All groups but the last are alike.
+    // All groups except the last have the same size.
     const int64_t groups = (request.rows + group - 1) / group, last_rows = request.rows - (groups - 1) * group;
     int64_t group_tasks, last_tasks;
     const std::vector<GroupPhase> full = phases_of(tasks, group / height, group_tasks);

@@ -14,17 +14,17 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // The parts of the points in this process. Of some parts the checked blocks count.
+    // The parts of the points in this process. The checked blocks are a subset for some parts.
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
         double total = 0, checked_total = 0;      // of the weights
         double log_jacobian = 0, of_checked = 0;  // sums over all rows, and over the checked ones
     };
-    // The sum of these sums, `size` values each, over the parts here and all processes.
+    // The total of these sums, `size` values each, over the parts here and over all processes.
     using Sum = std::function<std::vector<double>(const std::vector<std::vector<double>>&, size_t size)>;
 
-    // Moves the points, and those held out, if there are any. At most `most` kinks of a coordinate can be chosen.
+    // Moves the points, and the held-out points, if there are any. At most `most` kinks of a coordinate can be chosen.
     HostAscent(Party points, std::shared_ptr<Points<double>> anchors, Party held_out, const KinkRule& rule,
                int64_t most, Sum sum);
 
@@ -36,7 +36,7 @@ class HostAscent {
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn);
-    // Takes all points through the kinks chosen last, and notes log-likelihoods once more. No call follows.
+    // Moves all points through the kinks that were chosen last, and records log-likelihoods again. No call follows.
     void finish();
 
     // (count, features).
@@ -55,7 +55,7 @@ class HostAscent {
     PointsStep step_of(const std::vector<double>& matrix, const std::vector<int>& blocks,
                        const std::vector<int>& order) const;
     void check(Party& party);
-    // Moves a party; returns its sums, over all rows and then over the checked ones, and its mean log-likelihoods.
+    // Moves a party; returns its sums, over all rows and then over the checked rows, and its mean log-likelihoods.
     std::vector<double> move(Party& party, const PointsStep& step, double& mean, double& checked) const;
 
     Party own_, others_;

@@ -40,7 +40,8 @@ namespace {
     return x86_sets().v4;
 }
 
-// Kernels for tiles of rows, with those of another set for small batches; in steps each has weights of its own.
+// Kernels for tiles of rows, together with those of another set for small batches; in steps, each has weights of its
+// own.
 struct Mixed {
     Bf16Kernels kernels[most_bf16_parts];
     Mixed(const Bf16Kernels* few, const Bf16Kernels* many) {
@@ -62,11 +63,11 @@ struct Mixed {
 #define HR_TEXT(text) HR_TEXT_(text)
 #define HR_NAME(kind) HR_TEXT(HR_JOIN(HEADRACE_WIDE_SET, kind))
 
-// Products in bf16 by the kernels that are fastest on a processor: the first line that it fits. Nothing is timed at run
-// time. VDPBF16PS takes half the time of the multiply-adds that it replaces on Zen 4 and Zen 5, and twice that time on
-// Intel's Xeons: there it pays for small batches alone, which wait for the bytes of their weights.
+// Products in bf16 by the kernels that are fastest on a processor: the first line that it fits. The choice is fixed:
+// nothing is timed at run time. VDPBF16PS takes half the time of the multiply-adds that it replaces on Zen 4 and Zen 5,
+// and twice that time on Intel's Xeons: there only small batches gain, which wait for the bytes of their weights.
 struct FastestProducts {
-    bool tiles, intel;  // what the processor must have, and be
+    bool tiles, intel;  // required of the processor: tiles, and Intel as its vendor
     const char* set;
 };
 #ifdef HEADRACE_WIDE_SET

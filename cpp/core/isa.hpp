@@ -1,4 +1,4 @@
-// Instruction sets: the compiled ones, those of this processor, and the one in use.
+// Instruction sets: the compiled ones, those of this processor, and the active one.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ struct SequenceKernels;
 struct InstructionSet {
     const char* name;
     const KernelTable* table;
-    const Bf16Kernels *bf16_pairs, *bf16_steps;  // of each order of sums; by the number of parts, from 1
+    const Bf16Kernels *bf16_pairs, *bf16_steps;  // by the number of parts, from 1, for each order of sums
     const SequenceKernels* sequences;
     bool supported;
     bool tiles = false;     // needs registers that the system must grant
@@ -23,7 +23,7 @@ struct InstructionSet {
 // All compiled sets, the best one last.
 const std::vector<InstructionSet>& instruction_sets();
 
-// The best set of x86-64 that this processor has, if the build lacks it and has none as good; otherwise empty.
+// The best set of x86-64 on this processor, if the build lacks it and has no equally good one; otherwise empty.
 std::string set_not_built();
 
 // The set chosen at first use: HEADRACE_ISA, or the best one that the processor supports. Throws std::runtime_error if
@@ -32,10 +32,10 @@ const InstructionSet& active_isa();
 
 // The set whose products in bf16 in steps are used: HEADRACE_ISA, or the fastest set of this processor, on which
 // no bit depends. At the first call the process requests the registers for tiles from the system, if the processor has
-// them; where the system refuses, vectors take the place of tiles.
+// them; if the system refuses, vectors are used in place of tiles.
 const InstructionSet& isa_of_steps();
 
-// Its name; before the first call, that of the set which will be used unless the system refuses tiles.
+// The name of that set; before the first call, of the set that will be used unless the system refuses tiles.
 const char* name_of_isa_of_steps();
 
 }  // namespace headrace

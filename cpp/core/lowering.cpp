@@ -35,7 +35,8 @@ int n_vector_ready(int vector_map, int features) {
     return n;
 }
 
-// Slot of every coordinate in the order of a conditioner's inputs: context, the coordinates it reads, the rest.
+// Slot of every coordinate in the order of a conditioner's inputs: context, then its input coordinates, then the
+// remaining ones.
 std::vector<int> network_slots(const Conditioner& c, int features) {
     std::vector<int> slots(size_t(features), -1);
     int next = c.context();
@@ -101,7 +102,7 @@ class Lowering {
     // ---- slots
 
     void permute(std::vector<int>& of_coordinate, const PermutationSpec& spec, bool to_data) const {
-        std::vector<int> source = spec.order;  // which coordinate before it is coordinate i after it
+        std::vector<int> source = spec.order;  // index before the step of coordinate i after it
         if (!to_data)
             for (size_t i = 0; i < source.size(); ++i) source[size_t(spec.order[i])] = int(i);
         const std::vector<int> before = of_coordinate;
@@ -174,7 +175,7 @@ class Lowering {
         if (!e.to_data)
             for (double& s : scale) s = 1 / s;
         // Loading and storing use columns, not slots, so that only permutations may lie between them and the step.
-        // On the latent side a sample starts and a base density ends: there it is a step like any other.
+        // On the latent side, where a sample starts and a base density ends, it is a step like any other.
         const bool at_data_end = inverse_ ? out_.steps.empty() && out_.load_shift.empty() : ends_with_support(i + 1);
         if (at_data_end && !e.to_data && inverse_) {
             out_.load_shift.resize(features_);
@@ -223,7 +224,7 @@ class Lowering {
         }
     }
 
-    // A kind that becomes a step in place.
+    // A kind that is a step of its own.
     template <class Spec>
     void add(size_t i, const Spec& spec) {
         std::vector<int> slots(where_);
@@ -260,8 +261,8 @@ class Lowering {
         }
     }
 
-    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, each
-    // block among its own. One block works from any slots to any others; several need their coordinates in adjacent
+    // x = Q z to data, z = Qᵀ x to latent (or with the inverse of a Q that is not orthogonal), from slot to slot, block
+    // by block. A single block works from any slots to any others; several blocks need their coordinates in adjacent
     // slots, before and after.
     void add(size_t i, const RotationSpec& spec) {
         const Executed& e = order_[i];

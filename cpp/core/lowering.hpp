@@ -1,4 +1,4 @@
-// From the transforms of a structure to the steps of a chain that runs in one direction.
+// From the transforms of a structure to the steps of a chain in one direction.
 #pragma once
 
 #include <memory>

@@ -60,13 +60,13 @@ struct MapSettings {
     bool formula_to_data = true;  // the map's forward direction gives x, or z
 };
 
-// A map with its settings, which are checked: the message of std::invalid_argument names the one that does not fit.
+// A map with checked settings: the message of std::invalid_argument names the setting that does not fit.
 class TransformMap {
   public:
     explicit TransformMap(MapSettings settings);
 
     const MapSettings& settings() const { return settings_; }
-    int index() const { return index_; }                // of a map of single coordinates; of a vector map, any
+    int index() const { return index_; }                // of a map of single coordinates; unused for a vector map
     int vector_index() const { return vector_index_; }  // -1: it is no vector map
     bool is_vector() const { return vector_index_ >= 0; }
     // Raw parameters of each coordinate, or, of a vector map, of all these together.

@@ -91,7 +91,7 @@ void muon_update(const T* gradient, int rows, int columns, double momentum, T* m
     const std::vector<uint32_t> row = multiples(rows, columns),
                                 side = multiples(std::min(rows, columns), std::min(rows, columns));
     const MuonBlock block{row.data(), rows, columns, row.data(), side.data(), nullptr};
-    const int64_t length = padded_row(columns), size = rows * length;  // the kernel takes whole vectors
+    const int64_t length = padded_row(columns), size = rows * length;  // the kernel reads vectors
     const auto padded = [&] { return aligned_zeros<T>(size_t(size)); };
     const Aligned<T> g = padded(), m = padded(), w = padded();
     const auto copy = [&](const T* from, int64_t from_row, T* to, int64_t to_row) {

@@ -2,7 +2,7 @@
 // of their staircases (MaskedConditioner), and everything else by Adam.
 //
 // A block has no masked entries, so that its update is orthogonal and all masked entries stay zero; and the products of
-// a layer's blocks take a fraction of those of the whole matrix.
+// a layer's blocks cost a fraction of those of the full matrix.
 #pragma once
 
 #include "optimizer.hpp"

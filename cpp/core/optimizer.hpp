@@ -17,11 +17,11 @@ class Adam {
     Adam(std::shared_ptr<Program<T>> program, const AdamOptions& options);
     virtual ~Adam() = default;
 
-    // Updates the weights and returns the gradient's norm before clipping; where that is not finite, nothing changes.
+    // Updates the weights and returns the gradient's norm before clipping; if that is not finite, nothing changes.
     double step(const T* gradient, double learning_rate);
 
-    // The running mean of the weights; null if none is kept. Its decay grows to the requested one, so that the weights
-    // at the start are soon forgotten.
+    // The running mean of the weights; null without one. Its decay grows to the requested one, so that the initial
+    // weights are soon forgotten.
     const T* average() const { return average_.get(); }
     bool has_average() const { return average_ != nullptr; }
 

@@ -24,7 +24,7 @@ namespace headrace {
 void* allocate_aligned(size_t count, size_t size_of_one) {
     if (count > (SIZE_MAX - cache_line) / size_of_one) throw std::bad_alloc();  // below, the size would wrap around
     const size_t bytes = (count * size_of_one / cache_line + 1) * cache_line;
-#ifdef _WIN32  // whose C library lacks aligned_alloc
+#ifdef _WIN32  // the C library of Windows lacks aligned_alloc
     void* const memory = _aligned_malloc(bytes, cache_line);
 #else
     void* const memory = std::aligned_alloc(cache_line, bytes);
@@ -87,7 +87,7 @@ X86Registers read_registers() {
 
 }  // namespace
 
-// Not __builtin_cpu_supports, because compiler-rt's returns no on some systems, and clang-cl lacks it.
+// __builtin_cpu_supports is not used, because compiler-rt's returns no on some systems, and clang-cl lacks it.
 X86Sets x86_sets(const X86Registers& r) {
     X86Sets sets{};
     // SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT; LAHF.

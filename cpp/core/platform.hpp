@@ -9,12 +9,12 @@ namespace headrace {
 
 constexpr size_t cache_line = 64;
 
-// Memory aligned to a cache line. Throws std::bad_alloc: a function of its own, because kernels are compiled without
+// Memory aligned to a cache line. Throws std::bad_alloc; a separate function, because kernels are compiled without
 // exceptions.
 void* allocate_aligned(size_t count, size_t size_of_one);
 void free_aligned(void* memory) noexcept;
 
-// Calls the function in each forked child from now on; does nothing where processes are not forked.
+// Makes each forked child call the function from now on; does nothing where processes are not forked.
 void call_in_forked_children(void (*function)());
 
 // A short wait in a loop that polls for another thread's write.

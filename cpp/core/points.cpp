@@ -13,7 +13,7 @@
 namespace headrace {
 namespace {
 
-// A tile and its image stay in the L1 cache; a block is a whole number of tiles.
+// A tile and its image fit in the L1 cache; a block is a whole number of tiles.
 int tile_rows_for(int features) {
     return features <= 4 ? 512 : features <= 16 ? 192 : 96;
 }

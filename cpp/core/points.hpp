@@ -1,4 +1,4 @@
-// The points of a dual ascent: rows in tiles, feature by feature, for a whole fit, and their log-Jacobians.
+// The points of a dual ascent for a whole fit: rows in tiles, feature by feature, and their log-Jacobians.
 #pragma once
 
 #include <mutex>
@@ -20,7 +20,7 @@ class Points {
     bool keeps_log_jacobian() const { return log_jacobian_ != nullptr; }
     double total() const { return total_; }  // of the weights
 
-    // Some blocks of rows, evenly spread, with sums of their own.
+    // Some blocks of rows, evenly spread, have sums of their own.
     static constexpr int64_t most_checked = 8;
     int64_t blocks() const { return (count_ + ascent_block_rows - 1) / ascent_block_rows; }
     bool is_checked(int64_t block) const { return block % ((blocks() + most_checked - 1) / most_checked) == 0; }

@@ -21,9 +21,9 @@ namespace {
 constexpr int min_tile_vectors = 3;
 constexpr int64_t tile_cache_bytes = 768 * 1024;
 
-// Rows for which a tile of one vector takes less time than a small batch, whose time grows with its rows: fewer where
-// the time is not that of reading the weights. Beside these numbers of rows the two differ by a fifth at most (Zen 4).
-// In bf16 a row more costs a small batch less.
+// Number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its rows:
+// fewer rows where the time is not that of reading the weights. Near these numbers of rows the two differ by a fifth at
+// most (Zen 4). In bf16 a row more costs a small batch less.
 int least_tile_rows(size_t n_weights, bool in_bf16) {
     if (in_bf16) return small_batch;
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
@@ -51,7 +51,7 @@ Program<T>::Program(int features, int context, Base base, std::vector<StepSpec> 
     : base_(base),
       structure_(features, context, std::move(steps), std::move(context_scale), layout_of(bf16_kind)),
       chains_(structure_, base_steps),
-      // Biases are read a whole vector at a time.
+      // Biases are read in whole vectors.
       weights_(std::make_shared<Published<T>>(aligned_zeros<T>(structure_.n_weights() + row_padding))) {
     active_isa();  // refuse a bad HEADRACE_ISA here, not in a call
     if (bf16_kind > 0 && sizeof(T) != sizeof(float))
@@ -110,7 +110,7 @@ Aligned<T> Program<T>::prepare(const Chain<T>& chain, const T* weights) const {
     return ready;
 }
 
-// The gradient by raw parameters, where that by ready ones was.
+// The gradient by raw parameters, in place of that by ready ones.
 template <class T>
 void Program<T>::finish(const Chain<T>& chain, const T* weights, T* gradient) const {
     std::vector<double> given;
@@ -153,7 +153,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     }
 
     Aligned<T> folded;
-    // In bf16 a unit's sum takes its inputs in one order, so that nothing is folded.
+    // In bf16 a unit's sum takes its inputs in one order, so that the context cannot be folded.
     if (structure_.n_folded() > 0 && request.one_context_row && structure_.n_pairs() == 0) {
         std::vector<T> row(context());
         bool finite = true;
@@ -184,7 +184,7 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
         }
     }
 
-    // Tiles as equal as possible, a whole number for every thread where there are enough rows.
+    // Tiles as equal as possible; their number is a multiple of the threads where there are enough rows.
     const int64_t vectors = (request.rows + kernels.width - 1) / kernels.width;
     const int64_t vector_bytes = tile_scratch(chain, kernels.width) * int64_t(sizeof(T));
     const int64_t most = std::clamp<int64_t>(tile_cache_bytes / vector_bytes, min_tile_vectors, max_tile_vectors);

@@ -32,13 +32,13 @@ class Program {
     using Weights = std::shared_ptr<const Published<T>>;
     Weights snapshot() const;
 
-    // Safe from several threads at once, also while another one calls set_weights. A caller that may be forked while it
-    // runs takes the snapshot first: a child must not inherit a lock held by a thread that it does not have.
+    // May be called from several threads at once, also during a call of set_weights. A caller that may be forked while
+    // it runs takes the snapshot first: a child must not inherit a lock held by a thread that it does not have.
     void run(const Request<T>& request, const Weights& weights) const;
     void run(const Request<T>& request) const;
 
     // The run of a request, and back. A row that is not finite makes its own gradient NaN, and that of all weights.
-    // The same bits for any number of threads.
+    // Results have the same bits for any number of threads.
     void run_gradient(const Request<T>& request, const GradientRequest<T>& gradient, const Weights& weights) const;
 
     void weights(T* out) const;
@@ -48,7 +48,7 @@ class Program {
     Weights weights_of(const T* in) const;
 
     // Calls update(weights) on the weights in place, or on a copy that is then published if a snapshot is held. A
-    // caller that may be forked keeps others from forking meanwhile (the GIL does).
+    // caller in a process that forks prevents forks meanwhile (by the GIL).
     void update(const std::function<void(T*)>& update);
 
   private:
@@ -64,7 +64,7 @@ class Program {
     Chains<T> chains_;
     mutable std::mutex mutex_;  // guards the pointers; the values change only while there is no other holder
     std::shared_ptr<Published<T>> weights_;
-    mutable Weights given_;  // the last vector that `weights_of` was given
+    mutable Weights given_;  // the last argument of `weights_of`
 };
 
 extern template class Program<float>;

@@ -1,4 +1,4 @@
-// A weight vector shared by readers, and the ready parameters that were made of it.
+// A weight vector shared by readers, and the ready parameters that were computed from it.
 #pragma once
 
 #include <atomic>
@@ -18,7 +18,7 @@ class Published {
     T* numbers() { return numbers_.get(); }
     const T* numbers() const { return numbers_.get(); }
 
-    // Result of make() on the weights for one of a program's chains, made on first use.
+    // The cached result of make() on the weights for one of a program's chains.
     template <class Make>
     const T* ready(int chain, Make&& make) const {
         return made_once(ready_[chain], make);
@@ -30,7 +30,7 @@ class Published {
         return made_once(rounded_[back], make);
     }
 
-    // Called before the values change in place; there must be no other holder.
+    // Called before the values change in place, when there is no other holder.
     void forget() {
         for (std::atomic<T*>& slot : ready_) Aligned<T>(slot.exchange(nullptr));
         for (std::atomic<uint32_t*>& slot : rounded_) Aligned<uint32_t>(slot.exchange(nullptr));
@@ -39,7 +39,7 @@ class Published {
     static constexpr int chains = 4;  // two directions, with the base and without
 
   private:
-    // Without a lock, which a forked child might inherit from a thread that it does not have.
+    // No lock is used, because a forked child might inherit one from a thread that it does not have.
     template <class N, class Make>
     static const N* made_once(std::atomic<N*>& slot, Make&& make) {
         N* found = slot.load(std::memory_order_acquire);

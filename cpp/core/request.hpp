@@ -15,7 +15,7 @@ struct Request {
     int64_t rows = 0;
     const ArrayView* input = nullptr;  // null: draw a sample from the base with `seed`
     const ArrayView* context = nullptr;
-    bool one_context_row = false;  // the same for all rows (its row stride is then 0)
+    bool one_context_row = false;  // the context row is the same for all rows (its row stride is then 0)
     uint64_t seed = 0;
     int64_t first_row = 0;    // for sampling: the index of the first row in the endless sample of the seed
     bool tiles_only = false;  // even for a small batch, whose rows then have the same bits as among many
@@ -43,8 +43,8 @@ Call<T> call_of(const Request<T>& request, Base base) {
     return call;
 }
 
-// The gradient of a scalar that depends on the results of a run: `from` holds that with respect to the results, the
-// pointers receive (or are null) those with respect to inputs and context, row by row, and to the weights.
+// The gradient of a scalar that depends on the results of a run: `from` is the gradient by the results; the pointers,
+// which may be null, receive those by inputs and context, row by row, and by the weights.
 template <class T>
 struct GradientRequest {
     Cotangent from{};
@@ -57,17 +57,17 @@ struct GradientRequest {
 // The state of Adam between steps, on the host: with it and the weights, a fit continues as if it had never stopped.
 template <class T>
 struct AdamMemory {
-    std::vector<T> mean, square, average;  // average: empty if none is kept
+    std::vector<T> mean, square, average;  // average: empty without a running mean
     AdamClock clock;
 };
 
-// How dual ascent moves points.
+// A step of dual ascent, which moves all points.
 struct PointsStep {
     std::vector<double> bend, center, square;      // of each coordinate's map z + bend sqrt(square + (z - center)²)
     double log_scale;                              // log-determinant of the affine map after it
     std::vector<int> order;                        // line k of the affine map's input is coordinate order[k]
     std::vector<double> matrix, shift;             // z becomes matrix z + shift; block diagonal: its blocks
-    std::vector<int> blocks;                       // of these sizes, row by row, one after another
+    std::vector<int> blocks;                       // block sizes; blocks are stored row by row, one after another
     std::vector<double> next_center, next_square;  // of the next map; may be empty
 };
 

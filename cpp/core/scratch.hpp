@@ -29,8 +29,9 @@ Aligned<T> aligned_zeros(size_t n) {
     return p;
 }
 
-// Scratch of one thread: allocating it anew would cost page faults in every call. What an earlier call left there is as
-// arbitrary as what a new block has, so that a new one is not cleared either, and valgrind sees who reads it.
+// Scratch of one thread: a new allocation would cost page faults in every call. The contents left by an earlier call
+// are as arbitrary as those of a new block, so that a new block is not cleared either, and valgrind reports its
+// readers.
 template <class T>
 T* thread_scratch(size_t n) {
     thread_local Aligned<T> buffer;

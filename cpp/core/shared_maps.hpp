@@ -1,4 +1,4 @@
-// Maps of each coordinate with parameters that all rows share: those whose conditioner reads nothing.
+// Maps of each coordinate with parameters that all rows share: those whose conditioner has no inputs.
 #pragma once
 
 #include <vector>
@@ -13,7 +13,7 @@ inline bool is_shared(const NetworkSpec& s, int features) {
     return s.conditioner->is_constant() && int(s.conditioner->active_order(features).size()) == features;
 }
 
-// Number of ready parameters of a coordinate; 0 for a map without a ready form.
+// Number of ready parameters of a coordinate; 0 for a map without them.
 inline int n_ready_of(const TransformMap& map) {
     int n = 0;
     if (!map.is_vector())
@@ -23,7 +23,7 @@ inline int n_ready_of(const TransformMap& map) {
     return n;
 }
 
-// Number of ready parameters of a map that all rows share; 0 for another.
+// Number of ready parameters of a map with the same parameters for all rows; 0 for another map.
 inline int n_elementwise_ready(const NetworkSpec& s, int features) {
     return is_shared(s, features) ? n_ready_of(*s.map) : 0;
 }
@@ -35,7 +35,7 @@ inline bool has_ready_derivative(const TransformMap& map) {
     return has;
 }
 
-// Parameters of the map are made ready here, once.
+// Ready parameters of the map are computed here, once.
 template <class T>
 MarginalStep<T> MarginalSpec::lowered(const StepSide& side) const {
     const MapOptions<double> options = map->options<double>();

@@ -1,11 +1,11 @@
-// THE list of the parts of a program, kind by kind, without their weights: each transform's own description. From these
-// the steps of a chain are made in either direction (lowering.cpp), of which a kind may take several, or none.
+// The list of the kinds of a program's parts, without their weights: each transform's own description. Lowering
+// makes the steps of a chain in either direction from these (lowering.cpp); a kind may become several steps, or none.
 //
-// Each has `fits`: whether it may be part of a program with these numbers of features and columns of context. One with
-// weights has n_weights and parts, and clears entries that are no weights (clear_masked) or get no gradient
-// (clear_dead) in vectors like them. One that becomes a step in place, wherever its coordinates are, returns this step
-// (`lowered`); Lowering makes the steps of others.
-// One that Python makes of its members has `fields`: them by keyword; others have a function in bindings/structure.cpp.
+// Each kind has `fits`: whether it may be part of a program with these numbers of features and of context columns. A
+// kind with weights has n_weights and parts, and clears entries that are no weights (clear_masked) or get no gradient
+// (clear_dead) in vectors of this layout. A kind that becomes a step wherever its coordinates are returns this step
+// (`lowered`); Lowering makes the steps of the other kinds. A kind that Python makes from its members has `fields`: its
+// members by keyword; the other kinds have a function in bindings/structure.cpp.
 #pragma once
 
 #include <memory>
@@ -32,14 +32,14 @@ constexpr Field<S, V> field(const char* keyword, V S::* member) {
     return {keyword, member};
 }
 
-// Position of a step that works in place.
+// Position of a step that changes its coordinates in place.
 struct StepSide {
     Kept& kept;              // targets of its pointers
     std::vector<int> slots;  // of each coordinate, counted from the first one
     bool to_data;            // from the transform's latent side to its data side
 };
 
-// A map, or vector map, whose parameters come from a conditioner.
+// A map, or vector map, whose parameters a conditioner computes.
 struct NetworkSpec {
     bool inverted = false;   // Inverse(t), here and below
     bool reads_data = true;  // the conditioner reads x, or z
@@ -69,8 +69,8 @@ struct PermutationSpec {
 struct RotationSpec {
     bool inverted = false;
     std::vector<double> matrix;     // forward gives x = matrix z; orthogonal and block diagonal: its blocks
-    std::vector<int> blocks;        // of these sizes, row by row, one after another
-    std::vector<double> inverse{};  // of a matrix that is not orthogonal but has determinant 1; else none
+    std::vector<int> blocks;        // block sizes; blocks are stored row by row, one after another
+    std::vector<double> inverse{};  // inverse of a matrix that is not orthogonal but has determinant 1; else empty
 
     bool fits(int features, int context) const;
 };
@@ -109,10 +109,10 @@ struct MarginalSpec {
 struct DensitySpec {
     static constexpr bool is_first = true;
 
-    std::vector<ColumnDensity> columns;  // of each column, or
+    std::vector<ColumnDensity> columns;  // density of each column, or
     int components = 0;                  // of a mixture for the whole row
     int n_raw = 0;                       // parameters,
-    std::vector<double> fixed;           // which are these; empty: they are weights
+    std::vector<double> fixed;           // its parameters; empty: they are weights
 
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }
@@ -128,7 +128,7 @@ struct DensitySpec {
 
 }  // namespace headrace
 
-// Tests add a kind to a module of their own: the header that is named here then has its lines of the list.
+// Tests add a kind to a module of their own: the header that this macro names then has additional lines of the list.
 #ifdef HEADRACE_MORE_SPECS
 #include HEADRACE_MORE_SPECS
 #else

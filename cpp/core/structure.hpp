@@ -1,5 +1,5 @@
-// The parts of a program, without parameter values: the steps from latent to data, where their weights lie in one
-// vector, and which kernels run for them in each direction.
+// The parts of a program, without parameter values: the steps from latent to data, the layout of their weights in one
+// vector, and the kernels that run for them in each direction.
 #pragma once
 
 #include <memory>
@@ -19,8 +19,8 @@ struct Compiled;
 
 class Structure {
   public:
-    // Throws std::invalid_argument where a step does not fit.
-    // bf16: products of networks are of values rounded to it; those of layers without hidden ones stay exact.
+    // Throws std::invalid_argument where a step does not fit. bf16: products of networks are of rounded values; those
+    // of networks without hidden layers stay exact.
     Structure(int features, int context, std::vector<StepSpec> steps, ContextScale context_scale, Bf16Layout bf16 = {});
     Structure(const Structure&) = delete;  // compiled chains point to it
     Structure& operator=(const Structure&) = delete;
@@ -32,7 +32,7 @@ class Structure {
     size_t n_folded() const { return n_folded_; }  // units of all steps that read a context
 
     const Bf16Layout& bf16() const { return bf16_; }
-    // Of step i: its conditioner, or null; the layout of values, if its products are of rounded ones.
+    // For step i: its conditioner, or null; the layout of values, if its products are of rounded ones.
     const Conditioner* conditioner(size_t i) const {
         const NetworkSpec* const network = std::get_if<NetworkSpec>(&steps_[i]);
         return network ? network->conditioner.get() : nullptr;
@@ -56,7 +56,7 @@ class Structure {
     template <class T>
     void clear_dead(T* gradient) const;
 
-    // Of step i: where its weights start in the vector, and its folded first biases (-1: none).
+    // For step i: the start of its weights in the vector, and its folded first biases (-1: none).
     int64_t weights_of(size_t i) const { return step_weights_[i]; }
     int fold_of(size_t i) const { return step_fold_[i]; }
     // Networks read (context - shift) * scale; empty: the context.
@@ -74,12 +74,12 @@ class Structure {
     std::vector<StepSpec> steps_;
     std::vector<double> context_shift_, context_scale_;
     size_t n_weights_ = 0, n_folded_ = 0, n_pairs_ = 0, n_back_pairs_ = 0;
-    std::vector<int64_t> step_weights_;                  // where each step's weights start
-    std::vector<int64_t> step_pairs_, step_back_pairs_;  // and its rounded ones
-    std::vector<int> step_fold_;                         // and its folded first biases
+    std::vector<int64_t> step_weights_;                  // start of each step's weights
+    std::vector<int64_t> step_pairs_, step_back_pairs_;  // start of its rounded weights
+    std::vector<int> step_fold_;                         // start of its folded first biases
 };
 
-// Both directions of a structure, with the base's steps, the first ones, and without.
+// Both directions of a structure, with and without the base's steps, the first ones.
 template <class T>
 class Chains {
   public:

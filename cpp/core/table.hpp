@@ -1,4 +1,4 @@
-// The functions of one instruction set: a table of function pointers, chosen at import (isa.cpp).
+// A table of the functions of one instruction set, chosen at import (isa.cpp).
 #pragma once
 
 #include "scratch.hpp"
@@ -12,7 +12,7 @@ struct KernelsOf {
     void (*run_tile)(const Chain<T>&, const Call<T>&, int64_t row, int rows, int vectors, T* scratch) noexcept;
     // A whole call of fewer than small_batch rows; scratch has small_scratch values.
     void (*run_small)(const Chain<T>&, const Call<T>&, T* scratch) noexcept;
-    // First biases with the one context row of a call folded in.
+    // Folds the one context row of a call into the first biases.
     void (*fold_context)(const NetworkStep<T>&, const T* weights, const T* context, int n, T* folded) noexcept;
     // hr.ops: maps on elements whose parameters come from a network outside this library.
     void (*coupling)(int map, bool inverse, const MapOptions<T>&, const T* in, const T* params, T* value, T* log_det,
@@ -27,13 +27,13 @@ struct KernelsOf {
                                  T* scratch) noexcept;
     // A step of dual ascent on at most ascent_block_rows rows; sums: ascent_sums_of(features) values, or null. The
     // maps' terms of the log-Jacobian are added to each row's, or without those to the sums. Scratch has ascent_scratch
-    // values. And rows to tiles and back.
+    // values. Also the conversions from rows to tiles and back.
     void (*ascent_block)(const AscentStep<T>&, T* z, double* log_jacobian, const T* weights, int64_t rows, double* sums,
                          T* scratch) noexcept;
     void (*ascent_load)(const ArrayView&, int64_t row, int64_t rows, int features, int tile_rows, T* z) noexcept;
     void (*ascent_store)(const T* z, int64_t rows, int features, int tile_rows, T* out) noexcept;
-    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Then the backward pass, from
-    // the last network to number 0, and the gradient of the weights from a group of tapes.
+    // Rows [row, row + rows) of a call, kept on a tape; false if a result is not finite. Also the backward pass, from
+    // the last network to network 0, and the gradient of the weights from a group of tapes.
     bool (*record_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, T* tape) noexcept;
     void (*backward_tile)(const Chain<T>&, const Call<T>&, const Back<T>&, int64_t row, int rows, int network,
                           T* tape) noexcept;
@@ -43,7 +43,7 @@ struct KernelsOf {
                  int64_t n) noexcept;
     double (*sum_squares)(const T*, int64_t n) noexcept;
     // Muon's on a block, whose offsets count from these pointers; average may be null; scratch has muon_scratch values.
-    // And zero in place of n moments that would become denormal.
+    // Also zeros for n moments that would become denormal.
     void (*muon)(const MuonStep<T>&, const MuonBlock&, const T* gradient, T* weights, T* mean, T* average,
                  T* scratch) noexcept;
     void (*flush)(T* moments, int64_t n) noexcept;

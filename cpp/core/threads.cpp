@@ -15,9 +15,9 @@ namespace {
 
 using Clock = Cancellable::Clock;
 
-// Long enough to bridge the gap between the calls of a loop in Python, short enough to leave the core to others.
+// Enough to bridge the gap between the calls of a loop in Python, and few enough to leave the core to other threads.
 constexpr int spins_of_worker = 2000;
-// Longer than threads that all run are ever apart at the end of a short call.
+// More than running threads ever need for each other at the end of a short call.
 constexpr int spins_of_waiting = 2000;
 
 // A longer one continues when the workers' rest is over.
@@ -29,23 +29,23 @@ int cores() {
     return int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-// When workers are worth waking. Where other processes have the cores, they come too late, or stop in the middle of a
-// task, and the call has to wait for it.
+// When workers are worth waking. Where other processes occupy the cores, workers come too late, or stop in the middle
+// of a task, and the call has to wait for them.
 class Rest {
   public:
     bool is_over(Clock::time_point now) const {
         return now.time_since_epoch().count() >= until_.load(std::memory_order_relaxed);
     }
 
-    // A call of a caller with workers: how long it took, how long it slept waiting for workers' results, and whether
-    // any worker came.
+    // A call of a caller with workers: its duration, the time that it slept waiting for workers' results, and whether
+    // any worker took part.
     void learn(Clock::time_point end, Clock::duration took, Clock::duration slept, bool came) {
         if (slept * 2 > took) {
             begin(end, slept * calls_lost_in_sleep);
         } else if (came) {
             late_ = 0;
             calls_ = fewest_calls;
-        } else if (++late_ == most_late) {  // one is asleep at the first call, and watches for the second
+        } else if (++late_ == most_late) {  // a worker sleeps at the first call, and is awake for the second
             late_ = 0;
             begin(end, took * calls_);
             calls_ = std::min(2 * calls_, most_calls);
@@ -58,7 +58,7 @@ class Rest {
     }
 
   private:
-    static constexpr int calls_lost_in_sleep = 16;  // so that a sixteenth of the time is lost in sleep at most
+    static constexpr int calls_lost_in_sleep = 16;  // so that at most a sixteenth of the time is lost in sleep
     static constexpr int most_late = 3, fewest_calls = 4, most_calls = 64;
     static constexpr Clock::duration longest = std::chrono::milliseconds(100);
 
@@ -72,11 +72,11 @@ class Rest {
 
 using Body = void (*)(void*, int64_t);
 
-// How long the last call of a body took, by task: the estimate for the next one. Only the holder of the workers reads
-// it.
+// The duration of a task in the last call of a body: the estimate for the next call. Only the holder of the workers
+// reads the table.
 class Pace {
   public:
-    // Unknown ones are assumed to be long.
+    // Unknown bodies are assumed to be long.
     bool is_long(Body body, int64_t count) const {
         const Entry& entry = entries_[place_of(body)];
         return entry.body != body || entry.nanoseconds_of_task * double(count) >= least_nanoseconds;
@@ -91,7 +91,7 @@ class Pace {
         Body body = nullptr;
         double nanoseconds_of_task = 0;
     };
-    // About ten times the time to wake a team that sleeps, all of which a call waits for.
+    // About ten times the time to wake a sleeping team, which a call waits for.
     static constexpr double least_nanoseconds = 500e3;
 
     static constexpr size_t places = 16;
@@ -99,10 +99,10 @@ class Pace {
     Entry entries_[places];
 };
 
-// A worker sleeps on a word of its own, so that a call wakes only as many workers as it can use.
+// Each worker sleeps on a word of its own, so that a call wakes only as many workers as it can use.
 struct alignas(64) Worker {
     static constexpr uint32_t dismissed = 1;
-    std::atomic<uint32_t> word{0};  // twice the number of offers, and whether to end
+    std::atomic<uint32_t> word{0};  // twice the number of offers, plus 1 for the end
 
     void offer() {
         word.fetch_add(2, std::memory_order_release);
@@ -145,10 +145,10 @@ class Pool {
         if (stopped) throw Cancelled();
     }
 
-    // In a forked child the workers do not exist (their words stay: nothing marks them as out of use), and a call of
+    // In a forked child the workers do not exist (their words stay: they cannot be marked as unused), and a call of
     // another thread may have been running.
     void forget_workers() {
-        new (&workers_) std::vector<std::shared_ptr<Worker>>;  // unread: the fork may have come in the middle of hire()
+        new (&workers_) std::vector<std::shared_ptr<Worker>>;  // not read: the fork may have come inside hire()
         open_.store(open_.load() & ~task_mask);
         surplus_ = false;
         inside_ = false;
@@ -216,13 +216,14 @@ class Pool {
         bool stopped = false;
     };
 
-    // The caller's part in its call, and the wait for tasks that others have begun. Returns whether it was stopped.
+    // The caller's part in its call, and the wait for tasks that other threads have begun. Returns whether it was
+    // stopped.
     bool lead(int64_t count, bool may_offer) {
         Cancellable* const cancellable = Cancellable::of_this_thread();
         const uint64_t forks = forks_;
         const auto start = Clock::now();
         const auto slept_before = slept_;
-        int64_t others = count;  // whose tasks these are that this thread has not done
+        int64_t others = count;  // tasks that this thread has not done
         bool stopped = false, offered = false;
         for (auto now = start;;) {
             if (may_offer && !offered && rest_.is_over(now)) {
@@ -241,7 +242,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // the threads that did the others do not exist here
+            if (forks != forks_) throw Cancelled();  // the threads that took the other tasks do not exist here
             others -= withdraw();
             break;
         }
@@ -251,7 +252,7 @@ class Pool {
         return stopped;
     }
 
-    // The part of any other thread: tasks, until none is left.
+    // The part of any other thread: tasks, until all are taken.
     void help() {
         inside_ = true;
         while (run_one()) {
@@ -261,8 +262,8 @@ class Pool {
         inside_ = false;
     }
 
-    // Takes the next task of any open call, and runs it. Data that it reads belongs to the call of the task that it
-    // takes next: a later call begins only when all tasks of this one are done, and has another number.
+    // Takes the next task of any open call, and runs it. A task's data belong to the call of the task that is taken
+    // next: a later call begins only when all tasks of this one are done, and has another number.
     bool run_one() {
         uint64_t open = open_.load(std::memory_order_acquire);
         Body body;
@@ -291,7 +292,7 @@ class Pool {
                 workers_.push_back(std::move(worker));
             }
         } catch (const std::exception&) {
-            helpers = int(workers_.size());  // no more threads, or no memory for one
+            helpers = int(workers_.size());  // no further threads could be made, or memory ran out
         }
         for (int i = 0; i < helpers; ++i) workers_[size_t(i)]->offer();
     }
@@ -306,7 +307,7 @@ class Pool {
         }
     }
 
-    // By the holder of busy_. Callers that ask for fewer workers do not wait for it: the holder then ends it.
+    // By the holder of busy_. Callers that need fewer workers do not wait for it: the holder then ends it.
     void leave() {
         do {
             if (surplus_.exchange(false))
@@ -321,14 +322,14 @@ class Pool {
 
     friend void headrace::wait_for(const std::atomic<uint32_t>&, uint32_t);
 
-    static thread_local bool inside_;  // this thread is running a body
+    static thread_local bool inside_;  // whether this thread is running a body
     static thread_local int limit_;
     static thread_local Clock::duration slept_;
-    std::atomic<bool> busy_{false};  // a call holds the workers; no mutex, because a signal's handler may call
+    std::atomic<bool> busy_{false};  // whether a call holds the workers; no mutex, because a signal's handler may call
     std::atomic<int> wanted_{cores()};
     std::atomic<bool> surplus_{false};
-    std::atomic<uint64_t> open_{0};  // the number of the call, and of its tasks that no thread has begun
-    std::atomic<uint32_t> done_{0};  // its tasks that workers have done
+    std::atomic<uint64_t> open_{0};  // the number of the call, and the number of its tasks that no thread has begun
+    std::atomic<uint32_t> done_{0};  // the number of its tasks that workers have done
     std::atomic<Body> body_{nullptr};
     std::atomic<void*> context_{nullptr};
     std::atomic<int64_t> end_{0};

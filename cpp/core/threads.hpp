@@ -2,7 +2,7 @@
 // starts without workers and makes its own.
 //
 // A call never waits for a worker that the system has not scheduled: a free thread takes the next task, and the caller
-// runs all tasks that no worker has begun. It waits only for tasks that a worker has begun.
+// runs all tasks that no worker has begun. A call waits only for tasks that a worker has begun.
 #pragma once
 
 #include <atomic>
@@ -13,24 +13,25 @@
 
 namespace headrace {
 
-// Number of threads that a call of this thread may use, itself among them: the process's (at first the number of
-// cores), unless this thread has a limit of its own.
+// Number of threads for a call of this thread, itself among them: the process's (at first the number of cores), unless
+// this thread has a limit of its own.
 int num_threads();
 int process_threads();
 void set_num_threads(int n);  // the process's, at least 1; workers beyond it end
-int limit_thread(int n);      // for calls of only this thread, 0: none; returns the one before
+int limit_thread(int n);      // limit for calls of this thread only, 0: none; returns the limit before
 
-// Another library's threads, by the two functions that every OpenMP library has: one runs fn(data) on a team and
-// returns when all members have, one returns the size of a team. Such threads spin for milliseconds after they were
-// used, and take that time from workers: in long calls, where both have as many threads, they are the workers. Each
-// caller has a team of its own, so that only calls of the thread that borrows get one. None exists in a forked child.
-// Null functions: none from now on.
+// Another library's threads, by two functions of every OpenMP library: one runs fn(data) on a team and returns when all
+// members have, one returns the size of a team. Such threads spin for milliseconds after their last use, and take that
+// time from workers: in long calls, where both have the same number of threads, they serve as the workers. Each caller
+// has a team of its own, so that only calls of the borrowing thread use one. A forked child has none. Null functions:
+// no team from now on.
 using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
 
 // Number of threads to divide a call for this many rows among: 1 for a short one while workers are not used, because
-// they came too late or were waited for too long, for example where other processes have the cores; else num_threads().
+// they came too late or were waited for too long, for example where other processes occupy the cores; else
+// num_threads().
 int threads_for(int64_t rows);
 
 // Waits until `counter`, which only rises and is notified, has reached `least`: spins for some time, then sleeps. The
@@ -42,8 +43,8 @@ struct Cancelled : std::exception {
     const char* what() const noexcept override { return "cancelled"; }
 };
 
-// While one lives, every parallel_for of this thread asks now and then, between two tasks, whether to stop. Its answer
-// may involve a computation: by then a task's thread_scratch may be another's.
+// While one exists, every parallel_for of this thread checks from time to time, between two tasks, whether to stop. The
+// check may involve a computation: afterwards a task's thread_scratch may be another's.
 class Cancellable {
   public:
     using Clock = std::chrono::steady_clock;

@@ -2,7 +2,7 @@
 // scratch.hpp. Functions are inlined (HR_FN), so that this header may be included once per instruction set.
 //
 // Words: a *slot* is a line of a tile that holds one coordinate (or one context column) for all its rows; `given` are
-// the slots that a step starts from, `built` those it fills.
+// the slots that a step reads, `built` those that it fills.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,13 @@ constexpr int row_padding = 16;      // row lengths and biases are padded to thi
 constexpr int max_tile_vectors = 6;  // vectors of rows in a tile: the product kernel's three, twice
 constexpr int small_batch = 8;       // with fewer rows than this, lanes are not rows
 constexpr int sum_rows = 128;        // rows whose share of the weights' gradient is summed in registers
-constexpr int fold_rows = 8192;  // whose sums are float32; those of more rows are added in float64. Of sum_rows many
+constexpr int fold_rows = 8192;  // rows with sums in float32; sums of more rows are added in float64. Of sum_rows many
 
 // The record that a tile keeps of a run through the chain, for the backward pass; offsets count lines of `height`
 // values.
 struct TapeShape {
     int64_t states;     // coordinates and context before each step and after the last: slots lines each
-    int64_t gradients;  // of the current state, and of the one before: slots lines each
+    int64_t gradients;  // gradients by the current state, and by the one before: slots lines each
     int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks; in bf16 gradients, too
     int64_t pairs;      // in bf16, of the current network
     int64_t sums;       // one line each: log-determinant, its gradient
@@ -41,7 +41,7 @@ struct Chain {
     int features, context;
     int units;        // scratch units of the largest step
     int64_t ready;    // values of the ready parameters of all vector, elementwise and density steps
-    bool tiles_only;  // some step has no kernel of its own for small batches
+    bool tiles_only;  // some step has no kernel for small batches
     int pairs, sums;  // in bf16: lines of pairs, and sums of units for small batches; of the step that has most
     const Step<T>* steps;
     int n_steps;
@@ -79,11 +79,11 @@ template <class T>
 struct Call {
     int64_t rows;
     ArrayView input, context;
-    bool context_is_folded;  // one context row for all: it already is in the folded biases
+    bool context_is_folded;  // the only context row: the folded biases contain it already
     const T* folded;         // folded first biases of all steps
     const T* ready;          // ready parameters of all vector, elementwise and density steps
     uint64_t seed;           // of drawn values, or of dropout
-    int64_t first_row;       // number of the first row that is drawn
+    int64_t first_row;       // index of the first row that is drawn
     bool drops;
     Base base;
     bool inverse;  // data -> latent: the base density belongs to the end of the chain
@@ -94,7 +94,7 @@ struct Call {
     double* wide_value;  // instead of value: the data end's result, without a rounding to T
 };
 
-// The index of a row for random numbers: its index in the given array.
+// The index of a row for random numbers: its index in the caller's array.
 HR_FN int64_t row_number(const ArrayView& input, int64_t row) {
     return input.rows ? input.rows[row] : row;
 }
@@ -105,7 +105,7 @@ struct Back {
     Cotangent from;
     T *input, *context;  // gradients, or null
     T* weights;          // gradient, or null
-    double* finished;    // the sums of all fold_rows rows before; null: there are no more than those
+    double* finished;    // the sums of all earlier groups of fold_rows rows; null: there are none
     int height;          // rows of a tile
     const Bf16Kernels* bf16;
 };
@@ -119,12 +119,12 @@ struct WeightTask {
 template <class T>
 struct TapeGroup {
     const T* tapes;
-    int64_t size, rows;  // of one tape, in values; rows of all tiles together
+    int64_t size, rows;  // values of one tape; rows of all tiles together
     int64_t begin;       // the first of these rows
 };
 
-// Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters, or raw ones
-// for each row.
+// Vector maps without a program (hr.ops): rows of arrays (rows, columns), with one set of ready parameters for all
+// rows, or raw ones for each row.
 constexpr int vector_rows_of_tile = 64;
 
 template <class T>
@@ -144,20 +144,20 @@ struct VectorRowsBack {
 };
 
 // A step of dual ascent on tiles [feature][tile_rows] of rows.
-constexpr int ascent_block_rows = 4608;  // whose sums are kept in lanes; a whole number of tiles
+constexpr int ascent_block_rows = 4608;  // rows with sums in lanes; a multiple of the rows of a tile
 
 template <class T>
 struct AscentStep {
     int features, tile_rows;
     const T *bend, *center, *square;  // of each coordinate's map z + bend sqrt(square + (z - center)²)
     double log_scale;                 // the next affine map's term of the log-Jacobian
-    const int* slot;                  // line at which each coordinate meets the affine map
-    const T *matrix, *shift;          // of this affine map: block after block, row by row, like in RotationStep
+    const int* slot;                  // line of each coordinate at the affine map
+    const T *matrix, *shift;          // of this affine map: block after block, row by row, as in RotationStep
     const uint32_t* row;              // offset of each row
     const int* first;                 // line of each block, and their end
     int blocks;
     const T *next_center, *next_square;  // of the next map; null: only sums of x²
-    const T* ones;                       // a vector's width of them
+    const T* ones;                       // a vector of ones
 };
 
 // Length of a row of a matrix in scratch, or of a layer's weights: whole vectors.
@@ -170,7 +170,7 @@ struct MuonBlock {
     const uint32_t* row;  // offsets of its rows
     int rows, columns;
     const uint32_t *x_row, *side_row;  // offsets of rows of columns, and of the shorter side's length, in scratch
-    const uint8_t* is_weight;          // of entries of a vector like the weights; null: all of the block are
+    const uint8_t* is_weight;          // for entries of a vector like the weights; null: all of the block are weights
 };
 
 }  // namespace headrace

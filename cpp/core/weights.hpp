@@ -1,4 +1,4 @@
-// The layout of weights in one vector, and the named tensors by which users read and set them.
+// The layout of weights in one vector, and the named tensors through which users read and set them.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-// Rows of weights and biases take whole vectors.
+// Rows of weights and biases are padded to vectors.
 inline int padded(int n) {
     return padded_row(n);
 }
@@ -21,7 +21,7 @@ struct WeightRange {
 };
 
 // Rows of a weight matrix that read the same inputs, the first ones of the layer below: a matrix without masked
-// entries, unless some are pinned to zero. Its entries from `begin`: of each row those from its offset on.
+// entries, unless some are fixed at zero. Its entries from `begin` on: in each row those from its offset on.
 struct WeightBlock {
     int64_t begin = 0;
     std::vector<uint32_t> row;

@@ -37,8 +37,8 @@ struct Known {
     const Chain<T>& chain;
     const Call<T>& call;
     const Buffers& b;
-    const T* weights;  // its own first one
-    const T* input;    // its context, then the coordinates that it reads, in their order
+    const T* weights;  // its first weight
+    const T* input;    // its context, then its input coordinates, in their order
 };
 
 template <class T, class Buffers>
@@ -54,7 +54,7 @@ struct KnownBack {
     const Tape<T>& tape;
     const Call<T>& call;
     const Back<T>& back;
-    int number, network;  // of the step, among all and among those that have weights
+    int number, network;  // index of the step, among all steps and among those with weights
 
     HR_FN T* line(int64_t line) const { return tape.at(step.tape + line); }
     HR_FN const T* weights() const { return call.weights + step.weights; }

@@ -103,7 +103,7 @@ HR_SHARED void finish_input(const Tape<T>& t, const Call<T>& call, const Back<T>
             for (int64_t i = 0; i < int64_t(t.vectors) * width<T>; i += width<T>) {
                 T* g = gradient + s * t.height + i;
                 const auto slope = base_slope(call.base, load(t.state(0) + s * t.height + i));
-                store(g, load(g) - slope * load(t.grad_log_det() + i));  // which has the sign of the log-determinant
+                store(g, load(g) - slope * load(t.grad_log_det() + i));  // with the sign of the log-determinant
             }
     for (int r = 0; r < rows; ++r) {
         const T bad = poison(t.log_det()[r]);
@@ -139,7 +139,7 @@ void backward_tile(const Chain<T>& chain, const Call<T>& call, const Back<T>& ba
 
 // ---- weights --------------------------------------------------------------------------------------------------------
 
-// Adds the sums of the rows before, n values from `place`, to those of all rows before.
+// Adds the sums of earlier rows, n values from `place`, to those of all earlier rows.
 template <class T>
 void finish_sums(const T* sums, double* finished, int64_t place, int64_t n) {
     for (int64_t i = place; i < place + n; ++i) finished[i] += double(sums[i]);

@@ -1,5 +1,5 @@
-// Compiled once for every instruction set, and once more for those with bf16 instructions: HR_BF16_DOT enables those
-// for words, HR_BF16_TILES those for tiles, which have one order of sums. The tables are the only symbols with external
+// Compiled once for every instruction set, and again for those with bf16 instructions: HR_BF16_DOT enables those for
+// words, HR_BF16_TILES those for tiles, which have one order of sums. The tables are the only symbols with external
 // linkage.
 #include "../core/bf16.hpp"
 #include "../core/set_name.hpp"

@@ -1,5 +1,5 @@
-// The two orders of sums of products in bf16 (core/bf16.hpp), as policies of the kernels in bf16_products-inl.hpp: what
-// a sum has in registers, and how words are added to it. P is the number of parts.
+// The two orders of sums of products in bf16 (core/bf16.hpp), as policies of the kernels in bf16_products-inl.hpp: a
+// sum's registers, and how words are added to it. P is the number of parts.
 #pragma once
 
 #include "bf16_pairs-inl.hpp"
@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-#define HR_INLINE __attribute__((always_inline))  // of a lambda whose sums are to stay in registers
+#define HR_INLINE __attribute__((always_inline))  // for lambdas whose sums are to stay in registers
 
 constexpr bool is_wide = HR_VECTOR_BYTES == 64;
 #ifdef HR_BF16_DOT
@@ -17,10 +17,10 @@ constexpr bool has_dot = true;
 constexpr bool has_dot = false;
 #endif
 
-// What the sums of a block multiply: words of units, one by one, and lines or panels of words, a vector at a time.
+// The factors of a block's sums: words of units, one by one, and lines or panels of words, a vector at a time.
 struct Chain {
-    int64_t word, single_part;          // of the singles: from one to the next, and from one part to the next
-    int64_t vector, line, vector_part;  // of the vectors: from one to the next, from one word and one part to the next
+    int64_t word, single_part;          // strides of the single words: to the next word, and to the next part
+    int64_t vector, line, vector_part;  // strides of the vectors: to the next vector, word and part
 };
 
 // ---- pairs ----------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ struct PairOrder {
 
     HR_FN static constexpr bool ends_step(int) { return false; }
 
-    // Of a row: the pair j of values, and the sums of W units.
+    // For a row: the pair j of values, and the sums of W units.
     template <int P>
     using Values = Factors<P>;
     template <int P>
@@ -141,7 +141,7 @@ struct StepOrder {
     using Format = VectorWords;
     using Factor = Format::Factor;
     static constexpr int quad = bf16_quad, step = bf16_step;
-    static constexpr int words = quad / Format::values;  // of a quad: those of even values, and of odd ones, by turns
+    static constexpr int words = quad / Format::values;  // words of a quad: even values and odd ones alternate
     static constexpr bool waits = true;
     template <int P>
     static constexpr int planes = bf16_planes(P);
@@ -165,7 +165,7 @@ struct StepOrder {
     struct Block {
         V total[M][N], even[M][N], odd[M][N];
 
-        // The sums of a step that earlier ops began, [unit][2][stride]; null: none did.
+        // Loads the sums of a step that earlier ops began, [unit][2][stride]; null: there are none.
         HR_FN void resume(const float* waiting, int64_t stride) {
             for_sums<M, N>([&](int m, int n) HR_INLINE {
                 even[m][n] = waiting ? load(waiting + 2 * m * stride + n * W) : V{};
@@ -205,7 +205,7 @@ struct StepOrder {
             }
         }
 
-        // If a step is not full at the end, its sums stay apart unless it `ends`; that is of one part alone.
+        // If a step is not full at the end, its sums stay separate unless it `ends`; possible for one part alone.
         template <bool Singles>
         HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1,
                        bool ends) {
@@ -228,12 +228,12 @@ struct StepOrder {
                 }
                 k = next;
             }
-            if (ends && k0 >= k1) end_step();  // the op has no inputs of its own
+            if (ends && k0 >= k1) end_step();  // the op has no inputs
         }
     };
 
-    // Of a row: the quad j of values; of W units the even and the odd sum of a step for each kind of product. The sums
-    // of complete steps stay in memory, in the first plane; the others are in the planes behind it where a step waits.
+    // For a row: the quad j of values, and the even and the odd sum of a step of W units for each kind of product. The
+    // sums of complete steps stay in memory, in the first plane; the sums of a waiting step are in the planes after it.
     template <int P>
     struct Values {
         Factor part[P][words];

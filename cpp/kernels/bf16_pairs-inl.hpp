@@ -31,7 +31,7 @@ HR_FN void store_words(uint32_t* p, Words v) {
 
 // ---- a product of words ---------------------------------------------------------------------------------------------
 
-// A word's two values, of which the product of the upper half is added first; and a word's one value.
+// A word of two values, of which the product of the upper half is added first; and a word of one value.
 #ifdef HR_BF16_DOT
 
 struct TwoValues {
@@ -88,7 +88,7 @@ HR_FN __mmask16 kept(V x) {
     return _mm512_cmpge_epi32_mask(size, _mm512_set1_epi32(Least));
 }
 
-// Values of which the first ones are in `low`, two by two.
+// The first two values of each pair are in `low`.
 template <int32_t Least>
 HR_FN Words rounded_adjacent(V low, V high) {
     const __mmask32 mask = _mm512_kunpackw(kept<Least>(high), kept<Least>(low));
@@ -144,8 +144,7 @@ HR_FN V widened(Halves halves) {
     return bit_cast<V>(__builtin_convertvector(halves, Words) << 16);
 }
 
-// The remainder of a part is exact in float32. A value that became infinite gives only NaN, because no remainder of it
-// is finite.
+// The remainder of a part is exact in float32. An infinite value gives only NaN, because its remainders are not finite.
 template <int P, int32_t Least = least_bf16_value>
 HR_FN void split_pair(V lower, V upper, Words (&parts)[P]) {
     for (int i = 0; i < P; ++i) {
@@ -177,7 +176,7 @@ HR_FN void split_values(V x, Words (&parts)[P]) {
 // ---- formats of words
 // ------------------------------------------------------------------------------------------------
 
-// A format has the words of `unit` values at once, each word of `values` of them.
+// A format has words of `unit` values at once, each word of `values` of them.
 
 // A lane of a word's part among lines, [word][part][lane].
 template <int P>
@@ -195,7 +194,7 @@ struct AdjacentWords {
     HR_FN static constexpr int upper(int) { return 1; }
     HR_FN static Halves in_order(Halves adjacent) { return adjacent; }
 
-    // Lines of words lie tile by tile, [step][vector][part][word][lane], where a product reads whole steps.
+    // Lines of words are stored tile by tile, [step][vector][part][word][lane], where a product reads whole steps.
     template <int P>
     HR_FN static int64_t line_place(int64_t word, int part, int64_t stride, int64_t lane) {
         if constexpr (Whole == 2) return lines_apart<P>(word, part, stride, lane);
@@ -214,7 +213,8 @@ struct AdjacentWords {
 using PairWords = AdjacentWords<2>;
 using TileWords = AdjacentWords<bf16_step>;
 
-// Of a quad the even values, the first one in the upper half, and the odd ones; by multiply-adds, values one by one.
+// Words of a quad: the even values, the first one in the upper half, then the odd ones; for multiply-adds, values one
+// by one.
 #ifdef HR_BF16_DOT
 
 struct VectorWords {
@@ -279,7 +279,7 @@ HR_FN void words_of_lines(const Line& line, int64_t k, const G& put) {
 template <class F>
 constexpr int step_words = bf16_step / F::values;
 
-// The first part of value k of a row; the others follow at distances of step_words.
+// The first part of value k of a row; the other parts follow at distances of step_words.
 template <class F, int P>
 HR_FN uint64_t row_place(uint64_t k) {
     return k / bf16_step * (P * step_words<F>)+k % bf16_step / F::values;

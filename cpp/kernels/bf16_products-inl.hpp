@@ -69,7 +69,7 @@ constexpr int block_vectors_of = bf16_units / W;  // vectors of a block
 template <class O, int P>
 constexpr int most_blocks = O::waits && P > 1 ? 1 : (O::most_vectors + block_vectors_of - 1) / block_vectors_of;
 
-// Of a block, padded to steps.
+// Inputs of a block, padded to steps.
 HR_FN int inputs_of(const Bf16Sums& a, int i) {
     return int(a.block[i + 1] - a.block[i]) / bf16_units * 2;
 }
@@ -125,7 +125,7 @@ void add_blocks(const Bf16Sums& a, int first, int row) {
     each([&](auto& one, float* place, int b) HR_INLINE { one.store_to(place, lesser(length[b], a.k1)); });
 }
 
-// N quads of one step to all blocks, which have them all.
+// Adds N quads of one step to all blocks, each of which has them.
 template <class O, int P, int N>
 void add_narrow(const Bf16Sums& a) {
     const int64_t j0 = a.k0 / O::quad;
@@ -173,7 +173,7 @@ HR_FN V finished(const Bf16Ends& a, int k0, int64_t row, int unit) {
     const int length = inputs_of(a.add, unit / bf16_units), k1 = lesser(length, a.add.k1);
     float* const place = sums_of<O, P>(a.add.sums + row, unit);
     typename O::template Sums<P> sum;
-    sum.load_from(place, k0 < length ? k0 : 0);  // after the block's last step nothing waits
+    sum.load_from(place, k0 < length ? k0 : 0);  // no sum waits after the block's last step
     for (int64_t j = k0 / O::quad; j < k1 / O::quad; ++j) {
         sum.add(weights, j, O::template values<P>(x, j));
         if (O::ends_step(int(j + 1) * O::quad)) sum.end_step(place);
@@ -193,7 +193,7 @@ HR_FN void settle_vector(const Bf16Ends& a, int64_t row, int u, V sum) {
     if (a.words) store_values<typename O::Format, P>(a.words + row + row_place<typename O::Format, P>(u), value);
 }
 
-// Terms are still added to some of a vector's units, in place.
+// Terms are still to be added to some of a vector's units, in place.
 HR_FN void settle_alone(const Bf16Ends& a, int64_t row, int u, V sum) {
     float lanes[W];
     store(lanes, sum);

@@ -90,7 +90,7 @@ void word_panels(const float* lines, int n, int64_t height, int rows, uint32_t* 
             Words v[P][W];
             across<P>(
                 [&](int i, Words(&parts)[P]) {
-                    const int count = k + i < n ? rows - r : 0;  // past the last line there are zeros
+                    const int count = k + i < n ? rows - r : 0;  // zeros after the last line
                     F::template adjacent<P, least_bf16_weight>(lines + (k + i) * height + r, count, parts);
                 },
                 v);
@@ -137,7 +137,7 @@ void round_weights(const Bf16Layer& a, uint32_t* words) noexcept {
     }
 }
 
-// Step: the inputs that sums take at once.
+// Step: the number of inputs that sums take at once.
 template <class F, int P, int Step>
 void round_columns(const Bf16Layer& a, uint32_t* words) noexcept {
     int first = 0;

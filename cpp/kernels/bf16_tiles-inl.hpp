@@ -1,4 +1,4 @@
-// Products of tiles of rows by AMX: tiles of 16 x 16 sums, to which TDPBF16PS adds a step of each at once. P is the
+// Products of tiles of rows by AMX: to tiles of 16 x 16 sums, TDPBF16PS adds a step of each at once. P is the
 // number of parts (core/bf16.hpp). The tests compile this file with a software version of the instructions, too
 // (tests/amx_emulation). Small batches take vectors, whose bits are the same.
 #pragma once
@@ -17,13 +17,13 @@ namespace {
 
 static_assert(W == 16);
 constexpr int tile_step = bf16_step / 2;    // words of a step
-constexpr int tile_words = 16 * tile_step;  // of a step of 16 units, or inputs, for one part
-constexpr int tile_units = 32;              // of an op, and inputs of one in the backward pass, which start at one step
+constexpr int tile_words = 16 * tile_step;  // words of a step of 16 units, or inputs, for one part
+constexpr int tile_units = 32;              // units, or inputs, of an op in the backward pass, which start at one step
 
 // ---- the registers --------------------------------------------------------------------------------------------------
 
-// A block of one part has 2 x 2 sums, whose tiles are 0 to 3, or 1 x 4; of more parts 1 x row_tiles. Then come the
-// tiles of the left factor, and of the right one.
+// A block of one part has 2 x 2 sums, in tiles 0 to 3, or 1 x 4; a block of more parts has 1 x row_tiles. The tiles of
+// the left factor follow, then those of the right one.
 template <int P>
 constexpr int unit_tiles = P == 1 ? 2 : 1;
 template <int P>
@@ -94,7 +94,7 @@ HR_FN void each(const F& f) {
 }
 
 // All tiles have 16 lines of 16 words while a thread takes tiles of rows; lines that no unit needs are computed, too.
-// Other users in the thread may configure them between calls, so nothing is kept.
+// Other users in the thread may configure the tiles between calls, so nothing is kept.
 inline void begin_tiles() noexcept {
     struct alignas(64) {
         uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -146,7 +146,7 @@ struct alignas(64) TileSums {
 };
 
 // Adds `steps` products to the sums of blocks from First on; right factors are `column` words apart. The factor that
-// holds weights determines which of two products of the same size is the first one.
+// holds weights determines which of two products of the same size comes first.
 template <int P, int R, int N, bool LeftWeights, int First = 0>
 HR_FN void add_tile_steps(TileFactor (&left)[R], TileFactor& right, int64_t column, int steps) {
     constexpr int A = left_tile<P>, B = R == 2 ? right_tile<P> : P == 1 ? 5 : right_tile<P>;
@@ -202,7 +202,7 @@ HR_FN void for_tiles(int first, int end, int vectors, const F& f) {
 
 // ---- forth ----------------------------------------------------------------------------------------------------------
 
-// Units of an op that lie in a block of sums.
+// Units of an op in a block of sums.
 struct TileUnits {
     int first, end;  // of the layer
     int line0;       // the unit of the block's first line
@@ -237,7 +237,7 @@ HR_FN void settle_block(const Bf16Product& a, const TileSums<R, N>& sums, const 
             for (int p = 0; p < P; ++p) store_words(a.words + TileWords::line_place<P>(word, p, a.stride, i), Words{});
 }
 
-// A block's weights lie step by step, in each [part][unit][word].
+// A block's weights are stored step by step, in each [part][unit][word].
 template <int P, int R, int N>
 void product_of_tiles(const Bf16Product& a, int block, int vector) {
     const int64_t step0 = a.k0 / bf16_step, lane = int64_t(vector) * W;
@@ -285,7 +285,7 @@ void amx_product(const Bf16Product& a, int vectors) noexcept {
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// A block's weights lie step by step, in each [part][input][word of units].
+// A block's weights are stored step by step, in each [part][input][word of units].
 template <int P, int R, int N>
 void columns_of_tiles(const Bf16Columns& a, int block, int vector) {
     const int64_t step0 = a.unit0 / bf16_step;

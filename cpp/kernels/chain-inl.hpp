@@ -1,4 +1,4 @@
-// A tile of rows through a whole program: load (or draw), every step, store. Intermediate values never leave scratch.
+// A tile of rows through a whole program: load (or draw), all steps, store. Intermediate values never leave scratch.
 #pragma once
 
 #include <type_traits>
@@ -12,8 +12,8 @@
 namespace headrace {
 namespace {
 
-// Functions called a few times a tile are not inlined: their copies in running, recording and small batches would be a
-// tenth of the compiled code.
+// Functions that are called a few times a tile are not inlined: their copies in running, recording and small batches
+// would be a tenth of the compiled code.
 #define HR_SHARED [[gnu::noinline]]
 
 HR_FN const char* row_of(const ArrayView& a, int64_t row) {
@@ -49,7 +49,7 @@ void load_columns(const ArrayView& a, int columns, const int* slots, const doubl
         rows_to_lines<In>(line_of, adjacent, columns, slots, shift, scale, rows, out, slot_stride);
         return;
     }
-    constexpr int block = 16;  // columns at a time: as many lines of the tile stay in L1
+    constexpr int block = 16;  // columns at a time: that number of lines of the tile stays in L1
     for (int c0 = 0; c0 < columns; c0 += block) {
         const int c1 = columns < c0 + block ? columns : c0 + block;
         for (int r = 0; r < rows; ++r) {
@@ -73,7 +73,8 @@ HR_SHARED void load_array(const ArrayView& a, int columns, const int* slots, con
     }
 }
 
-// As above where columns have a support, row by row; the support's term of the log-determinants is added to sum.
+// As the function above for columns with a support, row by row; the support's term of the log-determinants is added to
+// sum.
 template <class T>
 HR_SHARED void load_supported(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, T* out,
                               int64_t slot_stride, int64_t row_stride, T* sum) {
@@ -163,7 +164,8 @@ HR_SHARED Columns<Pack<T>> draw(const Chain<T>& chain, const Call<T>& call, int6
     return base_columns<Pack<T>>(call.base == Base::logistic, call.seed, low, high, uint32_t(block));
 }
 
-// The sum of a row holds log-determinants only; the base density is added for log_prob, with the sign of the direction.
+// The sum of a row consists of log-determinants only; the base density is added for log_prob, with the sign of the
+// direction.
 template <class T>
 HR_SHARED void store_sums(const Chain<T>& chain, const Call<T>& call, int64_t row, int rows, const T* log_det,
                           const T* base) {
@@ -245,8 +247,8 @@ HR_SHARED void tile_base_density(const Chain<T>& chain, const Call<T>& call, con
     }
 }
 
-// Rows whose coordinates or log-determinants are not finite at the end of the chain: NaN altogether. Nothing on the way
-// makes an infinite coordinate finite again.
+// Rows whose coordinates or log-determinants are not finite at the end of the chain: NaN altogether. No step makes an
+// infinite coordinate finite again.
 template <class T>
 HR_SHARED void mark_overflows(const Chain<T>& chain, const TileBuffers<T>& b, T* z) {
     using V = Pack<T>;
@@ -358,7 +360,7 @@ void run_small(const Chain<T>& chain, const Call<T>& call, T* scratch) noexcept 
                 continue;
             }
             Pack<T> total{};
-            for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and has its own density
+            for (int s = chain.context; s < slots; s += W) {  // the padding is zero, and has a density of its own
                 Pack<T> v{};
                 const int n = slots - s < W ? slots - s : W;
                 for (int i = 0; i < n; ++i) v[i] = z[r * b.stride + s + i];

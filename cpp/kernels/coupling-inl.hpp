@@ -1,7 +1,7 @@
 // The maps without a program, on row-major elements with parameters from any network: hr.ops.coupling_forward and
 // _inverse.
 //
-// Elements are taken in runs of whole rows that stay in L1: parameters are split into one line each, the map runs over
+// Elements are computed in runs of rows that stay in L1: parameters are split into one line each, the map runs over
 // lanes, and log-derivatives are summed row by row in ascending order.
 #pragma once
 
@@ -13,15 +13,16 @@ namespace {
 constexpr int most_run = 512;                  // elements of a run; a longer row is taken in pieces
 constexpr int coupling_numbers = 3 * 64 * 64;  // parameters of a run: a spline of 64 bins has runs of 64 elements
 
-// Number of elements at a time: whole vectors, whose parameters fit.
+// Number of elements at a time: a multiple of the vector, such that parameters fit.
 template <class T>
 HR_FN int coupling_run(int n_params) {
     const int fits = coupling_numbers / n_params / width<T> * width<T>;
     return fits < most_run ? fits : most_run;
 }
 
-// Parameters of n elements to one line each, `run` elements apart. The lanes of the last vector past the last element
-// are zero, the identity of every map: what lay in memory could cost a root 200 steps of denormal numbers.
+// Splits the parameters of n elements into one line each, `run` elements apart. The lanes of the last vector after the
+// last element are zero, the identity of every map: old contents of memory could cost a root 200 steps of denormal
+// numbers.
 template <class T>
 HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
     using V = Pack<T>;
@@ -43,7 +44,7 @@ HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines)
         for (int k = 0; k < n_params; ++k) lines[k * run + i] = params[int64_t(i) * n_params + k];
 }
 
-// The parameters of one element, of which a map may take a vector at a time.
+// The parameters of one element, which a map may read in vectors.
 template <class T>
 struct ElementParams {
     using Lanes = Pack<T>;
@@ -52,7 +53,7 @@ struct ElementParams {
     HR_FN Lanes lanes(int k, int n) const { return load_up_to(params + k, n); }
 };
 
-// Whether so few elements are solved faster one by one, with the components of a map as lanes.
+// Whether it is faster to solve this few elements one by one, with the components of a map as lanes.
 template <class Map, bool inverse, class T>
 HR_FN bool is_by_component(const MapOptions<T>& options, int n) {
     if constexpr (inverse || !requires { Map::components_as_lanes; }) return false;

@@ -1,5 +1,5 @@
-// One step of the dual ascent of the log-likelihood on a block of rows, read and written once: the last map, the
-// logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
+// One step of the dual ascent of the log-likelihood on a block of rows, which is read and written once: the last map,
+// the logarithm of its derivatives, the next affine map, and the sums from which the next map is chosen.
 #pragma once
 
 #include "../math/ascent.hpp"
@@ -83,7 +83,7 @@ HR_FN void ascent_map_summed(const AscentStep<T>& s, const T* z, T* moved, const
                 V derivative;
                 store(to + i, ascent_moved(load(from + i), g, center, square, derivative));
                 if constexpr (weighted) {
-                    log.mantissa += load(weights + i) * headrace::log(derivative);  // here a sum of logarithms
+                    log.mantissa += load(weights + i) * headrace::log(derivative);  // a sum of logarithms in this case
                 } else if (rows - i >= W) {
                     log.mantissa *= derivative;
                 } else if (rows > i) {
@@ -105,7 +105,7 @@ double sum_of_lanes(Pack<T> v) {
     return sum;
 }
 
-// Only sums of x², where no next map is chosen.
+// Computes only sums of x², where no next map is chosen.
 template <class T>
 HR_FN void ascent_squares(const AscentStep<T>& s, const T* z, const T* weights, int rows, Pack<T>* acc) {
     using V = Pack<T>;

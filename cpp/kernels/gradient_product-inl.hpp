@@ -1,4 +1,4 @@
-// The two products of the backward pass, on the one weight layout.
+// The two products of the backward pass, on the same weight layout.
 //
 //   data:     X'[k][lanes] = sum_m W[m][k] Y'[m][lanes]
 //             Lanes are rows of the batch; k are adjacent weights of each row of W.
@@ -15,7 +15,7 @@ namespace {
 template <class T>
 struct DataArgs {
     const T* weights;     // the transform's first weight
-    const uint32_t* row;  // offsets of the first unit's weights and of those that follow
+    const uint32_t* row;  // offsets of the weights of the first unit and of those that follow
     int n_rows, column;
     const T* grad;  // [unit][stride], from the first unit
     T* output;      // [input][stride], from `column`
@@ -30,7 +30,7 @@ HR_FN void store_gated(Gate kind, Pack<T> sum, T* output, const T* gate) {
     const Pack<T> old = load(output);
     Pack<T> result = old + sum;
     if (kind == Gate::pass) result = sum;
-    if (kind == Gate::relu) result = select(old <= T(0), Pack<T>{}, sum);  // where it is NaN, NaN passes
+    if (kind == Gate::relu) result = select(old <= T(0), Pack<T>{}, sum);  // where it is NaN, NaN is the result
     if (kind == Gate::multiply) result = sum * load(gate);
     store(output, result);
 }
@@ -90,7 +90,7 @@ void weight_block(const WeightArgs<T>& a) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     V sum[M][N] = {};
-    for (int m = 0; m < M; ++m)  // they lie beyond L2, and are due once the sums are done
+    for (int m = 0; m < M; ++m)  // they lie beyond L2, and are needed after the sums
         for (int n = 0; n < N; ++n) __builtin_prefetch(a.output + a.row[m] + a.input + n * W, 1);
     const T *grad = a.grad, *x = a.panels;
     const int64_t height = a.height;
@@ -112,7 +112,7 @@ void weight_block(const WeightArgs<T>& a) {
         }
 }
 
-// The first n lanes; the other ones become zero, whatever they hold.
+// Loads the first n lanes; the other ones become zero, whatever memory holds.
 template <class T>
 HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     Int<Pack<T>> lane;
@@ -120,8 +120,8 @@ HR_FN Pack<T> first_lanes(Pack<T> v, int n) {
     return select(lane < n, v, Pack<T>{});
 }
 
-// The gradient of the biases of up to row_block units. Their lanes are summed together: one by one, each would wait for
-// the additions of the one before.
+// The gradient of the biases of up to row_block units. Their lanes are summed together, because one by one, each sum
+// would wait for the additions of the one before.
 template <class T>
 void bias_sums(const WeightArgs<T>& a, int units, T* bias) {
     using V = Pack<T>;

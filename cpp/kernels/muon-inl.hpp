@@ -24,8 +24,8 @@ HR_FN Pack<T> without_small(Pack<T> v, T least) {
     return select(abs(v) < least, Pack<T>{}, v);
 }
 
-// Symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric: those blocks below
-// the diagonal that are a vector wide are copies.
+// Symmetric matrices of n rows, `stride` apart. Products of polynomials of one matrix are symmetric: blocks below the
+// diagonal that are a vector wide are copies.
 template <class T>
 struct Symmetric {
     int n, stride;
@@ -55,7 +55,7 @@ struct Symmetric {
                 for (int k = 0; k < W && i + k < n; ++k) store(to + (i + k) * stride + j, v[k]);
             }
     }
-    // to += left right, of which `left` has k columns and rows as given
+    // to += left right, where `left` has the given rows and k columns
     HR_FN void add_product(const T* left, const uint32_t* left_row, int k, const T* right, T* to) const {
         by_blocks(to, [&](int u, int rows, int v, int vectors) {
             const int64_t lane = v * width<T>;

@@ -1,4 +1,4 @@
-// The two product kernels on the one weight layout: rows of weights, each contiguous over its inputs.
+// The two kernels of products, on the same weight layout: rows of weights, each contiguous over its inputs.
 //
 //   tile:  lanes are rows of the batch. Y[m][lanes] += W[m][k] X[k][lanes], M units x N vectors in registers.
 //   small: lanes are inputs. y[m] = sum_k W[m][k] x[k], for R rows of the batch at once, reduced at the end.
@@ -21,7 +21,7 @@ constexpr int block_units = 4, block_vectors = 3;
 template <class T>
 struct ProductArgs {
     const T* weights;     // the transform's first weight
-    const uint32_t* row;  // offsets of the first unit's weights and of those that follow
+    const uint32_t* row;  // offsets of the weights of the first unit and of those that follow
     int k0, k1;
     const T* input;  // [k][stride] of the tile
     T* output;       // [m][stride]
@@ -156,8 +156,8 @@ HR_FN V reduce_lanes(V* v) {
 // Units x rows in registers. Four units rather than eight: the sequential direction waits for each block's reduction.
 constexpr int small_units = 4, small_rows = HR_VECTOR_BYTES == 64 ? 3 : 2;
 
-// `stride` is the distance of two rows of the batch; inputs and weights are read up to a whole vector past k1, where
-// a weight is zero and the input finite; biases are read a whole vector at a time (weight vectors end in padding).
+// `stride` is the distance between two rows of the batch; inputs and weights are read up to a whole vector after k1,
+// where a weight is zero and the input finite; biases are read in whole vectors (weight vectors end in padding).
 template <int M, int R, class T>
 void small_block(const ProductArgs<T>& a, int first) {
     using V = Pack<T>;

@@ -13,7 +13,7 @@ namespace headrace {
 namespace {
 
 // Calls f(m, n) for each sum of a block of M x N. The loops are unrolled first of all: GCC keeps an array in memory
-// which several rolled loops share, and the sums are to stay in registers from their start to the results.
+// that several rolled loops share, and the sums are to stay in registers from start to end.
 template <int M, int N, class F>
 HR_FN void for_sums(F&& f) {
     HR_UNROLLED

@@ -12,7 +12,7 @@ struct Tape {
     T* lines;
     int64_t height;
     int vectors, rows;
-    int64_t row = 0;  // of the call, the first one of the tile
+    int64_t row = 0;  // index in the call of the tile's first row
 
     HR_FN T* at(int64_t line) const { return lines + line * height; }
     HR_FN int64_t slots() const { return chain.context + chain.features; }

@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Pairs of bf16 values take the place of one float32.
+// Pairs of bf16 values replace a float32.
 template <class T>
 HR_FN uint32_t* as_pairs(T* numbers) {
     return reinterpret_cast<uint32_t*>(numbers);
@@ -26,12 +26,12 @@ struct TileBuffers {
     uint32_t* pairs;           // [pair][height]: of bf16 values
     int vectors;               // in use, from the first
     int64_t height;
-    bool is_recorded = false;        // units are on the tape, and inputs of the backward pass are kept there
+    bool is_recorded = false;        // units are on the tape, where inputs of the backward pass are kept
     const Call<T>* drops = nullptr;  // seed and rows for dropout, if it acts
-    int64_t row = 0;                 // of the call, the first one of the tile
+    int64_t row = 0;                 // index in the call of the tile's first row
 };
 
-// The lanes of a line that hold rows, up to whole vectors; a tape has longer lines where its last tile is low.
+// The used lanes of a line, rounded up to vectors; a tape has longer lines where its last tile is low.
 template <class T>
 HR_FN int64_t used_lanes(const TileBuffers<T>& b) {
     return int64_t(b.vectors) * width<T>;

@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int least_transposed = 4;  // fewer columns are moved one by one
+constexpr int least_transposed = 4;  // smaller numbers of columns are moved one by one
 
 // Exchanges bit S of a lane's index with bit S of its vector's: after all bits, a width x width block is transposed.
 template <int S, class V, int... I>
@@ -29,8 +29,8 @@ HR_FN void transpose(V (&v)[Lane<V>::width]) {
     transpose_step<1>(v, typename MakeIndices<Lane<V>::width>::type{});
 }
 
-// units lines [unit][height], of which `vectors` are in use, to panels [unit / width][height][width]; the number of
-// units is rounded up to whole panels, by zeros.
+// units lines [unit][height], of which `vectors` are used, to panels [unit / width][height][width]; the number of units
+// is rounded up to panels, with zeros.
 template <class T>
 HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* panels) {
     constexpr int W = width<T>;
@@ -44,21 +44,21 @@ HR_FN void to_panels(const T* lines, int units, int64_t height, int vectors, T* 
         }
 }
 
-// The last block of columns starts so that it is whole, if there are enough columns; its overlap with the one before is
+// The last block of columns starts so that it is full, if there are enough columns; its overlap with the one before is
 // moved twice.
 template <class T>
 HR_FN int block_start(int column, int columns) {
     return columns - column < width<T> && columns > width<T> ? columns - width<T> : column;
 }
 
-// Rows from the end of a tile that end less than a vector after the start of their last block: a whole vector would
-// reach beyond the tile.
+// Rows at the end of a tile that end less than a vector after the start of their last block: a full vector would reach
+// beyond the tile.
 template <class T>
 HR_FN int rows_at_end(int columns) {
     return columns < width<T> ? (width<T> + columns - 1) / columns : 0;
 }
 
-// n values at any address, or a whole vector, of which the first n count.
+// n values at any address, or a full vector, of which the first n count.
 template <class In, class T>
 HR_FN void load_numbers(const char* from, int n, bool whole, const double* shift, const double* scale,
                         T (&out)[width<T>]) {

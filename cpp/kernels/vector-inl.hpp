@@ -1,9 +1,9 @@
 // Vector maps (planar, radial) over the lines of a tile: a run of transforms with one set of parameters each, for all
-// rows, or one transform whose rows have parameters of their own, from a network or from a caller of hr.ops.
+// rows, or one transform with parameters for each row, from a network or from a caller of hr.ops.
 //
-// A run of transforms reads and writes each coordinate once a transform: while one moves a coordinate, the next adds it
-// to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one logarithm a row and
-// run.
+// A run of transforms reads and writes each coordinate once a transform: while one transform moves a coordinate, the
+// next adds it to its sum. The determinants are multiplied and rescaled by their exponents, so that there is one
+// logarithm a row and run.
 #pragma once
 
 #include "../core/views.hpp"
@@ -13,7 +13,7 @@
 namespace headrace {
 namespace {
 
-// Rows whose chains of dependent operations overlap: a whole tile, if it is high.
+// Rows whose chains of dependent operations overlap: a full tile, if it is high.
 constexpr int vectors_at_once = max_tile_vectors, fewer_vectors_at_once = 2;
 
 // Parameter k of the rows in vector j: the same for all, or from a line.
@@ -130,7 +130,7 @@ template <class T>
 struct VectorLines {
     const T* given;
     T* built;
-    const int *given_slot, *built_slot;  // of each coordinate; null: they follow each other
+    const int *given_slot, *built_slot;  // slots of the coordinates; null: they are adjacent
     int features;
     int64_t height;
 
@@ -201,14 +201,14 @@ HR_FN void vector_vjp(const VectorLines<T>& lines, int64_t lane, const P& p, con
               Map::spread(shared, load(lines.given + lines.given_line(c) + lane), grad_at(c), p, c, features, put));
 }
 
-// Raw parameters of each row to ready ones, a line each.
+// Converts raw parameters of each row to ready ones, a line each.
 template <class Map, class T>
 HR_FN void prepare_rows(const T* raw, T* ready, int64_t height, int features) {
     Map::template prepare<Pack<T>>(RowParams<T>{raw, height}, features,
                                    [&](int k, Pack<T> value) { store(ready + k * height, value); });
 }
 
-// Gradients by ready parameters to those by raw ones, which replace the raw ones.
+// Converts gradients by ready parameters to gradients by raw ones, which replace the raw parameters.
 template <class Map, class T>
 HR_FN void prepare_rows_vjp(T* raw, const T* grad_ready, int64_t height, int features) {
     Map::template prepare_vjp<Pack<T>>(RowParams<T>{raw, height}, RowParams<T>{grad_ready, height}, features,
@@ -225,7 +225,7 @@ void vector_rows_tile(const VectorLines<T>& lines, const MapOptions<T>& options,
     vector_tile<Map, inverse>(lines, vectors, params_at, options, log_det);
 }
 
-// The backward pass of the former: gradients replace the raw parameters; the ready ones are overwritten.
+// The backward pass of that transform: gradients replace the raw parameters; the ready ones are overwritten.
 template <class Map, bool inverse, class T>
 void vector_rows_vjp_tile(const VectorLines<T>& lines, const MapOptions<T>& options, int vectors, T* raw, T* ready,
                           const T* grad_built, T* grad_given, const T* grad_log_det) {

@@ -57,7 +57,7 @@ void vector_rows(const VectorRows<T>& a, int64_t row, int rows, T* scratch) noex
     for (int r = 0; r < rows; ++r) a.log_det[row + r] = log_det[r];
 }
 
-// One set of parameters for all: gradients by the ready ones, summed over these rows, are added to `sums`.
+// One set of parameters for all rows: gradients by the ready ones, summed over these rows, are added to `sums`.
 template <class Map, bool inverse, class T>
 HR_FN void shared_vjp(const VectorRows<T>& a, const VectorLines<T>& lines, int rows, const T* grad_built, T* grad_given,
                       const T* grad_log_det, T* grads, double* sums) {

@@ -1,5 +1,5 @@
-// THE list of activations of hidden units. ReLU is applied inside the product kernel, the others by a sweep over the
-// finished units while they are in L1.
+// THE list of activations of hidden units. ReLU is applied inside the product kernel, the other activations by a sweep
+// over the finished units while they are in L1.
 //
 // `slope` is the derivative, from the value where that determines it (slope_of_value), else from the argument.
 #pragma once
@@ -59,7 +59,7 @@ struct Elu {
     }
 };
 
-// Limit for x multiplied by a factor that is 0 long before x is this large: infinity times 0 would be NaN.
+// Limit for x multiplied by a factor that is 0 long before x is this large, because infinity times 0 would be NaN.
 constexpr double beyond = 1e30;
 
 struct Silu {
@@ -152,7 +152,7 @@ struct Sigmoid {
     }
 };
 
-// No activation: a layer that only adds to another, or whose sums go on as they are.
+// No activation: for a layer that only adds to another, or whose sums are used unchanged.
 struct Identity {
     template <class V>
     HR_FN static V value(V x) {
@@ -165,7 +165,7 @@ struct Identity {
     }
 };
 
-// The two that the product kernel applies itself, or that need no work at all.
+// The two activations that the product kernel applies itself, or that need no work at all.
 constexpr int relu_index = 0, identity_index = 8;
 
 // Calls f.operator()<Activation>() for the activation with this index.

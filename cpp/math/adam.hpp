@@ -8,8 +8,8 @@ namespace headrace {
 
 struct AdamOptions {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
-    double clip = 0;     // the largest norm of a gradient; 0: none
-    double average = 0;  // decay of the running mean of the weights; 0: none is kept
+    double clip = 0;     // the largest norm of a gradient; 0: no limit
+    double average = 0;  // decay of the running mean of the weights; 0: no mean
 };
 
 // State kept from step to step.
@@ -24,8 +24,8 @@ struct AdamStep {
     T rate;                      // learning rate over the mean's bias correction
     T square_correction;         // 1 / (1 - beta2^t)
     T epsilon, shrink;           // shrink: 1 - learning rate times weight decay, of decaying weights
-    T gradient_scale;            // of the clipped gradient
-    T average_gain;              // of the running mean of the weights
+    T gradient_scale;            // for the clipped gradient
+    T average_gain;              // for the running mean of the weights
 };
 
 namespace {

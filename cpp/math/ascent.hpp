@@ -8,8 +8,8 @@
 
 namespace headrace {
 
-constexpr int ascent_sum_count = 6;           // of z, z², r, z r, q = (z - center) / r, and 1 / r²
-constexpr int ascent_sums_of(int features) {  // those of each coordinate, then for each the sum of its map's logarithms
+constexpr int ascent_sum_count = 6;           // sums of z, z², r, z r, q = (z - center) / r, and 1 / r²
+constexpr int ascent_sums_of(int features) {  // sums of each coordinate, then for each that of its map's logarithms
     return features * (ascent_sum_count + 1);
 }
 
@@ -18,7 +18,7 @@ namespace {
 // Multiplied before a product is rescaled: derivatives are at least 1e-3, at most 2.
 constexpr int factors_at_once = 12;
 
-// The map's value at x, with its derivative there.
+// The map's value at x, with its derivative.
 template <class V>
 HR_FN V ascent_moved(V x, Scalar<V> bend, Scalar<V> center, Scalar<V> square, V& derivative) {
     const V w = x - center, t = fma(w, w, square), bent = rsqrt(t) * bend;

@@ -1,13 +1,14 @@
 // bf16: a float32 without its lower 16 bits. The functions here give the same bits on every processor.
 //
-// A product of two bf16 values is exact in float32. Sums of them are taken by multiply-adds with one rounding each, as
-// AVX512_BF16 and AMX have them, in the order of core/bf16.hpp. Those instructions take denormal numbers for zero, in
-// and out; here values below 2^-63 and weights below 2^-47 are zero, so that each product is a multiple of 2^-124 and
-// with them each sum: no denormal number ever comes up, and an ordinary multiply-add has the same bits.
+// A product of two bf16 values is exact in float32. Sums of these are computed by multiply-adds with one rounding each,
+// as in AVX512_BF16 and AMX, in the order of core/bf16.hpp. Those instructions treat denormal numbers as zero, as
+// inputs and results; here values below 2^-63 and weights below 2^-47 are zero, so that each product is a multiple of
+// 2^-124, and with them each sum: denormal numbers never occur, and an ordinary multiply-add has the same bits.
 //
 // Values of P parts are a0 + a1 + ..., each part the bf16 value nearest to the remainder of the parts before, or zero
-// by the limits above. Of a pair, the products a_i b_k with 0 < i + k < P are summed from zero, the smallest first, and
-// added before a_0 b_0; a step adds each kind in turn. The omitted ones are as small as the parts that values lack.
+// by the limits above. For a pair, the products a_i b_k with 0 < i + k < P are summed from zero, the smallest first,
+// and added before a_0 b_0; a step adds each kind in turn. The omitted products are as small as the parts that values
+// lack.
 #pragma once
 
 #include "lane.hpp"

@@ -1,5 +1,5 @@
 // Companding: asinh(512 v) / asinh(512), a line near zero and a logarithm far from it, so that a network sees levels
-// that lie decades apart. It keeps signs, 0 and 1.
+// that lie decades apart. The function keeps signs, 0 and 1.
 #pragma once
 
 #include "lane.hpp"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr double compand_rate = 512.0, compand_unit = 6.931472759272405;  // the latter is asinh(512)
 
-// 512 |v|, below numbers whose square overflows.
+// 512 |v|, limited so that its square does not overflow.
 template <class V>
 HR_FN V compand_argument(V v) {
     return min(abs(v) * Scalar<V>(compand_rate), Scalar<V>(1e18));

@@ -1,6 +1,6 @@
 // Loops over the coordinates of a row that lanes of a GPU may share. An accessor of parameters with `lanes` belongs to
-// such a group: from lanes.first on, each of them takes every lanes.step-th coordinate, and lanes.sum and lanes.largest
-// are over all of them, in an order of their own. Any other accessor covers the whole row.
+// such a group: each lane takes every lanes.step-th coordinate from lanes.first on, and lanes.sum and lanes.largest are
+// over all lanes, in a fixed order. An accessor without `lanes` covers the whole row.
 #pragma once
 
 #include "lane.hpp"

@@ -1,5 +1,5 @@
 // Base densities with parameters, or with columns of different kinds: independent columns, or one mixture of normal
-// densities for the whole row. Raw parameters are made ready once a call, in float64.
+// densities for the whole row. Ready parameters are computed from raw ones once a call, in float64.
 //
 //   column of Student's t    raw: log ν                                     ready: c(ν), 1/√ν, (ν + 1)/2, ν c'(ν)
 //   mixture of K             raw: logits [K], means [K][D], log σ [K][D]    ready: [K] of (log of what precedes the
@@ -64,7 +64,7 @@ HR_FN V log_of_one_and_square(V a) {
     using T = Scalar<V>;
     const V square = product(a, a);
     const V small = log1p(min(square, T(1)));
-    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // where 1 is less than half an ulp of the square
+    constexpr T far = sizeof(T) == 4 ? T(1e4) : T(1e8);  // so that 1 is less than half an ulp of the square
     const V large = select(a > far, log(a) * T(2), log(square + T(1)));
     return select(square < T(1), small, large);
 }
@@ -115,7 +115,7 @@ HR_FN V student_by_log_df(V z, const Scalar<V>* ready) {
 
 // ---- a mixture ------------------------------------------------------------------------------------------------------
 
-// Of component k at ready(0): (constant, weight); of its slot s at ready(2 K + 2 (k n + s)): (mean, 1/σ).
+// For component k at ready(0): (constant, weight); for its slot s at ready(2 K + 2 (k n + s)): (mean, 1/σ).
 template <class V, class At>
 HR_FN V component_log_density(const Scalar<V>* ready, int components, int k, int features, const At& at) {
     const Scalar<V>* const numbers = ready + 2 * components + int64_t(2) * k * features;

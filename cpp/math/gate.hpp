@@ -6,7 +6,7 @@
 namespace headrace {
 namespace {
 
-// q = (e^(-2|a|) - 1) / 2 and f = e^-b, for every a and b; beyond the exponents of powers of two b counts as these.
+// q = (e^(-2|a|) - 1) / 2 and f = e^-b, for every a and b; b is limited to the exponents of powers of two.
 template <class V>
 struct GateTerms {
     V q, q_and_one, f_and_one;
@@ -24,7 +24,7 @@ HR_FN GateTerms<V> gate_terms(V a, V b) {
     return {q, q + T(1), fma(parts[1].expm1_r + T(1), power_of_two<V>(parts[1].n), T(1))};
 }
 
-// tanh|a| sigmoid(b) = -q / ((q + 1) (f + 1)). At most 5 ulp.
+// tanh|a| sigmoid(b) = -q / ((q + 1) (f + 1)). Error: at most 5 ulp.
 template <class V>
 HR_FN V gated(V a, V b) {
     const GateTerms<V> t = gate_terms(a, b);
@@ -36,7 +36,7 @@ struct OpenGate {
     V tanh, sigmoid;
 };
 
-// Both factors, for derivatives. At most 4.5 ulp each.
+// Both factors, for derivatives. Error: at most 4.5 ulp each.
 template <class V>
 HR_FN OpenGate<V> open_gate(V a, V b) {
     const GateTerms<V> t = gate_terms(a, b);

@@ -1,7 +1,7 @@
-// How an ascent chooses a kink: its position, its width, and the bend of a coordinate there. In float64, from sums over
-// the rows; the same functions on the host and on a device.
+// The choice of a kink in an ascent: its position, its width, and the bend of a coordinate there. In float64, from sums
+// over the rows; the same functions on the host and on a device.
 //
-// A coordinate goes through y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25. Its log-likelihood
+// A coordinate is mapped by y = a x + b + c r with r = sqrt(e² + (x - x0)²), the family of eq. 25. Its log-likelihood
 // L = ⟨log y' - λ y² / 2⟩ (eq. 23) is concave in (a, b, c), because y is linear in them. With ψ = (x, 1, r), ψ' = (1,
 // 0, q) and q = (x - x0) / r, at the identity (1, 0, 0):
 //
@@ -12,14 +12,14 @@
 //
 //     t G·u - t²/2 (P / (1 - t B)² + Q),   P = ⟨(u·ψ')²⟩,   Q = λ ⟨(u·ψ)²⟩,
 //
-// a concave function of t of available sums: no step makes L less, and none needs a second pass.
+// a concave function of t of available sums: no step decreases L, and none needs a second pass.
 #pragma once
 
 #include "ascent.hpp"
 
 namespace headrace {
 
-// y = a x + b + c sqrt(square + (x - center)²) of one coordinate.
+// y = a x + b + c sqrt(square + (x - center)²) for one coordinate.
 struct Kink {
     double a, b, c, center, square;
 };
@@ -27,15 +27,15 @@ struct Kink {
 struct KinkRule {
     double precision;   // λ
     double total;       // sum of the rows' weights
-    double neighbours;  // rows that a kink's width holds, over twice the number of rows
-    bool newton;        // or along the gradient
+    double neighbours;  // number of rows within a kink's width, over twice the number of rows
+    bool newton;        // Newton's step, or a step along the gradient
 };
 
 namespace {
 
 constexpr double least_width = 2e-3;     // of a kink; the map allows 1e-3
 constexpr double most_exponent = 100.0;  // λ x0² from which on a kink far out gets no wider
-constexpr double margin = 0.1;           // the slope of a bent line stays above this
+constexpr double margin = 0.1;           // lower bound of a bent line's slope
 constexpr double full = 0.29;            // up to this reach a full Newton step grows the bound
 
 // Means of the sums of a coordinate, and values that follow from them.
@@ -58,7 +58,7 @@ struct KinkMeans {
 };
 
 // ε² at which a normal density has `neighbours` of the rows within ε of the center; ε is at most a standard deviation.
-// Near x0 the density N(0, 1/λ) has rows √(λ/2π) exp(-λ x0²/2) of them a unit length, and 2 ε is meant.
+// Near x0 the density N(0, 1/λ) has √(λ/2π) exp(-λ x0²/2) of the rows in a unit length, and the width is 2 ε.
 HR_FN double kink_square(double center, const KinkRule& rule) {
     const double u = rule.precision * center * center;
     double width = rule.neighbours * sqrt(6.283185307179586) * exp(0.5 * (u < most_exponent ? u : most_exponent));
@@ -83,7 +83,7 @@ HR_FN double form(const double (&a)[6], const double (&u)[3]) {
            2.0 * (a[1] * u[0] * u[1] + a[2] * u[0] * u[2] + a[4] * u[1] * u[2]);
 }
 
-// The kink at this center from the sums there; L grows at least by `least`. The identity where a sum is not finite.
+// The kink at this center from the sums there; L grows by at least `least`. The identity where a sum is not finite.
 HR_FN Kink chosen_kink(const double* sums, double center, double square, const KinkRule& rule, double& least) {
     const KinkMeans m(sums, rule.total, center, square);
     const double p = rule.precision;

@@ -1,19 +1,19 @@
-// The vocabulary of elementwise mathematics, written once for every lane.
+// The vocabulary of elementwise mathematics, written once for every type of lane.
 //
 // A lane `V` is a scalar (on the GPU and in tests) or a vector (on the CPU, pack.hpp). Everything here is a template
 // over V, needs no intrinsics and no libm, and gives NaN for NaN. The bound beside each function is its largest error
 // in units in the last place over its range, measured by tests/cpp/test_lane.cpp against the next wider floating type;
-// outside the stated range a function still terminates and gives its limit.
+// outside of the range a function still terminates and returns its limit.
 //
-// The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and a
-// template with external linkage would let the linker keep one set's copy for all of them.
+// The anonymous namespace is deliberate: on the CPU this file is compiled once for every instruction set, and with
+// external linkage the linker would keep one set's copy of a template for all of them.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-// The smaller and the larger one of two vectors of floats, the second one where either is NaN: by one instruction,
-// where GCC would make two of a choice.
+// The smaller and the larger of two vectors of floats, the second one where either is NaN: by one instruction, where
+// GCC would use two.
 #if defined(__AVX512F__) && !defined(__clang__)
 #define HR_MIN_OF(a, b) __builtin_ia32_minps512_mask(a, b, V{}, -1, 4)
 #define HR_MAX_OF(a, b) __builtin_ia32_maxps512_mask(a, b, V{}, -1, 4)
@@ -29,7 +29,7 @@
 #endif
 
 // Whether code has an instruction for a * b + c, rounded once (Clang for x86 defines __FMA__ alone): on the host only
-// in kernels (HR_ISA), because other code for x86-64 has none on any machine. And the register that a value is in.
+// in kernels (HR_ISA), because other code for x86-64 has none on any machine. The register of a value.
 #if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
     (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true
@@ -62,7 +62,7 @@
 
 // Before a loop over coordinates, bins or components. A source of the device that gains no time by unrolled loops
 // defines HR_SMALL_CODE before all includes: four copies of a loop's body are most of such code. With
-// HR_ROLLED_UNLESS(condition) there are four where the condition, a constant, holds.
+// HR_ROLLED_UNLESS(condition) there are four copies where the condition, a constant, holds.
 #if defined(__CUDACC__) && defined(HR_SMALL_CODE)
 #define HR_PRAGMA(text) _Pragma(#text)
 #define HR_ROLLED HR_PRAGMA(unroll 1)
@@ -133,7 +133,7 @@ struct Format<double> {
 template <class V>
 constexpr bool is_single = sizeof(Scalar<V>) == 4;
 
-// Elementary functions of float64 are called on a device, not inlined: it is for checking there, and each call site
+// Elementary functions of float64 are called on a device, not inlined: float64 is for checks there, and each call site
 // would be one or two KB, about a hundred times for each architecture. f(x), by a call:
 template <class V>
 constexpr bool is_called = HR_CALLS_FLOAT64 && Lane<V>::width == 1 && !is_single<V>;
@@ -178,12 +178,12 @@ HR_FN V select(M condition, V yes, V no) {
 
 // ---- products and sums
 //
-// Compilers contract a product and the sum that it meets to one multiply-add or not, by rules that differ between
-// compilers, and between functions that the same code is inlined into. Both kernels of a device that evaluate a network
-// must have the same bits, and so must both sizes of a block of rows. Hence every product that meets a sum in this
-// folder is a call of `fma`, and a product that a sum may meet elsewhere is a call of `product`.
+// Compilers contract a product and a sum of it to one multiply-add or not, by rules that differ between compilers, and
+// between functions that the same code is inlined into. Both kernels of a device that evaluate a network must have the
+// same bits, and so must both sizes of a block of rows. Hence every product that is summed in this folder is a call of
+// `fma`, and a product that may be summed elsewhere is a call of `product`.
 
-// The vector among the types of three operands, where the others are scalars for all lanes.
+// The vector among the types of three operands, of which the others are scalars for all lanes.
 template <class A, class B, class C>
 using Broadest = std::conditional_t<(Lane<A>::width > 1), A, std::conditional_t<(Lane<B>::width > 1), B, C>>;
 
@@ -196,7 +196,7 @@ HR_FN V broadcast(A x) {
     }
 }
 
-// a * b + c of vectors, by the compiler's name for the instruction, of which GCC has no general one.
+// a * b + c of vectors, by the compiler's name for the instruction, because GCC has no general one.
 template <class V>
 HR_FN V fma_of_vectors(V a, V b, V c) {
 #if defined(__clang__) && HR_HAS_FMA
@@ -243,7 +243,7 @@ HR_FN Broadest<A, B, C> fma(A a, B b, C c) {
     }
 }
 
-// a * b, rounded before any sum that it meets.
+// a * b, rounded before any sum of it.
 template <class A, class B>
 HR_FN Broadest<A, B, A> product(A a, B b) {
     using V = Broadest<A, B, A>;
@@ -337,7 +337,7 @@ HR_FN V sqrt(V x) {
     }
 }
 
-// 1 / sqrt(x) for normal positive x whose reciprocal is normal too. At most 3 ulp.
+// 1 / sqrt(x) for normal positive x whose reciprocal is normal too. Error: at most 3 ulp.
 template <class V>
 HR_FN V rsqrt(V x) {
     using T = Scalar<V>;
@@ -393,7 +393,7 @@ struct ExpParts {
     V expm1_r;
 };
 
-// Of B lanes operation by operation, so that their chains of operations overlap.
+// B lanes are computed operation by operation, so that their chains of operations overlap.
 template <int B, class V>
 HR_FN void exp_parts(const V (&x)[B], ExpParts<V> (&parts)[B]) {
     using F = Format<Scalar<V>>;
@@ -423,7 +423,7 @@ HR_FN ExpParts<V> exp_parts(V x) {
 
 // ---- exponentials and logarithms --------------------------------------------------------------------------------
 
-// e^x for every x, infinities and subnormal results included. At most 1.1 ulp.
+// e^x for every x, infinities and subnormal results included. Error: at most 1.1 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V exp(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return exp<V, false>(v); });
@@ -433,8 +433,8 @@ HR_FN V exp(V x) {
     return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(half) * power_of_two<V>(parts.n - half);
 }
 
-// e^x where neither the result nor its reciprocal is subnormal or overflows: |x| <= 87 (float), 708 (double). At most
-// 1.1 ulp.
+// e^x where neither the result nor its reciprocal is subnormal or overflows: |x| <= 87 (float), 708 (double). Error: at
+// most 1.1 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V exp_moderate(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return exp_moderate<V, false>(v); });
@@ -442,7 +442,7 @@ HR_FN V exp_moderate(V x) {
     return (parts.expm1_r + Scalar<V>(1)) * power_of_two<V>(parts.n);
 }
 
-// e^x - 1 without cancellation, for every x. At most 2 ulp.
+// e^x - 1 without cancellation, for every x. Error: at most 2 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V expm1(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return expm1<V, false>(v); });
@@ -452,7 +452,7 @@ HR_FN V expm1(V x) {
     return fma(parts.expm1_r, half, half - Scalar<V>(0.5)) * Scalar<V>(2);
 }
 
-// log x for every x: subnormals are exact inputs, log 0 = -inf, NaN below zero. At most 0.9 ulp.
+// log x for every x: subnormals are exact inputs, log 0 = -inf, NaN below zero. Error: at most 0.9 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V log(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return log<V, false>(v); });
@@ -480,7 +480,7 @@ HR_FN V log(V x) {
     return select(x >= Scalar<V>(0), y, not_a_number<V>());
 }
 
-// log(1 + x) for -1/2 <= x <= 1. At most 1.6 ulp.
+// log(1 + x) for -1/2 <= x <= 1. Error: at most 1.6 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V log1p(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return log1p<V, false>(v); });
@@ -490,7 +490,7 @@ HR_FN V log1p(V x) {
 
 // ---- sigmoids -----------------------------------------------------------------------------------------------------
 
-// For every x. At most 2.7 ulp.
+// For every x. Error: at most 2.7 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V tanh(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return tanh<V, false>(v); });
@@ -498,7 +498,7 @@ HR_FN V tanh(V x) {
     return copy_sign(e / (e + Scalar<V>(2)), x);
 }
 
-// 1 / (1 + e^-x) for every x, with full relative accuracy on both sides. At most 2.5 ulp.
+// 1 / (1 + e^-x) for every x, with full relative accuracy on both sides. Error: at most 2.5 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V sigmoid(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return sigmoid<V, false>(v); });
@@ -506,14 +506,14 @@ HR_FN V sigmoid(V x) {
     return select(x < Scalar<V>(0), e, splat<V>(1)) / (e + Scalar<V>(1));
 }
 
-// log(1 + e^x) for every x, without overflow. At most 2.2 ulp.
+// log(1 + e^x) for every x, without overflow. Error: at most 2.2 ulp.
 template <class V, bool is_apart = is_called<V>>
 HR_FN V softplus(V x) {
     if constexpr (is_apart) return called(x, [](V v) { return softplus<V, false>(v); });
     return max(x, Scalar<V>(0)) + log1p(exp(-abs(x)));
 }
 
-// The normal distribution function for every x, with full relative accuracy in the left tail. At most 6.5 ulp.
+// The normal distribution function for every x, with full relative accuracy in the left tail. Error: at most 6.5 ulp.
 // Phi(-a) = exp(-a^2 / 2) R(a); R is a polynomial in t = 1 / (1 + a / 4) (a Chebyshev interpolant, relative error 2e-8
 // and 4e-17) times t, and a^2 is split so that its rounding does not enter the exponential.
 template <class V, bool is_apart = is_called<V>>
@@ -551,7 +551,7 @@ struct SinCos {
     V sin, cos;
 };
 
-// sin and cos of 2 pi u for 0 <= u <= 1: the reduction is exact because u is in turns. At most 2.5 ulp each.
+// sin and cos of 2 pi u for 0 <= u <= 1: the reduction is exact because u is in turns. Error: at most 2.5 ulp each.
 template <class V, bool is_apart = is_called<V>>
 HR_FN SinCos<V> sincos_turns(V u) {
     if constexpr (is_apart) return called(u, [](V v) { return sincos_turns<V, false>(v); });

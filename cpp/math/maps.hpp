@@ -10,7 +10,7 @@
 #include "maps/logistic_mixture.hpp"
 #include "maps/rq_spline.hpp"
 
-// X(index, type, name in Python, scale function in Python); the index is the place in the list.
+// X(index, type, name in Python, scale function in Python); the index is the position in the list.
 #define HR_OWN_MAPS(X)                                \
     X(0, Affine<SoftClamp>, "affine", "soft_clamp")   \
     X(1, Affine<Exponential>, "affine", "exp")        \
@@ -26,7 +26,7 @@
     X(11, LogisticMixture, "logistic_mixture", "")    \
     X(12, HalvedSpline, "rq_spline_flowjax17", "")
 
-// Tests add a map to a module of their own, after these: the header that is named here has its lines of the list.
+// Tests add a map to a module of their own, after these: the header that this macro names has its lines of the list.
 #ifdef HEADRACE_MORE_MAPS
 #include HEADRACE_MORE_MAPS
 #else
@@ -37,7 +37,7 @@
 namespace headrace {
 namespace {
 
-// A map's constants beside its formulas. `max_bins`: the largest number of bins, if it has any; its number of
+// A map's constants beside its formulas. `max_bins`: the largest number of bins, if the map has bins; its number of
 // parameters then depends on them. `least_slope`: the smallest slope that it takes, if not every one above 0.
 template <class Map>
 HR_FN constexpr int max_bins_of() {
@@ -49,8 +49,8 @@ HR_FN constexpr double least_slope_of() {
     if constexpr (requires { Map::least_slope; }) return Map::least_slope;
     return 0;
 }
-// `least_bin`: the smallest minimal share of a bin that the map takes, 0 if its bins have none; those that do may have
-// any interval.
+// `least_bin`: the smallest minimal share of a bin that the map allows, 0 if its bins have none; maps with such a share
+// may have any interval.
 template <class Map>
 HR_FN constexpr double least_bin_of() {
     if constexpr (requires { Map::least_bin; }) return Map::least_bin;
@@ -85,7 +85,7 @@ HR_MAPS(HR_CHECK)
 
 // ---- for kernels ----------------------------------------------------------------------------------------------------
 
-// The type that kernels are compiled for: the map itself, or `Kernel`, which several share.
+// The type that kernels are compiled for: the map itself, or `Kernel`, which several maps share.
 template <class Map>
 struct KernelFor {
     using type = Map;

@@ -6,7 +6,7 @@
 
 namespace headrace {
 
-// Factors of one step: those that it shares with Adam, and its own.
+// Factors of one step: those in common with Adam, and additional ones.
 template <class T>
 struct MuonStep {
     AdamStep<T> adam;
@@ -18,10 +18,10 @@ struct MuonStep {
 // 0.0015 are between 0.68 and 1.21 after these steps.
 constexpr int orthogonal_steps = 5;
 constexpr double orthogonal_a = 3.4445, orthogonal_b = -4.7750, orthogonal_c = 2.0315;
-constexpr double orthogonal_margin = 1.01;  // of the norm that a matrix is divided by, because the norm is rounded
+constexpr double orthogonal_margin = 1.01;  // factor of the norm by which a matrix is divided: the norm is rounded
 constexpr double orthogonal_least = 1e-12;  // added to it: a matrix of zeros stays one, and noise is not made large
 // The singular values of an update at a learning rate of 1, about. One norm for all shapes needs the least change of
-// the rate from table to table and from width to width, and with it rates are near those of Adam.
+// the rate from table to table and from width to width, and its rates are near those of Adam.
 constexpr double update_norm = 1.2;
 
 }  // namespace headrace

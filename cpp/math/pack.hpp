@@ -1,4 +1,4 @@
-// The CPU's lane: a vector as wide as the instruction set this file is compiled for, by the compiler's own vector
+// The CPU's lane: a vector as wide as the instruction set that this file is compiled for, by the compiler's vector
 // extension (GCC, Clang). Loads and stores take any alignment.
 #pragma once
 

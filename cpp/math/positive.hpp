@@ -9,8 +9,8 @@ namespace {
 
 constexpr double least_positive = 1e-3;
 
-// value = least + softplus(x + shift), with the shift that makes it 1 at 0. At most 3 ulp; of the excess 6, and of the
-// slope 16 for x above -20.
+// value = least + softplus(x + shift), with the shift that makes it 1 at 0. Error: at most 3 ulp; for the excess 6, and
+// for the slope 16 for x above -20.
 template <class V>
 struct Positive {
     V value, excess;  // excess: value - 1, without cancellation where x is small

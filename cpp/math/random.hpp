@@ -1,8 +1,8 @@
 // Counter-based random numbers: Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011), keyed by a seed, counted by
-// (row, block of four columns). A number depends only on (seed, row, column), never on tile, thread or device.
+// (row, block of four columns). A value depends only on (seed, row, column), never on tile, thread or device.
 //
-// float64 uses the same leading 32 bits as float32 and 32 more from a second stream: both give the same sample, the one
-// with more digits.
+// float64 uses the same leading 32 bits as float32 and 32 more from a second stream: both give the same sample, in
+// float64 with more digits.
 #pragma once
 
 #include "lane.hpp"
@@ -51,7 +51,7 @@ HR_FN Words<U> philox(uint64_t seed, U row_low, U row_high, uint32_t block, uint
     return {{c0, c1, c2, c3}};
 }
 
-// A uniform number in (0, 1], never 0, from 32 bits (float32) or 64 bits (float64).
+// A uniform value in (0, 1], never 0, from 32 bits (float32) or 64 bits (float64).
 template <class V>
 HR_FN V uniform(typename Lane<V>::U32 high, typename Lane<V>::U32 low) {
     using T = Scalar<V>;
@@ -81,7 +81,7 @@ HR_FN Columns<V> normal_columns(const Words<typename Lane<V>::U32>& high, const 
     return out;
 }
 
-// The standard logistic distribution, log(u / (1 - u)): the leading bit is the sign and the rest give min(u, 1 - u),
+// The standard logistic distribution, log(u / (1 - u)): the leading bit is the sign and the others are min(u, 1 - u),
 // so that both tails are equally fine.
 template <class V>
 HR_FN Columns<V> logistic_columns(const Words<typename Lane<V>::U32>& high, const Words<typename Lane<V>::U32>& low) {

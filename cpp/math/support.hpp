@@ -1,5 +1,5 @@
-// From unbounded values to those of a column's support and back, always in float64: near a bound only the distance to
-// it counts, and a value of the data has more digits of that than a narrower copy of it.
+// From unbounded values to values of a column's support and back, always in float64: near a bound only the distance to
+// it counts, and a value of the data has more digits of that distance than a narrower copy.
 #pragma once
 
 #include "lane.hpp"
@@ -23,7 +23,7 @@ struct Supported {
 
 namespace {
 
-HR_FN double circle_turns(double t) {  // into [0, 1); values too large for fractional digits are whole
+HR_FN double circle_turns(double t) {  // into [0, 1); values without fractional digits give 0
     if (!(t < 0x1p62 && t > -0x1p62)) return t - t;
     t -= double(int64_t(t));
     if (t < 0) t += 1;
@@ -82,8 +82,8 @@ HR_CALLED Supported from_support(const SupportColumn& c, double x) {
     return {fma(2.0, circle_turns(below / width), -1.0), log(2 / width), 2 / width, x - x};
 }
 
-// Whether a value is finite and has no density, because it lies on a bound or beyond; a bound has its value in the
-// rows' own dtype.
+// Whether a value is finite but has no density, because it lies on a bound or beyond; a bound has its value in the
+// rows' dtype.
 HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     if (!(x - x == 0)) return false;
     const double low = is_double ? c.low : double(float(c.low)), high = is_double ? c.high : double(float(c.high));
@@ -93,7 +93,7 @@ HR_FN bool is_outside(const SupportColumn& c, double x, bool is_double) {
     return (has_low && !(x > low)) || (has_high && !(x < high));
 }
 
-// Whether a row that is finite, its context too, has no density, because a value of it lies on a bound or beyond.
+// Whether a finite row with a finite context has no density, because a value of it lies on a bound or beyond.
 template <class Column, class Context>
 HR_FN bool is_row_outside(const SupportColumn* support, int features, int context, bool is_double, const Column& column,
                           const Context& context_column) {

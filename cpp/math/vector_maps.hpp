@@ -1,5 +1,5 @@
-// THE list of vector maps: invertible functions of all coordinates at once (planar.hpp has a description). A new one is
-// its header and a line here.
+// The list of vector maps: invertible functions of all coordinates together (planar.hpp has a description). A new one
+// is its header and a line here.
 #pragma once
 
 #include <type_traits>
@@ -31,8 +31,8 @@ HR_FN void with_vector_map(int index, F&& f) {
     }
 }
 
-// Kernels for preparing parameters and for the backward pass from ready ones, once for maps that share these: a map may
-// name one as its `Prepared`.
+// Kernels for preparing parameters and for the backward pass from ready ones, once for maps that share them: a map may
+// name another as its `Prepared`.
 template <class Map>
 struct PreparedAs {
     using type = Map;

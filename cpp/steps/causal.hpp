@@ -1,9 +1,8 @@
 // A causal convolution network over time for kernels: plain sizes, and offsets from the network's first weight.
 //
 // Position t reads the inputs v before it: the values of a step, and, if they are companded, these again at another
-// scale (math/compand.hpp). It does so by layers whose weights are the same at all positions (WaveNet,
-// arXiv:1609.03499). Values of every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from
-// old to new:
+// scale (math/compand.hpp). Its layers have the same weights at all positions (WaveNet, arXiv:1609.03499). Values of
+// every layer before the first position are zero. With taps i = 0, ..., kernel - 1 from old to new:
 //
 //   input    h[t] = b + sum over i of  W[i] v[t - kernel + i]
 //   layer l  a = start[l, t] + sum over i of  G[i] h[t - (kernel - 1 - i) dilation]
@@ -11,18 +10,18 @@
 //            h[t] of the next layer = h[t] + o of the first channels,   skip[t] += o of the others
 //   head     outputs[t] = b + H2 relu(b + H1 relu(skip[t]))
 //
-// where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The
-// last layer has no h of a next one. Each sum is one chain, in the order above and by ascending inputs, in every
-// kernel: so the outputs of a position have the same bits whichever kernel makes them.
+// where start[l, t] = gate bias + V context + interpolated U covariates, with a frame every `hop` positions. The last
+// layer has no next h. Each sum is one chain, in the order above and by ascending inputs, in every kernel: so the
+// outputs of a position have the same bits whichever kernel makes them.
 //
-// Weights lie [input][unit], one line for each input, tap by tap from old to new; units take whole multiples of
-// row_padding weights, and padding is zero. Kernels whose lanes are positions broadcast weights of a line, those whose
-// lanes are units load them.
+// Weights are stored [input][unit], one line for each input, tap by tap from old to new; units are padded to multiples
+// of row_padding weights, with zeros. Kernels whose lanes are positions broadcast weights of a line, those whose lanes
+// are units load them.
 //
 // Weights in bf16 are also kept as *pairs*, for streams, which read each weight for every step: a word has the weights
 // of two adjacent inputs of a tap, the even input in the lower half. Lines (taps, pairs of inputs) of units, as above;
-// of an odd number of inputs the last word's upper half is zero. Sums have the order and so the bits of those with the
-// rounded weights in float32.
+// for an odd number of inputs the last word's upper half is zero. Sums have the same order, and so the same bits, as
+// with the rounded weights in float32.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +39,7 @@ struct CausalLayer {
     uint32_t covariates;  // lines (covariates) of the same units
     uint32_t out;         // lines (channels) of [channel_units][skip_units], in the last layer of [skip_units]
     uint32_t out_bias;    // the same units
-    uint32_t ring;        // offset of its values in the state of a stream, in values of one lane
+    uint32_t ring;        // offset of the layer's values in the state of a stream, in values of one lane
     uint32_t gate_pairs, out_pairs;  // offsets of the weights of `gate` and `out` among the pairs
 };
 
@@ -97,7 +96,7 @@ HR_FN int out_units(const CausalNetwork& n, const CausalLayer& layer) {
     return layer.is_last ? n.skip_units : n.channel_units + n.skip_units;
 }
 
-// The two frames around a position, and its share of the second; the last frame is held.
+// The two frames around a position, and the weight of the second; after the last frame its values are kept.
 template <class T>
 struct FramePlace {
     int64_t first, second;

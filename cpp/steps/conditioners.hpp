@@ -13,13 +13,14 @@
 //   tape_lines(c, n)            of a run of n positions that keeps the inputs of the backward pass, instead of both
 //
 // The functions of a kind are in kernels/conditioners/: advance, advance_back. A kind that would take registers from
-// others on a device has a static member `has_own_kernel`, true: kernels of chains without it are compiled without it.
+// others on a device has a static member `has_own_kernel`, true: kernels of chains without the kind are compiled
+// without it.
 #pragma once
 
 #include "../math/lane.hpp"
 #include "conditioners/masked.hpp"
 
-// Tests add a kind to a module of their own: the header that is named here then has its lines of the list.
+// Tests add a kind to a module of their own: the header that this macro names then has additional lines of the list.
 #ifdef HEADRACE_MORE_CONDITIONERS
 #include HEADRACE_MORE_CONDITIONERS
 #else
@@ -54,7 +55,7 @@ struct AnyConditioner {
 
 namespace {
 
-// Calls f(conditioner's own struct).
+// Calls f(the conditioner's struct).
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif

@@ -9,9 +9,9 @@ template <class T>
 struct CoordinateMap {
     int index, n_params;
     MapOptions<T> options;
-    bool inverse;              // which way the map runs
+    bool inverse;              // direction of the map
     int n;                     // coordinates
-    const int *given, *built;  // their slots, in the order of their parameters
+    const int *given, *built;  // slots of the coordinates, in the order of their parameters
 };
 
 namespace {

@@ -1,5 +1,5 @@
-// A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; the
-// parameters are made ready in it, and their gradient is computed there. The chain's ends evaluate it and draw from it.
+// A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; it
+// computes ready parameters, and the gradient by them. The chain's ends evaluate it and draw from it.
 #pragma once
 
 #include <cstdint>
@@ -15,10 +15,10 @@ struct DensityStep {
     int components;               // of a mixture of the whole row; 0: columns are independent
     const ColumnDensity* column;  // by slot, where they are
     const int* coordinate;        // of each slot
-    const int* raw;               // by slot: the place of its raw parameter, -1: it has none
+    const int* raw;               // index of each slot's raw parameter, -1: none
     int n_raw;
-    int64_t ready;        // where they start among those of the chain
-    int64_t weights;      // where the raw ones start in the flow's weight vector, or -1:
+    int64_t ready;        // start of the ready parameters among those of the chain
+    int64_t weights;      // start of the raw ones in the flow's weight vector, or -1:
     const double* fixed;  // they are these
     int64_t tape_grads;   // lines of the tape: gradients by the raw parameters
 };

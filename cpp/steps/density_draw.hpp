@@ -1,6 +1,6 @@
-// Numbers drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row,
-// column), like all random numbers here. Normal numbers use the same words as without parameters; others have streams
-// of their own, so that no word serves two columns.
+// Values drawn from a base density with parameters, four columns of a row at a time: a function of (seed, row, column),
+// like all random values here. Normal values use the same words as without parameters; other values have streams of
+// their own, so that no word is used for two columns.
 #pragma once
 
 #include "../math/random.hpp"
@@ -42,11 +42,11 @@ HR_FN Columns<V> density_columns(const DensityStep<T>& s, const T* all_ready, in
     auto low = high;
     if constexpr (!is_single<V>) low = philox(seed, row_low, row_high, block, 1u);
     Columns<V> out = normal_columns<V>(high, low);
-    const uint32_t other = s.components > 0 ? 0 : block;  // a mixture's component is the whole row's
+    const uint32_t other = s.components > 0 ? 0 : block;  // a mixture's component is common to the row
     const DensityWords<V> words(seed, row_low, row_high, other, density_stream);
     if (s.components > 0) {
         const V u = words.number(0);
-        V before{};  // the weights of the components before; the last one that they stay below is the row's
+        V before{};  // earlier components' weights; the last one with u above them is the row's
         Columns<V> made = out;
         for (int k = 0; k < s.components; ++k) {
             const T weight = ready[2 * k + 1];

@@ -1,5 +1,5 @@
-// A map of each coordinate with parameters that all rows share. They are made ready once a call; in the backward pass
-// every row has its own raw ones on the tape, which their gradients replace.
+// A map of each coordinate with parameters that all rows share. Ready parameters are computed once a call; in the
+// backward pass every row has its own raw ones on the tape, which are replaced by their gradients.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ struct ElementwiseStep {
 
     CoordinateMap<T> map;
     int n_ready;
-    int64_t ready;          // where they start among those of the chain, in the order of the slots
-    int64_t weights;        // where the raw ones start in the flow's weight vector, coordinate by coordinate
-    const int* coordinate;  // of each slot: its place among them
+    int64_t ready;          // start of the ready parameters among those of the chain, in the order of the slots
+    int64_t weights;        // start of the raw ones in the flow's weight vector, coordinate by coordinate
+    const int* coordinate;  // coordinate index of each slot
     int64_t tape_raw;       // lines of the tape
 };
 

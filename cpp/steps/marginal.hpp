@@ -12,7 +12,7 @@ namespace headrace {
 template <class T>
 struct ReadyMap {
     int index;
-    bool inverse;  // which way the map runs
+    bool inverse;  // direction of the map
     MapOptions<T> options;
     int n_ready;  // of a slot
     const T* ready;

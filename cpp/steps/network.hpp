@@ -12,15 +12,15 @@ template <class T>
 struct NetworkStep {
     static constexpr bool in_place = false;
 
-    CoordinateMap<T> map;  // of the active coordinates, position by position
-    int vector_map;        // all parameters together are the raw ones of this vector map, -1: they are those of `map`
-    int ready, tape_ready, n_ready;  // its ready parameters: from which line on in scratch and on the tape, how many
+    CoordinateMap<T> map;  // map of the active coordinates, position by position
+    int vector_map;        // all parameters together are the raw ones of this vector map; -1: they are those of `map`
+    int ready, tape_ready, n_ready;  // first line of its ready parameters in scratch and on the tape, and their number
     bool reads_built;                // the sequential direction: the conditioner reads coordinates that are being built
-    int input_slot;                  // where its inputs start: after a context that it does not read
-    int64_t weights;                 // where its own start in the flow's weight vector,
-    int64_t rounded, rounded_back;   // and in the flow's rounded weights, of either order
+    int input_slot;                  // start of its inputs: after a context that it does not read
+    int64_t weights;                 // start of its weights in the flow's weight vector,
+    int64_t rounded, rounded_back;   // and in the flow's rounded weights, for either order
     int fold;                        // index of the first folded value, or -1 (no context)
-    uint32_t stream;                 // of the random numbers of dropout: another one for each network of a flow
+    uint32_t stream;                 // stream of the random values of dropout: another one for each network of a flow
     int64_t tape;                    // first line of the tape
     int n_passive;
     const int *passive_given, *passive_built;  // coordinates that are copied
@@ -29,7 +29,7 @@ struct NetworkStep {
 
 namespace {
 
-// In the parallel direction all positions are advanced at once, in the sequential one they come one after another.
+// In the parallel direction all positions are computed at once, in the sequential one they come one after another.
 template <class T>
 HR_FN int span_of(const NetworkStep<T>& s, int positions) {
     return s.reads_built ? 1 : positions;

@@ -1,6 +1,6 @@
-// Parameters that all rows share are made ready once a call, in float64, and in the backward pass their gradients are
-// taken to those by the raw ones; part by part, of which no two depend on each other. `weights` and `ready` are
-// pointers, or types used like one (cuda/kernels/either.cuh).
+// Parameters that all rows share are converted to ready ones once a call, in float64, and in the backward pass their
+// gradients are converted to those by the raw ones; part by part, independently. `weights` and `ready` are pointers, or
+// types used like one (cuda/kernels/either.cuh).
 #pragma once
 
 #include "../math/maps.hpp"

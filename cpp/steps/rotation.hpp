@@ -1,5 +1,5 @@
 // Products of the coordinates with a block diagonal matrix, [built slot][given slot], and back with its transpose.
-// Block i takes coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
+// Block i maps coordinates' slots [first[i], first[i + 1]) to themselves; a dense matrix is one block.
 #pragma once
 
 #include <cstdint>

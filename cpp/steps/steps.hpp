@@ -19,7 +19,7 @@
 #include "support.hpp"
 #include "vector.hpp"
 
-// Tests add a kind to a module of their own: the header that is named here then has its lines of the list.
+// Tests add a kind to a module of their own: the header that this macro names then has additional lines of the list.
 #ifdef HEADRACE_MORE_STEPS
 #include HEADRACE_MORE_STEPS
 #else
@@ -55,13 +55,13 @@ struct Step {
         HR_STEPS(HR_MEMBER)
 #undef HR_MEMBER
     };
-    const Summed* summed;  // what of it has weights
+    const Summed* summed;  // the part of it with weights
     int n_summed;
 };
 
 namespace {
 
-// Calls f(step's own struct).
+// Calls f(the step's struct).
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable  // f may be host-only
 #endif

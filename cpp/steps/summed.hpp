@@ -7,17 +7,16 @@
 
 namespace headrace {
 
-// Gradients of the units of a layer, and of the weights of these units; or those of bare parameters, which read
-// nothing.
+// Gradients of the units of a layer, and of the weights of these units; or those of parameters without inputs.
 struct Summed {
-    int64_t line;         // of the tape: the first gradient
+    int64_t line;         // line of the first gradient on the tape
     int units;            // their count
-    int64_t bias;         // index of their own sums in the flow's gradient
+    int64_t bias;         // index of their sums in the flow's gradient
     int64_t weights;      // index of the first weight, from which `row` counts
     const uint32_t* row;  // offset of each unit's weights
-    const int* visible;   // number of inputs that each unit reads; null: none by any
-    int panel;            // where the transposed inputs start among those of the step
-    int grad_rows = -1;   // in bf16: likewise the gradients (core/bf16.hpp); -1: the lines are summed as they are
+    const int* visible;   // number of inputs that each unit reads; null: no unit reads any
+    int panel;            // start of the transposed inputs among those of the step
+    int grad_rows = -1;   // in bf16: start of the gradients (core/bf16.hpp); -1: the lines are summed
 };
 
 namespace {

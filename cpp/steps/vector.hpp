@@ -1,5 +1,5 @@
-// A run of vector maps with one set of parameters each for all rows. Their ready parameters are made once a call, in
-// the order of the slots.
+// A run of vector maps with one set of parameters each for all rows. Their ready parameters are computed once a call,
+// in the order of the slots.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ struct VectorStep {
     static constexpr bool in_place = true;
 
     int map;
-    bool inverse;  // which way the maps run
+    bool inverse;  // direction of the maps
     MapOptions<T> options;
     int transforms, n_ready;
-    int64_t ready;           // where they start among those of the chain
-    const int64_t* weights;  // where each transform's raw parameters start in the flow's weight vector
-    const int* coordinate;   // of each slot, transform by transform
+    int64_t ready;           // start of the ready parameters among those of the chain
+    const int64_t* weights;  // start of each transform's raw parameters in the flow's weight vector
+    const int* coordinate;   // coordinate of each slot, transform by transform
     int64_t tape_states;     // lines of the tape: coordinates between the transforms
     int64_t tape_gradients;  // by the ready parameters, transform by transform
 };

@@ -1,7 +1,7 @@
-// The bindings to Python. Arrays on the device come as tuples (address, shape, strides in bytes, dtype by its NumPy
-// name), streams as addresses, 0 for the default one. Every size is checked here although Python has checked it, so
-// that no call can read or write outside of the arrays' declared bounds. Python has checked with the array's library
-// that an address is one of the device.
+// The bindings to Python. Arrays on the device are tuples (address, shape, strides in bytes, dtype by its NumPy name),
+// streams are addresses, 0 for the default one. Every size is checked here although Python has checked it, so that no
+// call can read or write outside of the arrays' declared bounds. Python has checked with the array's library that an
+// address is one of the device.
 #pragma once
 
 #include <string>
@@ -42,7 +42,7 @@ struct DeviceArray {
         require(shape.size() == strides.size(), "expected a stride for each axis");
         for (int64_t n : shape) require(n >= 0, "expected sizes of at least 0");
         require(data || count() == 0, "expected an address");
-#ifdef HR_EMULATE  // an interpreted kernel may reach nothing else
+#ifdef HR_EMULATE  // an interpreted kernel must not access other memory
         if (count() > 0) {
             int64_t first = 0, end = is<float>() ? 4 : 8;
             for (size_t i = 0; i < shape.size(); ++i) (strides[i] < 0 ? first : end) += (shape[i] - 1) * strides[i];
@@ -66,7 +66,7 @@ struct DeviceArray {
     bool has_shape(std::initializer_list<int64_t> wanted) const {
         return std::equal(shape.begin(), shape.end(), wanted.begin(), wanted.end());
     }
-    // Every element at an address that its dtype allows: the device reads no others.
+    // Each element must have an address that its dtype allows, because the device reads no others.
     void require_alignment() const {
         const int64_t size = is<float>() ? 4 : 8;
         bool fits = reinterpret_cast<uintptr_t>(data) % uintptr_t(size) == 0;
@@ -92,7 +92,7 @@ T* numbers(const py::handle& given, std::initializer_list<int64_t> shape, const 
     return a.contiguous<T>(message);
 }
 
-// Null for None, otherwise as above.
+// Null for None, otherwise as in the function above.
 template <class T>
 T* output(const py::object& given, std::initializer_list<int64_t> shape, const char* message) {
     return given.is_none() ? nullptr : numbers<T>(given, shape, message);

@@ -5,7 +5,7 @@
 namespace headrace {
 namespace {
 
-constexpr int least_capability = 80;  // that of products of m16n8k8 in TF32, in which kernels are written
+constexpr int least_capability = 80;  // required by products m16n8k8 in TF32, which kernels use
 
 int attribute_of(int device, cudaDeviceAttr attribute) {
     int value = 0;
@@ -33,8 +33,9 @@ std::string version_text(int version) {
 
 enum class Code { none, compiled_by_driver, machine };
 
-// A build's code for a card. Machine code runs on cards of the same major number that are no older, code that the
-// driver compiles on all that are no older. A list in other words (such as "all") counts as complete.
+// A build's code for a card. Machine code runs on cards of the same major number that are at least as new; code that
+// the driver compiles, on all cards that are at least as new. A list in another form (such as "all") counts as
+// complete.
 Code code_for(int capability) {
     std::istringstream words(architectures());
     Code best = Code::none;
@@ -51,7 +52,7 @@ Code code_for(int capability) {
     return best;
 }
 
-// Meaning of the runtime's "insufficient" driver: there is none, or it is older than the toolkit.
+// Meaning of the runtime's error "insufficient driver": there is no driver, or it is older than the toolkit.
 std::string without_driver() {
     const int driver = driver_version();
     if (driver == 0) return "there is no NVIDIA driver";
@@ -65,7 +66,7 @@ int devices_of_runtime(std::string& reason) {
     int n = 0;
     const cudaError_t error = cudaGetDeviceCount(&n);
     if (error == cudaSuccess && n > 0) return n;
-    cudaGetLastError();  // not the next call's fault
+    cudaGetLastError();  // clears the error, which the next call would report
     reason = error == cudaSuccess                   ? "no CUDA device"
              : error == cudaErrorInsufficientDriver ? without_driver()
                                                     : cudaGetErrorString(error);

@@ -1,4 +1,4 @@
-// The devices that this process can use, and why one of them cannot be used: found out without work on any of them.
+// The devices that this process can use, and the reasons where one cannot be used: found without work on any of them.
 #pragma once
 
 #include <string>
@@ -7,13 +7,13 @@
 
 namespace headrace {
 
-// For each device in turn: empty if kernels can run there.
+// For each device: empty if kernels can run there, else the reason.
 std::string device_reason(int device);
 
 // Why no device at all can be used; empty if one can.
 std::string reason_without_devices();
 
-// Zero if none can be used. Otherwise all of them, because other libraries count unusable ones too.
+// Zero if no device can be used. Otherwise the number of all, because other libraries count unusable ones too.
 int device_count();
 
 std::string device_name(int device);

@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-// f.operator()<T>() for the dtype of the first array, which all others must have too.
+// f.operator()<T>() for the dtype of the first array, which all arrays must have.
 template <class F>
 void with_dtype(const DeviceArray& first, const char* message, const F& f) {
     require(first.is_float(), message);

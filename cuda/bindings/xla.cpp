@@ -1,5 +1,5 @@
 // Calls from compiled JAX code on a device: those of cpp/bindings/xla_calls.hpp, queued on XLA's stream. No call waits
-// there, except the first call of a flow on a device, which copies it there, and one that ran out of memory.
+// there, except a flow's first call on a device, which copies the flow there, and a call that ran out of memory.
 #include "../../cpp/bindings/xla_calls.hpp"
 
 #include <map>
@@ -64,11 +64,12 @@ struct DeviceCore {
     using Known = ProgramOnDevices<T>;
     template <class T>
     using Weights = const T*;
-    // Values are on the device, and no call waits for them. So the parameters' gradient always has a run of its own.
+    // Values are on the device, and no call waits for them. The parameters' gradient therefore always has a separate
+    // run.
     static constexpr bool sees_numbers = false;
 
-    // Handlers are without the trait for command buffers: a call has its place in the order of streams, which a CUDA
-    // graph that is run again would not keep (host/stream_order.hpp). XLA then calls it between its graphs.
+    // Handlers are without the trait for command buffers: a call has its position in the order of streams, which a
+    // repeated CUDA graph would not keep (host/stream_order.hpp). XLA then calls it between its graphs.
     template <class T>
     static DeviceProgram<T>* program_of(ProgramOnDevices<T>* known) {
         return &known->here();
@@ -81,7 +82,7 @@ struct DeviceCore {
     static void clear(T* out, size_t n, cudaStream_t stream) {
         if (n > 0) check_cuda(cudaMemsetAsync(out, 0, n * sizeof(T), stream), "gradient");
     }
-    // The memory that kernels need beside results is of this library's own pool, whatever XLA has taken.
+    // The memory that kernels need in addition to results is from this library's own pool, independent of XLA's.
     template <class Body>
     static xla::Error retried(const Body& body) {
         try {

@@ -1,5 +1,5 @@
-// Arrays of many kinds in one piece of device memory. They are put twice: first to measure their size, then with the
-// final address.
+// Arrays of many kinds in one block of device memory. The arrays are placed twice: first to measure their size, then
+// with the final address.
 #pragma once
 
 #include <cstdint>

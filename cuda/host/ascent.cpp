@@ -39,7 +39,7 @@ DeviceAscent<T>::DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shar
     }
     const StreamOrder::Writing writing(order_, stream);
     ascent_identity(n, kinks_.get(), stream);
-    // Bits of which every byte is the same and that are NaN.
+    // A NaN whose bytes are all equal.
     check_cuda(cudaMemsetAsync(likelihoods_.get(), 0xff, likelihoods_.size() * sizeof(double), stream),
                "log-likelihoods");
 }
@@ -49,7 +49,7 @@ DeviceAscent<T>::~DeviceAscent() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // in whose order the memory is freed
-    } catch (const CudaError&) {              // of a device that is lost, memory is, too
+    } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 

@@ -1,5 +1,5 @@
-// An ascent by kinks that stays on the device: each step's kinks are chosen there, and the host queues steps without
-// waiting for any. The host's is cpp/core/host_ascent.hpp.
+// An ascent by kinks that stays on the device: each step's kinks are chosen there, and the host queues steps without a
+// wait. The host's is cpp/core/host_ascent.hpp.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ namespace headrace {
 template <class T>
 class DeviceAscent {
   public:
-    // Moves the points, among them those held out, if there are any, all on one device. `most` kinks a coordinate can
+    // Moves the points, including the held-out ones, if there are any, all on one device. `most` kinks a coordinate can
     // be queued.
     DeviceAscent(std::shared_ptr<DevicePoints<T>> points, std::shared_ptr<DevicePoints<double>> anchors,
                  std::shared_ptr<DevicePoints<T>> held_out, double held_out_total, const KinkRule& rule, int64_t most,
@@ -29,13 +29,13 @@ class DeviceAscent {
     // row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn, cudaStream_t stream);
-    // Takes all points through the kinks chosen last, and records log-likelihoods once more: (count + 1) of them.
-    // Nothing can be queued afterwards.
+    // Moves all points through the kinks that were chosen last, and records log-likelihoods again: (count + 1) of them.
+    // No step can be queued afterwards.
     void finish(cudaStream_t stream);
 
-    // Copied to the host, which waits for it: the kinks (count, features), and for each the log-likelihoods before it
-    // of the points and of those held out, without the terms of the base's and the data's units; the second is NaN
-    // without any.
+    // Copied to the host, which waits for the copy: the kinks (count, features), and for each kink the log-likelihoods
+    // before it of the points and of the held-out ones, without the terms of the base's and the data's units; the
+    // second is NaN without held-out points.
     std::vector<Kink> kinks(cudaStream_t stream);
     static constexpr int likelihoods_each = 2;
     std::vector<double> log_likelihoods(cudaStream_t stream);
@@ -66,7 +66,7 @@ class DeviceAscent {
     DeviceBuffer<char> turn_;
     Places<T> places_;
     Places<double> anchor_places_;
-    std::mutex mutex_;  // of all that changes, while work is queued
+    std::mutex mutex_;  // locked while work is queued
     StreamOrder order_;
 };
 

@@ -26,7 +26,7 @@ AscentStructure ascent_structure(const std::vector<int>& blocks) {
         s.width = s.lines;
     } else {
         int64_t least = INT64_MAX;
-        for (int width : {64, 56, 48, 32}) {  // that with the fewest lines in vain
+        for (int width : {64, 56, 48, 32}) {  // the width with the fewest unused lines
             const int64_t padded = int64_t(s.lines + width - 1) / width * width;
             if (padded < least) least = padded, s.width = width;
         }

@@ -1,5 +1,5 @@
 // Arguments of the kernels on the device: a program in one direction (cpp/core/views.hpp), with pointers of the device,
-// and device-only data.
+// and additional data.
 #pragma once
 
 #include "../../cpp/core/views.hpp"
@@ -10,7 +10,7 @@
 namespace headrace {
 
 // How products of networks are computed: in the program's own type, or in float32 on the tensor cores, whose factors
-// have 11 significant bits: with factors rounded to them, or as three products of factors split in two.
+// have 11 significant bits: with rounded factors, or as three products of factors that are split in two.
 enum class Products { exact, tf32, three_tf32 };
 
 template <class T>
@@ -22,7 +22,7 @@ union ConditionerParts {
 
 template <class T>
 struct DevicePart<NetworkStep<T>> {
-    int64_t grads;       // lines of the tape: gradients by the conditioner's own lines, which are as many
+    int64_t grads;       // lines of the tape: gradients by the conditioner's own lines, one for each
     bool first_weights;  // no step before has any
     ConditionerParts<T> conditioner;
 };
@@ -66,17 +66,17 @@ HR_ROW_CONDITIONERS(HR_PART_OF)
 // Lines of a tile that runs forward and backward.
 struct DeviceTape {
     int64_t states;     // coordinates and context before each step and after the last
-    int64_t gradients;  // of the current state and of the one before
+    int64_t gradients;  // gradients by the current state and by the one before
     int64_t lines;      // in all
 };
 
 template <class T>
 struct DeviceChain {
-    Chain<T> chain;  // its steps are null: they are here
+    Chain<T> chain;  // its pointer to steps is null: they are in this struct
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, of the last layer one window
     bool has_networks;    // or steps that are like networks in the backward pass
-    bool has_products;    // steps of which has_products is true
+    bool has_products;    // steps for which has_products is true
     bool has_vectors;     // runs of vector maps
     bool has_own_kernel;  // conditioners that have one
     bool in_place;        // no step needs its result beside its input

@@ -3,7 +3,7 @@
 
 namespace headrace {
 
-// Nothing, of a kind that does not specialise it: of conditioners plan.hpp, of steps device_chain.hpp.
+// Empty for a kind without a specialisation: conditioners have theirs in plan.hpp, steps in device_chain.hpp.
 template <class S>
 struct DevicePart {};
 

@@ -48,7 +48,7 @@ DeviceAdam<T>::~DeviceAdam() {
     try {
         const OnDevice on(program_->device());
         order_.wait_for_all(default_stream);  // in whose order the memory is freed
-    } catch (const CudaError&) {              // of a device that is lost, memory is, too
+    } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 

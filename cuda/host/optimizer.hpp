@@ -18,7 +18,7 @@ class DeviceAdam {
     ~DeviceAdam();
 
     // Queues the update of the weights. norm, on the device, receives the gradient's norm before clipping; null: not
-    // requested. Where that is not finite, nothing changes: the device decides without a wait.
+    // requested. If that is not finite, nothing changes: the device decides without a wait.
     void step(const T* gradient, double learning_rate, double* norm, cudaStream_t stream);
 
     // Copies the running mean of the weights, like cpp/core/optimizer.hpp.
@@ -38,7 +38,7 @@ class DeviceAdam {
     DeviceBuffer<T> mean_, square_, average_;
     DeviceBuffer<double> parts_;
     DeviceBuffer<AdamState<T>> state_;
-    StreamOrder order_;  // of all that; it changes only while the program's weights do
+    StreamOrder order_;  // order of all of these, which change only while the program's weights do
     std::mutex mutex_;
 };
 

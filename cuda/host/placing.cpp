@@ -18,7 +18,7 @@ int rounded_up(int n, int multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// Rows of the matrix padded, so that four elements of them lie at a multiple of 16 bytes.
+// Rows of the matrix are padded, so that each group of four elements is at a multiple of 16 bytes.
 template <class T>
 RotationStep<T> place_rotation(Arena& arena, const RotationStep<T>& s) {
     std::vector<T> matrix, transpose;
@@ -130,7 +130,7 @@ class Placing {
         const int n = s.transforms * s.n_ready;
         s.tape_states = lines(int64_t(s.transforms - 1) * d_.chain.features);
         s.tape_gradients = lines(n);
-        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // behind those by weights
+        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // after those by weights
         d_.has_vectors = true;
     }
 

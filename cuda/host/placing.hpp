@@ -13,7 +13,7 @@ namespace headrace {
 template <class T>
 struct Placed {
     DeviceChain<T> chain;
-    SumTasks<T> sums;  // of the weights' gradient
+    SumTasks<T> sums;  // sums of the weights' gradient
 };
 
 template <class T>

@@ -18,13 +18,13 @@ struct PlacingSite {
     const Compiled<T>& compiled;
     DeviceChain<T> chain{};
     std::vector<SumTask> tasks{};
-    std::vector<std::pair<int64_t, int64_t>> summed{};  // of weights, and of ready parameters behind them: which ones
+    std::vector<std::pair<int64_t, int64_t>> summed{};  // ranges of weights, and of ready parameters after them
     int64_t used_lines = 0;
 
     // Lines of the tape.
     int64_t lines(int64_t n) { return std::exchange(used_lines, used_lines + n); }
 
-    // Sums of gradients by n parameters from `sums` on, which read nothing.
+    // Sums of gradients by n parameters without inputs, from `sums` on.
     void bare_weights(int64_t grads, int64_t sums, int n) {
         for (int u = 0; u < n; u += sum_units)
             tasks.push_back({grads, 0, 0, sums, nullptr, nullptr, u, std::min(sum_units, n - u), 0, 0});

@@ -17,9 +17,9 @@ class Stages {
     }
 
     // Units [begin, end) of the last layer, in windows. A window starts at a whole number of row blocks after the
-    // first, because rows of a block have one length.
+    // first, because rows of a block have the same length.
     void outputs(int begin, int end) {
-        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all at once
+        const int most = t_.is_joint() ? end - begin : most_window();  // a vector map needs all parameters at once
         do {
             const int window_end = std::min(end, begin + most);
             if (begin < window_end) plan_.stages.push_back({last_, begin, window_end});
@@ -103,7 +103,7 @@ class Stages {
     // The first unit of a layer that serves a level: hidden units of degree d serve level d + 1.
     int first(int layer, int level) const { return t_.first_of_degree(layer, layer == last_ ? level : level - 1); }
 
-    // Number of a layer's inputs that are computed before a level: coordinates below it, units that serve those. Whole
+    // Number of a layer's inputs that are computed before a level: coordinates below it, and units for these. Whole
     // fours.
     int known(int layer, int level) const {
         const auto& shape = t_.layers()[size_t(layer)];
@@ -111,7 +111,7 @@ class Stages {
         return n / 4 * 4;
     }
 
-    // The rest of a level's units in a panel that starts at `start`.
+    // The remaining units of a level in a panel that starts at `start`.
     UnitRange continued(int layer, int start, int level) const {
         return {layer, first(layer, level), first(layer, level + 1), StagePart::continued, known(layer, start)};
     }

@@ -1,12 +1,12 @@
 // The order in which a block of threads computes a masked network: stages, whose units do not depend on each other.
 //
-// The parameters of the map are used as soon as they are computed: the last layer's units come in windows of whole
+// The parameters of the map are used as soon as they are computed: the last layer's units are computed in windows of
 // coordinates, so that a tile never holds more of them than one window.
 //
-// Levels of a sequential network come in panels of several, because each has little work for a team of warps. Inputs of
-// a panel's units from before it are complete, so all warps begin their sums. One warp continues them level by level, a
-// row for each lane, without waiting: each lane reads only values that it has written, and the weights are kept in
-// shared memory.
+// Levels of a sequential network are computed in panels of several, because each has little work for a team of warps.
+// Inputs of a panel's units from before it are complete, so all warps begin their sums. One warp continues them level
+// by level, a row for each lane, without waiting: each lane reads only values that it has written, and the weights are
+// kept in shared memory.
 #pragma once
 
 #include <cstdint>
@@ -18,17 +18,17 @@
 
 namespace headrace {
 
-// The work of a stage on its units: all of it, or, in a panel, begin sums over inputs from before it, or continue these
-// over the rest.
+// The work of a stage on its units: all of it, or, in a panel, to begin sums over inputs from before it, or to continue
+// these over the remaining inputs.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All their inputs are complete once the stages before are done.
+// Units [begin, end) of a layer. All their inputs are complete after the stages before.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
-    int from = 0;   // of a continued sum: the first term that it lacks. Of one that is begun: its end
-    int kept = 0;   // and where its weights and biases are among those that a panel keeps
-    int taken = 0;  // of begun sums: the blocks of stages before it that others may take meanwhile
+    int from = 0;   // for a continued sum: the first missing term. For a sum that is begun: its end
+    int kept = 0;   // and the start of its weights and biases among those that a panel keeps
+    int taken = 0;  // for begun sums: the blocks of stages before it that other warps may take meanwhile
 };
 
 // A stage on the device, with the data of its layer that is read before the first weight. A level of a sequential
@@ -38,7 +38,7 @@ struct alignas(16) Stage {
     const int* visible;
     int begin, end;
     int from, terms;  // inputs that the last unit reads, which are the most; in a panel, those of this part
-    int input;        // line of the first of them among the units; -1: the network's inputs
+    int input;        // line of the first unit among the units; -1: the network's inputs
     int value;        // line of the layer's first unit on a tape
     int output;       // and where outputs have one window
     uint32_t bias;
@@ -49,11 +49,11 @@ struct alignas(16) Stage {
 };
 static_assert(sizeof(Stage) == 64);
 
-// Stages, then the coordinates (a range of the transform's active ones) that they determine. `window`: the first unit
-// of the last layer among them, or in the panel.
+// Stages, followed by the coordinates (a range of the transform's active ones) that they determine. `window`: the first
+// unit of the last layer among them, or in the panel.
 struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
-    int panel_end = 0, levels = 0;  // of one that begins a panel: the end of its stages; phases that follow, its levels
+    int panel_end = 0, levels = 0;  // at the first phase of a panel: the end of its stages, and its further levels
     bool is_level = false;          // of a panel; it begins where the phase before it ends
 };
 
@@ -65,15 +65,15 @@ inline int kept_numbers(int units, int from, int terms) {
     return 4 * (units * fours_of(terms - from) + fours_of(units));
 }
 
-// Behind the last stage and the last phase there is one more, which is read ahead and never used.
+// After the last stage and the last phase there is an additional one, which is read ahead and never used.
 struct StagePlan {
     const Stage* stages;
     const StagePhase* phases;
     int n_phases;
 };
 
-// The backward pass of a layer: operations [op_begin, op_end) of the plan for the gradients by its inputs, and the
-// count of these.
+// The backward pass of a layer: operations [op_begin, op_end) of the plan for the gradients by its inputs, and their
+// number.
 struct BackLayer {
     int layer, op_begin, op_end, inputs;
 };
@@ -100,7 +100,7 @@ struct StagePlanStorage {
 // All inputs of the network are given: layer by layer.
 StagePlanStorage parallel_stages(const MaskedConditioner& t);
 
-// Inputs of the network are being built: level by level, each unit as soon as it can be.
+// Used while inputs of the network are being computed: level by level, each unit as soon as its inputs are known.
 StagePlanStorage sequential_stages(const MaskedConditioner& t);
 
 struct BackLayerStorage {

@@ -67,7 +67,7 @@ DevicePoints<T>::~DevicePoints() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // in whose order the memory is freed
-    } catch (const CudaError&) {              // of a device that is lost, memory is, too
+    } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 

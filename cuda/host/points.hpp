@@ -22,13 +22,13 @@ class DevicePoints {
     int features() const { return layout_.features; }
     int device() const { return device_; }
 
-    // Moves all points. The sums (features, ascent_sum_count) for the next map come back to the host, for which the
-    // call waits; an empty next_center asks for none. A sum's error is at most that of 256 rows added in T, some 256
-    // eps of the magnitudes; float64 does the rest, in an order that depends only on the shape.
+    // Moves all points. The sums (features, ascent_sum_count) for the next map are copied to the host, for which the
+    // call waits; none for an empty next_center. A sum's error is at most that of 256 rows added in T, some 256 eps of
+    // the magnitudes; the further sums are in float64, in an order that depends only on the shape.
     std::vector<double> step(const PointsStep& step, cudaStream_t stream);
 
-    // A step with values that are on the device, where the sums stay: those of the last step that requested any, and
-    // after them that of the log-Jacobians.
+    // A step with values on the device, where the sums stay: those of the last step that requested any, and then the
+    // sum of the log-Jacobians.
     void step(const AscentStructure& structure, const AscentNumbers<T>& numbers, bool wants_sums, cudaStream_t stream);
     const double* sums() const { return sums_.get(); }
 
@@ -48,7 +48,7 @@ class DevicePoints {
 
     int device_;
     AscentLayout layout_;
-    std::mutex mutex_;                     // of the next calls, while work is queued
+    std::mutex mutex_;                     // locked while work is queued
     DeviceBuffer<T> z_, moved_, weights_;  // moved_: for steps that cannot be in place
     DeviceBuffer<double> log_jacobian_, partial_, sums_;
     DeviceBuffer<char> numbers_;  // of a step

@@ -31,7 +31,7 @@ DeviceProgram<T>::~DeviceProgram() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // in whose order the memory is freed
-    } catch (const CudaError&) {              // of a device that is lost, memory is, too
+    } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 
@@ -58,7 +58,7 @@ typename DeviceProgram<T>::Side& DeviceProgram<T>::side_for(const Request<T>& re
     return sides_[request.with_base || !has_base_steps_][request.inverse];
 }
 
-// body(weights, ready parameters) between the waits that the order of streams asks for.
+// body(weights, ready parameters) between the waits that the order of streams requires.
 template <class T>
 template <class F>
 void DeviceProgram<T>::with_weights(Side& side, const T* parameters, cudaStream_t stream, const F& body) {

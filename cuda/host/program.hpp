@@ -61,9 +61,9 @@ class DeviceProgram {
         DeviceBuffer<char> memory;
         DeviceChain<T> chain{};
         Place run_place{};
-        SumTasks<T> sums{};  // of the weights' gradient
+        SumTasks<T> sums{};  // sums of the weights' gradient
         DeviceBuffer<T> ready;
-        bool is_ready = false;  // for the weights as they are
+        bool is_ready = false;  // for the current weights
     };
 
     void place(Side& side, const Compiled<T>& compiled);
@@ -76,12 +76,12 @@ class DeviceProgram {
     Base base_;
     Structure structure_;
     Chains<T> chains_;
-    std::mutex mutex_;  // of the next calls, while work is queued
+    std::mutex mutex_;  // locked while work is queued
     Side sides_[2][2];  // transforms only or with the base; forward or inverse
     bool has_base_steps_;
     DeviceBuffer<uint8_t> is_weight_;
     DeviceBuffer<T> weights_;
-    StreamOrder order_;  // of the weights and the ready parameters
+    StreamOrder order_;  // order of the weights and the ready parameters
 };
 
 extern template class DeviceProgram<float>;

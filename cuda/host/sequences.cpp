@@ -38,7 +38,7 @@ DeviceBuffer<T> numbers_of(int64_t n, cudaStream_t stream) {
 
 }  // namespace
 
-// Values of layers of some rows and positions, and what a layer needs beside them.
+// Values of layers for some rows and positions, and further arguments of a layer.
 template <class T>
 struct DeviceCausalTransform<T>::Room {
     DeviceBuffer<T> values, next, skip, hidden, raw, bias, frames, gated;
@@ -67,7 +67,7 @@ DeviceCausalTransform<T>::~DeviceCausalTransform() {
     try {
         const OnDevice on(device_);
         order_.wait_for_all(default_stream);  // in whose order the memory is freed
-    } catch (const CudaError&) {              // of a device that is lost, memory is, too
+    } catch (const CudaError&) {              // the memory of a lost device is lost, too
     }
 }
 
@@ -119,8 +119,8 @@ void DeviceCausalTransform<T>::multiply_frames(const SequencesOnDevice<T>& call,
     causal_products(p, stream);
 }
 
-// Values of all layers at positions [start, start + n) of some rows, then the head's outputs to room.raw. Those before
-// start count as zero in every layer.
+// Values of all layers at positions [start, start + n) of some rows, then the head's outputs to room.raw. Positions
+// before `start` count as zero in every layer.
 template <class T>
 void DeviceCausalTransform<T>::layers(const SequencesOnDevice<T>& call, Room& room, int64_t row, int64_t rows,
                                       int64_t start, int64_t n, cudaStream_t stream) const {
@@ -174,7 +174,7 @@ void DeviceCausalTransform<T>::layers(const SequencesOnDevice<T>& call, Room& ro
     }
 }
 
-// Positions [begin, end) of some rows, after a warm-up that gives layers the values of whole rows.
+// Positions [begin, end) of some rows, after a warm-up, so that layers have the values of whole rows.
 template <class T>
 void DeviceCausalTransform<T>::part(const SequencesOnDevice<T>& call, Room& room, int64_t row, int64_t rows,
                                     int64_t begin, int64_t end, cudaStream_t stream) const {

@@ -32,16 +32,16 @@ struct SequencesOnDevice {
 template <class T>
 class DeviceCausalTransform {
   public:
-    // Waits: the layers' sizes are copied to the device. Throws std::invalid_argument for a map that has no kernel
-    // there.
+    // Waits: the layers' sizes are copied to the device. Throws std::invalid_argument for a map without a kernel on the
+    // device.
     DeviceCausalTransform(CausalOptions options, const MapSettings& map, bool reads_data, bool has_level, int device);
     ~DeviceCausalTransform();
 
     const CausalConvolution& network() const { return network_; }
     int device() const { return device_; }
 
-    // From the side that the network reads, and to it. Bits of a row depend neither on the other rows nor on what
-    // follows, and outputs of a step are those of the other direction.
+    // From the side that the network reads, and to it. Bits of a row depend on neither the other rows nor later steps,
+    // and outputs of a step are those of the other direction.
     void parallel(const SequencesOnDevice<T>& call, cudaStream_t stream);
     void sequential(const SequencesOnDevice<T>& call, cudaStream_t stream);
 
@@ -65,7 +65,7 @@ class DeviceCausalTransform {
     int device_;
     DeviceBuffer<CausalLayer> layers_;
     std::mutex mutex_;
-    StreamOrder order_;  // of the layers' sizes
+    StreamOrder order_;  // order of the layers' sizes
 };
 
 // See PredictionCallOnDevice; log_gain (columns,) receives the gains' logarithms.

@@ -1,4 +1,4 @@
-// Readers and writers of one piece of device memory, on any streams: a reader waits on its stream for the last writer,
+// Readers and writers of one block of device memory, on any streams: a reader waits on its stream for the last writer,
 // a writer for all readers since. The host never waits.
 //
 //     {
@@ -15,8 +15,8 @@
 
 namespace headrace {
 
-// A call that is recorded in a CUDA graph would be ordered once, while it is recorded, and never where the graph runs:
-// the events of uses outside of it cannot be waited for in it.
+// A call that is recorded in a CUDA graph would be ordered once, while it is recorded, and never when the graph runs: a
+// graph cannot wait for the events of uses outside of it.
 inline void refuse_capture(cudaStream_t stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     const cudaError_t error = cudaStreamIsCapturing(stream, &status);
@@ -71,13 +71,13 @@ class StreamOrder {
         cudaStream_t stream_;
     };
 
-    // Work queued on `stream` from now on comes after every use so far.
+    // Work queued on `stream` from now on follows every use so far.
     void wait_for_all(cudaStream_t stream) const {
         for (const auto& [user, use] : uses_) wait(stream, use);
     }
 
   private:
-    // A stream; of those that are another one in each thread, with the thread.
+    // A stream; for handles that mean another stream in each thread, with the thread.
     using User = std::pair<cudaStream_t, std::thread::id>;
     struct Use {
         cudaEvent_t event;
@@ -87,7 +87,7 @@ class StreamOrder {
     static User user_of(cudaStream_t stream) {
         return {stream, stream == cudaStreamPerThread ? std::this_thread::get_id() : std::thread::id()};
     }
-    // Also for uses by the same handle: a stream that was destroyed may have left it to another.
+    // Also for uses by the same handle: a destroyed stream may have left its handle to another.
     static void wait(cudaStream_t stream, const Use& use) {
         check_cuda(cudaStreamWaitEvent(stream, use.event, 0), "wait for a stream");
     }
@@ -95,7 +95,7 @@ class StreamOrder {
         for (const auto& [user, use] : uses_)
             if (use.wrote) wait(stream, use);
     }
-    // All earlier work of the user is waited for here, so that its one event stands for all.
+    // All earlier work of the user is waited for here, so that its one event represents all.
     void record(cudaStream_t stream, bool wrote) noexcept {
         try {
             const User user = user_of(stream);
@@ -118,7 +118,7 @@ class StreamOrder {
         }
     }
 
-    std::map<User, Use> uses_;  // the last of each stream
+    std::map<User, Use> uses_;  // the last use of each stream
 };
 
 }  // namespace headrace

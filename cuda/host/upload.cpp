@@ -28,7 +28,8 @@ struct Piece {
     }
 };
 
-// The pieces of one device, whose events they have. Memory that is not pinned would be copied by a call that may wait.
+// The staging blocks of one device, and their events. Memory that is not pinned would be copied by a call that may
+// wait.
 class Staging {
   public:
     void copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {

@@ -7,8 +7,8 @@
 
 namespace headrace {
 
-// Copies in the stream's order; the host's memory may change as soon as the call returns. The data travel through
-// pinned memory that stays. Nothing waits as long as no more than most_staged_bytes are under way to the device.
+// Copies in the stream's order; the host's memory may change as soon as the call returns. The data are copied through
+// pinned memory that is reused. No call waits while at most most_staged_bytes are being copied to the device.
 void upload_bytes(void* to, const void* from, size_t bytes, cudaStream_t stream);
 
 template <class T>

@@ -8,7 +8,7 @@
 // floating-point numbers, no cooperative groups.
 #pragma once
 
-//   HR_APART                      a function that is not inlined: it has registers of its own
+//   HR_APART a function that is not inlined: it has registers of its own
 #ifdef HR_EMULATE
 #include "cuda_emulation.hpp"
 #define HR_APART

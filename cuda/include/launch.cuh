@@ -1,5 +1,5 @@
-// Every constant of a launch, with the card on which it was measured to be best. None was yet: each has the reason for
-// its choice.
+// Every constant of a launch, with the card on which it was measured to be best. None has been measured yet: each has
+// the reason for its choice.
 #pragma once
 
 #include <cstddef>
@@ -12,16 +12,16 @@ constexpr int warp_rows = 32;  // rows of a tile: one for each lane of a warp
 // Chains (kernels/chain.cuh). Not measured on a card. Warps that share a tile: with a network, enough to hide the
 // latency of its loads and few enough that two tiles fit a multiprocessor; without, as few as have enough to do.
 constexpr int network_warps = 8;
-constexpr int coordinates_of_warp = 16;  // where there is no network
-constexpr int least_resident_warps = 8;  // of a multiprocessor, for lines to be in shared memory
-constexpr int sums_at_once = 8;          // of a warp: units for each load of an input
+constexpr int coordinates_of_warp = 16;  // without a network
+constexpr int least_resident_warps = 8;  // warps of a multiprocessor for lines in shared memory
+constexpr int sums_at_once = 8;          // sums of a warp: units for each load of an input
 constexpr int most_blocks_at_once = 2;   // number of sums, on tensor cores: four would not fit into 128 registers
-constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not meet in a bank
-constexpr int least_terms = 16;          // of a sum that is worth a warp of its own
-constexpr int rows_ahead = 4;            // of a matrix whose loads are in flight together in the backward pass
-constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, which are read at once
+constexpr int sum_line = warp_rows + 4;  // of a kept sum: 16 bytes more, so that fragments do not conflict in a bank
+constexpr int least_terms = 16;          // terms of a sum that is worth a warp of its own
+constexpr int rows_ahead = 4;            // rows of a matrix whose loads are in flight together in the backward pass
+constexpr int narrow_rows = 8;           // of a narrow tile: 32 bytes of a line of the tape, in one read
 constexpr int narrow_warps = warp_rows / narrow_rows;
-constexpr int panel_levels = 8;  // of a sequential network, at most
+constexpr int panel_levels = 8;  // the most levels in a panel of a sequential network
 constexpr int panel_units = 64;  // of one of them, of all layers: one warp computes them
 // Values that a panel keeps in shared memory: where the warps' parts of sums are at other times.
 constexpr int panel_numbers = network_warps * sums_at_once * sum_line;
@@ -35,17 +35,17 @@ constexpr int tiles_of_sum = 4;  // in the program's own type; these sums are ad
 #ifdef HR_EMULATE
 constexpr long long tape_bytes = 1ll << 20;  // so that tests cover several groups
 #else
-constexpr long long tape_bytes = 1ll << 29;  // of a group of rows in the backward pass
+constexpr long long tape_bytes = 1ll << 29;  // tape of a group of rows in the backward pass
 #endif
 
 // Dual ascent (kernels/dual_ascent.hpp). Not measured on a card. Four blocks of 128 threads with 128 registers each fit
 // a multiprocessor for up to 16 features.
 constexpr int ascent_threads = 128;
-constexpr int ascent_lines = 64;         // of the affine map's input in shared memory at once; of its output, at most
+constexpr int ascent_lines = 64;         // lines of the affine map's input in shared memory at once; of output, at most
 constexpr int ascent_joined = 32;        // small blocks of a matrix are joined up to this number of lines
-constexpr int ascent_chunk_rows = 4096;  // at most, over which sums are one partial sum
+constexpr int ascent_chunk_rows = 4096;  // the most rows of one partial sum
 constexpr int ascent_chunks = 2048;      // target, if chunks do not become longer than that
-constexpr int ascent_sum_threads = 256;  // that add up the partial sums of one number
+constexpr int ascent_sum_threads = 256;  // threads that add up the partial sums of one value
 
 // Causal networks over time (kernels/sequences.hpp). Not measured on a card. A tile of positions has lines of 32 inputs
 // at a time in shared memory, 4.5 KiB in float32, and the gated values of all channels; a thread has the sums of a unit
@@ -56,7 +56,7 @@ constexpr int causal_positions = 32, causal_lanes = 8, causal_inputs = 32;
 constexpr int panel_threads = 128, panel_streams = 8, panel_lanes = 4;
 constexpr size_t causal_shared_bytes = 48 << 10;  // of values of a block; wider networks have them in device memory
 // Bytes of a call's values of layers, or of the streams' states: rows beyond take their turn. A long row is cut into
-// parts, each of at least as many warm-ups as this. Steps of a launch, because a card of a screen ends long ones.
+// parts, each of at least as many warm-ups as this. Steps of a launch, because a card with a screen ends long launches.
 #ifdef HR_EMULATE
 constexpr int64_t causal_bytes = 1 << 15, least_warm_ups = 1, steps_of_launch = 16;
 #else
@@ -82,7 +82,7 @@ constexpr int64_t most_blocks = 3;
 #else
 constexpr int64_t most_blocks = 1 << 15;
 #endif
-// 16 bytes that a thread asks for before it stores any in a tile: four would cost 30 registers more.
+// Number of loads of 16 bytes by a thread before its first store to a tile: four would cost 30 registers more.
 constexpr int loads_in_flight = 2;
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
@@ -92,10 +92,10 @@ constexpr int staged_bytes = 48 << 10;
 // Blocks that the registers of a multiprocessor must suffice for: as many as run without spills.
 template <class T>
 constexpr int staged_blocks = sizeof(T) == 4 ? 8 : 4;
-// Of vector maps, and of long rows.
+// For vector maps, and for long rows.
 constexpr int row_blocks = 5, long_row_blocks = 4;
 // Elements whose log-derivatives a block keeps until it sums their rows, 8 KiB in float32; longer rows are summed piece
-// by piece. Fewer where there would be fewer stretches than two for each resident block.
+// by piece. A smaller number where there would be fewer stretches than two for each resident block.
 constexpr int coupling_stretch = 2048;
 constexpr int64_t enough_stretches = 2 * 8 * 132;
 // Vector maps: a group of a block's lanes takes a row, as few of them as keep the tile of rows within small_tile_bytes
@@ -111,6 +111,6 @@ constexpr int64_t row_sum_blocks = 3;
 constexpr int64_t row_sum_blocks = 1056;
 #endif
 constexpr int64_t most_row_sums = 1 << 22;
-constexpr int row_sum_threads = 1024;  // that add up the blocks' sums, a warp for every 32nd block
+constexpr int row_sum_threads = 1024;  // threads that add up the blocks' sums, a warp for every 32nd block
 
 }  // namespace headrace

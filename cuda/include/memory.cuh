@@ -69,8 +69,8 @@ class OnDevice {
     int before_ = 0;
 };
 
-// Before HR_LAUNCH: lets a kernel have all the dynamic shared memory that a block of the device may have. Always all:
-// the limit belongs to the kernel, not to a launch, and another thread may be about to launch it.
+// Called before HR_LAUNCH: lets a kernel use all the dynamic shared memory that a block of the device may have. Always
+// all: the limit belongs to the kernel, not to a launch, and another thread may be about to launch it.
 template <class Kernel>
 void allow_shared(Kernel* kernel) {
     int device = 0, most = 0;

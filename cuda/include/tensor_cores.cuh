@@ -35,7 +35,7 @@ constexpr uint32_t tf32_dropped = 0x1fff;  // bits that a factor in TF32 does no
 
 #ifdef HR_EMULATE
 
-// To the nearest, ties away from zero.
+// Rounded to nearest, ties away from zero.
 inline uint32_t to_tf32(float x) {
     const uint32_t bits = bits_of(x);
     constexpr uint32_t magnitude = 0x7fffffff, infinity = 0x7f800000;
@@ -50,9 +50,9 @@ inline double power_of_two(int exponent) {
     return power;
 }
 
-// The sum of n values in the known way of tensor cores: each is cut off two bits below the last one that float32 would
-// have for the largest of them, their sum is exact, and is rounded toward zero. Values are products of float32, whose
-// exponents, -298 to 256, are far from the ends of double's.
+// The sum of n values as tensor cores are known to compute it: each is truncated two bits below the last one that
+// float32 would have for the largest of them, their sum is exact, and is rounded toward zero. Values are products of
+// float32, whose exponents, -298 to 256, are far from the ends of double's.
 inline float sum_of_tensor_core(const double* terms, int n) {
     double largest = 0, plain = 0;
     for (int i = 0; i < n; ++i) {
@@ -111,7 +111,7 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
                                             bool is_first = false) {
     const float before[4] = {is_first ? 0.0f : c[0], is_first ? 0.0f : c[1], is_first ? 0.0f : c[2],
                              is_first ? 0.0f : c[3]};
-    asm volatile(  // stays where it is: all lanes of a warp are to be there
+    asm volatile(  // not moved by the compiler: all lanes of a warp have to be present
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%10, %11, %12, %13};"
         : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
@@ -125,7 +125,7 @@ __device__ __forceinline__ void add_product(const uint32_t (&a)[4], const uint32
 __device__ inline float rounded_to_tf32(float x) {
     return number_of(to_tf32(x));
 }
-__device__ inline double rounded_to_tf32(double x) {  // no kernel has products in TF32 of these
+__device__ inline double rounded_to_tf32(double x) {  // no kernel has products of these in TF32
     return x;
 }
 

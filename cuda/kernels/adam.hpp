@@ -12,7 +12,7 @@ template <class T>
 struct AdamState {
     AdamClock clock;
     AdamStep<T> step;  // of the current step
-    bool is_finite;    // whether the gradient's norm is; if not, nothing changes
+    bool is_finite;    // whether the gradient's norm is finite; if not, nothing changes
 };
 
 // The update of each element of the weight vector.

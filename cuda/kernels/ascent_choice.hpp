@@ -44,7 +44,7 @@ void ascent_next(int features, const Kink* kinks, const AscentPlaces<T>& places,
 // a, b and c of the kinks from the sums at them.
 void ascent_choose(int features, const double* sums, const KinkRule& rule, Kink* kinks, cudaStream_t stream);
 
-// The mean over rows of their log-Jacobian - λ |z|² / 2, of which these are the sums.
+// The mean over rows of their log-Jacobian - λ |z|² / 2, from these sums.
 void ascent_judge(int features, const double* sums, double precision, double total, double* out, cudaStream_t stream);
 
 }  // namespace headrace

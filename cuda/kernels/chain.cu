@@ -1,4 +1,4 @@
-// Runs in float32. Calls would spill 300 bytes of what two tiles on a multiprocessor leave of registers.
+// Runs in float32. Calls would spill 300 bytes of the registers that two tiles on a multiprocessor leave.
 #define HR_INLINE_FLOAT64
 #include "chain_launch.cuh"
 

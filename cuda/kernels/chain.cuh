@@ -14,7 +14,7 @@ namespace {
 // ---- masked networks ------------------------------------------------------------------------------------------------
 
 // The stages of a phase of a network, one after another; those that begin a panel do not wait for each other. Data that
-// products do not need is read anew after them, because they take all registers.
+// products do not need is read again after them, because they take all registers.
 template <class T, bool in_shared, bool keeps_units>
 __device__ void run_stages(const Team& team, Products products, const PlacedStep<NetworkStep<T>>& d,
                            const Call<T>& call, int q, const TileState<T, in_shared, keeps_units>& t) {
@@ -80,9 +80,9 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
     const StagePlan& plan = part_of(d.part, c).plan;
     if (keeps_units) t.slopes = t.units.from(c.slopes < 0 ? 0 : c.slopes);
     StagePhase phase{};
-    LevelEnds next{};                   // of the panel's next level
+    LevelEnds next{};                   // end of the panel's next level
     const Stage* next_stage = nullptr;  // and its first stage
-    int levels = 0;                     // number of units left of the panel
+    int levels = 0;                     // number of remaining levels of the panel
     for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
         if (levels > 0) {
             const int n = next.stage - phase.stage_end;
@@ -98,7 +98,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
             run_stages(team, run.products, d, run.call, q, t);
             forget_loads();
             phase = plan.phases[q];
-            next = {};  // no register of theirs is needed by the stages before
+            next = {};  // the stages before need its registers
             next_stage = nullptr;
             levels = 0;
         }
@@ -108,7 +108,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
             keep_weights(team, run.products, plan.stages, phase.stage_end, phase.panel_end,
                          run.call.weights + d.step.weights, t.partial);
             team.sync();
-            is_waited = team.warp != 0;  // by others, until the first one is at the last of the panel's levels
+            is_waited = team.warp != 0;  // the others wait until the first is at the panel's last level
             if (is_waited) {
                 q += phase.levels;
             } else {

@@ -8,14 +8,14 @@ namespace headrace {
 namespace {
 
 // Use of registers: two tiles of eight warps where their lines are in shared memory, and three (or as many warps in
-// smaller blocks) where there are no products, which need the most; warps that wait for the L2 cache shall not wait for
-// spilled registers, too.
+// smaller blocks) where there are no products, which need the most; warps that wait for the L2 cache should not wait
+// for spilled registers, too.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 
 // Tiles of rows, block after block. Lines are in shared memory, after the scratch, or in the block's part of the
 // workspace. In shared memory products are exact, or on `tensor_cores`: a kernel that has both spills registers of
-// either. With `all_kinds` it has conditioners with a kernel of their own.
+// either. With `all_kinds` it includes conditioners with a kernel of their own.
 template <class T, bool in_shared, bool products, bool tensor_cores, bool all_kinds = false>
 __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiprocessor<in_shared, products>)
     run_chain(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call, int tiles, T* workspace) {
@@ -27,10 +27,10 @@ __global__ void __launch_bounds__(network_warps* warp_rows, tiles_of_multiproces
     t.slopes = {nullptr};
     const Products split = d.products == Products::three_tf32 ? Products::three_tf32 : Products::tf32;
     const Products kind = !in_shared ? d.products : tensor_cores ? split : Products::exact;
-    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits, because registers are short
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {  // of 32 bits: registers are scarce
         const Lines<T, in_shared> lines{in_shared ? scratch + scratch_numbers(forgotten(team.warps))
                                                   : workspace + blockIdx.x * d.run_lines() * warp_rows};
-        // A variable of its own: assigned at once, its loads would be of memory that the compiler cannot identify.
+        // A separate variable: assigned at once, its loads would be of memory that the compiler cannot identify.
         const Lines<T, in_shared> other = d.in_place ? lines : lines.from(d.slots());
         t.given = lines;
         t.built = other;

@@ -19,10 +19,10 @@ template <class T, bool in_shared>
 struct Known {
     const NetworkStep<T>& step;
     const Call<T>& call;
-    const T* weights;           // its own first one
-    Lines<T, in_shared> input;  // its context, then the coordinates that it reads, in their order
+    const T* weights;           // its first weight
+    Lines<T, in_shared> input;  // its context, then its input coordinates, in their order
     Lines<T, in_shared> own;    // its lines
-    bool is_recorded;           // they are those of the tape
+    bool is_recorded;           // whether these are lines of the tape
 };
 
 template <class T>
@@ -31,7 +31,7 @@ struct KnownBack {
     const Call<T>& call;
     const T* weights;
     Lines<T, false> input, input_gradient;
-    Lines<T, false> values, gradients;  // its lines of the tape, and as many for gradients
+    Lines<T, false> values, gradients;  // its lines of the tape, and the same number for gradients
 };
 
 }  // namespace

@@ -1,15 +1,15 @@
 // Bytes an element that must be moved, float32: value 4, its parameters 4 n_params, result 4, and 4 a row: 16 for an
 // affine map, 100 for a spline of 8 bins. In the backward pass value, gradient, result 12, parameters and their
 // gradients
-// 8 n_params: 28 and 196. Each is read once and written once.
+// 8 n_params: 28 and 196. Each value is read once and written once.
 //
 // A block takes stretches of whole rows. In float32 maps of one or two parameters are *direct*: a thread takes 16 bytes
-// of values and the parameters that belong to them, in a kernel for each number of parameters. All others are *staged*:
-// threads copy the parameters of as many elements as there are threads to shared memory, side by side, and then take an
-// element each; an odd distance between elements keeps them out of each other's banks. A kernel is for all its maps in
-// both directions, because only the work on an element differs, and each kernel adds to the module's size. Log-
-// derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that depends
-// only on its length.
+// of values and the parameters that belong to them, in a kernel for each number of parameters. All other maps are
+// *staged*: threads copy the parameters of as many elements as there are threads to shared memory, side by side, and
+// then compute an element each; an odd distance between elements prevents bank conflicts. A kernel is for all its maps
+// in both directions, because only the work on an element differs, and each kernel adds to the module's size.
+// Log-derivatives stay in shared memory until the stretch is done; then a few lanes sum each row, in an order that
+// depends only on its length.
 #define HR_SMALL_CODE
 #include "coupling.cuh"
 
@@ -31,7 +31,7 @@ constexpr int params_in_registers() {
         return Map::n_params(2) <= 2 ? Map::n_params(2) : 0;
     }
 }
-// Parameters of a direct map; 0 for one that is staged.
+// Parameters of a direct map; 0 for a staged one.
 template <class Map, class T>
 constexpr int direct_params = sizeof(T) == 4 ? params_in_registers<Map>() : 0;
 
@@ -137,7 +137,7 @@ __device__ __forceinline__ void run_staged(const AnyMap& map, const MapOptions<T
     }
 }
 
-// The log-derivatives of whole rows to their sums: some lanes of a warp a row.
+// Sums the log-derivatives of whole rows: some lanes of a warp a row.
 template <class T>
 __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log, int rows, T* log_det) {
     const int lanes = s.lanes_of_row, active = int(s.active), end = (rows * lanes + 31) / 32 * 32;  // whole warps
@@ -167,8 +167,8 @@ __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
 }
 
 // run(first, n, log) runs n elements from `first` and writes their log-derivatives to log[0, n), which has the
-// alignment of the values; then rows are summed. A stretch is several rows, or a row is several stretches. `run` is
-// called at one place, because it holds all maps.
+// alignment of the values; then rows are summed. A stretch is several rows, or a row is several stretches. `run` has a
+// single call, because it contains all maps.
 template <class T, class Run>
 __device__ __forceinline__ void run_stretches(const Stretches& s, const T* in, T* log_det, T* shared, const Run& run) {
     constexpr int W = numbers_of_16<T>;

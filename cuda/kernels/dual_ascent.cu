@@ -12,7 +12,7 @@ namespace {
 
 constexpr int threads = ascent_threads, most_lines = ascent_lines, warp = 32;
 
-// As many rows of one line as 16 bytes hold: the unit of a thread's reads and writes.
+// The number of rows of one line in 16 bytes: the unit of a thread's reads and writes.
 template <class T>
 struct alignas(16) Rows {
     static constexpr int count = int(16 / sizeof(T));
@@ -42,15 +42,16 @@ struct Shape {
     static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads a thread has in flight
     // Lines whose sums are in shared memory at once: in float64 all would take more than the mapped memory.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
-    // More lines than shared memory holds are those of many features, whose tiles all have this many threads a group.
+    // Only tiles of many features have more lines than shared memory holds, and these all have this number of threads a
+    // group.
     static constexpr bool may_be_unfused = row_threads == 16;
     // Blocks of threads that a multiprocessor should hold.
     static constexpr int resident = Groups < 8 ? (sizeof(T) == 4 ? 4 : 3) : lines * sizeof(T) <= 28 ? 3 : 2;
     static_assert(ahead <= factors_at_once && lanes >= 1);
 };
 
-// A kernel for each shape. Up to ten features a step waits for the memory, and some unused lines cost nothing.
-// float64 is for checking: it has fewer kernels, which compute more lines in vain.
+// A kernel for each shape. Up to ten features a step waits for the memory, and some unused lines cost no time. float64
+// is for checks: it has fewer kernels, which compute more unused lines.
 template <class T, class Body>
 void with_shape(int features, int width, const Body& body) {
     if constexpr (sizeof(T) == 4) {
@@ -62,7 +63,7 @@ void with_shape(int features, int width, const Body& body) {
     features <= 16 ? body.template operator()<Shape<T, 4, 4>>() : body.template operator()<Shape<T, 8, 8>>();
 }
 
-// The rows of a tile, the same for all shapes of this number of features: fewer features, more rows.
+// The rows of a tile, the same for all shapes of this number of features: more rows for fewer features.
 template <class T>
 int tile_rows_of(int features) {
     int rows = 0;
@@ -80,7 +81,7 @@ template <class T>
 struct StepArguments {
     AscentNumbers<T> numbers;
     AscentLayout layout;
-    int n_tiles, most_kept;  // lines of which shared memory holds the input
+    int n_tiles, most_kept;  // lines of the input that shared memory holds
     bool fused;              // all lines that a tile reads are present at once, and are mapped when loaded
     T *z, *moved;
     double* log_jacobian;
@@ -94,8 +95,8 @@ struct Shared {
     using T = typename S::T;
     T *moved, *matrix, *shift, *center, *square, *logs;
     LineMap<T>* maps;
-    double* sums;  // takes the place of `moved` when a chunk is done
-    T* staged;     // and so do the threads' own, after them
+    double* sums;  // replaces `moved` when a chunk is done
+    T* staged;     // and so do the threads' own sums, after them
 
     static constexpr int sum_slots =
         (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
@@ -173,7 +174,7 @@ __device__ void add_logs(const typename S::T* logs, double log_scale, int rows, 
     }
 }
 
-// All lines through their maps in place, where more than one tile reads them.
+// Maps all lines in place, where more than one tile reads them.
 template <class S>
 __global__ void __launch_bounds__(threads) map_rows(StepArguments<typename S::T> a) {
     using T = typename S::T;
@@ -231,7 +232,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     }
 }
 
-// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. They go through shared
+// The sums of a chunk over the threads of a group, in a fixed order, to partial[sum][chunk]. Values pass through shared
 // memory, because registers have no index: a loop for each of them would be a fifth of the kernel.
 template <class S>
 __device__ void store_sums(const Shared<S>& shared, const AscentTile& tile,
@@ -341,7 +342,7 @@ __global__ void __launch_bounds__(threads, S::resident) step_rows(StepArguments<
                         __syncthreads();
                     }
                 }
-                // Rows that do not exist stay 0, so that they are finite and count nothing.
+                // Rows that do not exist stay 0, so that they are finite and do not count.
                 T one[S::rows_each];
                 for (int u = 0; u < S::packs_each; ++u) {
                     const int at = (u * S::row_threads + place) * P;
@@ -419,7 +420,7 @@ struct Squares {
     int64_t rows, n;
     int features, across, tile_rows;
 
-    Squares(const AscentLayout& l, int64_t covered)  // rows, also such that do not exist
+    Squares(const AscentLayout& l, int64_t covered)  // rows, including rows that do not exist
         : rows(l.rows),
           n((covered + warp - 1) / warp * ((l.features + warp - 1) / warp)),
           features(l.features),
@@ -512,7 +513,7 @@ void ascent_step(const AscentLayout& layout, const AscentStructure& structure, c
         };
         if constexpr (S::may_be_unfused)
             if (!structure.fused) {
-                using M = Shape<T, 8, 8>;  // whose tiles all of these have: one kernel for the maps
+                using M = Shape<T, 8, 8>;  // all of these have its tiles: one kernel for the maps
                 static_assert(M::rows == S::rows && M::lanes == S::lanes);
                 run(map_rows<M>, layout.tiles(), M::lanes * M::rows * sizeof(T) + most_lines * sizeof(LineMap<T>));
             }

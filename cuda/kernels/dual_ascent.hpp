@@ -32,7 +32,7 @@ struct AscentStructure {
     std::vector<int> block;    // first line of the block that each line of the affine map is in
     int64_t matrix = 0;        // matrix elements of all tiles
     int lines = 0, width = 0;  // most lines that a tile reads, and can hold
-    bool in_place = false;     // one tile reads and writes everything
+    bool in_place = false;     // one tile reads and writes all lines
     bool fused = false;        // each line is read by only one tile, which may map it
 };
 AscentStructure ascent_structure(const std::vector<int>& blocks);
@@ -69,7 +69,7 @@ void ascent_load(const AscentLayout& layout, const ArrayView& from, T* z, cudaSt
 template <class T>
 void ascent_store(const AscentLayout& layout, const T* z, T* out, cudaStream_t stream);
 
-// Of each row's distance from 0, in float64.
+// Squares of each row's distance from 0, in float64.
 template <class T>
 void ascent_squares(const AscentLayout& layout, const T* z, double* out, cudaStream_t stream);
 

@@ -1,4 +1,5 @@
-// Numbers of either type, for kernels that are not time-critical: one for both, because each adds to the module's size.
+// Values of either type, for kernels that are not time-critical: one kernel for both, because each adds to the module's
+// size.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@
 
 namespace headrace {
 
-// Like a pointer to numbers that are read as float64, and stored from it.
+// Like a pointer to values that are read as float64, and stored from it.
 class NumbersOfEither {
   public:
     NumbersOfEither(const float* p) : p_(const_cast<float*>(p)), is_double_(false) {}

@@ -1,6 +1,6 @@
 // Rows through a program and back, on the device. The run records the inputs of the backward pass on a tape in global
-// memory, and gradients of units go beside their values; then sums over rows, which are products of the tape's lines,
-// give the gradient of the weights (row_sums.cu). Included by a source for each floating type.
+// memory, and gradients of units are stored beside their values; then sums over rows, which are products of the tape's
+// lines, give the gradient of the weights (row_sums.cu). Included by a source for each floating type.
 #pragma once
 
 #ifndef HR_NARROW_TILES
@@ -19,7 +19,7 @@ namespace {
 
 // ---- start of a backward pass ---------------------------------------------------------------------------------------
 
-// The gradient of a scalar by this lane's log-determinant, in the chain's own direction.
+// The gradient of a scalar by this lane's log-determinant, in the direction of the chain.
 template <class T>
 __device__ T grad_log_det_of_row(const Team& team, const Call<T>& call, const Cotangent& from, int64_t row, int rows) {
     if (team.lane >= rows) return 0;
@@ -114,7 +114,7 @@ __device__ void backward_layer(const Team& team, const Tape<T>& t, int step, con
     const int blocks = of.op_end - begin, aligned = tensor_cores ? 16 : 1;
     const Rounds of_whole{1, tensor_cores ? 16 : 8};
     const Rounds rounds = team.is_narrow() ? rounds_of<T>(products, blocks, team) : of_whole;
-    // Terms of the blocks that are taken at once, up to `last`.
+    // Terms of the blocks that are computed at once, up to `last`.
     const auto terms = [&](int last) {
         Terms all{0, 0};
         for (int b = last / rounds.at_once * rounds.at_once; b <= last; ++b) {
@@ -207,9 +207,9 @@ __device__ void finish_input(const Team& team, const Tape<T>& t, const Call<T>& 
         });
 }
 
-// Tiles of `tile_rows` rows from `first` on there and back. A tape holds 32 rows, of which a narrow tile has its part.
-// The tape belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1 if a row is
-// not finite.
+// Runs tiles of `tile_rows` rows from `first` on and their backward pass. A tape holds 32 rows, of which a narrow tile
+// uses a part. The tape belongs to only these rows where the sums over rows need it, else to the block. `bad` becomes 1
+// if a row is not finite.
 template <class T, bool all_kinds>
 __global__ void __launch_bounds__(network_warps* warp_rows, 1)
     there_and_back(const __grid_constant__ DeviceChain<T> d, const __grid_constant__ Call<T> call,
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(network_warps* warp_rows, 1)
         for (int i = 0; i < d.chain.n_steps; ++i) record_any(team, t, i, run, state);
         add_store_support(team, d.chain, t.state(d.chain.n_steps), state.log_det);
         mark_overflows(team, d, sums, t.state(d.chain.n_steps), state.log_det);
-        team.sync();  // on a narrow tile the base's warps read marks of others
+        team.sync();  // on a narrow tile the base's warps read marks of other warps
         sums.put(team, state.log_det);
         const int base_state = call.inverse ? d.chain.n_steps : 0;
         bases.put(team, base_density(team, d, call, t.state(base_state)));

@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-// Rows of a call forward and backward, a group at a time, and the sums over them. Of `back` the rows' height is not
+// Rows of a call forward and backward, a group at a time, and the sums over them. The rows' height in `back` is not
 // used.
 template <class T>
 void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Call<T>& call, const Back<T>& back,

@@ -1,5 +1,5 @@
 // The shared headers on the device: every lane function, map, activation and base, for float and double, one value a
-// thread. Code that the CPU compiles for vectors must stay compilable here for scalars.
+// thread. Code that the CPU compiles for vectors must remain compilable here for scalars.
 #include "../include/threads.cuh"
 #include "lanes.hpp"
 
@@ -77,7 +77,7 @@ __global__ void random_columns(bool logistic, uint64_t seed, int64_t first, uint
     for (int k = 0; k < 4; ++k) out[i * 4 + k] = columns.column[k];
 }
 
-// A launch for n values; none for none.
+// Launches threads for n values; no launch for n = 0.
 template <class Kernel, class... Arguments>
 void launch(Kernel* kernel, int64_t n, cudaStream_t stream, Arguments... arguments) {
     constexpr int64_t threads = 128;

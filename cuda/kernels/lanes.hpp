@@ -1,4 +1,4 @@
-// Every function of the lanes, every map, activation and base on its own, for tests: one value a thread. Addresses are
+// Every function of the lanes, every map, activation and base separately, for tests: one value a thread. Addresses are
 // of contiguous arrays on the device.
 #pragma once
 

@@ -1,6 +1,6 @@
-// A panel of a sequential network's levels (host/plan.hpp): one warp's part of it, level by level, when all have begun
-// its sums. Lanes are independent rows; data that all read, the weights inside of the panel, is kept in shared memory,
-// where the team has its parts of sums at other times.
+// A panel of a sequential network's levels (host/plan.hpp): one warp's part of it, level by level, after all warps have
+// begun its sums. Lanes are independent rows; data that all read, the weights inside of the panel, is kept in shared
+// memory, where the team has its parts of sums at other times.
 #pragma once
 
 #include "units.cuh"
@@ -31,10 +31,10 @@ __device__ void keep_weights(const Team& team, Products kind, const Stage* stage
     }
 }
 
-// Four sums of a panel go on from where they were left: over terms [begin, end), of which `begin` is a multiple of
-// four. A sum's weights start `stride` elements after those of the sum before. The order of terms is that of sums in
-// one go. Inputs are rounded as in products in TF32.
-constexpr int level_sums = 4;  // of a stage's biases, too, four are loaded at once
+// Four sums of a panel resume where they stopped: over terms [begin, end), where `begin` is a multiple of four. A sum's
+// weights start `stride` elements after those of the sum before. The order of terms is that of sums without
+// interruption. Inputs are rounded as in products in TF32.
+constexpr int level_sums = 4;  // four of a stage's biases, too, are loaded at once
 
 template <class T, bool in_shared>
 __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, const int (&row)[level_sums],
@@ -61,10 +61,10 @@ __device__ __forceinline__ void go_on_with_sums(Products kind, const T* kept, co
     int k = terms.begin;
 #pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) add_four([](int) { return true; });
-    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet are no numbers
+    if (k < terms.end) add_four([&](int i) { return k + i < terms.end; });  // values not computed yet may be NaN
 }
 
-// The end of a level, which begins at the end of the one before it: all that it needs of its phase.
+// The end of a level, which begins at the end of the one before it: all data of its phase that are needed.
 struct LevelEnds {
     int stage, coordinate;
 };
@@ -72,8 +72,9 @@ __device__ inline LevelEnds ends_of(const StagePhase& phase) {
     return {phase.stage_end, phase.coordinate_end};
 }
 
-// The units of a level, phase q, in n stages, by one warp. A function of its own, because registers of the kernel are
-// short. Returns the ends of the next phase, which are being loaded meanwhile: read behind it they would be waited for.
+// The units of a level, phase q, in n stages, by one warp. A separate function, because registers of the kernel are
+// scarce. Returns the ends of the next phase, which are being loaded meanwhile: if they were read after it, they would
+// be waited for.
 template <class T, bool in_shared, bool keeps_units>
 HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, const Call<T>& call, Products kind, int q,
                                         const Stage* stages, int n_stages, int lane, LineAddress<T, in_shared> built,
@@ -91,14 +92,14 @@ HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, con
     const int slot = s.input_slot;
     for (int i = 0; i < n_stages; ++i) {
         const Stage stage = next;
-        next = stages[i + 1];  // one ahead; behind the last there is one more
+        next = stages[i + 1];  // one ahead; there is an additional one after the last
         const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
         const Lines<T, in_shared> output = t.units.from(keeps_units ? stage.value : stage.output);
         const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);
         const T* const own = kept + stage.kept;
 #pragma unroll 1
         for (int first = 0; first < n; first += level_sums) {
-            // If there are fewer, the last one's weights stand in for those that do not exist.
+            // If there are fewer, the last one's weights are used in place of those that do not exist.
             const int left = n - first;
             const Lines<T, in_shared> values = output.from(stage.begin + first);
             T total[level_sums];

@@ -1,5 +1,5 @@
-// Sums of products on a tile: lanes are rows, a warp computes several sums for each value that it loads, and the terms
-// of a sum are split among warps where there are too few sums for all of them.
+// Sums of products on a tile: lanes are rows, a warp computes several sums for each loaded value, and the terms of a
+// sum are split among warps where there are too few sums for all of them.
 //
 // A load of an input serves sums_at_once multiply-adds, one of four weights as many rows as a warp has and four terms:
 // 8 + 4 loads for 32 multiply-adds of a warp, at one load and four multiply-adds a cycle. Tensor cores need another
@@ -20,8 +20,8 @@ struct Terms {
     int begin, end;
 };
 
-// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own, or in TF32 those
-// that other lanes kept for it.
+// A warp's sums over a part of the terms, [sum][row], until the lane of a row takes them: its own sums, or in TF32
+// those that other lanes stored for it.
 template <class T>
 struct PartialSums {
     T* p;
@@ -33,9 +33,9 @@ struct PartialSums {
     }
 };
 
-// How a warp takes blocks of sums: the number at once, and the multiple of terms in a share. On a narrow tile these are
-// the block's own warps, if the lanes of one work `together`. Without shares each sum is one warp's, in one order of
-// terms. `taken`: warps that have other work meanwhile, the first ones.
+// How a warp computes blocks of sums: the number at once, and the multiple of terms in a share. On a narrow tile these
+// are the block's own warps, if the lanes of one work `together`. Without shares, one warp computes each sum, in one
+// order of terms. `taken`: the first warps, which have other work meanwhile.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
@@ -50,7 +50,7 @@ struct BlockPart {
 // Number of sums of a block that a warp finishes at once: their common inputs are read once, and none waits for
 // another.
 constexpr int finished_at_once = 4;
-static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block, too, is a whole number of times as many
+static_assert(sums_at_once % (2 * finished_at_once) == 0);  // half a block, too, is a multiple of this number
 
 template <class T>
 struct NothingAside {
@@ -66,8 +66,8 @@ struct NothingAside {
 //
 // A block is one warp's, or that of several with a share of the terms each; where a narrow tile has too few blocks for
 // its many warps, that of two with half of the sums each. Where its warps work together, each finishes one of the
-// blocks that they took at once. All go through the same code: sum and finish are called at one place, because each
-// holds all kinds of products or all activations.
+// blocks that they computed at once. All blocks use the same code: sum and finish have a single call, because each
+// contains all kinds of products or all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
@@ -80,7 +80,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
     const int takers = team.warps / parts, place = team.warp / parts, first_sum = together ? 0 : own_part * of_part;
     const int taker = place < rounds.taken ? place - rounds.taken + takers : place - rounds.taken;
     const int of_round = takers * rounds.at_once;
-    bool turned = false;  // later blocks are longer: every other round goes the other way
+    bool turned = false;  // later blocks are longer: every other round has the opposite order
 #pragma unroll 1
     for (int first = 0; first < blocks; first += of_round, turned = !turned) {  // one round where there are shares
         const int turn = turned ? takers - 1 - taker : taker;
@@ -95,7 +95,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
             sum(BlockPart{b, first_sum, of_part * rounds.at_once}, Terms{begin, smaller(all.end, begin + share)}, own);
         }
         if (shares > 1) team.sync();
-        // All sums of a warp's own blocks; of shared ones its part.
+        // All sums of a warp's own blocks; its part of shared ones.
         const int of_warp = smaller(rounds.at_once, larger(0, blocks - b));
         const int own_block = b + (together ? own_part : 0), own_blocks = together ? int(own_part < of_warp) : of_warp;
         const int end = shares > 1 ? sums_at_once * blocks : of_part * own_blocks;
@@ -124,12 +124,12 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
     }
 }
 
-// Rows of a matrix times the lines of a tile: total[m] += sum over k of weights[row[m] + k] input[k]. Row m of n; where
-// n < M the last one stands in for those that do not exist.
+// Rows of a matrix times the lines of a tile: total[m] += sum over k of weights[row[m] + k] input[k]. Row m of n; if n
+// < M, the last row is used in place of those that do not exist.
 template <int M, class T, bool in_shared>
 __device__ void add_row_products(const T* weights, const uint32_t* row, int n, const Lines<T, in_shared>& input,
                                  int lane, Terms terms, T (&total)[sums_at_once]) {
-    // Pointers advance, because 64-bit addresses computed anew would be half of the loop's instructions.
+    // Pointers advance, because new 64-bit addresses would be half of the loop's instructions.
     const T* w[M];
     int k = terms.begin;
 #pragma unroll
@@ -142,7 +142,7 @@ __device__ void add_row_products(const T* weights, const uint32_t* row, int n, c
         for (int m = 0; m < M; ++m) total[m] = fma(*w[m]++, x, total[m]);
         ++k;
     };
-#pragma unroll 1  // at most three terms: a copy of the code for each is not worth its place in the cache
+#pragma unroll 1  // at most three terms: a copy of the code for each is not worth its space in the cache
     while (k < terms.end && k % 4 != 0) one();
 #pragma unroll 2
     for (; k + 4 <= terms.end; k += 4) {
@@ -226,16 +226,16 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // ---- on tensor cores ------------------------------------------------------------------------------------------------
 //
 // Rows of the tile are rows of the left matrix, sums are columns of the right one; two products of 16 rows make the
-// tile. The order of terms is free: lane 4 g + t takes four that follow each other, 4 t, ..., of sixteen, so that one
-// load of 16 bytes brings those of a sum's weights, from rows as they are. A float32 is split into its two factors when
-// it was loaded: kept apart they would be 8 bytes a weight, and weights wait for the L2 cache.
+// tile. The order of terms is free: lane 4 g + t takes four adjacent ones, 4 t, ..., of sixteen, so that one load of 16
+// bytes reads those of a sum's weights, from rows without conversion. A float32 is split into its two factors when it
+// is loaded: stored separately they would be 8 bytes a weight, and weights wait for the L2 cache.
 //
 // Sums of eight terms are added in float32, to the nearest, because tensor cores round toward zero: over the terms of a
-// long sum that would be far more than float32's own error. Of the three products the two small ones come first.
-// PTX requires all lanes of a warp at a product together: nothing here branches by lane.
+// long sum that error would be far more than float32's. The two small ones of the three products are added first. PTX
+// requires all lanes of a warp at a product together: there are no branches by lane here.
 
-// The row of the tile that is row q of four of the lanes 4 g, ...: a warp's loads lie in 32 banks of shared memory,
-// because four lines are four numbers longer than four times the banks, or are 16 bytes a lane of global memory.
+// The row of the tile that is row q of four of the lanes 4 g, ...: a warp's loads are in 32 banks of shared memory,
+// because four lines are four values longer than four times the banks, or are 16 bytes a lane of global memory.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
@@ -282,14 +282,13 @@ struct FragmentSums {
     }
 };
 
-// Of blocks that are taken at once, where the terms of each end.
+// For blocks that are computed at once, the end of the terms of each.
 struct BlockEnds {
     int of[narrow_warps];
 };
 
 // Eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, sums[j] the
-// lane's part of the sums, for both halves of the tile. If the factors have changed places, the small products do so,
-// too.
+// lane's part of the sums, for both halves of the tile. If the factors are exchanged, the small products are, too.
 template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 float (&sums)[M][2][4]) {
@@ -338,7 +337,7 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
                 for (int m = 0; m < 2; ++m)
 #pragma unroll
                     for (int i = 0; i < 4; ++i) sums[first + j][m][i] += c[j][m][i];
-        } else {  // rounding toward zero is nothing beside that of factors
+        } else {  // rounding toward zero is negligible beside that of factors
 #pragma unroll
             for (int j = 0; j < together; ++j)
 #pragma unroll
@@ -351,19 +350,19 @@ __device__ __forceinline__ void add_eight_terms(bool split_factors, const float 
     }
 }
 
-// Terms that exist: where sums do not start at the first of eight, those before `first` may not be known yet.
+// Terms that exist: where sums do not start at the first of eight, terms before `first` may not be known yet.
 template <bool starts_inside>
 struct Existing {
     int first, end;
     __device__ bool operator()(int term) const { return term < end && (!starts_inside || term >= first); }
     __device__ bool has_sixteen(int k) const { return k + 16 <= end && (!starts_inside || k >= first); }
-    // The same terms, or none of them if there is none that exists: then the last line is not written either.
+    // The same terms, or none of them if none exists: then the last line is not written either.
     __device__ Terms of(Terms terms) const {
         return {!starts_inside || first < end ? terms.begin : terms.end, terms.end};
     }
 };
 
-// The lane's four terms of sixteen from k on, in its rows. Those that do not exist are zero, and not read.
+// The lane's four terms of sixteen from k on, in its rows. Terms that do not exist are zero, and not read.
 template <bool in_shared, bool starts_inside>
 __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
                                            const Existing<starts_inside>& exists, float (&x)[4][4]) {
@@ -376,7 +375,7 @@ __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input,
             for (int q = 0; q < 4; ++q) x[c][q] = is_term(first + c) ? rows.x[q] : 0.0f;
         }
     };
-    if (exists.has_sixteen(k)) {  // nothing is chosen then
+    if (exists.has_sixteen(k)) {  // then there is no choice
         load([](int) { return true; });
     } else {
         load(exists);
@@ -384,7 +383,7 @@ __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input,
 }
 
 // Sums of N blocks over terms of a tile's lines. weights(k, four): four[j] becomes the lane's weights of block j for
-// its four of the sixteen terms from k on, where those that are none meet zeros.
+// its four of the sixteen terms from k on, where missing ones are multiplied by zeros.
 template <int N, bool in_shared, bool starts_inside, class WeightsOf>
 __device__ void sum_in_fragments(bool split_factors, const Lines<float, in_shared>& input, int lane, Terms terms,
                                  const Existing<starts_inside>& exists, const WeightsOf& weights, FragmentSums& sums) {
@@ -432,8 +431,9 @@ __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, 
     sum_in_fragments<N>(split_factors, input, lane, terms, Existing<false>{0, terms.end}, load, sums);
 }
 
-// Sums of narrow_warps blocks on a narrow tile, whose rows are the columns of the right matrix and those of `weights`
-// the rows of the left one: the same terms in the same order as on a whole tile, and the same bits. Kept are all.
+// Sums of narrow_warps blocks on a narrow tile, whose rows are the columns of the right matrix, while the rows of
+// `weights` are those of the left one: the same terms in the same order as on a whole tile, and the same bits. Kept are
+// all.
 template <class WeightsOf>
 __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
                                    const Existing<true>& exists, const WeightsOf& weights,
@@ -466,7 +466,7 @@ __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>
             add_eight_terms<true>(split_factors, left, right, sums);
         }
     }
-    float* const kept = partial.p - lane / narrow_rows * sums_at_once * sum_line;  // of the first of them
+    float* const kept = partial.p - lane / narrow_rows * sums_at_once * sum_line;  // of the first block
     __syncwarp();
 #pragma unroll
     for (int q = 0; q < narrow_warps; ++q)
@@ -527,8 +527,8 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
 
 // ---- either way -----------------------------------------------------------------------------------------------------
 
-// Of `blocks` blocks, the number that a warp takes at once on tensor cores: loaded and split inputs serve all of them.
-// Limited so that others still have work.
+// The number of `blocks` blocks that a warp computes at once on tensor cores: loaded and split inputs serve all of
+// them. Limited so that other warps still have work.
 __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
     int best = 1, least = 1 << 30;
 #pragma unroll
@@ -547,8 +547,8 @@ __device__ Rounds rounds_of(Products kind, int blocks, const Team& team) {
     return {smaller(narrow_warps, (blocks + network_warps - 1) / network_warps), 16, true};
 }
 
-// Products of a network: sums of `rounds` blocks, n in all, of which those of the first block are kept, and those of a
-// second one go to the lines `aside`.
+// Products of a network: sums of `rounds` blocks, n in all; sums of the first block are kept, and those of a second one
+// are stored in the lines `aside`.
 template <class T, bool in_shared>
 __device__ void sum_unit_products(Products kind, const Rounds& rounds, const T* weights, const uint32_t* row, int n,
                                   const Lines<T, in_shared>& input, Terms terms, const BlockEnds& ends,
@@ -586,7 +586,7 @@ __device__ void sum_input_products(Products kind, const T* weights, const uint32
             const auto load = [&](int k, Four<float>(&four)[1]) {
 #pragma unroll
                 for (int c = 0; c < 4; ++c) {
-                    const int r = k + partial.lane % 4 * 4 + c;  // one that does not exist meets a zero
+                    const int r = k + partial.lane % 4 * 4 + c;  // a row that does not exist is multiplied by zero
                     four[0].x[c] = own[row[smaller(larger(r, first_row), terms.end - 1)]];
                 }
             };

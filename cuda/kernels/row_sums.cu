@@ -1,5 +1,5 @@
-// Sums over rows on the device. Every sum has a fixed order: rows in shares, shares in theirs, groups of rows in
-// theirs; those over more than tiles_of_sum tiles are float64.
+// Sums over rows on the device. Every sum has a fixed order: first the rows of a share, then shares, then groups of
+// rows; sums over more than tiles_of_sum tiles are in float64.
 #include "row_sums.hpp"
 
 #include <algorithm>
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(sum_threads)
                   of_thread_inputs = sum_inputs / columns, line = sum_units + 1;
     static_assert(sum_units == sum_inputs);
     HR_DYNAMIC_SHARED(T,
-                      shared);  // [row][unit], then [row][input], one element longer than needed: no bank meets itself
+                      shared);  // [row][unit], then [row][input], one element longer, to avoid bank conflicts
     T *const grads = shared, *const inputs = shared + warp_rows * line;
     const SumTask task = tasks.tasks[blockIdx.x];
     const int thread = int(threadIdx.x), x = thread % columns, y = thread / columns;

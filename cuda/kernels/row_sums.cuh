@@ -1,6 +1,6 @@
 // Sums over rows on tensor cores: units are rows of the left matrix, inputs columns of the right one, and the terms are
 // rows of the call, of which a line of the tape has 32 that follow each other. A lane's load of 16 bytes is four terms,
-// and no factor goes through shared memory. Squares of the task are a warp's each, without a word between them.
+// and factors do not pass through shared memory. Squares of the task are a warp's each, without a word between them.
 #pragma once
 
 #include "product.cuh"
@@ -38,16 +38,16 @@ __device__ __forceinline__ void store_square(const SumTask& task, int unit, int 
 }
 
 // The task's sums over tiles [first, end), to `out`. Sums of eight terms ("3xtf32") or of tiles_of_sum tiles ("tf32")
-// are the tensor cores', those of tiles_of_sum tiles float32, and their totals float64, a thread's own in shared
-// memory: in registers they would leave room for fewer warps. Biases have no products, and use no tensor core.
+// are computed by tensor cores, those of tiles_of_sum tiles in float32, and their totals in float64, a thread's own in
+// shared memory: in registers they would leave room for fewer warps. Biases have no products, and use no tensor core.
 __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool split_factors,
                                                       const Tapes<float>& tapes, int64_t first, int64_t end,
                                                       double* shared, double* out) {
     constexpr int blocks = square / 8;
     const int warp = int(threadIdx.x) / warp_rows, lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;
-    const int unit = warp / 2 * square, input = warp % 2 * square;  // the warp's first ones, of the task's
+    const int unit = warp / 2 * square, input = warp % 2 * square;  // the warp's first unit and input, of the task's
     if (unit >= task.units) return;
-    const int last = task.unit + smaller(unit + square, task.units) - 1;  // which reads the most
+    const int last = task.unit + smaller(unit + square, task.units) - 1;  // the unit that reads the most inputs
     const bool has_bias = task.input == 0 && input == 0;
     const bool has_products = input < task.inputs && task.input + input < task.visible[last];
     if (!has_bias && !has_products) return;
@@ -70,7 +70,7 @@ __device__ __forceinline__ void sum_task_in_fragments(const SumTask& task, bool 
         const int rows = int(smaller(int64_t(warp_rows), tapes.rows - tile * warp_rows));
 #pragma unroll 1
         for (int row = 0; row < rows; row += 16) {
-            // Four rows beyond the last one may lie in a tile that was never run: the first four in their place.
+            // Four rows beyond the last one may lie in a tile that never ran: the first four are read in their place.
             const float* const at = tape + (row + 4 * t < rows ? row : row - 4 * t);
             Four<float> x[4], w[blocks];
 #pragma unroll

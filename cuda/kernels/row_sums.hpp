@@ -21,7 +21,7 @@ struct SumTasks {
     const SumTask* tasks;
     int count;
     int64_t n_sums;            // weights, then the ready parameters of vector steps
-    const uint8_t* is_summed;  // 1 where a task gives one of them
+    const uint8_t* is_summed;  // 1 where a task computes the sum
 };
 
 // The tapes of a group of tiles, and the rows from its first one to the end of the call.
@@ -49,7 +49,7 @@ class RowSums {
     RowSums(const SumTasks<T>& tasks, Products products, int64_t group, cudaStream_t stream);
 
     void add(const Tapes<T>& tapes, const WeightGradient<T>& out);
-    // After all groups: parameters that are made ready once a call get their gradients from those of the ready ones.
+    // Called after all groups: raw parameters get their gradients from those of the ready ones.
     void finish(const DeviceChain<T>& d, const T* weights, const WeightGradient<T>& out);
 
   private:

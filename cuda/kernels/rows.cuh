@@ -1,5 +1,5 @@
 // How threads of a block read and write stretches of row-major arrays: 16 bytes at a time where addresses allow, and
-// elements one by one before, after, and where they do not.
+// single elements before, after, and otherwise.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// The elements that a thread takes at a time: as many as 16 bytes hold, next to each other, or `count`, `step` apart.
-// Of the latter those from `head` on are `skipped` further on.
+// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` of them, `step` apart.
+// In the latter case those from `head` on are `skipped` further on.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;
@@ -80,8 +80,8 @@ __device__ __forceinline__ void store_elements(const Elements& some, T* p, const
 }
 
 // body(elements) for all of [0, n), shared by the block's threads: 16 bytes' worth where `first` and the arrays of
-// `aligned_at(i)` are multiples of 16 bytes. The others, all of them where addresses do not allow that, are taken as
-// far apart as there are threads for them. `body` is called at one place, because it holds all maps.
+// `aligned_at(i)` are multiples of 16 bytes. The remaining elements, or all of them where addresses do not allow that,
+// are taken at a distance of the number of threads. `body` has a single call, because it contains all maps.
 template <class T, class AlignedAt, class Body>
 __device__ __forceinline__ void for_elements(const T* first, int n, const AlignedAt& aligned_at, const Body& body) {
     constexpr int W = numbers_of_16<T>;
@@ -127,8 +127,8 @@ __device__ __forceinline__ Numbers16<T> rotated(const Numbers16<T>& v, int by) {
 }
 
 // n elements of consecutive rows to a tile, by all threads of a block. In shared memory the threads of a warp would
-// meet in the same banks when each stores its first element, its second and so on; so every eighth starts with another
-// one.
+// conflict in the same banks if each stored its first element, then its second and so on; so every eighth starts with
+// another element.
 template <class T>
 __device__ __forceinline__ void rows_to_tile(const T* rows, int n, const TilePlaces& places, T* tile) {
     constexpr int W = numbers_of_16<T>;

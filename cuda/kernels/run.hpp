@@ -1,4 +1,4 @@
-// Launches of kernels that work on tiles: the memory of a tile's lines, and the number of blocks at a time.
+// Launches of kernels on tiles: the memory of a tile's lines, and the number of blocks at a time.
 #pragma once
 
 #include "../host/device_chain.hpp"
@@ -16,15 +16,15 @@ struct DeviceLimits {
 struct Place {
     bool in_shared;
     int warps;
-    int64_t shared_bytes;  // of a block, in all
+    int64_t shared_bytes;  // total of a block
 };
 
 // Types whose tiles may be in shared memory: float64 is for checking, and its kernels are as large as float32's.
 template <class T>
 constexpr bool has_shared_tiles = sizeof(T) == 4;
 
-// In shared memory where that leaves enough warps on a multiprocessor to hide one another's loads, else in global
-// memory, which the L2 cache holds.
+// In shared memory if that leaves enough warps on a multiprocessor to hide one another's loads, else in global memory,
+// which the L2 cache holds.
 inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t shared_bytes) {
     const int64_t scratch = scratch_numbers(warps) * number_bytes;
     const int64_t whole = scratch + lines * (warp_rows + 1) * number_bytes;
@@ -32,8 +32,8 @@ inline Place place_of(int64_t lines, int warps, int64_t number_bytes, int64_t sh
     return fits ? Place{true, warps, whole} : Place{false, warps, scratch};
 }
 
-// The memory of a run's tiles. Without networks, more warps share a tile the more coordinates they can share; a run of
-// vector maps is one lane's work for each row.
+// The memory of a run's tiles. Without networks, the number of warps that share a tile grows with the coordinates that
+// they can share; a run of vector maps is one lane's work for each row.
 template <class T>
 Place run_place(const DeviceChain<T>& d, int64_t shared_bytes) {
     int warps = network_warps;
@@ -52,9 +52,10 @@ inline DeviceLimits device_limits() {
     return {shared, multiprocessors};
 }
 
-// Rows of a tile in the backward pass, whose registers leave room for one block on a multiprocessor. So few rows that
-// most lanes would be idle go in narrow tiles, of which there are four times as many: if these are no more than twice
-// as many rounds, because each takes less than half as long (bench/gpu/model.md). A row's bits are the same either way.
+// Rows of a tile in the backward pass, whose registers leave room for one block on a multiprocessor. Small numbers of
+// rows, for which most lanes would be idle, have narrow tiles, of which there are four times as many: if these are no
+// more than twice as many rounds, because each takes less than half as long (bench/gpu/model.md). A row's bits are the
+// same either way.
 inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     const auto rounds = [&](int64_t tile) {
         return ((rows + tile - 1) / tile + multiprocessors - 1) / multiprocessors;
@@ -62,7 +63,7 @@ inline int rows_of_tile(int64_t rows, int64_t multiprocessors) {
     return rounds(narrow_rows) <= 2 * rounds(warp_rows) ? narrow_rows : warp_rows;
 }
 
-// Enough blocks of a kernel to fill the device, but no more than tiles; they may then have any shared memory.
+// Enough blocks of a kernel to fill the device, but no more than tiles; they may then use any amount of shared memory.
 template <class Kernel>
 int resident_blocks(Kernel kernel, const Place& place, int64_t tiles) {
     allow_shared(kernel);

@@ -1,8 +1,8 @@
-// Causal networks to the side that they read: step after step, many streams at once.
+// Causal networks in the direction towards the side that they read: step after step, many streams at once.
 //
-// A block has a panel of streams, whose values of the current layer lie in shared memory as lines [unit][stream]; those
-// that later steps read lie in device memory, in a ring for each layer. A step is bound by the latency of its layers,
-// each of which waits for the one before, so that more streams cost little. A kernel that keeps the weights in
+// A block has a panel of streams, whose values of the current layer are in shared memory as lines [unit][stream];
+// values that later steps read are in device memory, in a ring for each layer. The time of a step is the latency of its
+// layers, each of which waits for the one before, so that more streams cost little. A kernel that keeps the weights in
 // registers of many blocks, and stays on the card for all steps, may come later.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
@@ -80,7 +80,7 @@ __device__ __forceinline__ void panel_input(const CausalStepsCall<T>& c, const P
     for (int i = int(threadIdx.x); i < n.skip_units * P; i += int(blockDim.x)) at.lines.skip[i] = T(0);
 }
 
-// Gated values of a layer; its values then replace the oldest ones of the ring.
+// Gated values of a layer, which then replace the oldest ones of the ring.
 template <class T>
 __device__ __forceinline__ void panel_gates(const CausalStepsCall<T>& c, const PanelAt<T>& at, int l) {
     const CausalNetwork& n = c.network;
@@ -147,7 +147,7 @@ __device__ __forceinline__ void panel_head(const CausalStepsCall<T>& c, const Pa
         });
 }
 
-// The map of the panel's values; results, and what the next step reads.
+// The map of the panel's values; results, and inputs of the next step.
 template <class T>
 __device__ __forceinline__ void panel_map(const CausalStepsCall<T>& c, const PanelAt<T>& at) {
     const CausalNetwork& n = c.network;

@@ -1,4 +1,4 @@
-// Causal networks from the side that they read, all positions at once; prediction; sums over steps.
+// Causal networks in the direction from the side that they read, all positions at once; prediction; sums over steps.
 //
 // A block of a layer takes a tile of positions of a row: the gates' sums, then the gated values in shared memory, then
 // the sums of the residual and skip outputs. A position of 32 channels is 12,000 operations a layer, and moves 1 KB.
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(causal_threads) run_map(CausalMapCall<T> c) {
 // ---- prediction
 // ------------------------------------------------------------------------------------------------------
 
-// Coefficients by the step-up recursion, of one column a thread, and log-gains.
+// Coefficients by the step-up recursion, one column a thread, and log-gains.
 template <class T>
 __global__ void __launch_bounds__(causal_threads)
     make_filter(const T* theta, int64_t columns, int64_t order, double* coefficients, double* log_gain) {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(causal_threads)
     }
 }
 
-// Residuals: an element a thread. Signals: a row's column a thread, which reads what it wrote.
+// Residuals: an element a thread. For signals, each thread computes a row's column, and reads its own results.
 template <class T>
 __global__ void __launch_bounds__(causal_threads) run_prediction(PredictionCallOnDevice<T> c) {
     const int64_t all = c.rows * c.columns * (c.to_signal ? 1 : c.steps);

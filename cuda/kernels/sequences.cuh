@@ -1,4 +1,4 @@
-// What both kernels of causal networks have in common: sums of a thread, and the map of a step.
+// Code that both kernels of causal networks share: sums of a thread, and the map of a step.
 //
 // A thread has the sums of one unit, or of the two halves of a gate, for adjacent lanes: positions of a row, or
 // streams. Weights [input][unit] are read by adjacent threads side by side, and lanes of an input at once from shared
@@ -11,7 +11,7 @@
 #include "rows.cuh"
 #include "sequences.hpp"
 
-// Before a loop: the number of its rounds whose loads are to be in flight together.
+// Placed before a loop: the number of its rounds whose loads are to be in flight together.
 #ifdef __CUDACC__
 #define HR_IN_FLIGHT(rounds) HR_PRAGMA(unroll(rounds))
 #else
@@ -43,12 +43,13 @@ __device__ __forceinline__ void add_terms(T (&sum)[S][M], const T* weights, int 
     }
 }
 
-// The same for all taps, of inputs that load(tap, input, lane) gives, through `stage` in shared memory. All threads of
-// the block take part, also those that have no unit. by_input: load is for adjacent inputs, and not for lanes.
+// As the function above, for all taps; load(tap, input, lane) returns an input, which passes through `stage` in shared
+// memory. All threads of the block take part, also those that have no unit. by_input: load is for adjacent inputs, and
+// not for lanes.
 template <int S, int M, bool by_input, int lanes, class T, class Load>
 __device__ __forceinline__ void add_taps(T (&sum)[S][M], const T* weights, int stride, int gap, int lane, bool has_unit,
                                          int taps, int inputs, T* stage, const Load& load) {
-    constexpr int line = lanes + (by_input ? 4 : 0);  // so that stores to the stage meet in fewer banks
+    constexpr int line = lanes + (by_input ? 4 : 0);  // to reduce bank conflicts of stores to the stage
     for (int tap = 0; tap < taps; ++tap, weights += int64_t(inputs) * stride)
         for (int first = 0; first < inputs; first += causal_inputs) {
             const int n = inputs - first < causal_inputs ? inputs - first : causal_inputs;
@@ -117,7 +118,7 @@ __device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const P
     return value;
 }
 
-// Gate biases of a position with its covariates: products `frame_step` apart, of the unit.
+// Gate biases of a position with its covariates: products of the unit, `frame_step` apart.
 template <class T>
 __device__ __forceinline__ T gate_start(const CausalNetwork& n, T bias, const T* frames, int64_t frame_step,
                                         int64_t first_frame, int64_t last_frame, int64_t position) {

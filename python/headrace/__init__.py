@@ -1,6 +1,6 @@
 """headrace: normalising flows at one network pass in both directions.
 
-Flows and their parts are imported at once, all that lies above them when it is first used.
+Flows and their parts are imported at once; every module above them is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

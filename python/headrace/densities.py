@@ -38,7 +38,7 @@ class Energy(abc.ABC):
 
     features = 2
     box = ((-4.0, 4.0), (-4.0, 4.0))
-    """The usual range of pictures, (least, most) of each coordinate; some of the mass may lie outside."""
+    """The usual range of pictures, (lowest, highest) of each coordinate; some of the mass may lie outside."""
     name: str
     log_z: float
     """The logarithm of the integral of e^-U over the plane: free energies are -log_z plus the KL."""
@@ -58,7 +58,7 @@ class Energy(abc.ABC):
 
     def _evaluate(self, x: Any) -> tuple[Floats, Floats, Floats]:
         array = _arrays.matrix("x", x, self.features).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # as for a row that is infinite or NaN
+        with np.errstate(over="ignore", invalid="ignore"):  # for a row that is infinite or NaN
             return self._terms(array[:, 0], array[:, 1])
 
     @abc.abstractmethod
@@ -88,7 +88,7 @@ class U1(Energy):
 class _Confined(Energy):
     """An energy of z2 given z1, which would not fall along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)² is added to it."""
 
-    _width: float  # of z2 given any z1: the integral over z2 is this times √2π
+    _width: float  # for z2 given any z1: the integral over z2 is this times √2π
 
     def __init__(self) -> None:
         """The integral over z2 is the same for every z1."""

@@ -1,7 +1,7 @@
 """Files: safetensors with a JSON header that states every convention (docs/files.md).
 
-A file is not trusted. Its own header is checked before anything is read beyond it, so that its sizes are those of the
-file, and every size in headrace's header is compared with the tensors before anything of that size is made.
+A file is not trusted. The safetensors header is checked before any further bytes are read, so that its sizes are those
+of the file, and every size in headrace's header is compared with the tensors before memory of that size is allocated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_AXES = {1: 2, 2: 2, 3: 3}
 # Keys of the file's metadata: our header, the checksum of the density's parts, and those of the notes beside it.
 _KEY, _CHECKSUM, _NOTE_CHECKSUMS = "headrace", "headrace_crc32", "headrace_notes_crc32"
 _MOST_HEADER = 2**24  # bytes
-_MOST_DEPTH = 64  # of brackets in a header
+_MOST_DEPTH = 64  # depth of brackets in a header
 _Object = TypeVar("_Object")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "BOOL": np.dtype(np.bool_)}
 
@@ -44,7 +44,7 @@ class FileFormatError(ValueError):
 
 
 def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
-    """`Flow.save` and `Transform.save`; `notes` are more texts to keep in the file's metadata, see `read_notes`."""
+    """`Flow.save` and `Transform.save`; `notes` are additional texts in the file's metadata, see `read_notes`."""
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
@@ -55,10 +55,10 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
     """Read a flow or a transform that `save` wrote, in its original class.
 
-    For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes it
-    claims.
+    For one instruction set its results have the same bits. Time and memory grow with the file's size, whatever sizes
+    its header claims.
 
-    Where you know the class, its own `load`, such as `Flow.load`, checks it, and type checkers know the result.
+    If you know the class, its own `load`, such as `Flow.load`, checks it, and type checkers know the result.
 
     Args:
         path: Of the file.
@@ -79,6 +79,11 @@ def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any
     >>> type(same).__name__, bool((same.parameters == flow.parameters).all())
     ('MAF', True)
     """
+    return contents(path, allow_non_finite=allow_non_finite)[0]
+
+
+def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
+    """The results of `load` and of `read_notes`, in one pass over the file."""
     name = _path(path)
     if not os.path.exists(name):
         raise FileNotFoundError(f"path: expected an existing file, got {name}")
@@ -97,7 +102,7 @@ def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: 
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts by name that `save` was given, or that others put into the file's metadata.
+    """The texts by name that `save` was given, or that other programs put into the file's metadata.
 
     Raises:
         FileFormatError: it is no safetensors file, or a text does not match the one given to `save`.
@@ -120,6 +125,10 @@ def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
         _check_notes(metadata)
     except ValueError as error:
         raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error
+    return _texts(metadata)
+
+
+def _texts(metadata: dict[str, Any]) -> dict[str, str]:
     own = (_KEY, _CHECKSUM, _NOTE_CHECKSUMS)
     return {key: text for key, text in metadata.items() if key not in own and isinstance(text, str)}
 
@@ -127,7 +136,7 @@ def _notes(stream: BinaryIO, size: int, name: str) -> dict[str, str]:
 def to_bytes(module: Filed, notes: Mapping[str, str] | None = None) -> bytes:
     """A flow or a transform as the bytes of the file that its `save` writes, to keep or send anywhere.
 
-    Nothing in them is code, and equal flows give equal bytes. The device is not in them.
+    The bytes contain no code, and equal flows have equal bytes. The device is not in them.
 
     Args:
         module: The flow or transform.
@@ -153,6 +162,11 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Any:
         TypeError: no bytes.
         FileFormatError: as in `load`.
     """
+    return contents_of_bytes(data, allow_non_finite=allow_non_finite)[0]
+
+
+def contents_of_bytes(data: bytes, *, allow_non_finite: bool = False) -> tuple[Any, dict[str, str]]:
+    """The results of `from_bytes` and of `notes_of_bytes`, in one pass over the bytes."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data: expected bytes, got {check.kind_of(data)}")
     held = bytes(data)
@@ -199,7 +213,7 @@ def structure_checksum(flow: Filed) -> str:
     """The checksum of a density without its parameters, their dtype and the name of its class."""
     header = {**header_of(flow), "kind": None, "matmul": flow.matmul}
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
-    import hashlib  # here, because only checkpoints need it
+    import hashlib  # imported here, because only checkpoints need it
 
     return hashlib.blake2b(
         json.dumps(header, separators=(",", ":")).encode() + _checksum("", fixed).encode(), digest_size=16
@@ -207,7 +221,7 @@ def structure_checksum(flow: Filed) -> str:
 
 
 def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """A safetensors file with a JSON object under a key of its metadata; it appears whole or not at all."""
+    """Write a safetensors file with a JSON object under a key of its metadata; it appears whole or not at all."""
     text = json.dumps(state, allow_nan=False, separators=(",", ":"))
     parts, _ = _container({key: text, _CHECKSUM: _checksum(text, arrays)}, arrays, key)
     with replacing(path) as stream:
@@ -241,7 +255,7 @@ def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[A
 def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """The bytes of a file, as buffers; only the first is copied.
 
-    Assembled here and not by the safetensors library, which ends the process where there is no memory.
+    The file is made here and not by the safetensors library, which ends the process if memory runs out.
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
@@ -252,7 +266,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
-    if module.matmul in BF16_KINDS:  # which belongs to the density; choices of a device are in no file
+    if module.matmul in BF16_KINDS:  # the products belong to the density; settings of a device are in no file
         header["matmul"] = module.matmul
     text = json.dumps(header, allow_nan=False, separators=(",", ":"))
     notes = {**(notes or {}), **module._notes(), **(notes or {})}  # in the given order, and with the given values
@@ -275,7 +289,7 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
     """The bytes of a safetensors file in pieces, and their number."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
     entries: dict[str, Any] = {"__metadata__": metadata}
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all are aligned
+    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all arrays are aligned
     end = 0
     for name in ordered:
         begin, end = end, end + arrays[name].nbytes
@@ -301,7 +315,9 @@ def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _check_notes(metadata: dict[str, Any]) -> None:
-    """Refuse notes that have changed since `save` wrote them; those of others and of older files have no checksum."""
+    """Refuse notes that have changed since `save` wrote them; notes of other programs and of older files have no
+    checksum.
+    """
     if _NOTE_CHECKSUMS not in metadata:
         return
     place = f"__metadata__.{_NOTE_CHECKSUMS}"
@@ -326,18 +342,18 @@ def _most_objects(size: int) -> int:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> Any:
+def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> tuple[Any, dict[str, str]]:
     try:
-        module = _build(stream, size)
+        module, metadata = _build(stream, size)
     except (TypeError, ValueError) as error:
-        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # it may quote the file
+        raise FileFormatError(f"{name}: {printable(str(error)[:1000])}") from error  # the error may quote the file
     odd = [key for key, array in module.named_parameters().items() if not np.isfinite(array).all()]
     if odd and not allow_non_finite:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         raise FileFormatError(
             f"{name}: {odd[0]}{more}: expected finite numbers; with allow_non_finite=True they are loaded as they are"
         )
-    return module
+    return module, _texts(metadata)
 
 
 def _build(stream: BinaryIO, size: int) -> Any:
@@ -364,7 +380,7 @@ def _build(stream: BinaryIO, size: int) -> Any:
     except (TypeError, ValueError) as error:
         by = "" if written_by == cpu.__version__ else f" (written by headrace {written_by}, read by {cpu.__version__})"
         raise ValueError(f"{error}{by}") from error
-    return module._with_notes(metadata)
+    return module._with_notes(metadata), metadata
 
 
 def _read_header(stream: BinaryIO, size: int, key: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], int]:
@@ -422,7 +438,7 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
 
 
 def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) -> None:
-    """Types, shapes and places of the tensors: they fill the rest of the file without gaps and overlaps."""
+    """Types, shapes and positions of the tensors: they fill the rest of the file without gaps and overlaps."""
     places = []
     for full_name, entry in entries.items():
         name = full_name[:100]  # for messages
@@ -470,7 +486,7 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _listed(header: dict[str, Any]) -> str:
-    """Keys of a header for a message: the first few, none of them long."""
+    """Keys of a header for a message: the first few, each shortened."""
     keys = [repr(key[:40]) for key in list(header)[:8]]
     return ", ".join(keys) + (", ..." if len(header) > 8 else "") if keys else "none"
 

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn: `FlowDensity`, of densities and outliers, and `FlowRegressor`, of responses."""
+"""Estimators of scikit-learn: `FlowDensity`, for densities and outliers, and `FlowRegressor`, for responses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLOWS = {"maf": MAF, "iaf": IAF, "realnvp": RealNVP, "nsf": NSF, "planar": PlanarFlow, "radial": RadialFlow}
 
 
-# Parameters that depend on the data, or on others of the estimator; all else comes from the flows and `Flow.fit`.
+# Parameters that depend on the data, or on others of the estimator; all other parameters come from the flows and
+# `Flow.fit`.
 _BY_DATA = {"self", "features", "context", "x", "weights"}
 _OF_ITS_OWN = {"seed", "dtype", "progress"}
 
@@ -59,18 +60,18 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter]:
 
 
 _MADE_WITH = {name: _parameters(make) for name, make in FLOWS.items()}
-# Parameters of flows and of fits, such as `matmul`, go to the flow: a fit then follows it.
+# Parameters of both flows and fits, such as `matmul`, are set on the flow, whose value a fit uses.
 _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(name in m for m in _MADE_WITH.values())}
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
-# Settings of flows that few change: an object of their own has these.
+# Rarely used settings of flows, which have an object of their own.
 _RARE = ("last_activation", "dropout", "scale", "slope", "link", "matmul", "nonlinearity", "negative_slope")
 
 
 def _init(parameters: list[inspect.Parameter]) -> Any:
-    """A constructor that keeps its arguments as scikit-learn has it; other keywords are refused."""
+    """A constructor that stores its arguments, as scikit-learn requires; other keywords are refused."""
 
     def __init__(self: Any, **given: Any) -> None:
         refuse_others(type(self).__name__, given, [one.name for one in parameters])
@@ -83,7 +84,8 @@ def _init(parameters: list[inspect.Parameter]) -> Any:
 
 
 class FitSettings(BaseEstimator):  # type: ignore[misc]
-    """How `FlowDensity` fits: the keywords of `Flow.fit` with its defaults, and `bootstrap` of `Ensemble.fit`.
+    """Settings of the fit of a `FlowDensity`: the keywords of `Flow.fit` with its defaults, and `bootstrap` of
+    `Ensemble.fit`.
 
     A grid search reaches them by ``fit__learning_rate`` and so on.
 
@@ -101,7 +103,7 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
 
 
 class FlowSettings(BaseEstimator):  # type: ignore[misc]
-    """Settings of flows that few change, see `MAF`, `NSF` and `PlanarFlow`: None is the flow's own default."""
+    """Rarely used settings of flows, see `MAF`, `NSF` and `PlanarFlow`: None is the flow's own default."""
 
     __init__ = _init([inspect.Parameter(name, _KEYWORD, default=None) for name in _RARE])
 
@@ -111,7 +113,7 @@ _OLD = {name: nested for nested, kind in _NESTED.items() for name in kind._get_p
 
 
 def _signature() -> inspect.Signature:
-    """The parameters of `FlowDensity`: those of any flow, and its own."""
+    """The parameters of `FlowDensity`: those of all flows, and additional ones."""
 
     def own(
         self: Any,
@@ -156,8 +158,8 @@ def _beside_its_parameter(function: F) -> F:
 class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[misc]
     """A normalising flow as an estimator: of densities as `sklearn.neighbors.KernelDensity`, and of outliers.
 
-    Numbers are float32 if the training data are, and float64 otherwise, unless `dtype` is given; either way data of
-    both types are read as they are. An estimator can be pickled, as its flow can.
+    Results are float32 if the training data are, and float64 otherwise, unless `dtype` is given; either way data of
+    both types are read without conversion. An estimator can be pickled, as its flow can.
 
     Args:
         flow: "nsf", "maf", "iaf", "realnvp", "planar" or "radial".
@@ -242,7 +244,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             inner = {name: parameters.pop(name) for name in [*parameters] if name.startswith(f"{nested}__")}
             if nested in parameters:
                 setattr(self, nested, parameters.pop(nested))
-            if inner:  # in settings of its own, because others may have been given the same
+            if inner:  # in new settings, because other estimators may have the same object
                 own = clone(vars(self)[nested] or kind())
                 values = {name.partition("__")[2]: value for name, value in inner.items()}
                 setattr(self, nested, own.set_params(**values))
@@ -250,7 +252,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _renamed(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Parameters by their names; earlier ones work until 0.7."""
+        """Parameters by their present names; former ones work until 0.7."""
         parameters = renamed_keywords("FlowDensity", parameters, _OLD)
         old = {name: parameters[name] for name in parameters if name in _OLD or name == "jitter"}
         if not old:
@@ -282,14 +284,15 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
         Args:
             X: Shape (rows, features), or a stream with context and weights of its own (`headrace.rows`), of which as
-                many rows as its buffer holds determine the outliers. Columns of text, and those that count the rows or
-                have another whole number in each, are left out, with a warning, unless `discrete`, `spread`, `bounds`
-                or `periodic` names them. A column with one value in all rows is kept aside, and put back by `sample`.
+                many rows as its buffer holds determine the outliers. Columns of text, and columns that count the rows
+                or have a different whole number in each, are left out, with a warning, unless `discrete`, `spread`,
+                `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
+                `sample`.
             y: Ignored.
             sample_weight: Shape (rows,): weights of the rows in the likelihood, not negative. A weight of 2 has the
                 effect of a row given twice, but not the same bits, because batches then differ.
-            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. Then all
-                other methods need it too. In a grid search scikit-learn hands it on by its metadata routing.
+            context: Shape (rows, columns), or (rows,) for one column: the conditions of the density. Then all other
+                methods need it too. In a grid search scikit-learn passes it by its metadata routing.
 
         Raises:
             ValueError: rows, weights or context with a NaN or an infinity or of another shape, a weight below 0, or a
@@ -312,7 +315,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         if share > 0.5:
             raise ValueError(f"contamination: expected a number of at most 0.5, got {self.contamination!r}")
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._names: tuple[str, ...] | None = None  # of the columns of a stream
+        self._names: tuple[str, ...] | None = None  # names of a stream's columns
         self._frame: str | None = None
         self._contexts: tuple[str, ...] | None = None
         self._labels: dict[str, tuple[str, ...]] = {}
@@ -339,7 +342,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def _of_arrays(self, X: Any, sample_weight: Any, context: Any) -> tuple[Block, list[str] | None, tuple[str, ...]]:
-        """Rows in memory, the kinds of their columns by dtype, and the names of those of text."""
+        """Rows in memory, the kinds of their columns by dtype, and the names of text columns."""
         self._frame = library_of(X)
         X, self._labels = (X, {}) if self.categories is None else frames.coded(X)
         X, texts = frames.without_text(X)
@@ -362,7 +365,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return Block(X, conditions, weights), kinds, texts
 
     def _treatment(self, texts: tuple[str, ...] = ()) -> Treatment:
-        """How the columns are treated."""
+        """The treatment of the columns."""
         names = ("discrete", "spread", "missing", "bounds", "periodic")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
         how |= {"categories": self.categories, "labels": self._labels}
@@ -371,7 +374,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         labels = [f"column {name!r}" for name in texts]
         return Treatment(**how, names=self._called(), seed=self._seed, texts=labels, x_name="X")
 
-    @silent(FREQUENT)  # the table has a warning of its own
+    @silent(FREQUENT)  # the table warns of these itself
     def _fit_flow(self, ready: Prepared) -> None:
         """Fit a fresh flow, or several."""
         how, seed = self._inner("fit"), self._seed
@@ -397,7 +400,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         self.flow_, self.n_context_ = flow, flow.context
 
     def _held_out(self, validation: Any) -> Any:
-        """Given validation rows, treated as those to fit; a share, None and plain tables unchanged."""
+        """Given validation rows, in the form of the rows to fit; a share, None and plain tables unchanged."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if 1 <= len(parts) <= 3 and (stream := stream_of(*parts)) is not None:
             validation = parts = arrays_of(stream.of_table())
@@ -428,7 +431,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def score_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
         """The log density of each row in nats, shape (rows,), float64: the same for a row alone and among others.
 
-        For whole numbers it is a log probability (`discrete`). A row with another number in a column that was constant
+        For whole numbers it is a log probability (`discrete`). A row with another value in a column that was constant
         has -inf, with a warning; a row with missing values has NaN if ``missing="drop"``.
 
         Args:

@@ -55,7 +55,7 @@ def test_every_call_gives_the_bits_of_numpy_in_the_callers_framework(framework, 
 
 @every_call
 def test_nothing_is_copied(framework, kind, name, dtype):
-    """Each array that the core was given lies where the caller's array or the result lies."""
+    """Each array that the core received is in the memory of the caller's array or of the result."""
     call, holder = call_of(kind, name, dtype)
     holder._program = spy = Spy(holder._program)
     given = {key: framework.make(array) for key, array in arrays(dtype, holder.parameters.size).items()}
@@ -65,7 +65,7 @@ def test_nothing_is_copied(framework, kind, name, dtype):
     inner = 0
     for array in spy.seen:
         inner += array.ctypes.data not in places
-    # Of its own, a call has the log-densities that it sums, or the rows' gradients of one context.
+    # A call allocates the log-densities that it sums, or the rows' gradients of a common context.
     assert inner == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert spy.seen
 
@@ -252,7 +252,7 @@ def test_parameters_and_inference_tensors_without_gradient_are_tensors():
     assert torch.equal(flow.log_prob(torch.nn.Parameter(x, requires_grad=False)), want)
     with torch.inference_mode():
         assert torch.equal(flow.log_prob(torch.ones(9, FEATURES)), want)
-    with torch.device("meta"):  # where new tensors go does not matter to results
+    with torch.device("meta"):  # the place of new tensors does not affect results
         assert torch.equal(flow.log_prob(x), want)
 
 

@@ -39,7 +39,7 @@ class Foreign:
 
 
 class DeviceArray(Foreign):
-    """One with CUDA's interface too, as CuPy and others have."""
+    """An array with CUDA's interface in addition, as in CuPy and others."""
 
     @property
     def __cuda_array_interface__(self):
@@ -48,7 +48,7 @@ class DeviceArray(Foreign):
 
 
 class OldDeviceArray:
-    """One that has nothing but CUDA's interface, as Numba's."""
+    """An array with CUDA's interface alone, as in Numba."""
 
     def __init__(self):
         self.asked = []
@@ -137,7 +137,7 @@ def test_arrays_of_the_cpu_are_read_where_they_lie(dtype):
 
 
 def test_no_stream_is_asked_for_on_the_cpu():
-    """A stream belongs to a device: its place stays empty, or is None."""
+    """A stream belongs to a device: its entry is empty, or None."""
     array = DeviceArray(X, (1, 0))
     FLOW.log_prob(array, CONTEXT)
     requests = [asked[1] for asked in array.asked if isinstance(asked, tuple)]

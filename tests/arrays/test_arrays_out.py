@@ -1,5 +1,5 @@
-"""`out=`: results are written to the caller's array and nowhere else, and what would be read after it was written is
-refused."""
+"""`out=`: results are written to the caller's array and nowhere else, and an array that would be read after it was
+written is refused."""
 
 import numpy as np
 import pytest
@@ -141,7 +141,7 @@ def test_in_place_with_many_threads(threads, set_threads):
 
 
 def memory(dtype="float32"):
-    """Numbers in a row, to be cut into arrays that overlap."""
+    """A row of values, to be cut into arrays that overlap."""
     return cases.rng("memory").standard_normal(1000).astype(dtype)
 
 
@@ -258,7 +258,7 @@ def test_a_pair_is_a_tuple_of_two(out):
         cases.assert_says(error, "^out:", "tuple of two", type(out).__name__)
 
 
-def test_what_cannot_be_written_to_is_refused(dtype):
+def test_arrays_that_cannot_be_written_to_are_refused(dtype):
     flow, x = made_flow(dtype, 0), cases.rows(ROWS, FEATURES, dtype)
     jax, pandas = frameworks.load("jax"), frameworks.load("pandas")
     for given, out in [
@@ -296,7 +296,7 @@ def test_outputs_of_another_framework_are_refused():
 
 
 def test_autograd_knows_which_tensors_were_written():
-    """Its memory for a gradient is gone: it must not go on with other numbers."""
+    """The memory for its gradient is gone, so that autograd must not go on with other values."""
     torch, flow = frameworks.load("torch").module, made_flow("float32", 0)
     x, weight = torch.ones(9, FEATURES), torch.ones(9, requires_grad=True)
     for write in (

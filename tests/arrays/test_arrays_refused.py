@@ -16,7 +16,7 @@ ROWS, CONTEXT = cases.rows(6, 4, "float32"), cases.rows(6, 2, "float32", "contex
 
 
 def refuse(call, *words, error=TypeError):
-    """The call raises, and its message has each word, taken as it is; nothing is warned of on the way."""
+    """The call raises an error whose message contains each word, without any warning before."""
     with pytest.raises(error) as caught:
         call()
     missing = [word for word in words if word not in str(caught.value)]
@@ -66,7 +66,7 @@ def test_tensors(bad):
     tensor, context = make(torch), torch.ones(6, 2)
     refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
     with torch.no_grad():
-        if "x.detach()" in words:  # there is no gradient to lose
+        if "x.detach()" in words:  # without a gradient that could be lost
             assert FLOW.log_prob(tensor, context).shape == (6,)
         else:
             refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
@@ -188,7 +188,7 @@ def test_results_of_64_bits_that_jax_would_narrow():
         lambda: flow.transforms[0].forward(x, context),
     ):
         refuse(call, *words)
-    flow.parameters = vector  # what gives nothing back is no matter
+    flow.parameters = vector  # statements without a result are fine
     assert not flow.parameters.any()
     assert np.isfinite(flow.fit(x, context, validation=None, **SHORT).train_loss).all()
 
@@ -236,7 +236,8 @@ def test_frames_of_the_wrong_shape():
         refuse(lambda table=table: hr.MAF(4).log_prob(table), "x:", *words, error=ValueError)
 
 
-# --- NumPy and the rest -----------------------------------------------------------------------------------------------
+# --- NumPy and other libraries
+# -----------------------------------------------------------------------------------------------
 
 OTHERS = {
     "a list of words": ([["a", "b", "c", "d"]], ["real numbers", "<U1"]),

@@ -1,4 +1,4 @@
-"""Frames of other libraries, and floats of other byte orders and widths: the numbers of float64 arrays."""
+"""Frames of other libraries, and floats of other byte orders and widths: the values of float64 arrays."""
 
 import datetime
 import tracemalloc
@@ -73,7 +73,7 @@ def test_columns_are_contexts_and_weights():
         assert flow.nll_and_grad(X, column, column)[0] == flow.nll_and_grad(X, context, context)[0]
 
 
-def test_what_is_missing_is_not_a_number():
+def test_missing_values_are_nan():
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     pl = pytest.importorskip("polars", reason="polars is not installed")
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -83,7 +83,7 @@ def test_what_is_missing_is_not_a_number():
         np.testing.assert_array_equal(np.isnan(FLOW.log_prob(frame)), [False, True])
 
 
-def test_columns_that_are_no_numbers_are_refused_by_name():
+def test_columns_without_numbers_are_refused_by_name():
     pl = pytest.importorskip("polars", reason="polars is not installed")
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     for values, kind, advice in (
@@ -97,7 +97,7 @@ def test_columns_that_are_no_numbers_are_refused_by_name():
             assert advice in str(e.value)
 
 
-def test_whatever_numpy_can_be_given():
+def test_all_objects_that_numpy_can_read():
     class Lazy:
         def __init__(self, array):
             self.array = array

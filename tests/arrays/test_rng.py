@@ -74,7 +74,7 @@ def test_a_sequence_has_the_same_bits_each_time(make):
 
 
 @pytest.mark.parametrize("make", [np.random.default_rng, np.random.PCG64])
-def test_a_generator_is_asked_and_goes_on(make):
+def test_a_generator_draws_the_seed_and_advances(make):
     rng = make(0)
     first, second = drawn(rng=rng), drawn(rng=rng)
     assert not (first == second).any()

@@ -39,8 +39,8 @@ def true_density(x):
         pytest.param(hr.DualAscentFlow, None, "float32", marks=pytest.mark.nightly),
     ],
 )
-def test_a_peak_on_a_seam_is_found_with_what_it_depends_on(model, refined, dtype, monkeypatch):
-    """Where all steps are trained together at last, with a short training, and with as long a one as users have."""
+def test_a_peak_on_a_seam_is_found_with_its_dependence(model, refined, dtype, monkeypatch):
+    """With a joint training at the end, once short and once with the default length."""
     if refined is not None:
         monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, test = angles(), angles(1500, "test")
@@ -69,7 +69,7 @@ def test_the_density_is_one_in_all_and_the_same_a_period_on():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
-    """Whatever the row: every number of a fine grid, and those next to the cut."""
+    """For each value of a fine grid, and for values next to the cut."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
     cut = flow.transforms[-2].periodic[0][0]  # in units of half a period, from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
@@ -143,7 +143,7 @@ def test_rows_held_out_are_cut_where_the_others_are():
 
 
 def test_a_group_cuts_where_one_process_does():
-    """Whatever the shards are: their rows are counted together."""
+    """For any shards: their rows are counted together."""
     x = angles(400)
     model = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype="float64")
     alone = model.fit(x, validation=None, progress=False)
@@ -169,7 +169,7 @@ def test_a_group_cuts_where_one_process_does():
         ),
     ],
 )
-def test_what_is_refused(make, kind, words):
+def test_wrong_bounds_and_periods_are_refused(make, kind, words):
     with pytest.raises(kind) as error:
         make()
     cases.assert_says(error, *words)

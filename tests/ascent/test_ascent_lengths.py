@@ -78,7 +78,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
 def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
-    """The fewer, the fewer rows there are: the variance of many is more than they gain."""
+    """Fewer rows have fewer steps, because the variance of many is more than they gain."""
     flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
     headers = [link._header() for link in flow.transforms]
     assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
@@ -131,7 +131,7 @@ def test_a_budget_is_kept_with_a_contest():
 
 
 def interrupted_training(monkeypatch, number):
-    """Ctrl-C before the joint training of this number."""
+    """Ctrl-C before the joint training with this index."""
     refined, calls = _contest._Fits._refined, []
 
     def interrupted(self, *arguments):
@@ -145,7 +145,7 @@ def interrupted_training(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
-    """The ascent itself in the first length, the trained chain of the first in the second."""
+    """The ascent in the first length, the trained chain of the first length in the second."""
     x = bent(ROWS, 4)
     rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
     with monkeypatch.context() as changed:

@@ -1,4 +1,4 @@
-"""What an ascent makes of rows, in one process and in shards: columns without spread, and rows for a joint training."""
+"""The rows of an ascent, in one process and in shards: columns without spread, and rows for a joint training."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ PRECISION = 4.0
 
 
 def table(flat=True):
-    """Rows with a column of no spread, if asked for, and weights."""
+    """Rows, with a column without spread if `flat`, and weights."""
     x = ranks.rows()
     if flat:
         x[:, 1] = 7.0
@@ -105,7 +105,7 @@ def test_columns_without_spread_are_noise_for_a_joint_training(made):
     assert rows.active.tolist() == [0, 2]
     found = joined(rows.to_refine(0, 0.5, np.random.default_rng(0))[0])
     assert_allclose(found[:, [0, 2]], x[:, [0, 2]], rtol=1e-12)
-    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # 900 numbers of deviation 1, as such a column has
+    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # 900 values of deviation 1, as in such a column
     assert found[:, 1].std() == pytest.approx(1.0, rel=0.1)
     assert len(set(found[:, 1])) == len(x)
     again = joined(rows.to_refine(0, 0.5, np.random.default_rng(5))[0])
@@ -134,7 +134,7 @@ def test_rows_of_a_joint_training_do_not_depend_on_ranks():
 @pytest.mark.parametrize("group", [None, local()], ids=["one process", "a group"])
 @WEIGHTED
 def test_a_history_has_the_densities_of_columns_without_spread(map, group, weighted):
-    """Rows held out may lie elsewhere there, by which the flow's density recognises them."""
+    """Held-out rows may have other values in that column, by which the flow's density recognises them."""
     x, w = table()
     judge, counts = ranks.rows("judge"), cases.rng("flat").uniform(0.1, 2.0, len(x))
     judge[:, 1] = 7.0 + cases.rng("elsewhere").normal(0.3, 0.5, len(x))
@@ -158,4 +158,4 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
         one = np.average(flow[:0].log_prob(array), weights=weights)
         assert listed[0] == pytest.approx(one, abs=1e-6)
     away = PRECISION * np.average((judge[:, 1] - 7.0) ** 2, weights=counts if weighted else None) / 2.0
-    assert away > 0.2  # what would be missing otherwise
+    assert away > 0.2  # the difference without the correction

@@ -56,7 +56,7 @@ def test_an_ascent_ends_before_a_step_that_its_time_has_no_room_for(map, monkeyp
 
 
 @pytest.mark.parametrize(("rows", "refine", "rivals"), [(1000, None, True), (1000, True, False), (6000, None, False)])
-def test_the_time_is_shared_among_what_is_tried(rows, refine, rivals, monkeypatch):
+def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkeypatch):
     """A fifth for the ascent before a joint training, three fifths of the rest for it where another ascent competes."""
     now, ends, joint = [0.0], [], []
     ascended, refined = _contest._Fits.ascent, _contest._Fits._refined

@@ -35,7 +35,7 @@ def test_an_ascent_is_that_of_the_formulas(core, features, size, each, weighted,
 
 @every_core(product=("cpu", "emu", "gpu"), dtype=cases.DTYPES)
 def test_an_ascent_of_more_features_than_a_block_has_threads(core, dtype):
-    """A test of its own, so that a few cases of each test have one of each dtype."""
+    """A separate test, so that a few cases of each test include both dtypes."""
     check(core, 130, 8, 1, False, "newton", 1.0, dtype)
 
 
@@ -87,8 +87,8 @@ def test_an_ascent_can_be_read_before_it_ends(core, dtype):
 
 
 @every_core(product=("cpu", "emu", "gpu"))
-def test_at_the_optimum_nothing_moves(core):
-    """All rows at 0 leave nothing to gain along the kink's slope that rounding would not undo; numbers stay finite."""
+def test_at_the_optimum_no_row_moves(core):
+    """If all rows are 0, the kink's slope gains nothing that rounding would not undo; values stay finite."""
     x = np.zeros((64, 2), "f8")
     kinks, likelihoods, values = ascent_on(core, x, None, None, x[:5], 3).run(plan_of(2, 3, 1, 2, 5))
     for found in (kinks, likelihoods[:, 0], values):

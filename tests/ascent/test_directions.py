@@ -19,7 +19,7 @@ def skewed_half(g, features=64):
     return standardised(x)
 
 
-def test_directions_find_what_is_not_normal():
+def test_directions_find_columns_that_are_not_normal():
     """Two clusters along one direction of four: a row of the matrix turns towards it."""
     g = cases.rng("directions")
     z = g.standard_normal((3000, 4))
@@ -36,7 +36,7 @@ def test_directions_find_what_is_not_normal():
 
 
 def test_sliced_directions_of_mirrored_rows_are_the_same():
-    """Normal quantiles lie in the middle of each row's share, as many below 0 as above it: few rows tell."""
+    """Normal quantiles lie in the middle of each row's share, as many below 0 as above it, which few rows show."""
     g = cases.rng("mirrored")
     z = standardised(g.standard_exponential((20, 3)))
     one, other = (_directions.sliced_rotation(rows, np.random.default_rng(0)) for rows in (z, -z))
@@ -44,7 +44,7 @@ def test_sliced_directions_of_mirrored_rows_are_the_same():
 
 
 @pytest.mark.long
-def test_sliced_blocks_find_what_is_not_normal():
+def test_sliced_blocks_find_columns_that_are_not_normal():
     """Of 64 coordinates 32 are skewed together: turned blocks are further from normal than random ones."""
     g = cases.rng("sliced blocks")
     z = skewed_half(g)
@@ -56,8 +56,8 @@ def test_sliced_blocks_find_what_is_not_normal():
     assert distances[0] > 1.2 * distances[1]
 
 
-def test_sliced_blocks_look_at_their_own_coordinates():
-    """And these may be in any unit."""
+def test_sliced_blocks_use_their_own_coordinates():
+    """The coordinates may be in any unit."""
     z = skewed_half(cases.rng("own coordinates"), 12)
 
     def blocks(z, unit=1.0):
@@ -78,7 +78,7 @@ def test_sliced_blocks_look_at_their_own_coordinates():
 
 
 def correlated(rows, features):
-    """Five hidden numbers behind all columns, bent, and noise beside them."""
+    """Five hidden variables behind all columns, bent, with noise."""
     g = cases.rng("correlated", rows, features)
     hidden = g.standard_normal((rows, 5))
     return np.tanh(2.0 * hidden @ g.standard_normal((5, features))) + 0.3 * g.standard_normal((rows, features))
@@ -91,27 +91,27 @@ def rotations_of(flow):
 @pytest.mark.long
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
-    """Of the rows in every kink's step, and of rows that took no part."""
+    """The likelihood of the rows in every kink's step, and of rows that took no part."""
     x = correlated(1500, 200)
     model = hr.DualAscentFlow(steps=12, map=map, directions="random", refine=False, seed=1)
     flow = model.fit(x[:1200], validation=x[1200:], progress=False)
     history = model.history
-    # The mean of 1200 sums of 200 terms of order one, in float32; splines promise nothing of single steps.
+    # The mean of 1200 sums of 200 terms of order one, in float32; splines guarantee nothing for single steps.
     assert np.diff(history.log_likelihood).min() > (-1e-3 if map == "kink" else -np.inf)
-    # Columns standardised and taken as independent normal ones are where it starts.
+    # The start is the density of standardised columns as independent normal ones.
     assert history.validation_log_likelihood[-1] > history.validation_log_likelihood[0] + 2.0
     rotations = rotations_of(flow)
     assert len(rotations) == len(flow) == 12
     assert all([len(b) for b in t.blocks] == [32] * 6 + [8] for t in rotations)
     orders = [t.order for t in flow.transforms if isinstance(t, hr.transforms.Permutation)]
-    assert len(set(orders)) == (12 if map == "kink" else 11)  # the first splines take the data's own axes
+    assert len(set(orders)) == (12 if map == "kink" else 11)  # the first splines use the data's own axes
     assert flow.log_prob(x[1200:]).mean() == pytest.approx(history.validation_log_likelihood[-1], abs=1e-2)
     back = flow.to_data(flow.to_latent(x)[0])[0]
     assert np.abs(back - x).max() < 1e-4 * x.std(0).max()
 
 
 @every_rule
-def test_blocks_are_what_a_dense_ascent_would_do(rule, monkeypatch):
+def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
     """The same ascent with the whole matrices of its turns, in float64; 1e-9 as above."""
     x = bent(300, 70)
     model = hr.DualAscentFlow.notes(steps=6, rule=rule, rotations="blocks", kinks=2, seed=5, dtype="float64")
@@ -141,7 +141,7 @@ def test_blocks_are_what_a_dense_ascent_would_do(rule, monkeypatch):
         (40, {"rotations": "blocks"}, [32, 8]),
         (20, {"rotations": "blocks"}, [20]),
         (1, {"rotations": "blocks"}, [1]),
-        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),  # as splines of 130, below
+        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),  # like splines of 130, below
         (64, {"directions": "sliced", "rotations": "blocks"}, [32, 32]),
     ],
 )
@@ -154,7 +154,7 @@ def test_which_rotations_an_ascent_takes(features, choices, sizes):
 
 @pytest.mark.long
 def test_splines_of_many_features_look_for_their_directions_in_any():
-    """They are few, and sliced: cost is no reason for blocks there."""
+    """They are few, and sliced, so that cost is no reason for blocks."""
     flow = hr.DualAscentFlow(steps=2, refine=False).fit(bent(100, 130), validation=None, progress=False)
     assert [len(t.blocks) for t in rotations_of(flow)] == [1, 1]
 
@@ -174,7 +174,7 @@ def test_a_chain_in_blocks_is_refined_too(monkeypatch):
 
 
 def test_an_ascent_in_blocks_has_the_same_bits_for_any_number_of_threads(tmp_path):
-    """And comes back from its file as it was."""
+    """The ascent is also equal after a save and a load."""
     x, threads, results = correlated(9000, 40), hr.get_num_threads(), []
     try:
         for n in (1, 2):

@@ -73,7 +73,7 @@ def test_precision_is_a_unit_of_the_latent_side(name):
     """Points at half the scale are ascended in the same way, and give the same density."""
     x = bent(300)
     one, four = (MODELS[name](precision=p, dtype="float64").fit(x, progress=False) for p in (1.0, 4.0))
-    tolerance = 0.05 if name == "refined" else 1e-6  # the optimiser does not know of units
+    tolerance = 0.05 if name == "refined" else 1e-6  # the optimiser depends on units
     np.testing.assert_allclose(four.log_prob(x).mean(), one.log_prob(x).mean(), atol=tolerance)
     assert four.base.scale.tolist() == [0.5, 0.5]
     if name != "refined":
@@ -82,7 +82,7 @@ def test_precision_is_a_unit_of_the_latent_side(name):
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("features", [2, 5])
-def test_a_thousand_steps_there_and_back(dtype, most, features):
+def test_a_thousand_steps_are_inverted(dtype, most, features):
     """In standard deviations of the data, which lie in three clusters."""
     g = cases.rng("clusters", features)
     x = g.choice([-3.0, 0.0, 4.0], (1000, 1)) * np.ones(features) + g.standard_normal((1000, features))
@@ -98,11 +98,11 @@ def test_a_thousand_steps_there_and_back(dtype, most, features):
 
 @pytest.mark.long
 @pytest.mark.parametrize("features", [1, 2, 5])
-def test_a_thousand_steps_there_and_back_in_far_tails(features):
-    """Log-normal rows, and one at 19 deviations: their tail is squeezed, and stretched again on the way back.
+def test_a_thousand_steps_are_inverted_in_far_tails(features):
+    """Log-normal rows, and one at 19 deviations: their tail is compressed, and stretched again by the inverse.
 
-    Every step rounds on both ways, and what the way back rounds the rest of it stretches: with float32 up to 1e-3
-    deviations were seen over some seeds, 2.3e-4 within three deviations; the bounds allow for other processors.
+    Every step rounds in both directions, and later steps of the inverse stretch its rounding: with float32 up to 1e-3
+    deviations were observed over some seeds, 2.3e-4 within three deviations; the bounds allow for other processors.
     """
     g = cases.rng("tails", features)
     x = np.exp(g.standard_normal((4000, features)))
@@ -185,7 +185,7 @@ def test_weights_have_any_unit(name, unit):
 @pytest.mark.parametrize("weights", [None, np.full(300, 2.0)])
 @pytest.mark.parametrize("copies", [0, 5])
 def test_copies_make_kinks_no_narrower(copies, weights):
-    """A kink holds a share of the different rows; copies do not count."""
+    """A kink contains a share of the different rows; copies do not count."""
     model, rng = hr.DualAscentFlow.notes(dtype="float64"), cases.rng("copies")
     rows = _ascent_rows.StandardisedRows.of(Caller(), bent(300), None, weights, None, rng, 1.0)
     assert _kink_ascent.KinkAscent(model, rows, rng, 3, copies).effective_rows == pytest.approx(300.0)
@@ -193,7 +193,7 @@ def test_copies_make_kinks_no_narrower(copies, weights):
 
 @every_model
 def test_weights_count_rows(name):
-    """Where one of two clusters weighs nine times as much, so does its density."""
+    """If one of two clusters weighs nine times as much, so does its density."""
     g = cases.rng("clusters")
     x = np.concatenate([g.normal(-5.0, 1.0, (300, 1)), g.normal(5.0, 1.0, (300, 1))])
     weights = np.repeat([9.0, 1.0], 300)
@@ -206,7 +206,7 @@ def test_weights_count_rows(name):
 
 
 def test_turned_data_are_as_good_on_average():
-    """Random rotations know no axes: the likelihood reached for round data and for the same, turned, is one number."""
+    """Random rotations do not depend on axes: the likelihood for round data equals that for the same data, turned."""
     x = standardised(bent(500))
     white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
     angle = 0.6
@@ -266,7 +266,7 @@ def test_an_interruption_keeps_the_best_prefix(name, monkeypatch):
     assert np.isfinite(flow.log_prob(x)).all()
 
 
-def test_a_ctrl_c_in_an_ascent_keeps_what_was_reached():
+def test_ctrl_c_in_an_ascent_keeps_the_best_so_far():
     """A real interrupt, while the core is at work; the entries of the history end there."""
     x = bent(2000)
     model = hr.DualAscentFlow.notes(steps=100_000, patience=None, dtype="float64")
@@ -402,7 +402,7 @@ def hard():
 
 @pytest.mark.parametrize("data", hard())
 @every_model
-@pytest.mark.filterwarnings("ignore:x. ")  # of constant columns, and of values that repeat
+@pytest.mark.filterwarnings("ignore:x. ")  # about constant columns, and values that repeat
 def test_hard_data_give_a_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)
@@ -459,7 +459,7 @@ BAD_FITS = {
 
 
 @pytest.mark.parametrize("name", BAD_FITS)
-def test_what_cannot_be_fitted_is_refused(name):
+def test_wrong_rows_are_refused_by_a_fit(name):
     arguments, keywords, kind, words = BAD_FITS[name]
     with pytest.raises(kind) as error:
         hr.DualAscentFlow().fit(*arguments, **keywords, progress=False)

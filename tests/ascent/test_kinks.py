@@ -55,7 +55,7 @@ def test_same_seeds_give_the_numbers_of_the_plain_loop(rule, precision, features
 @pytest.mark.parametrize("precision", [1.0, 0.3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
-    """Of the likelihood itself, from the six sums alone; central differences of 1e-4 are good to some 1e-7."""
+    """Those of the likelihood, from the six sums alone; central differences of 1e-4 are good to some 1e-7."""
     g = cases.rng("curvature")
     x, weights = g.gamma(2.0, size=(500, 1)) - 1.5, g.random(500) if weighted else None
     center, epsilon = 0.4, 0.3
@@ -120,7 +120,7 @@ def test_the_likelihood_of_the_rows_grows_in_every_step(rule, kinks):
     assert gains.sum() > 0.1
 
 
-def test_a_normal_density_leaves_nothing_to_do():
+def test_a_normal_density_has_no_kink_to_gain():
     """Stein's identities: ⟨x⟩ = 0, λ⟨x²⟩ = 1, ⟨q⟩ = λ⟨x r⟩ for any center and width; rows: quantiles of N(0, 1/λ)."""
     from statistics import NormalDist
 
@@ -130,7 +130,7 @@ def test_a_normal_density_leaves_nothing_to_do():
         next = np.array([[center, epsilon**2]])
         sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
         a, b, c = cpu.choose_kinks(sums, next, precision, float(len(x)), "gradient")[0, :3]
-        assert np.abs([a - 1, b, c]).max() < 1e-4  # of the tails that the quantiles leave out
+        assert np.abs([a - 1, b, c]).max() < 1e-4  # for the tails that the quantiles leave out
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():

@@ -12,11 +12,11 @@ from devices import Library
 from headrace._fit.starts.scores import Score, Shares, _summary, before, masses, normal_score
 from headrace.ascent.splines import spline_parameters
 
-EDGES = (-1.0, 0.125, 20)  # of a grid: where it begins, its step, its points
+EDGES = (-1.0, 0.125, 20)  # a grid: its start, its step, its points
 
 
 def skewed(rows):
-    """Numbers of which some are below EDGES, some above, and some the same; and weights, some of them tiny."""
+    """Values of which some are below EDGES, some above, and some equal; and weights, some of them tiny."""
     g = cases.rng("marginals", rows)
     x = g.gamma(2.0, size=rows) - 2.0
     x[::7] = x[0]
@@ -29,14 +29,14 @@ def _masses(x, counts, total, first, step, cells):
 
 
 def in_order(x, weights):
-    """As `before` takes them: ascending numbers, integers that count them, their sum."""
+    """Arguments of `before`: ascending values, their integer counts, the sum of these."""
     order, shares = np.argsort(x), Shares.of(weights, x.size)
     return x[order], None if weights is None else shares.of_rows[order], shares.total
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_masses_are_those_of_a_loop_over_rows(weighted):
-    """Places are rounded to 2^-20 of a cell, weights to 2^-42 of all."""
+    """Positions are rounded to 2^-20 of a cell, weights to 2^-42 of all."""
     x, weights = skewed(500)
     first, step, cells = EDGES
     below, mass = _masses(*in_order(x, weights if weighted else None), first, step, cells)
@@ -56,7 +56,7 @@ def test_masses_are_those_of_a_loop_over_rows(weighted):
 
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 1.0])])
 def test_a_row_at_a_point_of_the_grid_falls_to_it_alone(weights):
-    """And none is below the grid."""
+    """No row is below the grid either."""
     below, mass = _masses(*in_order(np.array([0.25, 1.0, 2.5]), weights), 0.0, 1.0, 5)
     assert below == 0.0
     double = 1.0 if weights is None else 2.0
@@ -65,7 +65,9 @@ def test_a_row_at_a_point_of_the_grid_falls_to_it_alone(weights):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_order_of_rows_does_not_matter(weighted):
-    """Nor that of equal numbers that count differently, but for the rounding of a mean and a variance."""
+    """The order of equal values with different counts does not matter either, except for the rounding of a mean and a
+    variance.
+    """
     g = cases.rng("orders")
     x, weights = np.round(g.standard_normal(3000), 1), g.exponential(size=3000)
     scores = []
@@ -92,7 +94,9 @@ def test_an_outlier_of_hardly_any_weight_does_not_stretch_a_curve():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_device_sends_counts_and_no_rows(machine, weighted):
-    """And no more of them for more rows. The curve is the same where moments are summed as NumPy sums them."""
+    """The number of counts does not grow with the rows. The curve is the same where moments are summed as NumPy sums
+    them.
+    """
     library, got = Library("cupy", machine), {}
     for rows in (3000, 30_000):
         x, weights = skewed(rows)
@@ -117,8 +121,8 @@ def test_no_sum_overflows():
     assert_allclose(mass, [1e-6, 1.0 - 1e-6, 0.0, 0.0], atol=1e-6)
 
 
-def test_a_heavy_row_leaves_the_others():
-    """They count 1e-6 of it each, and as much as it together."""
+def test_a_heavy_row_does_not_change_the_others():
+    """Each counts 1e-6 of the heavy row, and all together as much as it."""
     weights = np.append(np.ones(1_000_000), 1e6)
     shares = Shares.of(weights, weights.size)
     assert_allclose(shares.of_rows / shares.total, weights / weights.sum(), rtol=1e-6)

@@ -44,13 +44,13 @@ def test_a_step_matches_the_formulas(core, rows, features, weighted, block, dtyp
 
 @pytest.mark.parametrize("features", [12, 13, 300])
 @pytest.mark.parametrize("bend", [-0.999, 0.999])
-def test_logarithms_of_products_beyond_the_range_of_numbers(bend, features, dtype):
-    """Slopes from 0.001 to 2: 300 of them multiply to 1e-900, or 1e90, either of which a float32 does not hold."""
+def test_logarithms_of_products_that_overflow(bend, features, dtype):
+    """Slopes from 0.001 to 2: 300 of them multiply to 1e-900, or 1e90, neither of which is a float32."""
     x = cases.rng("far", features).uniform(300.0, 400.0, (70, features)).astype(dtype)
     maps = np.tile([bend, 0.0, 1e-4], (features, 1))
     points = Points(x, None, dtype)
     points.step(maps, 0.25, [np.eye(1)] * features, np.zeros(features))
-    # 1 + bend q rounds where it is 0.001: to eps / 0.001 of itself.
+    # 1 + bend q rounds where it is 0.001: with a relative error of eps / 0.001.
     want = reference(x, None, maps, 0.25, [np.eye(features)], np.zeros(features), maps[:, 1:])[1]
     assert np.abs(want).max() > 0.6 * features
     assert np.abs(points.log_jacobian() - want).max() <= features * (1e3 if bend < 0 else 1.0) * cases.tolerance(
@@ -131,7 +131,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(cor
 
 @every_core(product=("cpu", "emu", "gpu"))
 def test_wrong_steps_are_refused(core):
-    """By the compiled class itself, whatever Python checked before."""
+    """Refused by the compiled class, also without Python's checks."""
     stream = core.choose(cpu=(), device=(getattr(getattr(core, "device", None), "stream", None),))
     points = core.choose(
         cpu=lambda: cpu.PointsF32(np.zeros((4, 2), "f4"), None),
@@ -146,7 +146,7 @@ def test_wrong_steps_are_refused(core):
         (2, matrix[:1]),
         (3, shift[:1]),
         (4, next_map[:1]),
-        (5, [1, 1]),  # of which the matrix has too many numbers
+        (5, [1, 1]),  # the matrix has too many elements
         (5, []),
         (5, [-1, 3]),
         (5, [0, 2]),

@@ -137,7 +137,7 @@ def test_far_rows_keep_every_digit(df):
 
 
 def test_far_tails_have_a_density(dtype):
-    """Where z² is no number of the dtype."""
+    """Where z² overflows in the dtype."""
     z = np.array([[1e30 if dtype == "float32" else 1e200]] * 9, dtype)
     flow = hr.Flow([], hr.StudentT(1, 3.0), dtype=dtype)
     constant = float(flow.log_prob(np.zeros((9, 1), dtype))[0])
@@ -182,7 +182,7 @@ def test_one_component_is_a_normal(dtype):
     other = hr.Flow([], hr.Normal(3, loc[0], scale[0]), dtype=dtype)
     z = 2.0 * cases.rows(50, 3, dtype)
     cases.assert_close(one.log_prob(z), other.log_prob(z), magnitude=10.0)
-    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # the same normal numbers
+    cases.assert_close(one.sample(50, seed=3), other.sample(50, seed=3))  # the same normal values
 
 
 # --- derivatives ----------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_gradients(name, verb):
 
 
 @pytest.mark.parametrize("name", ["student", "mixture"])
-def test_each_parameter_by_itself(name):
+def test_each_parameter_separately(name):
     flow = alone(name)
     made = gradients.Subject(
         flow, list(flow.named_parameters().values()), lambda a: reference.Flow([], BASES[name][1](a))
@@ -305,7 +305,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype, core):
 
 
 @every_base
-def test_both_dtypes_see_the_same_sample(name):
+def test_both_dtypes_have_the_same_sample(name):
     """float64 has more digits of it; a component may be another one where a share ends, which no row here meets."""
     narrow, wide = (alone(name, dtype).sample(500, seed=2) for dtype in ("float32", "float64"))
     keep = np.abs(wide) < 1e3
@@ -347,8 +347,8 @@ def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
             cases.assert_same_bits(flow.sample(n, seed=6), hr.Flow([], base, dtype=dtype).sample(n, seed=6))
 
 
-def test_a_row_is_of_one_component(core, dtype):
-    """All of its columns, in whichever block of random numbers they are."""
+def test_all_columns_of_a_row_are_of_one_component(core, dtype):
+    """Its columns may be in different blocks of random values."""
     loc = np.array([[-50.0], [50.0]]) * np.ones((2, 9))
     flow = hr.Flow([], hr.NormalMixture(9, 2, loc=loc), dtype=dtype)
     for n in (7, 300):
@@ -421,7 +421,7 @@ def test_wrong_arguments_are_refused(make, kind, words):
 
 
 def test_degrees_of_freedom_beyond_the_dtype_are_refused():
-    """float32 would have an infinity for them, and log densities that are not a number."""
+    """In float32 they would be infinite, and log densities NaN."""
     for trainable in (True, False):
         base = hr.StudentT(2, 1e39, trainable=trainable)
         with pytest.raises(ValueError, match=r"df: expected at most 3.4\d+e\+38 in float32, got 1e\+39"):

@@ -25,7 +25,7 @@ every_named = pytest.mark.parametrize("name", NAMED)
 
 
 def rows(n=400, dtype="float64", *key):
-    """Dependent columns on the support, not in the middle of their unbounded numbers."""
+    """Dependent columns on the support, away from the middle of their unbounded values."""
     y = cases.rows(n, 4, "float64", "bounded", *key)
     y[:, 1] += np.sin(2.0 * y[:, 0])
     return reference.Support(BOUNDS).forward(0.7 * y + [3.0, -1.0, 5.0, 0.5])[0].astype(dtype)
@@ -54,7 +54,7 @@ def test_named_flows_fit_sample_and_are_saved(name, dtype, tmp_path):
     cases.assert_same_bits(hr.load(tmp_path / "flow").log_prob(x), flow.log_prob(x))
 
 
-def test_a_fit_standardises_what_is_off_the_support():
+def test_a_fit_standardises_unbounded_values():
     flow, x = fitted(), rows()
     standardize = flow.transforms[-2]
     y = reference.Support(BOUNDS).inverse(x)[0]
@@ -69,7 +69,7 @@ def test_a_fit_standardises_what_is_off_the_support():
 
 
 def test_densities_integrate_to_one():
-    """Over the support of each column, by trapezes of the unbounded number."""
+    """Over the support of each column, by the trapezoidal rule in the unbounded value."""
     x = reference.Support([(0.0, 1.0)]).forward(0.8 + cases.rows(300, 1, "float64"))[0]
     flow = hr.NSF(1, transforms=1, hidden=(8,), bounds=[(0.0, 1.0)], dtype="float64")
     flow.fit(x, epochs=5, progress=False)
@@ -131,8 +131,8 @@ def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
     assert np.isfinite(flow.log_prob(x.astype(np.float64))).all()
 
 
-@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # so far from a bound
-def test_bounds_that_float32_has_no_number_for():
+@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # at this distance from a bound
+def test_bounds_that_overflow_in_float32():
     """A bound beyond its range is none for rows of the other side, and refuses those of its own."""
     x = cases.rng("wide").uniform(0.1, 0.9, (100, 1)).astype(np.float32)
     for bounds in ((-1e300, None), (None, 1e300), (1e-60, 1.0)):
@@ -145,7 +145,7 @@ def test_bounds_that_float32_has_no_number_for():
     assert_array_equal(flow.log_prob(x), -np.inf)
 
 
-def test_a_fit_warns_of_bounds_between_which_float32_has_few_numbers():
+def test_a_fit_warns_of_bounds_with_few_float32_values_between():
     x = 1e9 + cases.rng("narrow").uniform(0.1, 0.9, (100, 2))
     narrow = {"transforms": 1, "hidden": (4,), "bounds": [None, (1e9, 1e9 + 1.0)]}
     with pytest.warns(RuntimeWarning) as warned:
@@ -178,8 +178,8 @@ def test_a_constant_column_is_shifted_off_its_support():
     assert inside(flow.sample(200, seed=0))
 
 
-def test_a_row_on_a_bound_is_refused_whatever_its_weight():
-    """As a row that is not finite is."""
+def test_a_row_on_a_bound_is_refused_with_any_weight():
+    """Like a row that is not finite."""
     x, weights = rows(100), np.ones(100)
     x[7, 1], weights[7] = 1.0, 0.0
     with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):
@@ -200,7 +200,7 @@ def test_members_and_conditionals_keep_bounds(tmp_path):
     assert np.isfinite(got[0])
     assert_array_equal(got[1:3], -np.inf)
     assert np.isnan(got[3])
-    rest = flow.given(x[:, :1])  # the second row has no density, and nothing is known given it
+    rest = flow.given(x[:, :1])  # the second row has no density, and no conditional density
     y = rest.log_prob(x[:, 1:])
     assert np.isfinite(y[0])
     assert np.isnan(y[[1, 3]]).all()

@@ -1,4 +1,4 @@
-"""Flows over a uniform base between bounds: splines of [-1, 1] onto itself, and a line from there to the columns."""
+"""Flows over a uniform base between bounds: splines of [-1, 1] onto itself, and a linear map to the columns."""
 
 import copy
 import pickle
@@ -50,7 +50,7 @@ def test_both_directions_are_the_reference_s(dtype):
 
 
 def in_a_flow(as_last, dtype="float64"):
-    """It is part of loading and storing, or a step."""
+    """The support is part of loading and storing, or a step."""
     line = gradients.support(BOUNDS, linear=True)
     back = gradients.inverse(gradients.support([(1.5, 5.5), (-2e3, 2e3), (-3.5, 0.5), None, (-1.0, 2.0)], linear=True))
     ends = [] if as_last else [back, gradients.permutation([2, 0, 4, 1, 3])]
@@ -87,7 +87,7 @@ def test_copies_pickles_and_files():
         assert (other.bounds, other.linear) == (t.bounds, True)
         assert hr.to_bytes(other) == hr.to_bytes(t)
     assert repr(t).endswith("(0.0, 1.0)], linear=True)")
-    assert b"linear" not in hr.to_bytes(hr.transforms.Support(BOUNDS))  # which older versions read
+    assert b"linear" not in hr.to_bytes(hr.transforms.Support(BOUNDS))  # older versions read this
     with pytest.raises(TypeError, match="linear: expected True or False, got 1"):
         hr.transforms.Support(BOUNDS, linear=1)
 
@@ -145,7 +145,7 @@ def test_fresh_flows_are_about_uniform(name):
 def test_the_integral_over_the_unit_cube_is_not_biased():
     """Importance sampling of the product of 2 x, which is 1, as integrators of events of physics are tried.
 
-    Over a normal base the density falls to 0 at the walls, where the weights have no variance then: what is found is 30
+    Over a normal base the density falls to 0 at the walls, where the weights have no variance: the estimate is 30
     standard errors low.
     """
 
@@ -163,7 +163,7 @@ def test_the_integral_over_the_unit_cube_is_not_biased():
     assert abs(found - 1.0) < 3.0 * error
     assert error < 1e-3
     found, error = integral(None)
-    assert found < 1.0 - 10.0 * error  # why the base is there
+    assert found < 1.0 - 10.0 * error  # the reason for the uniform base
 
 
 @every_flow
@@ -231,7 +231,7 @@ def test_modules_of_frameworks_take_it():
         (lambda: hr.RadialFlow(2, base="uniform", bounds=CUBE[:2]), ["base: ", "RadialFlow", "NSF"]),
     ],
 )
-def test_what_does_not_go_together_is_refused(make, words):
+def test_contradictory_arguments_are_refused(make, words):
     with pytest.raises(ValueError) as error:  # the message has the fault
         make()
     cases.assert_says(error, *words)

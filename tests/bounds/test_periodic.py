@@ -54,7 +54,9 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 
 def test_just_below_a_period_is_its_end(core, dtype):
-    """There a number plus one is one, which is the start of the next period; float32 then rounds others to it, too."""
+    """There a value plus one rounds to one, which is the start of the next period; float32 then rounds other values to
+    it, too.
+    """
     t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):
@@ -95,7 +97,7 @@ def test_a_period_more_is_the_same_row(dtype):
 
 @pytest.mark.parametrize("column", [0, 2])
 def test_the_density_is_continuous_across_the_seam(column):
-    """And its slope: a step of 1e-6 of a period changes it by little more than that, on both sides and across."""
+    """So is its slope: a step of 1e-6 of a period changes it by little more than that, on both sides and across."""
     flow = moved()
     x = rows(40, "float64", "seam")
     step = 1e-6 * WIDTH[column]
@@ -130,7 +132,7 @@ def test_the_density_of_an_angle_integrates_to_one():
 
 @pytest.mark.parametrize("verb", ["log_prob_vjp", "to_latent_vjp"])
 def test_gradients_by_parameters(verb):
-    """Against differences of the flow itself, whose values other tests judge."""
+    """Compared with differences of the flow, whose values other tests judge."""
     flow = moved()
     x = rows(30, "float64", "gradients")
     by_z, by_row = cases.rows(30, 4, "float64", "by z"), cases.rows(30, 1, "float64", "by row")[:, 0]
@@ -151,7 +153,7 @@ def test_gradients_by_parameters(verb):
 
 
 def test_a_fit_finds_peaks_on_a_seam():
-    """Better than a flow that takes an angle for a number, and not far from the truth."""
+    """The fit is better than a flow that treats an angle as a number, and close to the truth."""
     rng = cases.rng("von Mises")
     draw = lambda: np.column_stack([rng.vonmises(np.pi, 3.0, 2000), rng.standard_normal(2000)])  # noqa: E731
     x, test = draw(), draw()
@@ -197,7 +199,7 @@ def test_all_columns_may_be_periodic():
         (lambda: hr.Independent(["cauchy"]), ValueError, [r"densities\[0\]: ", "'cauchy'"]),
     ],
 )
-def test_what_is_refused(make, kind, words):
+def test_wrong_periods_are_refused(make, kind, words):
     with pytest.raises(kind) as error:
         make()
     cases.assert_says(error, *words)

@@ -76,7 +76,7 @@ def test_densities_are_those_of_the_reference(core, name, context, dtype, tmp_pa
 
 @every_flow
 def test_log_determinants_are_those_of_the_jacobian(name):
-    """By differences of the flow itself, away from seams."""
+    """Compared with differences of the flow, away from seams."""
     flow, x = moved(name), rows(30, "float64", "jacobian")
     x[:, 0], x[:, 2] = np.clip(x[:, 0], -3.1, 3.1), np.clip(x[:, 2], 0.1, 23.9)
     z, log_det = flow.to_latent(x)
@@ -95,8 +95,8 @@ def test_log_determinants_are_those_of_the_jacobian(name):
 
 
 @every_flow
-def test_the_density_is_one_in_all(name):
-    """By quadrature over a circle and a line, and over two circles: trapezoids are exact where nothing ends."""
+def test_the_density_integrates_to_one(name):
+    """By quadrature over a circle and a line, and over two circles: trapezoids are exact for periodic functions."""
     n = 600
     around = np.linspace(0.0, 1.0, n, endpoint=False)
     line = FLOWS[name](2, transforms=2, hidden=(6,), periodic=[(0.0, 3.0), None], dtype="float64")
@@ -157,12 +157,13 @@ def test_networks_move_the_other_columns_alone_and_read_no_angle(name):
     assert np.abs(flow.log_prob(x) - flow.log_prob(other)).max() > 1e-2
 
 
-# --- what else a flow does --------------------------------------------------------------------------------------------
+# --- other methods of a flow
+# --------------------------------------------------------------------------------------------
 
 
 @every_flow
 def test_some_columns_and_the_others_given_them(name):
-    """p(x) is a flow of its own, and p(θ | x) what is left; a circle alone depends on the line."""
+    """p(x) is a separate flow, and p(θ | x) the remaining factor; a circle alone depends on the line."""
     flow, x = moved(name), rows(60, "float64", "parts")
     line = flow.marginal(LINE)
     assert line.transforms[-1].bounds == ((0.0, None), None)
@@ -188,7 +189,7 @@ def test_files_and_pickles(name, dtype, tmp_path):
 
 @pytest.mark.long
 @every_flow
-def test_a_fit_finds_what_there_is(name):
+def test_a_fit_is_near_the_truth(name):
     """An angle whose centre goes with a column, and one that goes with the first: near the truth, seams or not."""
     rng = cases.rng("von Mises")
 
@@ -236,12 +237,12 @@ def test_one_circle_alone_and_circles_alone(name):
 
 
 def test_a_fresh_flow_is_nearly_even_around_its_circles():
-    """Shears go there and back, and splines begin near the identity."""
+    """Shears are followed by their inverses, and splines begin near the identity."""
     flow = hr.MAF(3, hidden=(8,), periodic=[(0.0, 1.0)] * 3, transforms=9)
     assert_allclose(flow.log_prob(flow.sample(300, seed=0)), 0.0, atol=0.3)
 
 
-def test_a_shear_is_whole_and_keeps_volumes():
+def test_a_shear_has_integers_and_keeps_volumes():
     from headrace._flow.flows import _shear
 
     flow = hr.Flow(_shear(4, [3, 0, 2], 2), dtype="float64")

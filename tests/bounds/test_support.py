@@ -135,12 +135,12 @@ def test_float64_rows_keep_their_distance_to_a_bound_in_a_float32_flow():
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("bounds", [(0.1, None), (None, 0.1), (0.1, 0.3), (-1e30, 1e30), (5.0, 5.000001)], ids=str)
 def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
-    """Latent rows so far out that every one rounds to a bound; 0.1 and 0.3 are no numbers of either dtype."""
+    """Latent rows that are so far out that each rounds to a bound; 0.1 and 0.3 are exact in neither dtype."""
     low, high = (-np.inf if bounds[0] is None else bounds[0], np.inf if bounds[1] is None else bounds[1])
     flow = hr.Flow([hr.transforms.Standardize([0.0], [30.0]), hr.transforms.Support([bounds])], dtype=dtype)
     z = np.concatenate([np.linspace(-20.0, 2.5, 40), np.linspace(-2.5, 20.0, 40)])[:, None].astype(dtype)
     if bounds[0] is None or bounds[1] is None:
-        z = z[np.abs(z[:, 0] * 30.0) < 80.0] if dtype == "float32" else z  # beyond, e^y is no number of float32
+        z = z[np.abs(z[:, 0] * 30.0) < 80.0] if dtype == "float32" else z  # beyond this, e^y overflows in float32
         z = np.concatenate([z, np.array([[-2.9 if bounds[1] is None else 2.9]], dtype)])
     x = flow.sample(len(z), noise=z, dtype="float64" if wide else None)
     assert x.dtype == (np.float64 if wide else dtype)
@@ -150,9 +150,7 @@ def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
     if bounds[0] is not None and bounds != (-1e30, 1e30):
         assert x.min() == np.nextafter(x.dtype.type(low), x.dtype.type(np.inf))
     assert np.isfinite(flow.log_prob(x)).all()
-    small_batch = flow.sample(
-        3, noise=z[:3], dtype="float64" if wide else None
-    )  # the small batches have a path of their own
+    small_batch = flow.sample(3, noise=z[:3], dtype="float64" if wide else None)  # small batches have a separate path
     assert ((small_batch > low) & (small_batch < high)).all()
 
 
@@ -183,8 +181,8 @@ def test_rows_outside_have_no_density(core, dtype):
         assert np.isfinite(score[4:]).all()
 
 
-def test_a_bound_is_what_it_is_in_the_dtype_of_the_rows(core, dtype):
-    """float32 has no 0.1: its nearest number is above it, and that is on the bound for float32 rows alone."""
+def test_a_bound_is_rounded_to_the_dtype_of_the_rows(core, dtype):
+    """float32 has no 0.1: its nearest value is above it, and that value is on the bound for float32 rows alone."""
     flow = hr.Flow([hr.transforms.Support([(0.1, None), (None, -0.1)])], dtype=dtype)
     for n in (3, 40):
         x = np.tile(np.array([[0.5, -0.5]], np.float32), (n, 1))

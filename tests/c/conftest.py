@@ -5,5 +5,5 @@ import c_library
 
 @pytest.fixture(scope="session")
 def library():
-    """libheadrace, as it is beside the module."""
+    """The libheadrace beside the module."""
     return c_library.Library()

@@ -13,12 +13,12 @@ from headrace import files
 
 ROOT = Path(__file__).parents[2]
 
-# Numbers that Python takes logarithms of by NumPy, whose last bit may be another than the C library's.
+# Values with logarithms that Python computes by NumPy, whose last bit may differ from the C library's.
 BY_LOGARITHMS = ("student-t-fixed", "mixture-fixed", "ensemble")
 
 
 def same(got, want, name, dtype):
-    """Equal bits, NaN included; where NumPy's logarithm differs, to some of the last ones."""
+    """Equal bits, NaN included; where NumPy's logarithm differs, up to some of the last ones."""
     if name in BY_LOGARITHMS and dtype == "float64":
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
     else:
@@ -38,7 +38,7 @@ def rows_and_context(module, rows, *key):
 @pytest.mark.parametrize("rows", [1, 7, 40, 1000])
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", file_cases.EXAMPLES)
-def test_every_kind_computes_what_the_module_does(library, name, dtype, rows):
+def test_every_kind_equals_the_module(library, name, dtype, rows):
     module = file_cases.EXAMPLES[name](dtype)
     handle = library.open(files.to_bytes(module))
     assert (handle.features, handle.context, handle.dtype) == (module.features, module.context, module.dtype)

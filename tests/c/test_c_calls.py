@@ -74,7 +74,7 @@ def test_rows_are_read_and_written_in_any_layout(handle, x, context, layout, dty
     np.testing.assert_array_equal(by_c, want[5])
 
 
-def test_values_between_the_strides_stay(handle, x, context):
+def test_values_between_the_strides_do_not_change(handle, x, context):
     big = np.full((50, 7), 99, handle.dtype)
     handle.call("to_latent", x, context, big[:, 1:6:2], None)
     assert (big[:, ::2] == 99).all()
@@ -102,7 +102,7 @@ def test_results_in_double_of_a_model_of_float(library, x, context):
     np.testing.assert_array_equal(wide.astype("float32"), flow.to_data(z, context)[0])
 
 
-def test_a_result_may_take_the_place_of_its_input(handle, x, context):
+def test_a_result_may_replace_its_input(handle, x, context):
     z = handle.to_latent(x.astype(handle.dtype), context)[0]
     for make in (np.ascontiguousarray, np.asfortranarray, lambda a: spread(a, 2, 2)):
         place = make(x.astype(handle.dtype))
@@ -206,7 +206,7 @@ def test_verbs_that_a_model_lacks(library, x):
     alone = library.open(files.to_bytes(hr.transforms.Standardize([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])))
     assert alone.dtype is None
     assert not alone.has_density
-    for dtype in cases.DTYPES:  # it computes in that of its input
+    for dtype in cases.DTYPES:  # computed in the dtype of its input
         z = np.zeros((50, 3), dtype)
         alone.call("to_latent", x.astype(dtype), None, z, None)
         np.testing.assert_array_equal(
@@ -236,7 +236,7 @@ def test_wrong_first_rows_are_refused(handle, context, first):
     assert refused.value.code == "BAD_ARGUMENT"
 
 
-def test_null_handles_and_places(library, x):
+def test_null_handles_and_pointers(library, x):
     functions = library.functions
     for name in ("features", "context", "dtype_of", "has_density", "is_ensemble"):
         assert getattr(functions, f"headrace_{name}")(None) == 0
@@ -269,7 +269,7 @@ def test_each_thread_has_a_message_of_its_own(library, handle, x, context):
     assert library.message() == "x: expected rows, got NULL"
 
 
-def test_threads_on_one_handle_compute_what_one_does(handle, x, context):
+def test_threads_on_one_handle_have_equal_results(handle, x, context):
     many, c = np.tile(x, (40, 1)), np.tile(context, (40, 1))
     want = handle.log_prob(many, c), handle.sample(2000, 5, c)
     wrong = []
@@ -300,7 +300,7 @@ def test_threads_are_counted_and_set_with_those_of_the_module(library):
 
 
 def test_an_unknown_instruction_set_is_a_code(tmp_path):
-    """In a process of its own, because the set is chosen once."""
+    """In a separate process, because the set is chosen once."""
     hr.MAF(2, transforms=1, hidden=(4,)).save(tmp_path / "a.safetensors")
     code = (
         "import ctypes, sys\n"

@@ -1,4 +1,4 @@
-"""Files from anywhere: the C library reads what Python reads, to the same bits, and refuses the others by a code."""
+"""Files from anywhere: the C library reads the same files as Python, to the same bits, and refuses others by a code."""
 
 import copy
 import itertools
@@ -23,12 +23,12 @@ FILES = Path(__file__).parents[1] / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))
 BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["NASTY"], RANDOM["places"]
 
-# Python takes these for numbers, or for a default, which no header of headrace has.
+# Python accepts these as numbers, or as defaults, which are in no header of headrace.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
 
 def agree(library, data):
-    """Both read a file, and its contents compute the same, or both refuse it. Whether they read it."""
+    """Both read a file with equal results, or both refuse it. Whether they read it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:
@@ -52,7 +52,7 @@ def agree(library, data):
             np.testing.assert_allclose(drawn, sample, rtol=1e-12, atol=1e-12)
         else:
             got, want = handle.to_latent(x, context)[0], module.inverse(x, context)[0]
-    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)  # where it is of logarithms, as in test_c_bits.py
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)  # for logarithms, as in test_c_bits.py
     return True
 
 
@@ -62,12 +62,12 @@ def test_broken_files_are_refused(library, name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_wrong_shapes_and_places_of_tensors_are_refused(library, name):
+def test_wrong_shapes_and_offsets_of_tensors_are_refused(library, name):
     assert not agree(library, hostile_files.with_entries(hostile_files.maf(), ENTRIES[name]))
 
 
 def mutated(data, generator):
-    """Some bytes changed, or a part cut, repeated or exchanged."""
+    """Some bytes are changed, or a part is cut, repeated or exchanged."""
     changed = bytearray(data)
     kind = generator.integers(4)
     begin, end = sorted(generator.integers(len(data), size=2).tolist())
@@ -92,7 +92,7 @@ def test_thousands_of_mutated_files_are_read_or_refused_as_in_python(library, na
 
 
 def compare_mutated(library, name, count, key):
-    """The same number in both dtypes."""
+    """Compare this number of mutations in both dtypes."""
     generator, read = cases.rng(key, name), 0
     for dtype in cases.DTYPES:
         data = hostile_files.unsealed(hostile_files.EXAMPLES[name](dtype))
@@ -113,7 +113,7 @@ def test_many_headers_with_anything_anywhere_are_read_or_refused_as_in_python(li
 
 
 def compare_headers(library, name, count, key):
-    """So many headers with one value changed, or one key left out."""
+    """Compare this number of headers with one value changed, or one key left out."""
     entries, header, tensors = hostile_files.unpack(files.to_bytes(hostile_files.EXAMPLES[name]("float64")))
     every = list(itertools.product(places(header), (*NASTY, None)))
     for i in cases.rng(key, name).permutation(len(every))[:count]:
@@ -142,7 +142,7 @@ def test_a_changed_bit_is_found_by_the_checksum(library):
     assert refused.value.code == "BAD_FILE"
 
 
-def test_a_file_of_a_newer_version_has_a_code_of_its_own(library):
+def test_a_file_of_a_newer_version_has_a_separate_code(library):
     entries, header, tensors = hostile_files.unpack(files.to_bytes(hr.MAF(2, transforms=1, hidden=(4,))))
     data = hostile_files.pack(entries, {**header, "format": 9, "version": "7.0.0"}, tensors)
     with pytest.raises(Refused, match="file format 9: this version of headrace reads formats up to 3") as refused:
@@ -158,7 +158,7 @@ def test_headers_of_sequences_with_anything_anywhere_are_read_or_refused_as_in_p
     assert read > 0
 
 
-def test_what_is_no_file_has_a_code_of_its_own(library, tmp_path):
+def test_data_that_are_no_file_have_a_separate_code(library, tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(Refused, match=re.escape(str(path))) as refused:
             library.open(path)
@@ -176,7 +176,7 @@ def test_a_text_of_the_message_has_no_bytes_of_the_file(library):
 
 @pytest.mark.optimised
 def test_a_handle_takes_hardly_more_memory_than_its_file(library):
-    """The weights of the dense layers, whose zeros are not kept, and nothing of the file beside them."""
+    """The weights of the dense layers, whose zeros are not stored, and no part of the file in addition."""
     flow = hr.MAF(200, transforms=4, hidden=(500, 500))
     data = files.to_bytes(flow)
     del flow
@@ -208,7 +208,7 @@ def test_a_gaussianize_beyond_the_files_dtype_is_refused_by_both_readers(library
 
 
 def test_densities_of_discrete_columns_are_refused_by_name(library):
-    """Python alone computes them; the flow in one is a file that the library reads."""
+    """Python alone computes them; the inner flow is a file that the library reads."""
     x = np.random.default_rng(0).normal(size=(200, 2))
     x[:, 0] = x[:, 0] > 0
     own = x, None, None, [Discrete(0, (0.0, 1.0))], lambda columns, contexts: hr.MAF(len(columns), contexts), 0

@@ -1,4 +1,4 @@
-"""Programs in C and C++ that are compiled by what headrace.config, CMake and pkg-config know of the library."""
+"""Programs in C and C++ that are compiled by the flags of headrace.config, CMake and pkg-config."""
 
 import functools
 import os
@@ -25,9 +25,9 @@ C = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", 
 CXX = ["c++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
-@functools.cache  # nearly every program asks for the same
+@functools.cache  # nearly every program needs the same
 def config(*options):
-    """What ``python -m headrace.config`` prints."""
+    """The output of ``python -m headrace.config``."""
     run = [sys.executable, "-m", "headrace.config", *options]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
 
@@ -163,7 +163,7 @@ def test_the_example_in_r(tmp_path):
     made.save(tmp_path / "flow.safetensors")
     asked = run(*r(), "-e", 'cat(R.home("include"))')
     assert asked.returncode == 0, asked.stderr
-    # R's settings are those of the compiler that built it, which may know C23's enumerations where this one does not.
+    # R's settings are those of the compiler that built it, which may support C23's enumerations that this one lacks.
     (tmp_path / "Rconfig.h").write_text("#include_next <Rconfig.h>\n#undef HAVE_ENUM_BASE_TYPE\n")
     shared = [*C, "-shared", "-fPIC", "-isystem", tmp_path, "-isystem", asked.stdout]
     compiled(shared, ROOT / "examples/c/headrace_r.c", tmp_path / "headrace_r.so")
@@ -213,7 +213,7 @@ target_link_libraries(draw PRIVATE headrace::headrace)
 add_executable(own own.cpp)
 target_link_libraries(own PRIVATE headrace::runtime)
 """
-# None of the header's templates, which take seconds to compile: tests/runtime compiles the example that has them.
+# Without the header's templates, which take seconds to compile: tests/runtime compiles the example that has them.
 OWN = """
 #include <headrace.hpp>
 #include <iostream>
@@ -265,7 +265,7 @@ def test_pkg_config_finds_the_library():
     assert [os.path.realpath(o[2:]) for o in found if o.startswith("-L")] == [str(c_library.PACKAGE)]
 
 
-def test_what_config_prints():
+def test_the_output_of_config():
     assert config("--version") == [hr.__version__]
     assert config("--cflags") == [f"-I{hr.include()}"]
     nothing = run(sys.executable, "-m", "headrace.config")
@@ -285,7 +285,7 @@ def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, mo
 
 
 def test_the_library_needs_no_python():
-    """Nor any other symbol than of the C and C++ runtimes; of its own it gives away functions, and the core's."""
+    """It needs only symbols of the C and C++ runtimes; its exported symbols are functions, and the core's."""
     if shutil.which("nm") is None:
         pytest.skip("no nm")
     undefined = run("nm", "-D", "--undefined-only", c_library.PATH).stdout

@@ -12,13 +12,13 @@ from c_library import Refused
 
 
 def made(library, name, dtype):
-    """An example, what opens it, and the flow whose streams it has to have."""
+    """An example, its opening function, and the flow with the same streams."""
     module = sequence_cases.IN_CORE[name](dtype)
     return module, library.open(hr.to_bytes(module)), sequence_cases.flow_of(module)
 
 
 def same(got, want, flow):
-    """Equal bits. Of a prediction NumPy's hyperbolic tangents may have other last bits in float64."""
+    """Equal bits. For a prediction NumPy's hyperbolic tangents may have other last bits in float64."""
     predicts = any(isinstance(t, hr.LinearPrediction) for t in flow.transforms)
     if predicts and flow.dtype == np.float64:
         np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
@@ -77,7 +77,7 @@ def test_pulls_are_those_of_python(library, name, dtype, rows):
 
 
 @pytest.mark.parametrize("name", ["chain", "mixture", "inner", "bf16"])
-def test_a_state_goes_between_python_and_c(library, name):
+def test_a_state_is_exchanged_between_python_and_c(library, name):
     _, handle, flow = made(library, name, "float32")
     x, context, frames = sequence_cases.streamed(flow, 3, 80)
     stream, want = handle.stream(3, context, frames), flow.stream(3, context=context, covariates=frames)
@@ -116,7 +116,7 @@ def test_frames_may_come_later_and_old_ones_go(library):
     cases.assert_same_bits(one.push(x), want)
 
 
-def test_steps_may_lie_anywhere(library):
+def test_steps_may_have_any_strides(library):
     """Columns apart, a result in place of its input, and a context in double for a model of float."""
     _, handle, flow = made(library, "chain", "float32")
     x, context, frames = sequence_cases.streamed(flow, 2)
@@ -142,7 +142,7 @@ def test_a_stream_outlives_its_flow_and_copies_their_stream(library):
     flow = sequence_cases.wavenet("c outlives", dtype="float32")
     copies = library.open(hr.to_bytes(flow)).stream().copies(3)
     assert copies.rows == 3
-    copies.flow = library.open(hr.to_bytes(flow))  # which the test's own class asks for the dtype
+    copies.flow = library.open(hr.to_bytes(flow))  # the test's class reads the dtype from it
     cases.assert_same_bits(copies.pull(5, 0), flow.sample(3, 5, seed=0))
 
 
@@ -188,12 +188,12 @@ def test_wrong_arguments_have_a_code_and_a_message(library, name):
     with pytest.raises(Refused, match=message) as refused:
         stream.call(verb, *arguments)
     assert refused.value.code == code
-    both = np.concatenate([first, stream.push(x[:, 20:])], axis=1)  # the stream is as it was
+    both = np.concatenate([first, stream.push(x[:, 20:])], axis=1)  # the stream is unchanged
     cases.assert_same_bits(both, flow.log_prob_steps(x))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e300])
-def test_states_that_are_no_numbers_leave_the_stream_as_it_was(library, value):
+def test_states_without_numbers_leave_the_stream_unchanged(library, value):
     flow = sequence_cases.wavenet("c bad state", dtype="float32")
     x = sequence_cases.sequences(2, 30, 1, "float32")
     stream = library.open(hr.to_bytes(flow)).stream(2)

@@ -72,7 +72,7 @@ def test_the_default_is_a_candidate(is_small):
 
 @pytest.mark.parametrize(("is_best", "kept"), [(False, 0.0), (True, 3.0 * run.ALL_ROWS)])
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
-    """By a clock that trials alone move. It ends early; of the time that it leaves, a fit to all rows keeps its own."""
+    """By a clock that trials alone move. It ends early; a part of the rest is reserved for a fit to all rows."""
     now, asked = [100.0], []
 
     class Timed(tried.Trial):
@@ -98,7 +98,7 @@ def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kep
     assert search.clock.left() == pytest.approx(kept, abs=0.05)
 
 
-def test_it_says_that_a_gaussian_is_as_good():
+def test_a_gaussian_that_is_as_good_is_reported():
     x = np.random.default_rng(0).standard_normal((1000, 3)) @ np.random.default_rng(1).standard_normal((3, 3))
     choice = hr.auto(x, families=("maf",), **QUICK)
     assert "Gaussian" in (choice.name, *choice.as_good)
@@ -109,7 +109,7 @@ def test_it_says_that_a_gaussian_is_as_good():
     assert gaussian.log_prob(held).mean() == pytest.approx(truth, abs=0.03)
 
 
-def test_held_out_rows_are_seen_by_nothing(monkeypatch):
+def test_held_out_rows_are_not_used_before(monkeypatch):
     x = banana(800).astype(np.float64)
     fitted, choosing, judging = parted(Sample(x), 0)
     parts = [set(map(bytes, part.x)) for part in (fitted, choosing, judging)]
@@ -151,13 +151,13 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
 def test_the_time_is_kept():
     choice = hr.auto(banana(1000), time_budget=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]
-    assert sum(one.seconds for one in begun) < 6.0  # no more than that nothing hangs: machines are loaded
+    assert sum(one.seconds for one in begun) < 6.0  # only to see that nothing hangs, because machines are loaded
     states = {one.state.split(" after")[0] for one in choice.table}
     assert states <= {"", "dropped", "not begun", "it ended", "to the end of the time"}
 
 
 def test_the_better_half_goes_on(monkeypatch):
-    """Trials that only count how often and how long they are asked to go on."""
+    """Trials that only count the number and the duration of their calls."""
     asked = []
 
     class Counted(tried.Trial):
@@ -180,12 +180,12 @@ def test_the_better_half_goes_on(monkeypatch):
     assert asked[-1][1] > 2 * asked[0][1]
     assert [one.dropped for one in trials] == [True] * 6 + [False]
     assert [run._state(one) for one in trials[-2:]] == ["dropped after round 3", "to the end of the time"]
-    trials[0].chosen_by = 9.0  # one that was dropped, by luck of its rows
+    trials[0].chosen_by = 9.0  # a dropped trial that was better by chance
     assert run._reached(trials[0]) == -np.inf
     assert run._reached(trials[-1]) == 6.0
 
 
-def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
     """The second fit begins with the state of the first one, whose losses it has, and more."""
     histories, begun, fit = [], [], hr.Flow.fit
 
@@ -196,7 +196,7 @@ def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hr.Flow, "fit", watched)
     looks = itertools.count()
-    monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # of a fit: as fast on every machine
+    monkeypatch.setattr(clock, "now", lambda: 0.005 * next(looks))  # so that a fit is equally fast on every machine
     fitted, choosing, _ = parted(Sample(banana(2000)), 0)
     setting = tried.Setting(2, 0, None, None, "float32", 0)
     trial = tried.Trial(tried.candidates(("nsf",), setting, is_small=False)[0], 0)
@@ -208,14 +208,14 @@ def test_a_fit_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert begun == [False, True]
     losses = [history.train_loss for history in histories]
     assert len(losses[1]) >= len(losses[0])
-    assert losses[1][: len(losses[0]) - 1] == losses[0][:-1]  # the last one may have been cut short
+    assert losses[1][: len(losses[0]) - 1] == losses[0][:-1]  # the last epoch may have been cut short
     assert trial.chosen_by >= reached - 1e-3
     assert (trial.flow.parameters != first.parameters).any()
 
 
 @pytest.mark.parametrize("slow", [1.0, 1.2])
 def test_rounds_share_the_time(monkeypatch, slow):
-    """By a clock that trials alone move: all of the time is given, and no more."""
+    """By a clock that trials alone advance: exactly the whole time is used."""
     now = [100.0]
 
     class Timed(tried.Trial):
@@ -339,7 +339,7 @@ def test_kernels_are_a_flow():
     assert simple.kernels(Sample(x[:2]), None, "float64", 0) is None
 
 
-def test_what_is_as_good():
+def test_densities_that_are_equally_good():
     best = Judged("NSF", None, np.array([0.0, 1.0, 2.0, 3.0]), 0.0, "", 0.0)
     near = Judged("Gaussian", None, best.log_prob - [0.1, -0.1, 0.2, -0.1], 0.0, "", 0.0)
     far = Judged("kernel density", None, best.log_prob - [0.5, 0.4, 0.6, 0.5], 0.0, "", 0.0)
@@ -355,7 +355,7 @@ def test_what_is_as_good():
     assert [sorted(np.concatenate(folds(n, 5, 0)).tolist()) == list(range(n)) for n in (5, 13)] == [True, True]
 
 
-def test_what_is_refused():
+def test_wrong_arguments_of_auto_are_refused():
     for wrong, error in (
         ({"x": np.zeros((3, 2))}, "at least 4 rows"),
         ({"families": ("glow",)}, "families: expected one of"),

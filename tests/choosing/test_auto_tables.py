@@ -1,4 +1,6 @@
-"""`hr.auto` of tables as they come: whole numbers, truth values, constant columns, missing and repeated values."""
+"""`hr.auto` for tables in their original form: whole numbers, truth values, constant columns, missing and repeated
+values.
+"""
 
 import dataclasses
 import warnings
@@ -33,7 +35,7 @@ def with_gaps(library):
     values["count"][2] = values["yes"][5] = values["size"][7] = None
     if library == "polars":
         return polars.DataFrame(values), [2, 5, 7]
-    frame = pandas.DataFrame(values)  # truth values and None are objects there
+    frame = pandas.DataFrame(values)  # truth values and None are objects in this frame
     frame["count"] = frame["count"].astype("Int64")
     return frame, [2, 5, 7]
 
@@ -47,7 +49,7 @@ def chosen(request):
         return request.param, frame, hr.auto(frame, **QUICK)
 
 
-def test_what_columns_are(chosen):
+def test_kinds_of_columns(chosen):
     _, _, choice = chosen
     table = choice.columns.table
     assert [one.kind for one in table.columns] == ["integer", "boolean", "float", "float"]
@@ -139,7 +141,7 @@ def test_arrays_noise_and_bounds():
     counts = rng.poisson(RATE, (600, 2))
     choice = hr.auto(counts, bounds=[(0, None), None], **QUICK)
     assert [one.kind for one in choice.columns.table.columns] == ["integer", "integer"]
-    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and nothing is below it
+    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and no value is below it
     assert choice.columns.dtype == "float64"
     assert hr.auto(counts.astype(float), discrete=[1], spread={0: 0.5}, **QUICK).columns.table.columns[0].width == 0.5
     rounded = rng.standard_normal((600, 2)).round(1)
@@ -169,9 +171,9 @@ def test_columns_in_another_order_are_refused(chosen):
             match=r"x: expected the columns of the fit in their order, .* got them in the order 'yes', 'count'",
         ):
             call(other)
-    renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # of a frame that calls them otherwise
+    renamed = hr.auto(table, names=["a", "b", "c", "d"], **QUICK)  # of a frame with other names
     assert np.isfinite(renamed.log_prob(table)).all()
-    assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # who has no names cannot be checked
+    assert np.isfinite(choice.log_prob(table.to_numpy().astype(float))).all()  # arrays without names cannot be checked
 
 
 def test_a_choice_in_place_of_a_flow_names_its_attributes(chosen):

@@ -125,7 +125,7 @@ def test_fit_with_context_and_weights(folder, result):
     assert one["training_rows"] == np.count_nonzero(weights)
     np.save("twice.npy", np.repeat(x, weights, axis=0))
     twice = result("fit", "twice.npy", "-o", "t.safetensors", "--context", 2, "--validation", 0, *SHORT)
-    # Folds of the Gaussian's cross-validation are other ones.
+    # Folds of the Gaussian's cross-validation are different.
     assert one["gaussian_log_likelihood"] == pytest.approx(twice["gaussian_log_likelihood"], abs=0.05)
 
 
@@ -153,7 +153,7 @@ def test_every_flow(folder, result, name):
 
 @pytest.mark.parametrize("matmul", ["bf16", "bf16x3", "bf16x6", "bf16_tiles"])
 def test_products_in_bf16(matmul, folder, run, result):
-    """They are kept in the file, and scored with."""
+    """The setting is kept in the file, and used by scores."""
     np.save("t.npy", table())
     result("fit", "t.npy", "-o", "f.safetensors", "--flow", "MAF", "--set", f"matmul={matmul}", *SHORT)
     flow = hr.load("f.safetensors")
@@ -168,7 +168,7 @@ def test_products_in_bf16(matmul, folder, run, result):
 
 
 def test_a_dual_ascent(folder, run, result):
-    """Its report counts steps beside epochs; its options are not those of networks."""
+    """Its report counts steps in addition to epochs; its options differ from those of networks."""
     np.save("t.npy", table())
     report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=2", "--seed", 5)
     flow = hr.load("f.safetensors")
@@ -283,7 +283,7 @@ def test_each_old_option_of_a_fit_has_a_successor():
 
 @pytest.mark.parametrize("name", _offered.FLOWS)
 def test_every_argument_of_a_flow_is_an_option(folder, run, name, monkeypatch):
-    """All settings at once, each other than by default: they arrive at the constructor."""
+    """All settings at once, with values other than the defaults: they arrive at the constructor."""
     np.save("t.npy", table())
     kind, given = _offered.FLOWS[name], {}
     values = {
@@ -361,7 +361,7 @@ def test_rows_in_a_plane_have_no_gaussian(folder, run):
     assert "Gaussian nan" in out
 
 
-def test_a_fit_that_goes_wrong_saves_nothing(folder, run):
+def test_a_failed_fit_saves_nothing(folder, run):
     np.save("t.npy", table())
     options = ("--learning-rate", 1e30, "--validation", 0, "--epochs", 5, "--batch-size", 10, "--quiet")
     code, out, err = run("fit", "t.npy", "-o", "f.safetensors", *options)
@@ -395,7 +395,7 @@ def test_columns_are_remembered_by_name(folder, run, result):
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
     result("score", "f.safetensors", "other.csv", "-o", "s.npy", "--columns", "mass,1", "--context", "2")
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
-    np.save("t.npy", x)  # without names, the places count
+    np.save("t.npy", x)  # without names, the indices count
     result("score", "f.safetensors", "t.npy", "-o", "s.npy", "--context", "2")
     assert_array_equal(np.load("s.npy"), flow.log_prob(x[:, :2], x[:, 2:]))
 
@@ -427,7 +427,7 @@ def test_columns_are_remembered_by_name(folder, run, result):
         "[" * 100_000,
     ],
 )
-def test_a_note_that_makes_no_sense_counts_as_none(folder, result, note):
+def test_an_invalid_note_counts_as_none(folder, result, note):
     flow = small_flow(notes={"columns": note})
     write_csv("t.csv", table(), NAMES)
     result("score", "flow.safetensors", "t.csv", "-o", "s.npy")
@@ -511,7 +511,7 @@ def test_sample(folder, run, result):
 
 
 def test_samples_have_the_digits_of_the_table(folder, run, result):
-    """Times of 1.7e9 whose spread is half a minute: in float32 there would be but a few different ones."""
+    """Times of 1.7e9 whose spread is half a minute: float32 would have only a few different ones."""
     x = 1.7e9 + 30.0 * cases.rows(500, 1, "float64", "times")
     for name, kind in (("t.npy", "f8"), ("t.csv", "f8"), ("single.npy", "f4")):
         write_csv(name, x, ["t"]) if name == "t.csv" else np.save(name, x.astype(kind))

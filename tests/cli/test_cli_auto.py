@@ -47,7 +47,7 @@ def test_options_that_would_not_be_used_are_refused(folder, run, option):
 
 
 @pytest.mark.costly
-def test_it_says_how_many_rows_of_a_long_table_it_looks_at(folder, run, monkeypatch):
+def test_the_number_of_rows_from_a_long_table_is_reported(folder, run, monkeypatch):
     monkeypatch.setattr("headrace._cli.fitting.JUDGES", 300)
     write("t.csv", np.random.default_rng(0).standard_normal((900, 2)), "a,b")
     long = ("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 0.5, "--buffer", 400)

@@ -59,7 +59,7 @@ def test_names_may_hold_commas_and_equal_signs(run, folder):
         ),
     ],
 )
-def test_what_is_refused(bounds, words, run, folder):
+def test_wrong_bounds_are_refused(bounds, words, run, folder):
     bounded()
     check_error(*run("fit", "t.csv", "-o", "flow", "--bounds", bounds, *SHORT), words)
 
@@ -95,7 +95,7 @@ def test_periodic_columns(more, run, folder):
         (("--periodic", "height=0:1"), ["--periodic", "'height'"]),
     ],
 )
-def test_what_is_refused_of_periods(options, words, run, folder):
+def test_wrong_periods_are_refused(options, words, run, folder):
     bounded()
     check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "NSF", "--coupling", *options, *SHORT), words)
 

@@ -45,7 +45,7 @@ def test_text_has_a_probability(folder, run, result):
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
     assert "left out: column 'name' (text)" in err
-    assert "Gaussian" not in out  # which has a density of all columns
+    assert "Gaussian" not in out  # a Gaussian has a density of all columns
     with pytest.warns(FutureWarning):
         table = hr.load("f")
     assert isinstance(table.flow, hr.MixedDensity)
@@ -101,7 +101,7 @@ def test_missing_values_have_a_probability(folder, run):
     ("options", "left"), [(("--categories", "none"), "kind"), (("--buffer", 50), "kind"), (("--auto",), "kind")]
 )
 def test_text_is_left_out(folder, run, options, left):
-    """As asked, of a table that is longer than the memory, and by a search of flows."""
+    """On request, for a table that is longer than the memory, and by a search of flows."""
     write("t.csv", [row[:3] for row in lines()], ("kind", "rain", "size"))
     short = ("--time-budget", 0.5, "--quiet") if "--auto" in options else SHORT
     code, _, err = run("fit", "t.csv", "-o", "f", *options, *short)
@@ -111,7 +111,7 @@ def test_text_is_left_out(folder, run, options, left):
         assert not isinstance(hr.load("f").flow, hr.MixedDensity)
 
 
-def test_numbers_have_probabilities_where_that_is_asked(folder, run):
+def test_values_have_probabilities_on_request(folder, run):
     write("t.csv", [row[1:3] for row in lines()], ("rain", "size"))
     run("fit", "t.csv", "-o", "f", "--categories", "none", *SHORT)
     plain = Path("f").read_bytes()
@@ -137,7 +137,7 @@ def test_refusals(folder, run, options, message):
     assert message in err
 
 
-def test_files_refuse_what_they_cannot_hold(folder, run):
+def test_files_that_cannot_hold_text_are_refused(folder, run):
     write("t.csv", lines())
     run("fit", "t.csv", "-o", "f", *SHORT)
     assert "s.npy: expected .csv or .parquet for columns of text" in run("sample", "f", "-n", 3, "-o", "s.npy")[2]
@@ -159,7 +159,7 @@ def test_parquet(folder, run):
 
 
 def test_labels_of_several_files(folder, run):
-    """Are those of all, whatever the order of their columns."""
+    """The labels of all files, in any order of their columns."""
     rows = lines()
     write("a.csv", [row[:3] for row in rows[:300] if row[0] != "fir"], ("kind", "rain", "size"))
     write("b.csv", [row[2::-1] for row in rows[300:]], ("size", "rain", "kind"))

@@ -1,4 +1,4 @@
-"""The command line and tables as they come: whole numbers, what is missing, constant and repeated columns."""
+"""The command line with original tables: whole numbers, missing values, constant and repeated columns."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_types_of_files_are_known(folder, run):
 
 
 def test_text_of_truth_values(folder, run, result):
-    """As pandas and polars write them; a column of truth values and numbers is none of either."""
+    """In the form of pandas and polars; a column of truth values and numbers is neither."""
     x = rows(300)
     words = np.where(x[:, 0] > 3, "True", "False")
     lines = ["yes,size", *(f"{word},{size:.6g}" for word, size in zip(words, x[:, 1], strict=True))]
@@ -133,7 +133,7 @@ def test_kinds_are_those_that_all_files_agree_on(folder, run):
     assert [one["kind"] for one in kept("f")["columns"]] == ["boolean", "float", "float"]
 
 
-# ---- what a file keeps ----------------------------------------------------------------------------------------------
+# ---- contents of a file ----------------------------------------------------------------------------------------------
 
 
 def test_missing_rows_are_left_out_later_too(folder, run, result):
@@ -173,7 +173,7 @@ def test_truth_values_are_seen_below_a_first_row_that_misses_one(folder, run):
 
 
 def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
-    """The rows that were fitted, number for number, beside others with a noise of their own."""
+    """The rows of the fit have the same values, and other rows a noise of their own."""
     x = np.column_stack([rows(300), np.where(np.arange(300) % 7 == 0, 0.0, 1.0)])
     write("t.csv", x, "count,size,unit,w")
     seen, fit = [], hr.MAF.fit

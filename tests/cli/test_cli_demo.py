@@ -43,7 +43,9 @@ def test_copy_bandwidth():
 
 @pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 def test_bench_counts_the_arithmetic(make):
-    """Against the weights that there are: once; in training thrice, but for the first layer at the data's side."""
+    """Compared with the number of weights: each counts once, in training three times, except in the first layer at the
+    data's side.
+    """
     flow = make(5, transforms=2, hidden=(16, 8))  # couplings take turns with 3 and 2 columns
     layers = [[np.count_nonzero(mask) for mask in t.to_dense()[2]] for t in flow.transforms[:-1]]
     assert _bench.needed_flops(flow) == 2 * sum(map(sum, layers))

@@ -1,4 +1,4 @@
-"""`headrace diagnose`: what it prints, and the page and the pictures that it writes."""
+"""`headrace diagnose`: its output, and its page and pictures."""
 
 from dataclasses import replace
 

@@ -136,7 +136,7 @@ def test_a_choice_keeps_members_too(folder, result):
     ],
     ids=str,
 )
-def test_what_keep_refuses(folder, run, given, code, message):
+def test_keep_refuses_other_efforts(folder, run, given, code, message):
     write_csv("t.csv", table(600), NAMES)
     before = (folder / "t.csv").read_bytes()
     found, out, err = run("fit", "t.csv", "-o", "f.safetensors", "--keep", "m.safetensors", *given)

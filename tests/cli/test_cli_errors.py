@@ -1,4 +1,4 @@
-"""What the command line refuses: one line that names the fault, and its exit code."""
+"""Errors of the command line: one line that names the fault, and its exit code."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from headrace.rows import _files as _tables
 
 pytestmark = pytest.mark.programs
 
-# What the file is, further options, and patterns in the one line that is printed.
+# The contents of the file, further options, and patterns in the one line of the error.
 BAD_TABLES = {
     "no file": (lambda: "none.csv", [], ["none.csv: No such file"]),
     "a folder": (

@@ -1,4 +1,4 @@
-"""The command line as a process of its own: Ctrl-C, and readers that go away."""
+"""The command line as a separate process: Ctrl-C, and readers that end early."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_a_fit_goes_on_from_its_checkpoint(folder, run, monkeypatch):
     assert "--checkpoint: expected another file than t.npy" in err
 
 
-def test_ctrl_c_elsewhere(folder, run, monkeypatch):
+def test_ctrl_c_outside_of_a_fit(folder, run, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -141,8 +141,8 @@ def test_ctrl_c_before_the_first_step_of_an_ascent_leaves_the_file(folder, run, 
 
 
 @pytest.mark.parametrize(("begun", "code"), [(0, False), (1, True)])
-def test_ctrl_c_in_a_search_saves_what_was_tried(begun, code, folder, run, monkeypatch):
-    """A Gaussian takes no search: by itself it does not replace a file."""
+def test_ctrl_c_in_a_search_saves_the_tried_density(begun, code, folder, run, monkeypatch):
+    """A Gaussian needs no search: a Gaussian alone does not replace a file."""
     np.save("t.npy", table(2000))
     small_flow("good.safetensors")
     with open("good.safetensors", "rb") as file:
@@ -161,7 +161,7 @@ def test_ctrl_c_in_a_search_saves_what_was_tried(begun, code, folder, run, monke
 
 
 @pytest.mark.costly
-def test_a_process_of_its_own(folder):
+def test_a_separate_process(folder):
     process = command("info", "--json")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
@@ -201,7 +201,7 @@ def test_a_signal_to_a_process_that_fits(folder):
 
 
 @pytest.mark.costly
-def test_a_reader_that_goes_away(folder):
+def test_a_reader_that_ends_early(folder):
     small_flow()
     process = command("sample", "flow.safetensors", "-n", 200_000, "--seed", 1)
     assert process.stdout.readline().count(",") == 2

@@ -1,4 +1,4 @@
-"""Fits of tables that are longer than the buffer: read anew in each epoch, and never whole."""
+"""Fits of tables that are longer than the buffer: read again in each epoch, and never whole."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def whole(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_a_long_table_is_fitted_as_a_stream(folder, result, whole, kind):
-    """As good as one that is held, on the same number of rows held out."""
+    """It is as good as one in memory, on the same number of held-out rows."""
     x = table(3000)
     path = written(f"t.{kind}", x)
     settings = ("--epochs", 8, "--transforms", 2, "--hidden", "16", "--quiet")
@@ -155,7 +155,7 @@ def test_columns_without_information_are_reported(folder, run):
 
 
 def counted(rows=1000):
-    """Counts with gaps of two, truth values, sizes to one digit, and a column of one number."""
+    """Counts with gaps of two, truth values, sizes to one digit, and a constant column."""
     rng = np.random.default_rng(0)
     count = 2.0 * rng.poisson(2.0, rows)
     size = (rng.standard_normal(rows) + count).round(1)
@@ -167,7 +167,7 @@ COUNTED = ("--discrete", "0,1", "--spread", "2=0.1")
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole, monkeypatch, kind):
-    """Rows of a fit are the same numbers, wherever they lie; what was done is undone in samples."""
+    """Rows of a fit have the same values wherever they are stored; samples invert the treatment."""
     x = counted()
     path = written(f"t.{kind}", x, None)
     rows, fit = [], hr.Flow.fit
@@ -199,7 +199,7 @@ def test_a_long_table_gets_the_noise_of_one_in_memory(folder, run, result, whole
     assert report["rows"] == 1000
 
 
-def test_a_long_table_may_miss_numbers_and_have_bounds(folder, run, result):
+def test_a_long_table_may_have_missing_values_and_bounds(folder, run, result):
     x = counted()
     x[[5, 700], [0, 2]] = np.nan
     np.save("t.npy", x)

@@ -1,4 +1,4 @@
-"""What the command line writes: whole files, never over what it reads, and names that do no harm."""
+"""Files of the command line: whole files, never over an input, with harmless names."""
 
 import csv
 import errno
@@ -29,7 +29,7 @@ READS = {
 
 @pytest.mark.parametrize("link", ["the same name", "another way to it", "a symbolic link", "a hard link"])
 @pytest.mark.parametrize("case", READS)
-def test_what_is_read_is_not_overwritten(folder, run, case, link):
+def test_inputs_are_not_overwritten(folder, run, case, link):
     arguments, read = READS[case]
     write_csv("t.csv", table(), NAMES)
     small_flow()
@@ -80,8 +80,8 @@ def test_the_file_behind_the_standard_output_is_not_replaced(folder):
 
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ["s.csv", "s.npy", "s.parquet"])
-def test_a_full_disk_leaves_what_was_there(folder, name):
-    """As a limit of a file's size makes one."""
+def test_a_full_disk_leaves_the_old_file(folder, name):
+    """Simulated by a limit of a file's size."""
     small_flow()
     write(name, "old")
     os.chmod(name, 0o640)
@@ -164,7 +164,7 @@ def test_names_of_columns_do_no_harm_in_a_spreadsheet_or_a_terminal(folder, run)
     written = (folder / "s.csv").read_text("utf-8")
     for text in (written, run("sample", "f.safetensors", "-n", 2)[1]):
         assert next(csv.reader(text.splitlines())) == HARMLESS
-    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # they are remembered as they were
+    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # they are stored unchanged
     write("bad.csv", "a,b\n1,\x1b[31mred\n")
     write("\x1b[31m.csv", "a,b\n1,x\n")
     for name in ("bad.csv", "\x1b[31m.csv", "none\x1b.csv"):
@@ -182,7 +182,7 @@ def test_columns_of_the_same_name_in_parquet_are_named(folder, run):
         *run("fit", "t.parquet", "-o", "f.safetensors"), ["t.parquet: expected different names of columns, got 'a' 2"]
     )
     assert run("fit", "t.parquet", "-o", "f.safetensors", "--columns", "b", *SHORT)[0] == 0
-    # What older versions took.
+    # A file of older versions.
     files.save(hr.MAF(3), "f.safetensors", {"columns": json.dumps({"features": ["a", "b", "a"], "context": []})})
     patterns = ["s.parquet: expected different names of columns", "'a' 2 times"]
     check_error(*run("sample", "f.safetensors", "-n", 3, "-o", "s.parquet"), patterns)
@@ -198,7 +198,7 @@ def test_more_columns_than_a_file_may_have_are_refused_before_the_fit(folder, ru
     check_error(*run("fit", "t.npy", "-o", "f.safetensors", *context), ["at most 131072 columns of context"])
 
 
-def test_a_table_keeps_its_numbers_beside_harmless_names(folder):
+def test_a_table_keeps_its_values_beside_harmless_names(folder):
     x = table(5)
     _writing.write_table("t.csv", x, ["=a", "b", "c"])
     assert_array_equal(_tables.open_table("t.csv").read([0, 1, 2]), x)

@@ -1,4 +1,4 @@
-"""Scores of many tables, in one file or in a folder with a file for each, which is gone on with after a kill."""
+"""Scores of many tables, in one file or in a folder with a file for each, which is resumed after a kill."""
 
 import json
 import os
@@ -94,12 +94,12 @@ def test_spreads_of_ensembles_and_columns_in_another_order(folder, result):
 
 
 def kept(folder):
-    """Which files of scores are there, and when each was made."""
+    """The existing files of scores, and the date of each."""
     return {name: os.stat(f"{folder}/{name}").st_ino for name in os.listdir(folder) if not name.endswith(".json")}
 
 
 def killed_in(monkeypatch, number):
-    """Let the process die, as far as a process can in itself, when the scores of a table are half written."""
+    """Simulate that the process dies when the scores of a table are half written."""
     write, seen = _writing.write_parts, []
 
     class Killed(BaseException):
@@ -128,14 +128,14 @@ def test_scores_go_on_after_a_kill(folder, run, result, monkeypatch, kind, numbe
     assert len(before) == number - 1
     report = result("score", "flow.safetensors", "data", "-o", "scores/")
     after = kept("scores")
-    assert before.items() <= after.items()  # what was done was not touched
+    assert before.items() <= after.items()  # finished files were not touched
     assert_array_equal(scores_in("scores")[1], flow.log_prob(x))
     assert (report["rows"], report["tables_done_before"]) == (400, number - 1)
 
 
 @pytest.mark.costly
 def test_a_process_that_is_killed(folder, result):
-    """Wherever it is: what is there is whole, and the same command finishes it."""
+    """Killed at any moment: existing files are whole, and the same command finishes the others."""
     hr.MAF(3, transforms=8, hidden=(128, 128)).save("flow.safetensors")
     parts("npy", 100_000, 20)
     process = command("score", "flow.safetensors", "data", "-o", "scores/", "--quiet", "--threads", 1)
@@ -178,7 +178,7 @@ def test_scores_of_anything_else_are_refused(folder, run, result):
         json.dump(record, file)
     os.remove("scores/part-1.npy")
     assert result(*score)["tables_done_before"] == 2
-    np.save("data/part-3.npy", x)  # more tables may come
+    np.save("data/part-3.npy", x)  # more tables may be added
     assert result(*score)["tables_done_before"] == 3
 
 
@@ -199,7 +199,7 @@ def test_a_table_that_changes_while_it_is_read_is_reported(folder, run, monkeypa
 
 
 def test_scores_of_other_arrays_are_refused(folder, run, result):
-    """Archives of several arrays: which of them was scored belongs to the folder."""
+    """Archives of several arrays: the folder remembers which of them was scored."""
     flow, x = small_flow(), table(60)
     os.mkdir("data")
     for i in range(2):
@@ -218,7 +218,7 @@ def test_scores_of_other_arrays_are_refused(folder, run, result):
 
 
 @pytest.mark.parametrize("size", [0, 10, 5000, 1 << 20, 8 << 20])
-def test_marks_tell_tables_from_others(tmp_path, size):
+def test_marks_distinguish_tables(tmp_path, size):
     path = tmp_path / "t"
     content = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
     path.write_bytes(content)
@@ -227,7 +227,7 @@ def test_marks_tell_tables_from_others(tmp_path, size):
     path.write_bytes(content + b"x")
     assert _parts.mark(str(path)) != mark
     path.write_bytes(content)
-    # The first and the last byte of both ends, and of each place between them.
+    # The first and the last byte of both ends, and of each position between them.
     between = [size * i // (_parts.SAMPLES + 1) for i in range(1, _parts.SAMPLES + 1)]
     begins = [0, max(size - _parts.EDGE, 0), *between]
     lengths = [_parts.EDGE, _parts.EDGE, *[_parts.SAMPLE] * len(between)]
@@ -266,7 +266,7 @@ def test_folders_that_cannot_take_scores(folder, run, result):
     assert not os.path.exists("scores")
 
 
-def test_tables_that_do_not_go_together(folder, run):
+def test_incompatible_tables(folder, run):
     small_flow()
     parts("csv")
     lacks = "part-2.csv: expected one column {}, as data/part-0.csv has, got none"
@@ -284,7 +284,7 @@ def test_tables_that_do_not_go_together(folder, run):
     check_error(*run("fit", "data", "-o", "f"), [f"data/part-0.csv and 2 more: row {rows + 7}, column 'log_radius'"])
 
 
-def test_nothing_of_a_failed_table_stays(folder, run, result):
+def test_a_failed_table_leaves_no_file(folder, run, result):
     small_flow()
     parts("csv")
     (folder / "data" / "part-1.csv").write_text("mass,log_radius,age\n1,2,3\n1,2,x\n")

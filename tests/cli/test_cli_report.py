@@ -20,7 +20,7 @@ def read(path):
 
 
 def test_rows_held_out_are_a_tenth_that_the_fit_does_not_see(folder, run, result):
-    """They are as in the table, and their change does not change the fit."""
+    """They are as in the table, and changing them does not change the fit."""
     x = table(300).astype(np.float64).round(3)
     write_csv("t.csv", x, NAMES)
     how = ("--context", "age", "--held-out", "held.csv", *SHORT)
@@ -67,7 +67,7 @@ def test_errors_of_rows_held_out(folder, run):
 
 
 @pytest.mark.costly
-def test_a_report_writes_all_of_it(folder, run, monkeypatch):
+def test_a_report_writes_all_files(folder, run, monkeypatch):
     """A table with text, identifiers and missing values; the script makes the same from the same rows."""
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(3)
@@ -118,7 +118,7 @@ def test_a_report_given_a_context_and_weights(folder, run):
     assert runpy.run_path("t.py")["diagnosis"].context == 1
 
 
-def test_what_a_report_refuses(folder, run):
+def test_wrong_arguments_of_a_report(folder, run):
     np.save("t.npy", table(20))
     write_csv("t.csv", table(20), NAMES)
     for arguments, message in (

@@ -1,4 +1,4 @@
-"""Ctrl-C in the scores of one output: what was done is kept, and the same command goes on."""
+"""Ctrl-C in the scores of one output: finished scores are kept, and the same command resumes."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def small_blocks(monkeypatch):
 
 
 def interrupted_in(monkeypatch, number, kind=hr.MAF):
-    """Ctrl-C while the scores of this block are computed; gives the number of rows of each that was asked for."""
+    """Ctrl-C while the scores of this block are computed; returns the number of rows of each requested block."""
     asked, log_prob = [], kind.log_prob
 
     def stopped(self, x, *others, **named):
@@ -79,7 +79,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     assert report["log_likelihood"] == pytest.approx(want[: 3 * BLOCK].mean(dtype=float), rel=1e-12)
     assert_array_equal(read(f"s.partial.{out}")[:, 0], want[: 3 * BLOCK])
     assert not os.path.exists(f"s.{out}")
-    with monkeypatch.context() as patched:  # and once more, in the second block that is new
+    with monkeypatch.context() as patched:  # and again, in the second block that is new
         asked = interrupted_in(patched, 2)
         code, _, err = run(*score)
         assert (code, asked) == (130, [BLOCK, BLOCK])
@@ -95,7 +95,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
 
 
 def test_blocks_of_another_size(folder, run, monkeypatch):
-    """As another version may have them: a block of which some rows were done is computed as a whole."""
+    """As another version may have written them: a block with some finished rows is computed as a whole."""
     flow, x = small_flow(), table(ROWS)
     np.save("t.npy", x)
     score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")
@@ -120,7 +120,7 @@ def test_an_old_output_stays_until_the_scores_are_whole(folder, run, monkeypatch
         assert run(*score)[0] == 130
     assert len(np.load("old.npy")) == 3
     assert len(np.load("old.partial.npy")) == BLOCK
-    with monkeypatch.context() as patched:  # before anything new: what was kept stays
+    with monkeypatch.context() as patched:  # before any new block: old scores stay
         interrupted_in(patched, 1)
         assert run(*score) == (130, "", "headrace: interrupted\n")
     assert len(np.load("old.partial.npy")) == BLOCK
@@ -141,7 +141,7 @@ def test_ctrl_c_before_any_scores_leaves_nothing(folder, run, monkeypatch):
 
 
 def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
-    """The block is whole then."""
+    """The block is whole at that moment."""
     flow, x, written_parts = small_flow(), table(ROWS), []
     np.save("t.npy", x)
     write = _writing._write_text
@@ -246,8 +246,8 @@ def test_a_process_that_is_interrupted(folder, result):
 
 
 @pytest.mark.parametrize("patience", [1, 2])
-def test_a_write_that_waits_is_ended_by_one_interrupt_more(patience):
-    """So many let it end, as what is written is whole then."""
+def test_a_waiting_write_is_ended_by_one_further_interrupt(patience):
+    """As many interrupts end it, because the written part is whole at that moment."""
     with partial.Watch(patience) as watch:
         parts = watch.until(iter([np.zeros(3), np.ones(3)]))
         next(parts)

@@ -1,4 +1,4 @@
-"""Output of the command line: help that answers each option, nothing wider than the terminal, rich or plain."""
+"""Output of the command line: help that explains each option, nothing wider than the terminal, rich or plain."""
 
 import fcntl
 import gzip
@@ -40,7 +40,7 @@ DRAWINGS = ("plain", "rich")
 
 @pytest.fixture(params=DRAWINGS)
 def drawing(request, monkeypatch):
-    """Both drawings of one command, by the same means as for a reader who asks for colours in a pipe."""
+    """Both ways to draw a command's output, as if a reader asks for colours in a pipe."""
     if request.param == "rich":
         pytest.importorskip("rich")
         monkeypatch.setenv("FORCE_COLOR", "1")
@@ -78,7 +78,7 @@ ARGUMENTS = {
     *inspect.signature(hr.Flow.fit).parameters,
     *MapShape.__annotations__,
 }
-# Values of options, also those with underscores; all others of arguments of Python are no words of the command line.
+# Values of options, also those with underscores; no other argument of Python may appear on the command line.
 VALUES = {*MAPS, *SCALES, *ACTIVATIONS, *NAMES_OF_BASES, *export.VERBS, "dual_ascent"}
 
 
@@ -98,7 +98,7 @@ def words_of_python(text, flags):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_every_option(run, monkeypatch, command):
-    """A meaning each, and nothing that is only Python."""
+    """Each has a meaning, without words of Python."""
     monkeypatch.setenv("COLUMNS", "100")
     flags = {flag for action in actions_of(command) for flag in action.option_strings}
     for action in actions_of(command):
@@ -124,7 +124,7 @@ def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
 
 
 def test_options_are_few():
-    """Of these eight commands; the three of every command count once."""
+    """Counted over these eight commands; the three options of every command count once."""
     common = {"--json", "--threads", "--quiet"}
     counts = {}
     for command in ("info", "fit", "score", "diagnose", "sample", "export", "bench", "demo"):
@@ -205,7 +205,7 @@ MEANT = {
 
 
 @pytest.mark.parametrize("case", MEANT)
-def test_a_wrong_command_line_is_one_line_with_what_is_meant(folder, run, case):
+def test_a_wrong_command_line_is_one_line_with_the_intended_option(folder, run, case):
     arguments, *patterns = MEANT[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
@@ -225,7 +225,7 @@ def test_values_are_no_unknown_options(folder, run):
 
 
 def test_the_error_for_a_class_label_names_the_option(folder, run):
-    """As many archives have them: no names, numbers, and a class at the end; the advice works as it stands."""
+    """As in many archives: no names, numbers, and a class in the last column; the advice works unchanged."""
     with open("t.csv", "w") as file:
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
     outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
@@ -243,7 +243,7 @@ def test_the_error_for_a_class_label_names_the_option(folder, run):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Small versions of what takes long."""
+    """Small versions of slow commands."""
     train, held_out = load_stars()
     monkeypatch.setattr(demo, "load_stars", lambda: (train[:400], held_out[:100]))
     monkeypatch.setattr(demo, "PIXELS", 40)
@@ -279,7 +279,7 @@ def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, drawing, 
         assert "\x1b[" not in out
     words = " ".join(COLOURS.sub("", out).split())
     assert {"diagnose": "rows that fit worst", "bench": "roofline:", "info": "instruction set"}.get(name, "") in words
-    if name == "fit --auto":  # each density is there, whole, with its likelihood
+    if name == "fit --auto":  # each density is in the output, with its likelihood
         for density in ("Gaussian", "kernel density"):
             assert re.search(rf"{density}\D+-?\d+\.\d{{4}} ± \d\.\d{{4}}", words)
     if drawing == "rich" and columns == 80 and name in ("info", "demo"):

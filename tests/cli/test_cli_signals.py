@@ -43,7 +43,7 @@ def write_wave(path, x, rate=RATE, width=2):
 
 
 def read_wave(path):
-    """By itself: the integers behind a header of 44 bytes, and the rate and the number of channels in it."""
+    """Read without headrace: the integers after a header of 44 bytes, and the rate and the number of channels in it."""
     with open(path, "rb") as file:
         content = file.read()
     assert content[:4] + content[8:16] + content[36:40] == b"RIFFWAVEfmt data"
@@ -158,7 +158,7 @@ def test_products_and_the_schedule_are_those_of_python(folder, result):
     assert not np.array_equal(flows["bf16"].parameters, flows["exact"].parameters)
 
 
-def test_a_checkpoint_goes_on(folder, result, monkeypatch):
+def test_a_checkpoint_is_resumed(folder, result, monkeypatch):
     write_wave("a.wav", values(1500))
     result("fit", "a.wav", "-o", "whole.safetensors", *SMALL)
     own, epochs = hr.Adam.step, []
@@ -296,7 +296,7 @@ def test_scores_are_log_probabilities_of_integers(folder, run, result):
     cases.assert_same_bits(np.array(out.split(), np.float32), steps[1])
 
 
-def test_steps_of_many_signals_go_to_a_folder_and_go_on(folder, run, result, monkeypatch):
+def test_steps_of_many_signals_in_a_folder_are_resumed(folder, run, result, monkeypatch):
     flow = signal_flow()
     paths = [write_wave(f"{name}.wav", values(200, key=name)) for name in "abc"]
     first = result("score", "f.safetensors", *paths, "--steps", "-o", "scores/")
@@ -320,7 +320,7 @@ def test_steps_of_many_signals_go_to_a_folder_and_go_on(folder, run, result, mon
 
 
 def test_a_diagnosis_is_that_of_python(folder, run, result):
-    """Integers get noise of their cells, of the seed; without --output there is no file."""
+    """Integers get noise of their cells, from the seed; without --output there is no file."""
     flow = signal_flow()
     x = [values(700, key="one"), values(500, key="two")]
     paths = [write_wave(f"{i}.wav", one) for i, one in enumerate(x)]
@@ -331,7 +331,7 @@ def test_a_diagnosis_is_that_of_python(folder, run, result):
     assert (report["nats"], report["error"], report["p_value"]) == (want.nats, want.error, want.p_value)
     assert (report["steps"], report["signals"], report["rate"], report["file"]) == (1200, paths, RATE, None)
     assert report["bits"] == pytest.approx(-want.nats / np.log(2.0))
-    assert report["p_value"] < 1e-6  # it was not fitted
+    assert report["p_value"] < 1e-6  # the signal was not fitted
     code, out, _ = run("diagnose", "f.safetensors", *paths, "--seed", 4)
     assert (code, out.split()) == (0, str(want).split())  # lines are wrapped
     assert "\nWrong: at least" in out
@@ -386,7 +386,7 @@ def test_values_beyond_16_bits_are_clipped_and_counted(folder, run, result):
     assert f"clipped, because they lay beyond 16 bits: {beyond} of 400 values" in out
 
 
-def test_a_signal_goes_on(folder, run, result):
+def test_a_signal_is_continued(folder, run, result):
     flow, x = signal_flow(), values(300)
     write_wave("a.wav", x)
     report = result("sample", "f.safetensors", "--steps", 50, "--continue", "a.wav", "--seed", 2, "-o", "s.wav")

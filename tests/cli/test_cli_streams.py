@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def given(monkeypatch):
-    """What the standard input gives."""
+    """The contents of the standard input."""
 
     def give(path):
         with open(path, "rb") as file:
@@ -65,7 +65,7 @@ def test_a_flow_from_the_standard_input(folder, run, given):
 
 @pytest.mark.costly
 def test_a_pipe_of_three_commands(folder):
-    """The flow goes from one to the next, and the report of the fit to the standard error."""
+    """The flow is piped from one to the next, and the report of the fit is on the standard error."""
     write_csv("t.csv", table(), NAMES)
     headrace = f"'{sys.executable}' -m headrace"
     line = (

@@ -1,4 +1,4 @@
-"""Tables that the command line reads: every format gives the same numbers, as a whole and in blocks."""
+"""Tables that the command line reads: every format has the same values, as a whole and in blocks."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_format_gives_the_same_numbers(folder, name):
+def test_every_format_has_the_same_values(folder, name):
     x = table()
     WRITERS[name](name, x)
     source = _tables.open_table(name)
@@ -121,7 +121,7 @@ def test_columns_by_name_number_and_range(folder):
     ]  # a name before a number
 
 
-def test_digits_give_back_the_same_number(folder):
+def test_digits_restore_the_same_value(folder):
     for dtype in cases.DTYPES:
         x = (table() * 1e-7).astype(dtype)
         for name in ("t.csv", "t.npy", "t.parquet"):
@@ -236,7 +236,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     done = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
     code, grown = done.stdout.splitlines()[-1].split()
     assert int(code) == 0
-    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter has pyarrow itself, and its memory
+    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the latter includes pyarrow, and its memory
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
 
 

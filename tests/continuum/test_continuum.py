@@ -29,7 +29,7 @@ BIMODAL = mixture(normal(-1.0, variance=0.5), normal(1.0, variance=0.5))
 def test_exact_solutions_with_a_front_on_a_line(box, mu, exact):
     """L1 errors that were seen, with 200 and 800 cells: 3.8e-4, 3.3e-5 and 4.5e-4, 3.2e-5; masses are 3.3 and 4.5.
 
-    Where in its cell the front stands decides them, so that single doublings gain factors from 2 to 6.
+    They depend on the position of the front in its cell, so that single doublings gain factors from 2 to 6.
     """
     errors = []
     for n in (200, 800):
@@ -59,7 +59,7 @@ def test_periodic_waves_decay_at_their_rate(box, cells, rate):
     """With mu = 1 / V a wave k decays at |k|^2 / V, on the grid at the symbol: the sum of (2 - 2 cos kh) / h^2 / V.
 
     KL is quadratic, hence twice the rate. The wave is 1e-3 high: the integrator's 1e-8 a step is 1e-5 of it, and some
-    twenty steps were taken; 3e-4 was the worst seen.
+    twenty steps were taken; the largest error was 3e-4.
     """
     grid = Grid(box, cells, boundary="periodic")
     k, h, volume, times = 2.0 * np.pi, grid.spacing, 2.0, [0.0, 0.02, 0.04]
@@ -85,7 +85,7 @@ def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, kn
     g = vector[:, 0] / np.sqrt(mu)
     times = np.array([0.0, 0.25, 0.5]) / value[0]
     evolution = evolve(mu * (1.0 + 1e-3 * g / np.abs(g).max()), mu, grid, times)
-    # The square of g adds up to 1e-3 of the rate; at the first time it has not yet turned into anything else.
+    # The square of g adds up to 1e-3 of the rate; at the first time it has not changed yet.
     assert_allclose(-np.diff(np.log(evolution.kl)) / np.diff(times) / 2.0, value[0], rtol=2e-3)
     assert_allclose(-evolution.kl_rate[0] / evolution.kl[0] / 2.0, value[0], rtol=2e-3)
 
@@ -133,7 +133,7 @@ def test_mass_sign_and_entropies(rho, mu, grid):
     slack = 1e-6
     assert (np.diff(f.min(axis=1)) > -slack * np.maximum(f.min(axis=1)[1:], 1e-4)).all()
     assert (np.diff(f.max(axis=1)) < slack * f.max(axis=1)[1:]).all()
-    # Near equilibrium an error of 1e-8 in f, squared, is all that KL can see.
+    # Near equilibrium KL depends only on the square of an error of 1e-8 in f.
     assert (np.diff(evolution.kl) < 1e-14).all()
     assert (np.diff(evolution.gap) < 1e-14).all()
     assert (np.diff((evolution.mu.ravel() * (f - 1.0) ** 2).sum(axis=1)) < 1e-14 * evolution.mu.sum()).all()
@@ -186,7 +186,7 @@ def test_old_contents_of_the_memory_change_nothing(monkeypatch):
     assert_array_equal(got.kl, want.kl)
 
 
-def test_twice_the_mass_goes_twice_as_fast():
+def test_twice_the_mass_moves_twice_as_fast():
     """drho/dt is quadratic in rho."""
     grid = Grid((-4.0, 4.0), 60)
     once = evolve(BIMODAL, normal(0.0), grid, [0.0, 0.5])
@@ -220,7 +220,7 @@ def test_kl_is_infinite_where_rho_is_zero():
 
 
 class Logs:
-    """A density that knows its logarithm alone."""
+    """A density that is given by its logarithm alone."""
 
     def __init__(self, variance):
         self.variance = variance
@@ -257,7 +257,7 @@ def test_logarithms_reach_where_numbers_underflow():
 
 
 def test_a_large_scale_makes_small_values_no_smaller():
-    """e^(690 - 800) is a number, though its share of the mass is not."""
+    """e^(690 - 800) is a float, though its share of the mass underflows."""
     grid = Grid((-40.0, 40.0), 800)
     got = evolve(normal(0.0, variance=0.5), lambda x: np.exp(690.0 - x[:, 0] ** 2 / 2.0), grid, [0.0, 1.0])
     want = evolve(Logs(0.5), Logs(1.0), grid, [0.0, 1.0])

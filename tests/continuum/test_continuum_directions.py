@@ -23,12 +23,12 @@ def peaked(points):
 
 
 def skewed(points):
-    """Not a product: two normal densities, side by side."""
+    """Not a product, but two normal densities, side by side."""
     return normal(0.5, 0.4, variance=0.5)(points) + 0.5 * normal(-0.6, -0.3, variance=0.6)(points)
 
 
 def test_kl_falls_along_random_directions():
-    """The gap KL(rho_t || mu) falls whatever the directions; KL(mu || rho_t) did here, too."""
+    """The gap KL(rho_t || mu) falls for any directions; so did KL(mu || rho_t) here."""
     evolution = random_run(64)
     assert (np.diff(evolution.gap) < 0.0).all()
     assert (np.diff(evolution.kl) < 0.0).all()
@@ -66,7 +66,7 @@ def test_along_an_axis_it_is_the_flow_in_one_dimension():
         marginal = both.rho.sum(axis=2 - axis) * grid.spacing[1 - axis]
         across = both.rho.sum(axis=1 + axis) * grid.spacing[axis]
         want = np.stack([between(line, rho, grid.axes[axis][1:-1, None]) for rho in alone.rho])
-        # Both grids' errors are of the order of the spacing squared (0.016); 5e-4 of 0.5 was seen.
+        # Both grids' errors are of the order of the spacing squared (0.016); 5e-4 of 0.5 was observed.
         assert_allclose(marginal[:, 1:-1], want, atol=1e-3)
         assert_allclose(across, np.broadcast_to(across[0], across.shape), rtol=1e-3, atol=1e-9)
         z = np.array([[0.3, 1.0], [-1.0, 0.5]])
@@ -78,21 +78,21 @@ def test_along_an_axis_it_is_the_flow_in_one_dimension():
 @pytest.mark.parametrize(
     ("mu", "angles"), [(normal(0.0, 0.0), ANGLES[:5]), (peaked, np.array([0.0, np.pi / 2.0, 0.0]))]
 )
-def test_what_a_direction_does_not_see_stays(mu, angles):
+def test_coordinates_across_a_direction_do_not_change(mu, angles):
     """Eq. 19: KL(rho || mu) less that of the marginals is the same at both ends of a direction."""
     grid = Grid([(-6.0, 6.0), (-6.0, 6.0)], 96)
     evolution = evolve(skewed, mu, grid, np.linspace(0.0, 2.0, len(angles) + 1), angles)
     for k, marginal in enumerate(evolution.marginals):
         gap = evolution.gap[k : k + 2]
         assert gap[1] < gap[0] - 1e-3
-        # The marginal's KL has the scheme's own error, of the spacing squared: 2.1e-5 seen here, 1e-4 at twice of it.
+        # The marginal's KL has the scheme's own error, of the spacing squared: 2.1e-5 here, 1e-4 at twice the spacing.
         assert_allclose(np.diff(gap - marginal.gap), 0.0, atol=4e-5)
         assert_allclose(marginal.times, evolution.times[k : k + 2])
         assert_allclose(evolution.gap_rate[k], marginal.gap_rate[0])
 
 
 def test_it_stops_exactly_where_the_marginal_is_the_targets():
-    """At mu in every direction; at a density with the target's marginal along one axis, along that one alone."""
+    """At mu in every direction; at a density with the target's marginal along one axis, in that direction alone."""
     grid = Grid([(-5.0, 5.0), (-5.0, 5.0)], 40)
     still = evolve(peaked, peaked, grid, [0.0, 1.0, 10.0], [0.0, np.pi / 2.0])
     assert_array_equal(still.rho, np.broadcast_to(still.rho[0], still.rho.shape))
@@ -101,7 +101,7 @@ def test_it_stops_exactly_where_the_marginal_is_the_targets():
     assert_array_equal(still.velocity(0.5, grid.points), 0.0)
 
     def tilted(points):
-        """Of standard normal x, with y about a wave in x."""
+        """Standard normal x, with y about a wave in x."""
         x, y = points.T
         return np.exp(-(x**2) / 2.0 - 2.0 * (y - 0.8 * np.sin(1.5 * x)) ** 2)
 
@@ -133,7 +133,7 @@ def test_particles_and_estimates():
     x = evolution.grid.points
     estimate, weight = evolution.estimate(x), evolution.rho[0].ravel()
     lacks = (weight * (np.log(weight) - np.log(estimate))).sum(axis=1) / weight.sum()
-    assert_allclose(lacks, evolution.gap, atol=5e-6)  # 1.7e-6 seen: two sums of one integral
+    assert_allclose(lacks, evolution.gap, atol=5e-6)  # 1.7e-6 observed: two sums of one integral
     d = 1e-4
     x = np.random.default_rng(2).uniform(-2.0, 2.0, (50, 2))
     columns = [(evolution.carry(x + e)[0][-1] - evolution.carry(x - e)[0][-1]) / (2.0 * d) for e in d * np.eye(2)]
@@ -147,7 +147,7 @@ def test_rates_are_derivatives():
     evolution = evolve(rho, mu, grid, [0.0, 0.3 - d, 0.3, 0.3 + d], np.full(3, 0.7))
     assert_allclose((evolution.gap[3] - evolution.gap[1]) / (2.0 * d), evolution.gap_rate[2], rtol=4e-3)  # 1.8e-3 seen
     assert_allclose((evolution.kl[3] - evolution.kl[1]) / (2.0 * d), evolution.kl_rate[2], rtol=0.01)  # 4.3e-3 seen
-    # The last time has the rates of the direction that ends there; so has a time when it goes on.
+    # The last time has the rates of the direction that ends there; so has a time before the evolution continues.
     for end in ([0.0, 0.3], [0.0, 0.3, 0.6]):
         last = evolve(rho, mu, grid, end, np.full(len(end) - 1, 0.7))
         assert_allclose([last.kl_rate[1], last.gap_rate[1]], [evolution.kl_rate[2], evolution.gap_rate[2]], rtol=2e-3)
@@ -157,8 +157,8 @@ def test_rates_are_derivatives():
 def test_kl_of_the_target_may_rise():
     """Along a direction only KL(rho || mu) must fall.
 
-    Here rho / mu falls in x where it is large (y > 0) and rises fast where it is small: its mean over y falls, and so
-    points move up; but KL(mu || rho) goes by the mean of its logarithm, which rises.
+    Here rho / mu falls in x where it is large (y > 0) and rises fast where it is small: its mean over y falls, so that
+    points move up; but KL(mu || rho) follows the mean of its logarithm, which rises.
     """
 
     def rho(points):

@@ -45,7 +45,7 @@ def test_the_likelihood_is_the_integral_of_rho_times_the_log_of_the_estimate(mak
     [(line, 2e-5), (lambda: line(mass=2.5), 4e-5), (plane, 2e-4)],
     ids=["line", "another mass", "plane"],
 )
-def test_what_it_lacks_is_the_gap(evolution, limit):
+def test_the_missing_likelihood_is_the_gap(evolution, limit):
     """A map changes no relative entropy: L = integral of rho log rho, less gap times the mass."""
     made = evolution()
     assert_allclose(made.log_likelihood(), -entropy(made) - made.gap * mass(made), atol=limit)
@@ -67,7 +67,7 @@ def test_its_rate_is_its_derivative_in_time(make, limit):
     assert_allclose(evolution.log_likelihood_rate[2], (likelihood[3] - likelihood[1]) / (2.0 * d), rtol=limit)
     x = evolution.grid.points
     square = (evolution.velocity(0.5, x) ** 2).sum() * evolution.grid.volume
-    assert_allclose(evolution.log_likelihood_rate[2], square, rtol=1e-4)  # at centres instead of faces; 8e-6 seen
+    assert_allclose(evolution.log_likelihood_rate[2], square, rtol=1e-4)  # at centres instead of faces; 8e-6 observed
 
 
 def test_the_derivative_by_the_map():

@@ -131,7 +131,7 @@ def test_refused_values(rho, mu, text):
         evolve(rho, mu, LINE, TIMES)
 
 
-def test_places_in_the_plane_are_named_by_both_indices():
+def test_cells_in_the_plane_are_named_by_both_indices():
     values = np.ones((24, 24))
     values[2, 5] = np.nan
     with pytest.raises(ValueError, match=message("mu: expected finite numbers above 0, got nan at index (2, 5)")):
@@ -183,7 +183,7 @@ def test_integers_and_single_precision_count_as_numbers():
     assert evolution.kl[1] < evolution.kl[0]
 
 
-def test_an_integrator_that_gives_up_says_so(monkeypatch):
+def test_an_integrator_that_fails_raises_an_error(monkeypatch):
     def stops(*_, **__):
         return integrate._ivp.ivp.OdeResult(success=False, message="Required step size is less than spacing.", t=[])
 
@@ -316,4 +316,4 @@ def test_directions_take_rows_that_are_not_finite():
         assert np.isnan(result).all()
     assert_array_equal(evolution.carry(x[[0, 2]])[0], positions[:, [0, 2]])
     assert evolution.carry(np.empty((0, 2)))[0].shape == (3, 0, 2)
-    assert np.isfinite(evolution.estimate(PLANE.box.T.copy())).all()  # corners, beyond what directions reach
+    assert np.isfinite(evolution.estimate(PLANE.box.T.copy())).all()  # corners, beyond the reach of directions

@@ -21,7 +21,7 @@ def plane(n=48, times=(0.0, 0.5, 1.0)):
 
 
 def rows(evolution, count):
-    """Points all over the box but for its rim, where the check's own interpolation ends."""
+    """Points all over the box except its rim, where the check's own interpolation ends."""
     low, high = (evolution.grid.box * 0.95).T
     return low + (high - low) * np.random.default_rng(0).random((count, evolution.grid.dimensions))
 
@@ -30,7 +30,9 @@ def rows(evolution, count):
 
 
 def test_velocity_is_that_of_equation_10():
-    """At first u = (mu' / mu) rho - rho' in closed form. Seen: 5.8e-5 of 0.3 with 200 cells, a quarter with 400."""
+    """At the first time, u = (mu' / mu) rho - rho' in closed form. Seen: 5.8e-5 of 0.3 with 200 cells, a quarter with
+    400.
+    """
 
     def error(n):
         evolution = line(n)
@@ -50,7 +52,7 @@ def test_velocity_in_the_plane_and_on_the_torus():
     want = -z * BLOBS(z)[:, None] - gradient
     errors = [np.abs(plane(n, [0.0, 0.01]).velocity(0.0, z) - want).max() for n in (32, 64)]
     assert errors[1] < errors[0] / 3.5
-    assert errors[1] < 3e-4  # of 0.12; 2e-4 was seen
+    assert errors[1] < 3e-4  # of 0.12; 2e-4 was observed
 
     grid = Grid([(0.0, 2.0), (0.0, 1.0)], 64, "periodic")
     wave = lambda x: 1.0 + 0.5 * np.sin(np.pi * x[:, 0]) * np.cos(2.0 * np.pi * x[:, 1])  # noqa: E731
@@ -73,7 +75,7 @@ def test_nothing_flows_through_walls():
 
 
 def test_velocity_along_a_wall():
-    """Within half a cell of a wall it is continued from the last two centres: second order there, too."""
+    """Within half a cell of a wall it is continued from the last two centres, also to second order."""
     errors = []
     for n in (24, 48):
         evolution = evolve(BLOBS, normal(0.0, 0.0), Grid([(-3.5, 3.5), (-1.0, 0.5)], n), [0.0, 0.01])
@@ -124,8 +126,8 @@ def test_density_carried_around_a_torus():
     assert_allclose(got, rho(x), rtol=2e-3)
 
 
-def test_particles_go_around_as_far_as_they_like():
-    """The same bump in the middle of the box and beside its end makes the same motion: twenty cells past the end."""
+def test_particles_may_pass_the_seam_repeatedly():
+    """The same bump in the middle of the box and at its end causes the same motion: twenty cells past the end."""
     grid, times = Grid((0.0, 2.0), 128, "periodic"), [0.0, 0.3, 1.0]
     shift = 57.0 * grid.spacing[0]
     bump = lambda x: 0.02 + np.exp(20.0 * np.cos(np.pi * (x[:, 0] - 1.0)) - 20.0)  # noqa: E731
@@ -146,11 +148,11 @@ def test_jacobians_are_those_of_the_map():
             up, down = evolution.carry(x + step)[0][-1], evolution.carry(x - step)[0][-1]
             columns.append((up - down) / (2.0 * d))
         want = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
-        # Two runs of the integrator at 1e-8 of the box, 2e-4 apart; common errors cancel: 1.4e-6 was the worst seen.
+        # Two runs of the integrator at 1e-8 of the box, 2e-4 apart; common errors cancel: the largest was 1.4e-6.
         assert_allclose(evolution.carry(x)[1][-1], want, atol=1e-5)
 
 
-def test_particles_of_an_exact_solution_keep_their_place_in_the_mass():
+def test_particles_of_an_exact_solution_keep_their_quantile():
     """Barenblatt's solution spreads as t^(1/3): phi_t(x) = x t^(1/3) and J = t^(1/3)."""
     evolution = evolve(lambda x: barenblatt(x, 1.0), ones, Grid((-6.0, 6.0), 800), [1.0, 2.0, 4.0])
     x = np.linspace(-2.0, 2.0, 41)[:, None]  # the front is at 2.45: splines of a velocity that jumps waver beside it
@@ -214,7 +216,7 @@ def test_the_functional_derivative_at_a_map_that_is_not_the_identity():
         speed = evolution.velocity(0.5, phi[:, None])[:, 0]
         nonlocal_derivative, without_jacobian = (w * jacobian * speed).sum() * h, (w * speed).sum() * h
         assert_allclose(directional, nonlocal_derivative, atol=3e-6)  # 1e-6 seen; the error in space
-        assert abs(directional - without_jacobian) > 1e-3  # what J is for
+        assert abs(directional - without_jacobian) > 1e-3  # the reason for J
 
 
 def test_the_local_derivative_is_the_square_of_the_velocity():
@@ -228,7 +230,7 @@ def test_the_local_derivative_is_the_square_of_the_velocity():
     z, rho = positions[-1], BLOBS(x)
 
     def likelihood(s, v):
-        """With id + s v after the flow; v and its derivatives by the flow's own field."""
+        """The likelihood of id + s v after the flow; v and its derivatives by the flow's own field."""
         d = 1e-4
         inside = np.clip(z, *(evolution.grid.box.T * (1.0 - 1e-3)))
         gradient = np.stack([(v(inside + e) - v(inside - e)) / (2.0 * d) for e in d * np.eye(2)], axis=2)
@@ -248,7 +250,7 @@ def test_the_local_derivative_is_the_square_of_the_velocity():
         over_x = (np.exp(log_jacobians[-1])[:, None] * velocity(z) * v(z)).sum() * volume
         without_jacobian = (velocity(z) * v(z)).sum() * volume
         assert_allclose([directional, over_x], over_z, rtol=2e-3)  # 4e-4 seen, of the grid
-        assert abs(without_jacobian / over_z - 1.0) > 0.02  # what J is for
+        assert abs(without_jacobian / over_z - 1.0) > 0.02  # the reason for J
         if v is velocity:
             assert directional > 0.0
             assert_allclose(over_z, -evolution.gap_rate[-1] * rho.sum() * volume, rtol=2e-3)
@@ -276,7 +278,7 @@ def test_rows_that_are_not_finite_give_nan_and_no_rows_give_none():
         assert evolution.velocity(0.1, none).shape == (0, d)
 
 
-def test_single_precision_rows_are_taken_as_they_are():
+def test_single_precision_rows_are_not_converted():
     evolution = line(50)
     x = np.linspace(-2.0, 2.0, 7, dtype=np.float32)[:, None]
     assert_array_equal(evolution.estimate(x), evolution.estimate(x.astype(np.float64)))

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import headrace as hr
 from convert_cases import Draw, glasflow_flow, library, nflows_maf, normflows_made, shaken, zuko_flow
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_nflows(torch, context):
     x = torch.randn(5, d.features, dtype=torch.float64)
     near(fast.log_prob(x, c), model.log_prob(x, c))
     near(fast.transform_to_noise(x, c), model.transform_to_noise(x, c))
-    plain, rows = copy.deepcopy(model).float(), c if c is None else c.float()  # which draws in float32 alone
+    plain, rows = copy.deepcopy(model).float(), c if c is None else c.float()  # the library draws in float32 alone
     drawn, log_prob = fast.sample_and_log_prob(4, c)
     assert drawn.shape == fast.sample(4, c).shape == plain.sample(4, rows).shape
     assert log_prob.shape == plain.sample_and_log_prob(4, rows)[1].shape
@@ -78,7 +78,7 @@ def test_normflows(torch, context):
     near(fast.log_prob(x, *given), model.log_prob(x, *given))
     near(fast.inverse(x, *given), model.inverse(x, *given))
     near(fast.forward(x, *given), model.forward(x, *given))
-    near(fast.forward_kld(x, *given), -model.log_prob(x, *given).mean())  # which it sums in float32
+    near(fast.forward_kld(x, *given), -model.log_prob(x, *given).mean())  # the library sums in float32
     near(fast.forward_and_log_det(*fast.inverse_and_log_det(x, *given)[:1], *given)[0], x)
     drawn, log_prob = fast.sample(5, *given)
     near(log_prob, model.log_prob(drawn, *given))
@@ -201,7 +201,7 @@ def test_a_loss_without_score_has_the_gradient_of_the_path_alone(torch):
     torch.manual_seed(0)
     (whole,) = torch.autograd.grad(fast.reverse_kld(4000), fast.flow.vector)
     assert torch.isfinite(by_path).all()
-    # They differ by the score's mean over draws, which is zero but for noise.
+    # They differ by the score's mean over draws, which is zero up to noise.
     assert 0 < (by_path - whole).norm() < 0.5 * whole.norm()
     fast.p = None
     with pytest.raises(AttributeError, match="p: expected a model with a target"):
@@ -273,7 +273,7 @@ def test_an_accelerated_model_is_an_instance_of_its_class(torch, name, tmp_path)
         return model().log_prob(x) if name == "zuko" else model.log_prob(x)
 
     others = [copy.deepcopy(fast), torch.compile(fast, backend="eager")]
-    if name != "glasflow":  # whose own models hold a lambda
+    if name != "glasflow":  # its models hold a lambda
         torch.save(fast, tmp_path / "fast.pt")
         others += [pickle.loads(pickle.dumps(fast)), torch.load(tmp_path / "fast.pt", weights_only=False)]
     for again in others:

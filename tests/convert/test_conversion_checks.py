@@ -1,4 +1,4 @@
-"""What converters refuse and find, and that they leave models as they are."""
+"""Errors of converters, and that they do not change models."""
 
 import contextlib
 import subprocess
@@ -13,11 +13,11 @@ from headrace import convert
 from headrace.convert import _verify
 from headrace.convert._verify import verify_made
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 
 @pytest.mark.programs
-def test_no_library_is_imported_before_a_model_comes():
+def test_no_library_is_imported_before_a_model_is_given():
     code = (
         "import sys, headrace as hr; hr.convert.from_zuko; hr.accelerate; "
         "found = {'torch', 'jax', 'zuko', 'nflows', 'normflows', 'flowjax', 'glasflow', 'sbi'} & set(sys.modules); "
@@ -36,7 +36,7 @@ def torch(zuko):
     return library("torch")
 
 
-def test_a_hook_that_changes_what_a_part_computes_is_found(torch):
+def test_a_hook_that_changes_a_part_is_found(torch):
     flow = zuko_flow(Draw(0, False))
     flow.transform.transforms[0].hyper.register_forward_hook(lambda module, inputs, output: 1.01 * output)
     with pytest.raises(
@@ -82,7 +82,7 @@ def test_a_subclass_that_changes_no_formula_counts_as_its_class(torch, zuko):
 def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
 
-    class Shuffled(transforms.Permutation):  # as calorimeter simulations have it
+    class Shuffled(transforms.Permutation):  # as in calorimeter simulations
         def __init__(self, features):
             super().__init__(torch.arange(features).flip(0))
 
@@ -156,7 +156,7 @@ def test_the_slope_of_a_model_is_kept(torch, zuko, slope):
         np.testing.assert_allclose(convert.from_zuko(flow).log_prob(x), flow().log_prob(x), rtol=1e-12)
 
 
-def test_a_model_stays_as_it_is(torch):
+def test_a_model_does_not_change(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
     made = transforms.CompositeTransform([transforms.MaskedAffineAutoregressiveTransform(2, 8, use_batch_norm=True)])
     flow = shaken(flows.Flow(made, library("nflows.distributions").StandardNormal([2])), 0)
@@ -191,7 +191,7 @@ def test_dtypes_and_things_that_are_no_models(torch, zuko):
         hr.accelerate(torch.nn.Linear(2, 2))
 
 
-def test_a_network_before_the_flow_stays_outside_and_has_to_be_named(torch):
+def test_a_network_before_the_flow_is_not_converted_and_has_to_be_named(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
     distributions = library("nflows.distributions")
     made = transforms.MaskedAffineAutoregressiveTransform(3, 8, context_features=2)
@@ -230,7 +230,7 @@ def test_a_converted_flow_is_a_flow(torch, tmp_path):
 
 @pytest.mark.parametrize("column", [None, 0, 2])
 def test_one_column_of_data_that_is_wrong_is_found(column):
-    """Of three columns the median over all numbers would not see it."""
+    """Of three columns the median over all values would not detect it."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), dtype="float64", seed=1)
 
     def to_data(z, context):

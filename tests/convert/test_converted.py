@@ -1,7 +1,7 @@
 """Hidden models of other libraries, of random sizes, options, bounds and orders, against their conversions.
 
-The source is the judge, in float64 and float32. From data to latent its own numbers are compared; from latent to data
-its latent numbers of rows have to give these rows back, as its own inverse loses digits that headrace's does not.
+The source is the judge, in float64 and float32. From data to latent its own values are compared; from latent to data
+its latent values of rows have to return these rows, because its own inverse loses digits that headrace's keeps.
 """
 
 import copy
@@ -19,7 +19,7 @@ from pairs import pairwise
 
 pytestmark = [
     pytest.mark.programs,
-    pytest.mark.filterwarnings("ignore"),  # of the libraries, which are old
+    pytest.mark.filterwarnings("ignore"),  # by the libraries, which are old
 ]
 
 ROWS = 60
@@ -29,7 +29,7 @@ CONVERTERS = {name: getattr(convert, f"from_{name}") for name in CASES}
 # Rounding of the source's formulas in its dtype; splines divide by the sizes of bins, and lose some digits more.
 LIMITS = {"float64": 1e-12, "float32": 1e-5}
 SPLINE_LIMITS = {"float64": 1e-11, "float32": 2e-4}
-SBI_LIMIT = 1e-8  # the constant of its normal density is float32, whatever the model is
+SBI_LIMIT = 1e-8  # the constant of its normal density is float32, for any dtype of the model
 
 ALL = [(name, kind) for name, (known, _) in CASES.items() for kind in known]
 REFUSED = [(name, kind) for name, (_, refused) in CASES.items() for kind in refused]
@@ -41,7 +41,7 @@ def context_of(d, name, seed=1):
 
 
 def density(name, model, dtype):
-    """``(x, context)`` to ``(z, log_det, log_prob)``, each None where the library does not give it."""
+    """``(x, context)`` to ``(z, log_det, log_prob)``, each None where the library lacks it."""
     if name == "flowjax":
         import jax.numpy as jnp
 
@@ -79,7 +79,7 @@ def of_nflows(model, x, context):
 
 def of_normflows(model, x, context):
     given = () if context is None else (context,)
-    return model.inverse(x, *given), None, model.log_prob(x, *given)  # it sums log-determinants in float32
+    return model.inverse(x, *given), None, model.log_prob(x, *given)  # the library sums log-determinants in float32
 
 
 def of_sbi(model, x, context):
@@ -112,7 +112,7 @@ def compared(name, kind, seed, context, dtype):
     x = within_circles(kind, x)
     z, log_det, log_prob = density(name, model, dtype)(x, given)
     exact = (z, log_det, log_prob)
-    if name in TORCH and dtype == "float32":  # what its rounding does to it is no fault of ours
+    if name in TORCH and dtype == "float32":  # the effect of its rounding is not an error of headrace
         exact = density(name, copy.deepcopy(model).double(), "float64")(x, rounded(given))
     limit = SBI_LIMIT if name == "sbi" and dtype == "float64" else (SPLINE_LIMITS if is_spline(kind) else LIMITS)[dtype]
     close(flow.log_prob(x, given), log_prob, exact[2], limit)
@@ -123,7 +123,7 @@ def compared(name, kind, seed, context, dtype):
     if log_det is not None:
         close(ours[1], log_det, exact[1], limit)
     back = flow.to_data(z, given)
-    errors = np.abs(back[0] - x) / (1.0 + np.abs(x))  # a latent row's rounding is that of far more in a steep place
+    errors = np.abs(back[0] - x) / (1.0 + np.abs(x))  # a latent row's rounding is that of far more in a steep region
     assert np.median(errors) <= 30 * limit
     if dtype == "float64":
         assert errors.max() <= 1e4 * limit
@@ -131,7 +131,7 @@ def compared(name, kind, seed, context, dtype):
 
 
 def within_circles(kind, x):
-    """Angles between -π and π, where zuko's densities of others are no continuation."""
+    """Angles between -π and π, beyond which zuko's densities are no continuation."""
     return (np.mod(x + np.pi, 2.0 * np.pi) - np.pi).astype(x.dtype) if "NCSF" in kind else x
 
 
@@ -144,7 +144,7 @@ def rounded(context):
 
 
 def close(ours, theirs, exact, limit):
-    """No further away than five times rounding, or the source's own rounding."""
+    """The difference is at most five times rounding, or the source's own rounding."""
     size = 1.0 + np.abs(exact)
     own, other = (np.abs(a - exact) / size for a in (ours, theirs))
     assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"
@@ -170,9 +170,10 @@ def test_hidden_models_of_their_users(name, kind, dtype):
 @pytest.mark.parametrize("context", [False, True], ids=["alone", "context"])
 @pytest.mark.parametrize(("name", "kind"), [case for case in ALL if case[0] in ("zuko", "nflows")])
 def test_log_densities_to_rounding(name, kind, context):
-    """Of numbers above 1 to 1e-12 and 1e-5, with no room for anything; where the source loses more, to what it loses.
+    """Above 1 with relative errors of 1e-12 and 1e-5; where the source loses more digits, with its loss.
 
-    That is three times what its own float32 differs from its float64 by, and in float64 what a row's last bits change.
+    That loss is three times the difference between its own float32 and float64, and in float64 the effect of a row's
+    last bits.
     """
     library(name)
     if context and kind in NO_CONTEXT:
@@ -200,7 +201,7 @@ def test_log_densities_to_rounding(name, kind, context):
 
 @contextmanager
 def jax_numbers(dtype):
-    """JAX with numbers of 64 bits or not."""
+    """JAX with 64-bit values or not."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", dtype == "float64")
@@ -219,7 +220,7 @@ def test_hidden_models_of_flowjax(kind, context, dtype):
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)
-def test_what_is_not_known_is_refused_with_its_class_and_place(name, kind):
+def test_unknown_parts_are_refused_with_class_and_path(name, kind):
     library(name)
     if name == "nflows" and "MADE" in kind:
         library("nflows.nn.nde")
@@ -235,7 +236,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
 
 
 def rows_of_the_page():
-    """The page's tables: for each library what converts and what does not."""
+    """The page's tables: for each library the parts that convert, and the others."""
     found, name = {}, None
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if title := re.fullmatch(r"### (\w+)", line):
@@ -248,5 +249,5 @@ def rows_of_the_page():
     return found
 
 
-def test_the_page_says_what_is_tested():
+def test_the_page_has_the_tested_parts():
     assert rows_of_the_page() == {name: (list(known), list(refused)) for name, (known, refused) in CASES.items()}

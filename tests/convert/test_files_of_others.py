@@ -1,4 +1,4 @@
-"""A `state_dict` alone: what it does not record is asked for, and gives the same flow as the model it is of."""
+"""A `state_dict` alone: settings that it lacks are required, and the flow equals that of the model."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_zuko(kind, context):
     flow = convert.from_zuko(state, verify=known, **settings)
     same(flow, convert.from_zuko(model))
     old = {key.replace("base.loc", "base._0").replace("base.scale", "base._1"): value for key, value in state.items()}
-    same(convert.from_zuko(old, verify=False, **settings), flow)  # as zuko 1.5 and older wrote it
+    same(convert.from_zuko(old, verify=False, **settings), flow)  # in the form of zuko 1.5 and older
     for name in settings:
         with pytest.raises(ValueError, match=rf"^{name}: expected a value, because a state_dict does not record it; "):
             convert.from_zuko(state, verify=False, **{key: value for key, value in settings.items() if key != name})
@@ -134,7 +134,7 @@ def test_nflows(kind, context, monkeypatch):
         convert.from_nflows(state, verify=False, tail_bound=3.0, **settings)
 
 
-def test_what_has_no_tensors_is_not_guessed():
+def test_parts_without_tensors_are_not_guessed():
     library("nflows")
     d = Draw(13, False)
     transforms = library("nflows.transforms")

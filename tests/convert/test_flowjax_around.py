@@ -226,7 +226,7 @@ def test_merged_transforms_are_the_same(bijections):
     ],
     ids=["SoftPlus", "LeakyTanh", "within Stack", "Vmap"],
 )
-def test_other_maps_say_what_to_do(bijections, make, message):
+def test_errors_of_other_maps_have_advice(bijections, make, message):
     with pytest.raises(NotImplementedError, match=message):
         convert.from_flowjax(around(make(bijections)))
 

@@ -14,7 +14,7 @@ from convert_cases import library, shaken
 from headrace import convert
 from headrace.convert._parts import Layers, Leaky, Place, activation_of
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 N, ROWS = 3, 40
 LIMITS = {"float64": (1e-11, 1e-8), "float32": (1e-4, 1e-3)}
@@ -136,7 +136,7 @@ def test_slopes_are_recognised_by_values(slope):
 
 
 def test_a_layer_that_other_layers_add_keeps_its_units():
-    """Its sums are those of one unit each: two units of it are a layer behind it."""
+    """Its sums are those of single units: two units of it are a layer after it."""
     layers, own = Layers(), np.random.default_rng(0)
     first = layers.hidden(own.standard_normal((4, 2)), None)
     layers.hidden(own.standard_normal((4, 4)), None, adds=first, activation=Leaky.of(0.2))

@@ -1,4 +1,4 @@
-"""Flows that other libraries make, accelerated without a change of the program that asks for them."""
+"""Flows that other libraries make, accelerated without a change of the program that uses them."""
 
 import copy
 import logging
@@ -14,7 +14,7 @@ import headrace as hr
 from convert_cases import library
 from headrace._cli.cli import main
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_program_runs_as_python_runs_it(tmp_path):
     assert result.returncode == 1
 
 
-def test_errors_of_a_program_are_its_own(tmp_path):
+def test_errors_of_a_program_are_unchanged(tmp_path):
     result = run(tmp_path, "def f():\n    return {}[3]\n\n\nf()\n", "run")
     assert result.returncode == 1
     first, place = result.stderr.splitlines()[:2]
@@ -179,6 +179,6 @@ def test_flows_of_a_program_are_accelerated(tmp_path, zuko):
     assert result.returncode == 0
 
 
-def test_a_program_that_is_not_there(tmp_path, capsys):
+def test_a_missing_program(tmp_path, capsys):
     assert main(["run", str(tmp_path / "nothing.py")]) == 1
     assert capsys.readouterr().err == f"headrace: error: {tmp_path / 'nothing.py'}: No such file or directory\n"

@@ -1,4 +1,4 @@
-"""Models of normflows, glasflow and flowjax of which only tensors are there, against the models that these are of."""
+"""Models of normflows, glasflow and flowjax of which only tensors are given, compared with the models themselves."""
 
 import re
 
@@ -20,7 +20,9 @@ def first(monkeypatch):
 
 
 def compared(name, model, d, log_prob, settings, kept=()):
-    """From the tensors as from the model; each missing setting is asked for, and `verify` finds wrong ones."""
+    """The results from the tensors and from the model; each missing setting is required, and `verify` detects wrong
+    ones.
+    """
     torch, take = library("torch"), getattr(convert, f"from_{name}")
     state = model.state_dict()
     x = torch.randn(ROWS, d.features, dtype=torch.float64)
@@ -29,7 +31,7 @@ def compared(name, model, d, log_prob, settings, kept=()):
         known = (x, log_prob(model, x, *context), *context)
     flow = take(state, verify=known, **settings)
     same(flow, take(model), x, context)
-    arrays = {key: value.numpy() for key, value in state.items()}  # as other readers of files give them
+    arrays = {key: value.numpy() for key, value in state.items()}  # in the form of other readers of files
     same(take(arrays, verify=False, **settings), flow, x, context)
     for missing in settings:
         with pytest.raises(ValueError, match=rf"^{missing}: expected a value, because a state_dict does not record it"):
@@ -77,7 +79,7 @@ def test_normflows(kind, context, first):
         convert.from_normflows(state, verify=known, slope=1e-3, **settings)
 
 
-def test_what_normflows_leaves_no_trace_of(first):
+def test_settings_that_normflows_does_not_record(first):
     nf = library("normflows")
     d = Draw(3, False)
     swap = normflows_flow(d, lambda nf, i: [nf.flows.Permute(d.features, "swap"), nf.flows.LULinearPermute(d.features)])
@@ -173,7 +175,7 @@ def test_flowjax(number, kind, first, tmp_path):
     flow = convert.from_flowjax(tmp_path / "flow.eqx", verify=known, **settings)
     assert flow.dtype == dtype
     want = convert.from_flowjax(model, verify=False)
-    # What flowjax adds to outputs is rounded once here, and by each of its functions there.
+    # Flowjax's offsets of outputs are rounded once here, and by each of its functions there.
     rounding = {"rtol": 0.0, "atol": 2e-7 if dtype == "float32" else 1e-15}
     np.testing.assert_allclose(flow.parameters, want.parameters, **rounding)
     assert np.array_equal(convert.from_flowjax(leaves, verify=False, **settings).parameters, flow.parameters)

@@ -12,7 +12,7 @@ import headrace as hr
 from convert_cases import library, shaken
 from headrace import convert
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 N = 3
 LIMIT, GRADIENT_LIMIT = 1e-11, 1e-8
@@ -29,7 +29,7 @@ def rows_of(flow, context=None):
 
 @pytest.fixture(autouse=True)
 def rows_outside_have_a_density(monkeypatch):
-    """Of 0: PyTorch would refuse them, if no other library has switched that off."""
+    """Rows outside have a density of 0: PyTorch would refuse them, unless another library has switched that off."""
     monkeypatch.setattr(library("torch").distributions.Distribution, "_validate_args", False)
 
 
@@ -100,7 +100,7 @@ def test_bases_of_zuko(name):
         assert flow.base.trainable is False
 
 
-def test_a_mixture_that_headrace_does_not_have_says_what_to_do():
+def test_the_error_of_an_unsupported_mixture_has_advice():
     zuko = library("zuko")
     with pytest.raises(
         NotImplementedError, match=r"^model\.base\.base: expected normal .* without correl.*; train a flow"
@@ -154,7 +154,7 @@ def test_mixtures_of_normflows(trainable):
 
 
 def test_a_mixture_in_float64_does_not_decide_the_dtype():
-    """It is so by default, beside flows in float32."""
+    """Such mixtures are the default, beside flows in float32."""
     nf = library("normflows")
     flow = convert.from_normflows(normflows_on(nf.distributions.GaussianMixture(2, N)).eval())
     assert flow.dtype == "float32"
@@ -240,7 +240,7 @@ def test_bases_of_nflows_that_depend_on_a_context(name):
     assert flow.transforms[0].context == columns
 
 
-def test_bases_of_nflows_that_are_refused_say_what_to_do():
+def test_errors_of_refused_bases_of_nflows_have_advice():
     torch = library("torch")
     kind = library("nflows.distributions.normal").ConditionalDiagonalNormal
     mixed = library("nflows.distributions.mixture").MADEMoG(N, 8, 2)

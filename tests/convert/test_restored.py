@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 import headrace as hr
 from convert_cases import CASES, Draw, library, nflows_maf, shaken, zuko_flow
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 # Conversions that only move parameters, and those that compute others from them.
 GATHERED = {
@@ -49,7 +49,7 @@ def log_prob(name, model, x, c):
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in GATHERED.items() for kind in kinds])
 @pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_trained_model_goes_back_into_its_library(torch, name, kind, context, dtype):
+def test_a_trained_model_is_restored_in_its_library(torch, name, kind, context, dtype):
     context = context or name == "sbi"
     d = Draw(6, context)
     model = shaken(CASES[name][0][kind](d), 6).to(getattr(torch, dtype))
@@ -83,7 +83,7 @@ def test_values_that_a_model_has_once_must_stay_equal(torch):
         hr.restore(fast)
 
 
-def test_constants_must_stay_what_they_are(torch):
+def test_constants_must_not_change(torch):
     settings = {"batch_norm_between_transforms": False, "linear_transform": None}
     model = shaken(library("glasflow").RealNVP(4, 2, **settings), 8).double()
     plain = hr.restore(hr.accelerate(model))
@@ -135,7 +135,7 @@ def test_parts_of_a_module(torch):
         hr.restore(model)
 
 
-def test_an_embedding_net_goes_back_too(torch):
+def test_an_embedding_net_is_restored_too(torch):
     library("nflows")
     d = Draw(6, True)
     model = nflows_maf(d, True)

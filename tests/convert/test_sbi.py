@@ -26,7 +26,7 @@ from headrace.integrations import sbi as ours  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="module")
 def elsewhere(tmp_path_factory):
-    """Its trainers leave logs in the folder that they run in."""
+    """Trainers leave logs in the folder that they run in."""
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("sbi"))
     yield
@@ -175,7 +175,7 @@ def test_sbi_trains_its_own_architecture(kind):
         assert_allclose(*losses, atol=2e-3)
 
 
-def test_a_builder_of_what_training_changes_is_refused():
+def test_a_builder_with_parts_that_training_changes_is_refused():
     theta, x = simulated()
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.2))
     assert hr.accelerate(sbi_posterior_nn("maf", embedding_net=net))(theta, x).embedding_net[-1][1].p == 0.2
@@ -243,18 +243,18 @@ def test_calibration_of_many_observations_in_batches(posterior):
     assert (drawn.abs() <= 2).all()
     assert ranks.max() <= 100
     theirs, _ = inference_run_sbc(theta, x, fast, num_posterior_samples=100, show_progress_bar=False)
-    # The same draws in distribution: each rank has an error of at most 5, and they share what they have from theta.
+    # Draws from the same distribution: each rank has an error of at most 5, and they share the part from theta.
     assert (ranks - theirs).abs().mean() < 8
     for reduced in ("marginals", "log_prob"):
         first = ours.run_sbc(theta, x, fast, 50, reduced)[0]
         assert first.shape == (399, 2 if reduced == "marginals" else 1)
-    # Draws that are put in the wrong place, or ranked against another's density, are no longer so.
+    # Draws in wrong rows, or ranked against another's density, are no longer close.
     wrong = ours.run_sbc(theta.flip(0), x.flip(0).roll(1, 0), fast, 100)[0]
     assert (wrong - theirs.flip(0)).abs().mean() > 15
 
 
 def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
-    """Draws that tell their observation: what is put in another's place, or kept outside, is seen."""
+    """Draws that identify their observation: a draw in another row, or left outside, is detected."""
     fast = hr.accelerate(posterior)
     x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []
@@ -266,7 +266,7 @@ def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(p
             drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
         elif len(calls) == 2:
             drawn[:2, 0] = 9.0  # the first two tries for the first of those three
-            drawn[:, 2] = 9.0  # and all for the last
+            drawn[:, 2] = 9.0  # and all tries for the last
         return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)
@@ -286,7 +286,7 @@ def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
     def sample(sample_shape, condition):
         return (condition[None] + shifts[: sample_shape[0]]).clamp(-2.0, 2.0)
 
-    def log_prob(input, condition):  # one that prefers some directions, so that ranks of both kinds differ
+    def log_prob(input, condition):  # a density that prefers some directions, so that ranks of both kinds differ
         away = input - condition
         return -(away**2).sum(dim=-1) + 0.7 * away[..., 0]
 
@@ -312,7 +312,7 @@ def test_each_rank_is_counted_by_hand(posterior, monkeypatch):
         ours.run_sbc(theta, x, fast, 40)
 
 
-def test_calibration_refuses_what_it_is_not_for(posterior):
+def test_calibration_refuses_other_densities(posterior):
     theta, x = simulated(5)
     with pytest.raises(ValueError, match=r"^xs: expected 4 observations, as thetas has, got 5"):
         ours.run_sbc(theta[:4], x, posterior)

@@ -23,7 +23,7 @@ torch = library("torch")
 FOLDER = Path(convert.__file__).parent / "plain"
 
 VERBS = ("log_prob", "to_latent", "to_data")
-# Both round alike; summands are of this size at most in the examples, and splines divide by the sizes of bins.
+# Both round alike; terms are at most of this size in the examples, and splines divide by the sizes of bins.
 LIMITS = {"float32": 3e-5, "float64": 1e-11}
 
 
@@ -67,14 +67,14 @@ def test_every_kind_in_both_directions(name, dtype):
     flow = flow_of(name, dtype)
     x, context = file_cases.inputs_of(flow)
     assert_alike(flow, x.astype(dtype), context)
-    convert.to_torch(flow)  # which compares them on the spot
+    convert.to_torch(flow)  # the conversion compares them
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["maf-context", "splines", "support", "planar", "radial", "mixture", "periodic"])
-def test_hard_rows_are_what_they_are_in_the_core(name):
+def test_hard_rows_equal_the_core(name):
     flow = flow_of(name, "float32")
     x, context = (np.array(one, "float32") if one is not None else None for one in file_cases.inputs_of(flow))
     x[1, 0], x[3, -1], x[5], x[6] = np.nan, np.inf, 0.0, -1e6
@@ -114,7 +114,8 @@ def test_samples_have_the_flows_distribution():
     assert convert.to_torch(flow).sample(7, torch.zeros(4, 2).double()).shape == (7, 4, 3)
 
 
-# ---- a module as others ----------------------------------------------------------------------------------------------
+# ---- a module like others
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["maf-context", "nsf", "iaf", "everything", "planar", "mixture", "student-t"])
@@ -183,7 +184,7 @@ def test_an_exported_program_takes_any_number_of_rows():
     assert_allclose(program.module()(*more).detach(), module(*more).detach(), rtol=1e-6, atol=1e-6)
 
 
-def test_what_it_does_not_take():
+def test_unsupported_arguments():
     with pytest.raises(TypeError, match=r"^flow: expected a headrace\.Flow, got int"):
         convert.to_torch(3)
     with pytest.raises(TypeError, match=r"^flow: expected a headrace\.Flow, got"):
@@ -214,7 +215,7 @@ def test_a_module_that_computes_something_else_is_found(verb, monkeypatch):
         convert.to_torch(flow_of("maf", "float32"))
 
 
-def test_softplus_does_not_go_straight():
+def test_softplus_is_not_linear():
     from headrace.convert.plain.operators import Operators
 
     x = torch.tensor([-30.0, 0.0, 19.0, 21.0, 25.0, 39.0, 41.0, 1e3], dtype=torch.float64)

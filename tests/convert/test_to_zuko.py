@@ -86,7 +86,7 @@ def density(model, x, context):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FLOWS)
-def test_densities_samples_and_the_way_back(name, dtype):
+def test_densities_samples_and_the_inverse(name, dtype):
     flow = made(name, dtype)
     model = convert.to_zuko(flow)
     assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
@@ -118,7 +118,7 @@ def test_activations(activation):
 
 @pytest.mark.parametrize("kind", ["MAF", "NSF", "RealNVP"])
 @pytest.mark.parametrize("context", [False, True])
-def test_a_flow_of_zuko_comes_back_as_it_was(kind, context):
+def test_a_flow_of_zuko_is_restored_unchanged(kind, context):
     d = Draw(4, context)
     model = shaken(zuko_flow(d, kind), 4).double()
     back = convert.to_zuko(convert.from_zuko(model))
@@ -170,6 +170,6 @@ def test_it_can_be_pickled_and_trained(name):
         ),
     ],
 )
-def test_what_zuko_does_not_have_is_refused_with_its_place(make, where):
+def test_unsupported_parts_are_refused_with_their_path(make, where):
     with pytest.raises(NotImplementedError, match=rf"^{where}.*to_torch has it"):
         convert.to_zuko(make())

@@ -1,4 +1,4 @@
-"""A model in training mode whose density is another one in evaluation is refused, for all libraries alike."""
+"""A model in training mode whose density differs in evaluation is refused, for all libraries alike."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ import headrace as hr
 from convert_cases import Draw, flowjax_flow, library, sbi_estimator, shaken, zuko_flow
 from headrace import convert
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
 
 D = Draw(3, False)
 
 
 def zuko_dropout(p=0.3):
-    """Which zuko does not have by itself: an activation that drops."""
+    """An activation with dropout, which zuko itself lacks."""
     torch = library("torch")
 
     def activation():
@@ -46,7 +46,7 @@ def sbi(**options):
     return sbi_estimator(D, "maf", **options)
 
 
-# The model, the function of its library, and the place and the class of the layer that the message names.
+# The model, the function of its library, and the path and the class of the layer that the message names.
 REFUSED = {
     "zuko, dropout": (
         zuko_dropout,
@@ -95,10 +95,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_training_changes_is_refused_by_name(case):
+def test_layers_that_training_changes_are_refused_by_name(case):
     make, function, named = REFUSED[case]
     model = make()
-    assert model.training  # as every library makes one
+    assert model.training  # the state in which every library makes a model
     message = r"^model" + named + r".*; call model\.eval\(\)"
     for call in (hr.accelerate, getattr(convert, function)):
         with pytest.raises(ValueError, match=message):
@@ -150,7 +150,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
 
 
 def test_flowjax():
-    """Whose conditioners take any module of equinox as their activation."""
+    """Its conditioners accept any module of equinox as their activation."""
     equinox, jax = library("equinox"), library("jax")
     model = flowjax_flow(D, "masked_autoregressive_flow", nn_activation=equinox.nn.Dropout(0.4))
     with pytest.raises(

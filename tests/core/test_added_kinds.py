@@ -1,4 +1,4 @@
-"""A conditioner and a step that the emulation's lists alone have go through everything that these do.
+"""A conditioner and a step that are only in the emulation's lists support all operations.
 
 Where one needs more than its recipe (docs/notes/recipes.md), it fails here. The kinds: tests/cuda_emulation/added
 and tests/support/added_kinds.py.
@@ -48,7 +48,7 @@ def subject_of(echoes, features, dtype="float64"):
 
 @pairwise(reads=cases.READS, dtype=cases.DTYPES, rows=[1, 7, 33])
 def test_rows_of_three_and_of_three_hundred_steps_by_the_same_network(reads, dtype, rows, emu):
-    """In both directions: of 300 steps a step by step run keeps a ring, a parallel one all of them."""
+    """In both directions: for 300 steps a sequential run keeps a ring, a parallel one all of them."""
     echoes = Echoes(UNITS, reads)
     for features in (3, 1, 300):
         subject = subject_of(echoes, features, dtype)
@@ -167,7 +167,7 @@ HOOKS = {  # the additions of the emulation and of tests/cpp by each hook, to wh
     "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
 HEADINGS = {"conditioner": "### Another kind of conditioner\n", "step": "### A step of a chain\n"}
-MOST = {"conditioner": 8, "step": 7}  # files that are there already
+MOST = {"conditioner": 8, "step": 7}  # existing files
 
 
 def hooks():
@@ -181,7 +181,7 @@ def hooks():
 
 
 def recipe(kind):
-    """The files that the recipe of a kind names: those that are there already, and new ones."""
+    """The files that a kind's recipe names: existing and new ones."""
     text = (ROOT / "docs" / "notes" / "recipes.md").read_text(encoding="utf-8")
     listed = text.split(HEADINGS[kind])[1].split("\n#")[0]
     named = re.findall(r"`([\w./<>{},-]+\.\w+|[\w./<>{},-]+\})`", listed)
@@ -205,6 +205,6 @@ def test_the_recipe_names_every_file_that_a_kind_needs(kind):
     assert new
 
 
-def test_their_python_changes_nothing_but_the_list_of_what_files_know():
+def test_their_python_changes_only_the_list_of_kinds_in_files():
     text = (ROOT / "tests" / "support" / "added_kinds.py").read_text()
     assert set(re.findall(r"patch\.set\w+\((\S+?),", text)) == {"_stored.KINDS"}

@@ -1,6 +1,6 @@
 """Each fast path switched off in turn: the same bits by the path that any call can take.
 
-A way makes the calls of a flow again, without one of the paths. Paths whose bits have tests of their own are named in
+A way makes the calls of a flow again, without one of the paths. Paths with separate tests of their bits are named in
 docs/notes/tests.md.
 """
 
@@ -73,7 +73,7 @@ def one_thread(flow, x, context):
 
 
 def with_out(flow, x, context):
-    """Results go to arrays that are there."""
+    """Results are written to given arrays."""
     value, log_det = np.empty((len(x), 5), flow.dtype), np.empty(len(x), flow.dtype)
     results = calls(flow, x, context)
     results[0] = flow.log_prob(x, context, out=log_det).copy()
@@ -106,7 +106,7 @@ def test_a_path_switched_off_gives_the_same_bits(name, way, dtype):
 
 @pytest.mark.parametrize("name", [*FLOWS, *ROUNDED])
 def test_one_context_for_all_rows_is_one_of_each(name):
-    """Folded into the first biases once, it adds what the products of each row add."""
+    """Folded into the first biases once, it adds the same as the products of each row."""
     flow, x, one = made(name), cases.rows(ROWS, 5, "float32"), cases.rows(1, CONTEXT, "float32", "context")
     each = np.repeat(one, ROWS, 0)
     for got, want in zip(calls(flow, x, one), calls(flow, x, each), strict=True):
@@ -115,9 +115,9 @@ def test_one_context_for_all_rows_is_one_of_each(name):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # which has no multiply-adds
+@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # that set has no multiply-adds
 def test_every_instruction_set_gives_the_same_bits(isa, tmp_path):
-    """Of 8 rows or more, products in bf16 among them, by instructions and emulated."""
+    """For at least 8 rows, including products in bf16, by instructions and emulated."""
     path = tmp_path / "results.npz"
     command = [sys.executable, recorded.__file__, str(path)]
     subprocess.run(command, env={**os.environ, "HEADRACE_ISA": isa}, check=True, timeout=120)

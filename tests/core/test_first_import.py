@@ -37,7 +37,7 @@ ABOVE = {
 
 
 def fresh(code, *arguments):
-    """The output of a process of its own, which has imported nothing yet."""
+    """The output of a separate process, which has imported nothing yet."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -61,7 +61,7 @@ def test_static_checkers_know_the_names_that_are_imported_later():
     assert {alias.name for node in imports for alias in node.names} >= {*hr.__all__} - {*vars(hr)}
 
 
-def test_files_know_where_the_later_kinds_are():
+def test_files_find_the_later_kinds():
     assert set(ABOVE) == set(_stored.LATER)
     at_once = fresh("import headrace; print(*headrace._base.stored.KINDS)")
     assert {*at_once, *ABOVE} == {*_stored._all_kinds()}

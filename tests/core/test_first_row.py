@@ -66,8 +66,8 @@ def test_rows_of_a_shape_are_counted_in_the_order_of_the_result():
     cases.assert_same_bits(flow.sample((4,), context, seed=1, first_row=6 * 3), want[6:])
 
 
-def test_numbers_depend_on_the_whole_row_number():
-    """Rows 2^32 apart, and the last ones that there are."""
+def test_values_depend_on_the_whole_row_index():
+    """Rows 2^32 apart, and the last possible ones."""
     flow = hr.Flow([], hr.StandardNormal(3))
     near, far, last = (flow.sample(20, seed=1, first_row=k) for k in (5, 5 + 2**32, 2**63 - 1 - 20))
     assert not (near == far).any()
@@ -84,7 +84,7 @@ def test_a_dual_ascent_in_parts(dtype):
     cases.assert_same_bits(flow.sample(30, seed=2, first_row=41), flow.sample(71, seed=2)[41:])
 
 
-def test_what_is_refused():
+def test_wrong_first_rows_are_refused():
     flow = hr.IAF(3, hidden=(4,), transforms=1)
     for wrong in (-1, 2**63 - 5):
         with pytest.raises(ValueError, match="first_row: expected an integer"):

@@ -21,7 +21,7 @@ def test_importing_the_core_leaves_the_lock_off():
 
 
 def at_once(work, threads=8):
-    """What so many threads find that begin together."""
+    """Results of this number of threads that begin together."""
     begin, found = threading.Barrier(threads), [None] * threads
 
     def run(i):
@@ -52,7 +52,7 @@ def test_threads_make_fit_and_score_flows_at_once():
 
 
 def test_threads_call_one_flow_at_once():
-    """Its program is compiled by the first call, for which the others wait."""
+    """The program is compiled by the first call, for which the others wait."""
     x = cases.rows(200, 3, "float32")
     calls = [
         lambda flow: flow.log_prob(x),

@@ -1,5 +1,5 @@
-"""Events in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and what it
-can pass to the core that is no whole object. Each in a process of its own, which may not crash.
+"""Events in the middle of a call: Ctrl-C, handlers that call again or fork, arrays that change; and incomplete objects
+as arguments of the core. Each runs in a separate process, which must not crash.
 """
 
 import subprocess
@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     print(-flow.log_prob(rows).mean(), -want.mean())
     """
     after, before = map(float, run(code))
-    assert after <= before + 0.1  # the best on rows held out, of which these are many
+    assert after <= before + 0.1  # the best on held-out rows, which include these
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ import headrace as hr
 import reference
 import vector_cases
 
-# Pairs that name each activation and each scale at least once, on both sides.
+# Pairs that include each activation and each scale at least once, on both sides.
 SETTINGS = [
     {"activation": "relu", "scale": "soft_clamp", "reads": "data", "formula": "to_data"},
     {"activation": "tanh", "scale": "exp", "reads": "latent", "formula": "to_data"},
@@ -29,7 +29,7 @@ SETTINGS = [
 ROWS = (3, 101)
 DIRECTIONS = ("forward", "inverse")
 
-# Runs in a process of its own: the instruction set is chosen when headrace is imported.
+# Runs in a separate process, because the instruction set is chosen when headrace is imported.
 WORKER = """
 import json, sys
 import numpy as np
@@ -126,7 +126,7 @@ def test_the_chosen_instruction_set_is_one_of_the_compiled_ones():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one build")
 def test_a_set_that_was_not_built_is_named():
-    """Beside the features that Linux lists."""
+    """The message also has the features that Linux lists."""
     flags = set(re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text())[1].split())
     best = "v2"
     if flags >= {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"}:

@@ -1,4 +1,4 @@
-"""Old names of modules, methods and functions: public ones are their successor for one version, with a warning."""
+"""Former names of modules, methods and functions: public ones work for one version, with a warning."""
 
 import ast
 import importlib
@@ -19,7 +19,7 @@ from headrace._cli.options import OLD as OLD_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # protocol 0, of a version in which the class was there
+OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # protocol 0, from a version with that class
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_version_that_ends_them_has_not_come():
     assert current < tuple(int(part) for part in moved.ENDS.split(".")), "remove headrace._base.moved and this file"
 
 
-def test_each_warning_of_what_ends_has_the_version_that_ends_it():
+def test_each_warning_of_a_former_name_has_its_last_version():
     found = []
     for path in Path(hr.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def test_each_warning_of_what_ends_has_the_version_that_ends_it():
     assert not [one for one in found if "{ENDS}" not in one]
 
 
-def test_the_page_of_what_changes_has_every_old_name():
+def test_the_page_of_changes_has_every_old_name():
     page = (ROOT / "docs" / "from_0_5.md").read_text(encoding="utf-8")
     names = [*moved.PUBLIC, *moved.FOLDERS, *moved.NAMES, *hr.transforms.__all__, *OLD_FUNCTIONS, *OLD_METHODS]
     names += [*moved.ARGUMENTS, *sklearn._OLD, *(option for options in OLD_OPTIONS.values() for option in options)]
@@ -166,7 +166,7 @@ PUBLIC_MODULES = ("headrace", *(f"headrace.{place}" for place in PLACES.split())
 
 
 @pytest.mark.parametrize("name", [*moved.NAMES, *hr.transforms.__all__])
-def test_a_name_that_headrace_had_itself_is_that_of_its_module(name):
+def test_former_names_of_headrace_are_those_of_the_module(name):
     module = importlib.import_module(f"headrace.{moved.NAMES.get(name, 'transforms')}")
     assert name in module.__all__
     assert name not in hr.__all__

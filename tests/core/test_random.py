@@ -109,7 +109,7 @@ def test_samples_are_the_words_of_philox(base):
 
 
 def uniform(high, low):
-    """A number in (0, 1] from 64 bits."""
+    """A value in (0, 1] from 64 bits."""
     return high * 2.0**-32 + (low * 2.0**-64 + 2.0**-65)
 
 
@@ -184,7 +184,9 @@ def test_columns_and_rows_and_seeds_are_uncorrelated(base):
 
 
 def test_hardly_any_value_is_drawn_twice():
-    """A counter that repeats, or one shared by two columns, shows here; 32 random bits may meet by chance."""
+    """A counter that repeats, or one shared by two columns, would be detected here; 32 random bits may coincide by
+    chance.
+    """
     x = draw("normal")
     assert np.unique(x).size > 0.999 * x.size
 
@@ -207,7 +209,7 @@ def test_columns_differ_for_any_number_of_features(features):
     assert np.unique(np.abs(x)).size == x.size
 
 
-def test_the_first_numbers_are_those_of_the_published_generator():
+def test_the_first_values_are_those_of_the_published_generator():
     """Philox-4x32-10 with counter and key 0, as Random123 publishes it, through Box and Muller's formula."""
     words = np.array([0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], np.uint64)
     uniform = (words >> np.uint64(1)) * 2.0**-31 + 2.0**-33

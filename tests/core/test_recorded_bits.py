@@ -1,4 +1,4 @@
-"""The results of this machine and compiler beside recorded ones of GCC on x86-64-v4 (tests/support/recorded.py)."""
+"""Results of this machine and compiler compared with recorded ones of GCC on x86-64-v4 (tests/support/recorded.py)."""
 
 from pathlib import Path
 

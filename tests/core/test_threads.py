@@ -35,7 +35,7 @@ def chain(dtype, context):
 
 
 def odd_widths(dtype, context):
-    """Layers whose units come in groups of any size, of which some are left over from a register block."""
+    """Layers whose units come in groups of any size, some of which do not fill a register block."""
     dense = cases.made(features=5, hidden=(18, 15), context=context).astype(dtype)
     one = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=context)
     return hr.Flow(
@@ -89,7 +89,7 @@ def test_results_have_the_same_bits_for_any_number_of_threads(name, context, dty
 
 
 @every_flow
-def test_a_row_has_the_same_bits_at_any_place_of_any_batch(name, dtype):
+def test_a_row_has_the_same_bits_at_any_index_of_any_batch(name, dtype):
     flow = flow_of(name, dtype)
     x = cases.rows(ROWS, 5, dtype)
     for verb in ("to_data", "to_latent", "log_prob"):
@@ -137,7 +137,7 @@ def threads_at_import(code="import headrace as hr; print(hr.get_num_threads())",
     return done.stdout.split()
 
 
-def test_the_environment_of_others_counts_where_our_own_says_nothing():
+def test_the_environment_of_other_libraries_counts_without_our_own():
     """Workers of joblib's loky have OMP_NUM_THREADS=1, and each would otherwise use all cores."""
     assert threads_at_import(OMP_NUM_THREADS="1") == ["1"]
     assert threads_at_import(OMP_NUM_THREADS="3", HEADRACE_NUM_THREADS="5") == ["5"]
@@ -401,7 +401,7 @@ def test_readers_see_the_old_or_the_new_parameters_whole(name, set_threads):
         try:
             for step in range(400):
                 flow.parameters = versions[step % 2]
-                if step % 8 == 0:  # now and then let the readers finish without a writer
+                if step % 8 == 0:  # from time to time let the readers finish without a writer
                     stop.wait(0.001)
         finally:
             stop.set()

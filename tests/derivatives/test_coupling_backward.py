@@ -76,7 +76,7 @@ def test_the_additive_map_has_known_gradients(dtype):
 
 @every_direction
 def test_outside_its_interval_a_spline_is_the_identity(direction, dtype):
-    """Nothing about the parameters is learnt there, however large the value."""
+    """The parameters have no gradient there, for any value."""
     values, params, grad_value, grad_log_det = batch(30, 4, "rq_spline", dtype)
     values[:] = np.where(np.arange(4) % 2, 1e30, -5.5)
     of_values, of_params = hr.ops.coupling_vjp(
@@ -123,7 +123,7 @@ def test_out_receives_the_same_bits(direction, map, shape, dtype):
     dtype=cases.DTYPES,
     product=("cpu",),
 )
-def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, shape, dtype):
+def test_a_poisoned_row_does_not_change_the_others(core, direction, map, where, shape, dtype):
     arrays = batch(*shape, map, dtype)
     want = hr.ops.coupling_vjp(*arrays, map, direction=direction)
     row = shape[0] // 2
@@ -194,7 +194,7 @@ def strict_errors():
 
 @every_direction
 @pytest.mark.parametrize("name", strict_errors())
-def test_what_is_not_strictly_right_is_refused(direction, name):
+def test_wrong_arrays_are_refused(direction, name):
     arguments, words = strict_errors()[name]
     arrays = dict(zip(("value", "params", "grad_value", "grad_log_det"), batch(4, 3, "affine", "float32"), strict=True))
     with pytest.raises((TypeError, ValueError)) as error:

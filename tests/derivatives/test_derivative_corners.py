@@ -1,4 +1,4 @@
-"""Rare corners of the derivatives that once were wrong."""
+"""Rare cases in which derivatives once were wrong."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_rows_that_do_not_exist_spoil_no_bias(n):
 
 
 def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
-    """No class of today makes such a transform in the sequential direction; the core must be right all the same."""
+    """No present class makes such a transform in the sequential direction; the core must be right nevertheless."""
     options = cpu.MaskedOptions(
         features=3,
         context=0,
@@ -56,7 +56,7 @@ def test_a_coordinate_that_is_read_and_passes_through_gets_both_gradients():
         np.testing.assert_allclose(got[:, column], want, atol=1e-7)
 
 
-def test_the_density_of_what_is_built_has_a_gradient_too():
+def test_the_density_of_computed_coordinates_has_a_gradient_too():
     """log_prob in the direction to data, by the latent rows: for samples, whose density falls by the determinant."""
     flow = cases.randomise(hr.MAF(3, transforms=2, hidden=(8,), activation="tanh", base=hr.Normal(3), dtype="float64"))
     z, weights = cases.rows(20, 3, "float64", "density"), cases.rng("weights").random(20)

@@ -1,4 +1,4 @@
-"""What gradients must not reach: masked weights and padding, coordinates that are not seen, other rows' NaN."""
+"""Values that gradients must not depend on: masked weights and padding, unseen coordinates, other rows' NaN."""
 
 import copy
 
@@ -21,8 +21,8 @@ every_call = pytest.mark.parametrize(("name", "verb"), gradients.CALLS)
 
 
 @every_call
-def test_numbers_that_do_not_survive_assignment_have_no_gradient(name, verb, dtype):
-    """Padding and masked weights: assign ones, and an entry that reads back as zero is not a parameter."""
+def test_entries_that_stay_zero_have_no_gradient(name, verb, dtype):
+    """Padding and masked weights: after an assignment of ones, an entry that reads back as zero is not a parameter."""
     holder = gradients.HOLDERS[name](dtype)
     trial = copy.copy(holder)
     trial.parameters = np.ones_like(holder.parameters)
@@ -52,14 +52,14 @@ def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, 
 
 @pairwise(map=reference.MAPS, reads=cases.READS, formula=cases.FORMULAS, dtype=cases.DTYPES)
 def test_nothing_leaks_through_masks(reads, formula, map, dtype):
-    """The cotangent of one coordinate reaches the arguments of that coordinate; the rest may be anything."""
+    """The cotangent of one coordinate reaches the arguments of that coordinate; other gradients may have any value."""
     outputs = reference.MAPS[map].parameters
     dense = cases.made(features=6, hidden=(20, 20), outputs=outputs, bins=3, map=map).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, reads=reads, formula=formula, map=map, bins=3
     )
     depends = reference.reads(dense.masks).reshape(6, -1, 6).any(axis=1)
-    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i: what i depends on, itself included
+    reached = np.linalg.matrix_power(np.eye(6) + depends, 6) > 0  # row i: the inputs of i, itself included
     given = cases.rows(97, 6, dtype)
     for verb in gradients.TRANSFORM_VERBS:
         for i in range(6):
@@ -92,7 +92,7 @@ def test_a_coupling_leaks_nothing_between_its_active_coordinates(dtype):
             last = gradients.dense_gradient(library, of_parameters)[-2].reshape(3, -1)
             assert not np.delete(last, column, axis=0).any()
         grad_value = np.zeros_like(given)
-        grad_value[:, 3] = 2.0  # passive: it is copied, and nothing else sees it
+        grad_value[:, 3] = 2.0  # passive: it is copied, and no other coordinate depends on it
         of_inputs, of_parameters = getattr(library, verb)(given, grad_value, None)
         assert_array_equal(of_inputs, grad_value)
         assert not of_parameters.any()
@@ -118,7 +118,7 @@ def test_a_poisoned_row_is_nan_and_leaves_all_other_rows_alone(name, verb, poiso
         assert np.isnan(got["parameters"][trial.parameters != 0]).all()
         gradients.assert_same_gradients(
             gradients.call(holder, verb, *gradients.holder_inputs(n, dtype)), want
-        )  # nothing is left behind
+        )  # no references remain
 
 
 @every_call

@@ -1,4 +1,4 @@
-"""Rules of vector-Jacobian products: which are asked for, in which bits, with which parameters, refusals."""
+"""Rules of vector-Jacobian products: requested gradients, bits, parameters, refusals."""
 
 import copy
 import itertools
@@ -164,7 +164,7 @@ def test_float32_inputs_of_a_float64_flow_are_read_exactly(name, verb):
 
 
 @every_call
-def test_nothing_that_is_given_is_changed(name, verb, dtype):
+def test_arguments_are_not_changed(name, verb, dtype):
     holder = gradients.HOLDERS[name](dtype)
     arrays = [*gradients.holder_inputs(33, dtype), *gradients.cotangents(verb, 33, FEATURES, dtype)]
     kept, parameters = [a.copy() for a in arrays], holder.parameters
@@ -268,7 +268,7 @@ def test_bad_choices_of_gradients_are_refused(name, verb, bad):
     cases.assert_says(error, "wrt", *words)
 
 
-def test_the_gradient_for_a_context_that_is_not_there_is_refused():
+def test_the_gradient_by_a_missing_context_is_refused():
     holder = hr.MAF(FEATURES, transforms=1, hidden=(8,))
     x = cases.rows(4, FEATURES, "float32")
     with pytest.raises((TypeError, ValueError), match="context"):

@@ -14,7 +14,7 @@ from cores import every_core
 from pairs import pairwise
 
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
-SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around what is summed in one go
+SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # around tiles of rows and around the number of rows of a sum
 SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
 SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # for differences of each parameter
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
@@ -34,7 +34,7 @@ def rows_of(dense, n, dtype="float64"):
 
 
 def both_precisions(build):
-    """What ``build(dtype)`` makes in float32, and in float64 with the same numbers."""
+    """The results of ``build(dtype)`` in float32, and in float64 with the same values."""
     narrow = build("float32").library
     return narrow, narrow.astype("float64")
 
@@ -44,7 +44,7 @@ def both_precisions(build):
 
 @pytest.mark.long
 @pairwise(map=reference.MAPS, reads__formula=SIDES, verb=gradients.TRANSFORM_VERBS)
-def test_each_parameter_by_itself(map, reads, formula, verb):
+def test_each_parameter_separately(map, reads, formula, verb):
     dense = made(map, **SMALLER)
     subject = gradients.masked(dense, "tanh", map=map, reads=reads, formula=formula)
     gradients.check(subject, verb, *rows_of(dense, 9), number_by_number=True)
@@ -73,7 +73,7 @@ def test_every_scale(reads, formula, scale, slope):
     product=cores.NAMES,
 )
 def test_every_kind_of_network(core, name, reads, formula):
-    activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand kinks would be hit now and then
+    activation = "tanh" if name == "sixty-four features" else "relu"  # a thousand kinks would be met occasionally
     dense = made(**cases.NETWORKS[name])
     subject = gradients.masked(dense, activation, reads=reads, formula=formula)
     for verb in gradients.TRANSFORM_VERBS:
@@ -95,7 +95,7 @@ def test_layouts_and_orders_of_outputs(layout, map):
 @every_side
 @every_verb
 def test_every_batch_size(map, reads, formula, verb):
-    """The differences of the largest batch serve all: a row's gradient is its own, and a parameter's is a sum."""
+    """The differences of the largest batch serve all: a row's gradient is independent, and a parameter's is a sum."""
     dense = made(map, **SMALL)
     subject = gradients.masked(dense, "silu", map=map, reads=reads, formula=formula)
     given, context = rows_of(dense, max(SIZES))
@@ -262,7 +262,7 @@ def test_flows_on_every_base(core, base, verb):
         assert not any(g.any() for g in gradients.dense_gradient(subject.library, gradient)[:2])
 
 
-def test_a_trainable_base_learns_number_by_number():
+def test_each_parameter_of_a_trainable_base_is_learned():
     dense = made(features=3, hidden=(5,))
     subject = gradients.chain([gradients.masked(dense)], "normal")
     gradients.check(subject, "log_prob_vjp", 2.0 * cases.rows(30, 3, "float64"), number_by_number=True)

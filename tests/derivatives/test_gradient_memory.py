@@ -1,4 +1,4 @@
-"""Gradients fill their memory, count the standardisation of the context, and know the slope of every base."""
+"""Gradients fill their memory, include the standardisation of the context, and the slope of every base."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from headrace._arrays.caller import Caller
 
 
 @pytest.mark.parametrize("reads", cases.READS)
-def test_every_number_of_a_gradient_is_written(reads, dtype, monkeypatch):
-    """Also those of units without a reader and of padding, whatever was in the memory before."""
+def test_every_entry_of_a_gradient_is_written(reads, dtype, monkeypatch):
+    """Including entries of units without a reader and of padding, for any old contents of the memory."""
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=cases.kill_units).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")
@@ -37,7 +37,7 @@ def test_the_gradient_by_a_standardised_context_is_that_by_the_context_given():
 
 
 def test_the_slope_of_the_logistic_base_is_known(dtype):
-    """Of -z - 2 log(1 + e^-z) by z it is -tanh(z / 2)."""
+    """The derivative of -z - 2 log(1 + e^-z) by z is -tanh(z / 2)."""
     x = np.linspace(-8.0, 8.0, 33).astype(dtype)[:, None]
     flow = hr.Flow([hr.transforms.Elementwise(1, map="affine")], hr.Logistic(1)).astype(dtype)
     flow.parameters = np.zeros_like(flow.parameters)

@@ -13,7 +13,7 @@ UNIT = 2.0**-23
 
 
 def flow_of(dtype):
-    """Its gradient by shift, for a row, is minus the row: all raw parameters are 0."""
+    """The gradient by shift, for a row, is minus the row, because all raw parameters are 0."""
     return hr.Flow([hr.transforms.Elementwise(2, map="affine", dtype=dtype)], hr.StandardNormal(2))
 
 
@@ -58,7 +58,7 @@ def test_chains_of_many_rows(n):
     double = single.astype("float64")
     rows = np.tile(np.array([[3.0, -1.0]], "float32"), (n, 1))
     got, want = single.nll_and_grad(rows)[1], double.nll_and_grad(rows)[1]
-    summed_in_float32 = single.nll_and_grad(rows[:8192])[1]  # no more rows than are summed in float32
+    summed_in_float32 = single.nll_and_grad(rows[:8192])[1]  # the number of rows that are summed in float32
     assert np.abs(summed_in_float32 - want).max() <= 2e-6 * np.abs(want).max()
     assert np.abs(got - want).max() <= 2e-6 * np.abs(want).max()
 

@@ -29,7 +29,7 @@ def flow(request):
 
 
 def assert_close(got, expected):
-    """Both come from float64; the run that is recorded and the one that is not differ by rounding."""
+    """Both are computed in float64; the recorded run and the other one differ by rounding."""
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_both_are_those_of_the_two_calls(flow):
         assert_pairs((pair[0], gradients), expected[0], pull(X, BY_VALUE, BY_ROW, CONTEXT, **options))
 
 
-def test_so_for_transforms_and_with_parameters_of_one_call(flow):
+def test_the_same_for_transforms_and_with_parameters_of_one_call(flow):
     for t in flow.transforms:
         context = CONTEXT if t.context else None
         vector = t.parameters * 0.9
@@ -90,7 +90,7 @@ def test_transforms_without_parameters_take_none(t, dtype):
         t.forward(x, parameters=np.empty(1, dtype))
 
 
-def test_the_core_checks_where_values_go():
+def test_the_core_checks_arrays_for_values():
     program = hr.MAF(D, transforms=1, hidden=(8,), dtype="float32")._program
     x, by = np.ones((N, D), "f4"), np.empty((N, D), "f4")
 
@@ -108,7 +108,7 @@ def test_the_core_checks_where_values_go():
         program.transform(True, x, np.empty((N, D)))
 
 
-def test_losses_with_gradients_of_one_s_choice(flow):
+def test_losses_with_chosen_gradients(flow):
     weights = np.abs(BY_ROW)
     loss, *gradients = flow.nll_and_grad(X, CONTEXT, weights, wrt=WRT)
     plain = flow.nll_and_grad(X, CONTEXT, weights)
@@ -126,7 +126,7 @@ def test_losses_with_gradients_of_one_s_choice(flow):
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def test_samples_of_one_s_own_noise(flow):
+def test_samples_from_given_noise(flow):
     base = hr.Logistic(D) if isinstance(flow.base, hr.Logistic) else hr.StandardNormal(D)
     noise = hr.Flow([], base, dtype="float64").sample(N, seed=1)
     expected, log_prob = flow.sample_and_log_prob(N, CONTEXT, seed=1)
@@ -178,7 +178,7 @@ def test_samples_answer_in_a_framework(framework):
         flow.sample(N, like=3)
 
 
-def test_tensors_that_want_no_gradient_now():
+def test_tensors_without_a_required_gradient():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     flow = hr.MAF(D, context=C, dtype="float64")
     x, context, vector = (torch.tensor(a).requires_grad_() for a in (X, CONTEXT, flow.parameters))

@@ -1,4 +1,4 @@
-"""Refusals of the compiled modules, whatever Python has checked before: the same calls and words on every device."""
+"""Refusals of the compiled modules, independent of Python's checks: the same calls and words on every device."""
 
 import ast
 import re
@@ -138,24 +138,24 @@ REFUSED = [
     ("gradient", {"index": np.arange(2, dtype="i4"), "grad_value": None}, INDEX),
     ("gradient", {"index": np.zeros((2, 1), int), "grad_value": None}, INDEX),
     ("gradient", {"index": np.arange(4)[::2], "grad_value": None}, INDEX),
-    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # whose results are of the rows chosen
+    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # its results are of the chosen rows
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("verb", "changes", "message"), REFUSED)
-def test_what_does_not_fit_is_refused(core, verb, changes, message):
+def test_mismatched_arguments_are_refused(core, verb, changes, message):
     calls = Calls(core, flow())
     calls(verb)  # the rest fits
     with pytest.raises(ValueError, match=message):
         calls(verb, **changes)
 
 
-def test_results_that_are_needed_are_not_none(core):
+def test_required_results_are_not_none(core):
     with pytest.raises(ValueError, match=f"out: {A_ROW}|address"):
         Calls(core, flow())("log_prob", out=None)
 
 
-def test_context_is_refused_where_none_is_read(core):
+def test_context_is_refused_without_a_reader(core):
     calls = Calls(core, flow(0))
     for verb in VERBS:
         given = {"grad_context": None} if verb == "gradient" else {}
@@ -202,7 +202,7 @@ def test_read_only_memory_is_not_written_to():
         ((64, (4, 3)), r"\(address, shape, strides, dtype\)"),
     ],
 )
-def test_what_is_no_array_of_a_device_is_refused(emu, wrong, message):
+def test_objects_that_are_no_arrays_of_a_device_are_refused(emu, wrong, message):
     calls = Calls(OnDevice, flow())
     for verb, name in GIVEN.items():
         with pytest.raises(ValueError, match=message):
@@ -234,7 +234,7 @@ STUB = Path(hr.__file__).parent / "_core" / "core.pyi"
 
 
 def stated():
-    """Of each function in the stub that both modules share: the class, or the function of the module, and arguments."""
+    """For each function in the stub that both modules share: the class, or the module's function, and arguments."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):
         if kind.name == "MaskedOptions":  # takes any keywords, and is looked at in test_settings.py

@@ -108,8 +108,8 @@ def test_the_same_bits_in_any_order_of_threads(device, clip, dtype):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_where_the_norm_is_not_finite_nothing_changes(device, bad, dtype):
-    """Neither weights nor counters: the steps after it are those of an optimiser that never saw it."""
+def test_nothing_changes_where_the_norm_is_not_finite(device, bad, dtype):
+    """Neither weights nor counters change: later steps are those of an optimiser without this one."""
     flow = flow_of(dtype)
     gradients = random_gradients(flow, 4)
     ours, judge = (Adam(device, flow, 0.01, average=0.9) for _ in range(2))
@@ -162,7 +162,7 @@ def test_a_gradient_at_any_address_of_its_dtype_is_read(device, dtype):
     cases.assert_same_bits(ours.parameters, judge.parameters)
 
 
-def test_a_program_without_weights_has_nothing_to_move(device, dtype):
+def test_a_program_without_weights_has_nothing_to_update(device, dtype):
     flow = hr.Flow([hr.transforms.Permutation([1, 0])], hr.StandardNormal(2), dtype=dtype)
     assert Adam(device, flow, clip=1.0).step(np.zeros(0, dtype)) == 0.0
 
@@ -188,8 +188,8 @@ def test_wrong_arguments_are_refused(device):
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_what_it_keeps_goes_to_another(device, average, dtype):
-    """On the device and to the CPU's optimiser, which keeps the same numbers."""
+def test_its_memory_is_copied_to_another(device, average, dtype):
+    """On the device and to the CPU's optimiser, which stores the same values."""
     flow = flow_of(dtype)
     first, later = random_gradients(flow, 3), random_gradients(flow, 2)
     settings = {"learning_rate": 0.01, "clip": 1.0, "weight_decay": 0.1, "average": average}
@@ -217,7 +217,8 @@ def test_what_it_keeps_goes_to_another(device, average, dtype):
         other.adam.set_memory(*memory[:2], memory[0] if average == 0.0 else None, memory[3])
 
 
-# --- what only the emulation can show ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects
+# ---------------------------------------------------------------------------------
 
 
 def test_a_step_takes_no_memory_and_does_not_wait(emu):

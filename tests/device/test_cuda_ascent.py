@@ -60,12 +60,13 @@ def test_points_of_two_devices_are_refused(emu):
     emu.module.AscentF32(second, anchors, second, 4.0, 1.0, 1.0, 0.1, "newton", 2, emu.stream)
 
 
-# --- what only the emulation can show ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("features", [3, 100])
 def test_no_step_waits(emu, features):
-    """Whatever there is to upload: with 100 features the numbers of a turn are 80 KB."""
+    """For any upload: with 100 features the values of a turn are 80 KB."""
     x, plan = far_from_normal(300, features, "float32"), plan_of(features, 3, 1, features, 50)
     ascent = DeviceAscent(emu, x, None, x[:40], x[:50], 3)
     ascent.kink(*plan[0])  # takes the memory that it needs

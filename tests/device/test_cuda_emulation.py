@@ -1,4 +1,4 @@
-"""The emulation of a CUDA device finds what it promises to find: kernels with bugs planted on purpose."""
+"""The emulation of a CUDA device detects planted bugs in kernels."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_shared_memory_holds_nans_until_it_is_written(emu, thread_order):
 def test_shared_memory_does_not_outlive_its_block(emu):
     ascending, descending, _ = in_each_order(emu, "shared memory of the last block")
     assert np.isnan(ascending).all()
-    assert (descending == 1).all()  # there the block that writes comes last
+    assert (descending == 1).all()  # the writing block is the last one in this order
 
 
 def test_device_memory_holds_nans_until_it_is_written(emu):
@@ -103,7 +103,7 @@ def test_device_memory_is_given_back_once(emu):
 def test_who_waits_for_ever_is_named(emu, thread_order, bug, message):
     with pytest.raises(emu.module.EmulationError, match=message):
         emu.module.planted(bug)
-    assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # and the next launch is well
+    assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # and the next launch succeeds
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_who_waits_for_ever_is_named(emu, thread_order, bug, message):
         ("more shared memory than there is", "shared: invalid argument"),
     ],
 )
-def test_what_a_device_would_refuse_is_refused(emu, bug, message):
+def test_unsupported_features_of_a_device_are_refused(emu, bug, message):
     with pytest.raises(emu.module.CudaError, match=message):
         emu.module.planted(bug)
     assert emu.module.allocated() == 0
@@ -135,7 +135,7 @@ def test_shared_memory_beyond_48_kb_must_be_asked_for(emu):
     ],
 )
 @pytest.mark.parametrize("order", [0, 1])
-def test_memory_beyond_what_was_asked_for_is_seen_by_the_sanitizer(emu, bug, message, order):
+def test_memory_beyond_the_requested_size_is_detected_by_the_sanitizer(emu, bug, message, order):
     program = emulation.folder() / "planted"
     if not program.exists():
         pytest.skip("the compiler has no AddressSanitizer")
@@ -174,7 +174,7 @@ def test_calls_are_logged_in_their_order(emu):
 
 
 def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
-    """The runtime's own words would leave a user with a card to believe that there is none."""
+    """The runtime's own words would lead a user with a card to believe that there is none."""
     module = emu.module
     assert (module.device_count(), module.reason()) == (1, "")
     module.set_driver(12040)
@@ -189,7 +189,7 @@ def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
 
 
 def test_jax_leaves_the_memory_of_a_card_to_other_processes():
-    """Of pytest -n, each of which it would take three quarters for."""
+    """With pytest -n, each process would reserve three quarters of it."""
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
@@ -198,7 +198,7 @@ def test_what_the_pool_keeps_can_be_given_back(emu):
     emu.module.log()
     emu.module.give_back(0)
     assert emu.module.trims() == before + 1
-    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # memory that is being freed is there by then
+    assert emu.module.log() == [("cudaDeviceSynchronize", 0)]  # memory that is being freed is available by then
     with pytest.raises(emu.module.CudaError, match="device: invalid device ordinal"):
         emu.module.give_back(9)
 
@@ -283,21 +283,21 @@ def test_a_card_without_memory_pools_is_named(card):
 
 
 @pytest.mark.parametrize(("error", "words"), [(700, "illegal memory access"), (710, "assert"), (719, "launch failure")])
-def test_an_error_after_which_cuda_is_lost_asks_for_another_process(card, error, words):
+def test_an_error_after_which_cuda_is_lost_advises_another_process(card, error, words):
     card.set_lost(error)
-    for _ in range(2):  # the next call meets it again
+    for _ in range(2):  # the next call raises it again
         with pytest.raises(
             card.CudaError, match=rf"{words}.*\(error {error}.*in this process any more, start it again"
         ):
             card.planted("none")
     card.set_lost(0)
     card.fail_allocation(1)
-    with pytest.raises(MemoryError) as caught:  # after which everything goes on
+    with pytest.raises(MemoryError) as caught:  # after which all calls work
         card.planted("none")
     assert "process" not in str(caught.value)
 
 
-def test_errors_are_pythons_own(emu):
+def test_errors_are_exceptions_of_python(emu):
     assert issubclass(emu.module.CudaError, RuntimeError)
     assert issubclass(emu.module.EmulationError, RuntimeError)
     with pytest.raises(ValueError, match="unknown bug: nonsense"):

@@ -1,4 +1,4 @@
-"""Every function of the lanes, every map, activation and base, as one number a thread on a device.
+"""Every function of the lanes, every map, activation and base, with one value a thread on a device.
 
 The judges are NumPy in the next wider precision and the reference; bounds in units in the last place are those that
 ``cpp/math/lane.hpp`` states, and half a unit for the judge's own rounding.
@@ -20,7 +20,7 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
 def inputs(dtype):
-    """Numbers of every size, and their ends; beside them others for functions of two."""
+    """Values of every size, and their ends; in addition others for functions of two."""
     generator = cases.rng("lanes", dtype)
     x = generator.standard_normal(1000) * 10.0 ** generator.uniform(-6, 2, 1000)
     tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
@@ -74,7 +74,7 @@ FUNCTIONS = {  # name: (judge, bound in ulp, the range it holds on)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_are_as_accurate_as_they_say(lanes, dtype, name):
+def test_functions_have_their_stated_accuracy(lanes, dtype, name):
     judge, bound, (low, high) = FUNCTIONS[name]
     x, y = inputs(dtype)
     got = run_lanes(lanes, x, y)[name]
@@ -97,7 +97,7 @@ def test_sine_and_cosine_of_turns(lanes, dtype):
         assert np.abs(got[name] - judge(angle)).max() <= 3 * np.finfo(dtype).eps
 
 
-def test_what_is_exact_is_exact(lanes, dtype):
+def test_exact_functions_are_exact(lanes, dtype):
     x, y = inputs(dtype)
     got = run_lanes(lanes, x, y)
     ordinary = ~np.isnan(x)
@@ -184,7 +184,7 @@ def test_random_numbers_are_those_of_the_cpu(lanes, dtype, base, seed):
         cases.assert_close(got[:, : columns.shape[1]], columns)
 
 
-def test_rows_beyond_32_bits_have_numbers_of_their_own(lanes):
+def test_rows_beyond_32_bits_have_separate_values(lanes):
     outs = [lanes.empty(8, "float64") for _ in range(3)]
     for out, first in zip(outs, (0, 2**32, 2**33), strict=True):
         lanes.module.random_columns(False, 1, first, 0, lanes.tuple(out), stream=lanes.stream)

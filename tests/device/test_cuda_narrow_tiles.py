@@ -1,4 +1,4 @@
-"""Few rows there and back on a device: narrow tiles, of which more multiprocessors have one, to the same bits."""
+"""Backward passes of few rows on a device: narrow tiles, of which more multiprocessors have one, with the same bits."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def both(emu, twin, rows, call):
 
 
 def assert_same(emu, twin, given, context, **settings):
-    """Everything that a call there and back gives, for both directions."""
+    """All results of a forward and backward pass, for both directions."""
     n = len(given)
     by_row = cases.rng("by row", n).standard_normal(n).astype(given.dtype)
     by_value = cases.rows(n, given.shape[1], given.dtype, "by value")
@@ -74,7 +74,7 @@ def test_chains_have_the_same_bits(name, matmul, emu, dtype):
 
 @pairwise(name=cases.NETWORKS, reads=cases.READS, matmul=PRODUCTS, together=("reads", "matmul"))
 def test_networks_have_the_same_bits(name, reads, matmul, emu):
-    """Layers of few sums, whose terms several warps share, and of more than all warps take in one round."""
+    """Layers of few sums, whose terms several warps share, and of more sums than all warps compute in one round."""
     chosen = {"features": 5, "context": 2} | cases.NETWORKS[name]
     dense = cases.made(**chosen).astype("float32")
     flow = hr.Flow([gradients.masked(dense, "tanh", reads=reads).library])
@@ -84,7 +84,9 @@ def test_networks_have_the_same_bits(name, reads, matmul, emu):
 @every_product
 @pytest.mark.parametrize("hidden", [(300, 34), (64, 130), (129,)])
 def test_wide_layers_have_the_same_bits(hidden, matmul, emu):
-    """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some idle."""
+    """Blocks of sums: more than the 32 that a narrow tile takes at once, and numbers of them that leave some warps
+    idle.
+    """
     flow = cases.randomise(hr.MAF(43, hidden=hidden, transforms=1), 0.2)
     assert_same(emu, Twin(emu, flow, matmul=matmul), *inputs_of(flow, 17, "float32"))
 
@@ -124,8 +126,8 @@ def test_values_that_are_left_out_are_those_of_the_row(emu):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_row_that_is_not_finite_stays_alone(bad, emu):
-    """Also from those of its own narrow tile and of its tape."""
+def test_a_row_that_is_not_finite_spoils_only_itself(bad, emu):
+    """It does not affect rows of its own narrow tile and of its tape either."""
     emu.module.set_multiprocessors(NARROW)
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
     twin, x, ones = Twin(emu, flow), cases.rows(40, 5, "float32"), np.ones(40, "float32")

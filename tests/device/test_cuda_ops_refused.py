@@ -12,7 +12,7 @@ PLAIN = {"coupling": ["affine", "soft_clamp", 1e-3, 5.0, 2, False], "vector_map"
 
 
 def arrays_of_backward(name, per_row=True):
-    """Of 4 rows and 3 features: values, params, grad_value, grad_log_det, grad_input, grad_params."""
+    """For 4 rows and 3 features: values, params, grad_value, grad_log_det, grad_input, grad_params."""
     if name == "coupling":
         given = map_cases.gradient_batch(4, 3, "affine", "float32")
     else:
@@ -21,7 +21,7 @@ def arrays_of_backward(name, per_row=True):
 
 
 def refused():
-    """Of each operation, the fault -> (index of an argument of its backward, the wrong value)."""
+    """For each operation, the fault -> (index of an argument of its backward, the wrong value)."""
     found = {}
     for name, first in (("coupling", 6), ("vector_map", 4)):
         values, params, grad_value, grad_log_det, *_ = arrays_of_backward(name)
@@ -57,13 +57,13 @@ def refused():
 
 
 def call(device, verb, plain, arrays, index=None):
-    """An operation of a device's module, with arrays as it takes them."""
+    """An operation of a device's module, with arrays in its format."""
     where = {"device": device.index if index is None else index, "stream": device.stream}
     return getattr(device.module, verb)(*plain, *arrays, **where)
 
 
 @pytest.mark.parametrize(("name", "what"), refused(), ids=lambda part: part)
-def test_what_the_cpu_refuses_is_refused_with_its_words(device, name, what):
+def test_refusals_have_the_words_of_the_cpu(device, name, what):
     place, wrong = refused()[name, what]
     arguments = [*PLAIN[name], *arrays_of_backward(name)]
     arguments[place] = wrong
@@ -78,7 +78,7 @@ def test_what_the_cpu_refuses_is_refused_with_its_words(device, name, what):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_device_of_the_arrays_is_made_current(device, name):
-    """Because it has to be one that there is, an index beyond the last one shows that it is."""
+    """The device has to exist, so that an index beyond the last one shows that it is made current."""
     x = device.array(np.zeros((3, 2)))
     params = device.array(np.zeros((3, 2, 2) if name == "coupling" else 5))
     arrays = [x, params, x, device.empty(3, "f8"), x, params]

@@ -35,7 +35,7 @@ FEATURES = 13  # of networks with joined layers
 
 
 def structure(name, outputs=("shift", "scale"), **settings):
-    """A network in float64, made anew."""
+    """A fresh network in float64."""
     return cases.made(**({"outputs": outputs} | STRUCTURES[name] | settings))
 
 
@@ -65,7 +65,7 @@ def sequential(twin, reads):
     ],
 )
 def test_which_levels_are_in_panels(flow, panels, emu):
-    """As many as one warp can do quickly; layers of the context alone come before all of them."""
+    """As many as one warp can compute quickly; layers of the context alone precede all of them."""
     steps = [step.made_for(emu.module) for step in flow().transforms[0]._steps()]
     assert emu.module.panels(steps) == [panels]
 
@@ -153,7 +153,7 @@ def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, form
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_both_directions_have_the_same_scales(reads, device, dtype):
-    """Of up to eight coordinates, whose logarithms both directions add up in one order."""
+    """For up to eight coordinates, whose logarithms both directions add up in one order."""
     dense = cases.made(8, (64, 70))
     library = gradients.masked(dense, map="affine", reads=reads, formula="to_data").library
     level_by_level, at_once = sequential(Twin(device, library, dtype), reads)
@@ -167,7 +167,9 @@ def test_both_directions_have_the_same_scales(reads, device, dtype):
 @every_kind
 @pairwise(name=STRUCTURES, reads__formula=SIDES)
 def test_tensor_cores_begin_the_same_sums(name, reads, formula, matmul, device):
-    """Whole numbers have sums that no order changes, and lose nothing in TF32: the bits are those of exact products."""
+    """Whole numbers have sums that do not depend on the order, and are exact in TF32: the bits are those of exact
+    products.
+    """
     dense = small(structure(name, outputs=("shift",)))
     library = gradients.masked(dense, "relu", map="additive", reads=reads, formula=formula).library
     known = whole(33, dense.features)
@@ -192,8 +194,8 @@ def test_products_on_tensor_cores_are_near(name, matmul, allowed, device):
 
 
 @pairwise(name=STRUCTURES, matmul=["exact", "tf32", "3xtf32"], reads=cases.READS)
-def test_a_rows_bits_are_its_own(name, matmul, reads, device):
-    """Alone, and among others of which one is not finite."""
+def test_a_rows_bits_do_not_depend_on_others(name, matmul, reads, device):
+    """A single row, and a row among others, one of which is not finite."""
     dense = structure(name, gain=0.7).astype("float32")
     level_by_level, _ = sequential(Twin(device, gradients.masked(dense, reads=reads).library, matmul=matmul), reads)
     given, context = rows_of(dense, 33, "float32")
@@ -209,7 +211,7 @@ def test_a_rows_bits_are_its_own(name, matmul, reads, device):
 
 @pairwise(name=STRUCTURES, matmul=["exact", "tf32", "3xtf32"], reads=cases.READS)
 def test_narrow_tiles_have_the_same_bits(name, matmul, reads, emu):
-    """On the way back a quarter of a warp stands for one, and goes on with sums without the others."""
+    """In the backward pass a quarter of a warp represents one, and continues sums without the others."""
     dense = structure(name, gain=0.7).astype("float32")
     twin = Twin(emu, gradients.masked(dense, reads=reads).library, matmul=matmul)
     given, context = rows_of(dense, 13, "float32")

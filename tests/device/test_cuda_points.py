@@ -1,4 +1,4 @@
-"""The step of dual ascent on a device: what threads, addresses and streams may get wrong.
+"""The step of dual ascent on a device: errors that threads, addresses and streams may cause.
 
 Values are judged in tests/ascent/test_points.py.
 """
@@ -54,18 +54,18 @@ def test_the_same_bits_in_any_order_of_threads(device, rows, features, block, we
 
 @pytest.mark.parametrize("features", [10, 64, 130])
 def test_products_of_small_derivatives_do_not_underflow(device, features, dtype):
-    """Nor do those of large ones overflow: all maps are as steep as can be."""
+    """Products of large derivatives do not overflow either: all maps are as steep as possible."""
     x = np.repeat([[1e3], [-1e3]], features, axis=1).astype(dtype)
     points = points_of(device, x, None, dtype)
     maps = np.array([[0.999, 0.0, 1e-6]] * features)
     points.step(maps, 0.0, [np.eye(features)], np.zeros(features))
     want = features * np.log1p(np.array([0.999, -0.999]) * 1e3 / np.sqrt(1e6 + 1e-6))
-    # The small derivative, 1e-3, is a difference of numbers near 1.
+    # The small derivative, 1e-3, is a difference of values near 1.
     np.testing.assert_allclose(points.log_jacobian(), want, rtol=2e-4 if dtype == "float32" else 1e-11)
 
 
-def test_rows_that_do_not_exist_count_nothing(device, dtype):
-    """The rest of a tile is not where the numbers of a step would take a row of zeros: to where squares overflow."""
+def test_rows_that_do_not_exist_do_not_count(device, dtype):
+    """The rest of a tile is not where the step would move a row of zeros: to where squares overflow."""
     far = 1e30 if dtype == "float32" else 1e300
     points = points_of(device, np.full((5, 2), far, dtype), None, dtype)
     maps, next_map = np.array([[0.0, far, 1.0]] * 2), np.array([[0.0, 1.0]] * 2)
@@ -74,7 +74,7 @@ def test_rows_that_do_not_exist_count_nothing(device, dtype):
 
 
 def test_wrong_arguments_are_refused(device):
-    """By the compiled class itself, whatever Python checked before."""
+    """Refused by the compiled class, also without Python's checks."""
     module, stream = device.module, device.stream
     x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
     points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
@@ -109,7 +109,8 @@ def test_rows_beyond_memory_are_refused(device, dtype):
         kind((device.tuple(number)[0], (2**61 - 1, 1), (0, 0), "float32"), None, device.index, device.stream)
 
 
-# --- what only the emulation can show ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects
+# ---------------------------------------------------------------------------------
 
 
 def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
@@ -151,11 +152,11 @@ def test_tiles_of_one_chunk_follow_each_other(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # of these none waits
+QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # none of these waits
 
 
-def test_every_number_of_the_points_is_written_before_a_step_reads_it(emu):
-    """Also those of rows that do not exist: a step reads whole tiles, and results of these are thrown away."""
+def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):
+    """Including values of rows that do not exist, because a step reads whole tiles, and discards their results."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()
@@ -193,7 +194,7 @@ def test_only_more_than_is_staged_waits(emu):
     assert 1 <= sum(waited) <= 8
 
 
-def test_only_what_asks_for_sums_waits(emu):
+def test_only_steps_with_sums_wait(emu):
     module, step = emu.module, a_step(3)
     points = points_of(emu, cases.rows(40, 3, "float32"), weights_of(40, "float32"), "float32")
     points.step(*step)  # takes the memory that it needs
@@ -215,14 +216,14 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu):
         points.values()
         points.squares()
         points.log_jacobian()
-        # Memory that stays is taken in the order of the default stream.
+        # Memory that stays is allocated in the order of the default stream.
         assert {stream for call, stream in emu.module.log() if call in ("launch", "copy", "cudaMemsetAsync")} == {64}
     finally:
         emu.stream = 0
 
 
 @pytest.mark.parametrize("block", [None, 32])
-def test_memory_that_is_not_there_leaves_the_points_as_they_were(emu, block):
+def test_an_allocation_that_fails_leaves_the_points_unchanged(emu, block):
     x, step = cases.rows(40, 70, "float32"), a_step(70, block=block)
     for missing in (1, 2, 3, 4):
         points = points_of(emu, x, None, "float32")

@@ -33,7 +33,7 @@ def rows_of(dense, n, dtype="float64"):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains(name, device, dtype):
-    """Against the same chain on the CPU in float64, which tests of its own judge."""
+    """Compared with the same chain on the CPU in float64, which has separate tests."""
     flow = CHAINS[name](dtype)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given, context = inputs_of(flow, 41, dtype)
@@ -79,7 +79,7 @@ def test_any_strides_and_the_other_dtype(device, dtype):
         results = {"value": device.tuple(value), "log_det": device.tuple(log_det)}
         twin.program.transform(False, device.tuple(view), **results, stream=device.stream)
         cases.assert_same_bits(device.numpy(value), twin.forward(np.ascontiguousarray(given))[0])
-    given = cases.rows(35, library.features, "float32")  # both dtypes hold these numbers
+    given = cases.rows(35, library.features, "float32")  # both dtypes represent these values
     for got, want in zip(twin.forward(given.astype(other)), twin.forward(given.astype(dtype)), strict=True):
         cases.assert_same_bits(got, want)
 
@@ -102,7 +102,7 @@ def test_rows_at_any_address(features, device, dtype):
 
 
 def test_windows_of_the_last_layer(device, dtype):
-    """So many parameters that they come in parts: each begins where rows of the matrix have one length."""
+    """So many parameters that they are computed in parts: each begins where rows of the matrix have the same length."""
     flow = hr.Flow(
         [cases.randomise(hr.transforms.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)]
     )
@@ -163,7 +163,7 @@ def test_bits_do_not_depend_on_where_lines_are(emu):
 
 @pytest.mark.parametrize("name", ["of every kind", "of vector maps", "of turns and bent lines"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_poisoned_row_is_nan_and_leaves_all_others_alone(name, poison, device, dtype):
+def test_a_poisoned_row_is_nan_and_does_not_change_the_others(name, poison, device, dtype):
     flow = CHAINS[name](dtype)
     twin = Twin(device, flow)
     given, context = inputs_of(flow, 40, dtype)
@@ -231,7 +231,7 @@ def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
 
 @pytest.mark.parametrize("raw", [-30.0, 30.0])
 def test_products_of_many_slopes_leave_no_range(raw, device):
-    """One logarithm is taken of a row's slopes, whose product is far beyond float32."""
+    """One logarithm is taken of the product of a row's slopes, which is far beyond float32."""
     bent = hr.transforms.Elementwise(200, map="dual_ascent")
     bent.set_parameter("stretch", np.full((200, 1), raw, "f4"))
     flow = hr.Flow([bent], hr.StandardNormal(200))
@@ -254,7 +254,7 @@ def test_a_bad_row_spoils_all_weights_as_on_the_cpu(device):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_gradients_asked_for_one_by_one_are_those_of_all(name, device):
+def test_single_gradients_are_those_of_all(name, device):
     flow = CHAINS[name]("float64")
     twin, (given, context) = Twin(device, flow), inputs_of(flow, 35, "float64")
     wrt = gradients.every(context)
@@ -285,8 +285,8 @@ def test_no_rows_have_a_gradient_of_zero(device, dtype):
     assert_array_equal(by_parameters, np.zeros_like(by_parameters))
 
 
-def test_rows_come_in_groups(device, dtype):
-    """The tape of so many rows is larger than that of a group in the emulation: sums go on from group to group."""
+def test_rows_are_computed_in_groups(device, dtype):
+    """The tape of so many rows is larger than that of a group in the emulation: sums continue from group to group."""
     flow = cases.randomise(hr.MAF(5, hidden=(40, 40), transforms=2, dtype=dtype), 0.2)
     given = cases.rows(420, 5, dtype)
     twin, wide = Twin(device, flow), flow.astype("float64")
@@ -314,18 +314,18 @@ def test_chosen_rows(device, dtype):
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_run_that_goes_back_gives_its_values_too(inverse, device, dtype):
+def test_a_backward_run_returns_its_values_too(inverse, device, dtype):
     flow = gradients.mixed_flow(dtype)
     twin, (given, context) = Twin(device, flow), inputs_of(flow, 70, dtype)
     value, log_det, _ = twin.vjp(given, context, inverse=inverse, wrt=("value", "log_det", "inputs"))
     expected = twin.run(given, context, inverse=inverse)
-    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # units are kept, and rounded as they are, on the way back
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]  # units are stored rounded for the backward pass
     np.testing.assert_allclose(value, expected[0], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(log_det, expected[1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("features", [1, 3, 40])
-def test_wide_values_are_rounded_once_less(features, device):
+def test_wide_values_have_one_rounding_less(features, device):
     data_end = hr.transforms.Standardize([1.7e9] * features, [30.0] * features)
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(features, hidden=(6,)), data_end])
     twin = Twin(device, flow)
@@ -337,7 +337,7 @@ def test_wide_values_are_rounded_once_less(features, device):
         twin.run(wide, inverse=True, wide=True)
 
 
-def test_weights_go_in_and_out(device, dtype):
+def test_weights_are_set_and_read(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     program = Twin(device, flow).program
     assert program.n_weights == flow.parameters.size
@@ -375,7 +375,7 @@ def queued(emu, call):
     return emu.module.log()
 
 
-def test_nothing_waits_and_everything_is_on_the_stream(emu):
+def test_no_call_waits_and_all_work_is_on_the_stream(emu):
     flow = gradients.mixed_flow("float32")
     twin = Twin(emu, flow)
     given, context = inputs_of(flow, 40, "float32")
@@ -391,7 +391,7 @@ def test_nothing_waits_and_everything_is_on_the_stream(emu):
         lambda: twin.program.weights(weights, stream),
         lambda: twin.program.set_weights(weights, stream),
     ]
-    twin.program.host_weights()  # everything before is done
+    twin.program.host_weights()  # all earlier work is done
     for call in calls:
         names = queued(emu, call)
         assert not WAITS & {name for name, _ in names}
@@ -414,7 +414,7 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
 
     made = len(
         waits(lambda: program.set_weights(weights_tuple, one))
-    )  # for what made the program, whose stream is another
+    )  # for the constructor's work, which is on another stream
     assert made >= 1
     assert waits(lambda: program.weights(weights_tuple, other)) == [other]
     assert waits(lambda: program.weights(weights_tuple, third)) == [third]
@@ -439,7 +439,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
-    """Before anything is queued there: a capture records no work of a call that failed."""
+    """Before any work is queued there, so that a capture records no work of a failed call."""
     flow = gradients.mixed_flow("float32")
     twin, (captured, other) = Twin(emu, flow), ((7 << 8), (9 << 8))
     given, context = inputs_of(flow, 40, "float32")
@@ -480,7 +480,7 @@ def test_a_program_gives_its_memory_back(emu):
     assert emu.module.allocated() == before
 
 
-def test_without_memory_a_call_says_so_and_the_program_stays_usable(emu):
+def test_a_call_without_memory_raises_and_the_program_stays_usable(emu):
     """Each allocation of a call fails in its turn."""
     twin = Twin(emu, gradients.mixed_flow("float64"))
     given, context = inputs_of(twin, 40, "float64")
@@ -504,7 +504,7 @@ def test_without_memory_a_call_says_so_and_the_program_stays_usable(emu):
 # --- the border -------------------------------------------------------------------------------------------------------
 
 
-def test_a_device_that_is_not_there_is_refused(emu):
+def test_a_missing_device_is_refused(emu):
     flow = hr.MAF(3, hidden=(5,), transforms=1)
     steps = [step.made_for(emu.module) for step in flow._steps()]
     with pytest.raises(emu.module.CudaError, match="device"):

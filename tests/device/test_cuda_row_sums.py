@@ -1,6 +1,6 @@
 """Sums over rows, which are the gradient of the weights, on tensor cores.
 
-``sum`` of these tests is one number of the gradient: over the rows, products of a unit's gradient and an input. Errors
+``sum`` of these tests is one entry of the gradient: over the rows, products of a unit's gradient and an input. Errors
 are relative to the sum of the products' magnitudes.
 """
 
@@ -18,9 +18,9 @@ from tensor_core_cases import WIDE, every_kind, one_product, rounded, small, who
 
 UNIT = 2.0**-24  # float32's rounding to the nearest
 
-# A factor of "3xtf32" is two numbers of 11 bits. They miss its last bit at most (2 UNIT each), and the product of both
-# small ones is left out (2^-11 squared). Tensor cores cut off twice, in all some 2 UNIT each time, when they add the
-# large product to the small ones. Sums of eight rows are then added in float32 for 128 rows, and in float64.
+# A factor of "3xtf32" is two values of 11 bits. They lack its last bit at most (2 UNIT each), and the product of both
+# small ones is left out (2^-11 squared). Tensor cores truncate twice, some 2 UNIT each time, when they add the large
+# product to the small ones. Sums of eight rows are then added in float32 for 128 rows, and in float64.
 FACTORS = (2 * 2 + 4) * UNIT
 CUT_OFF = 4 * UNIT
 
@@ -63,17 +63,17 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
     got = {matmul: sums(library, device, matmul, x, grad) for matmul in ("exact", "3xtf32", "tf32")}
     exact, split, one = (errors(got[matmul][0], grad.T, x) for matmul in got)
     assert split.max() <= bound(n)
-    if n >= 100:  # that tensor cores round toward zero does not average out in sums of one sign
+    if n >= 100:  # the rounding of tensor cores toward zero does not average out in sums of one sign
         least = 0 if signs == "both" else 1.25 * UNIT
         assert np.sqrt(np.mean(split**2)) <= max(np.sqrt(np.mean(exact**2)), least)
     assert one.max() <= 2.1 * 2.0**-11  # a product has two factors
-    assert np.median(one) > 20 * np.median(split)  # else this test would not tell
+    assert np.median(one) > 20 * np.median(split)  # else this test could not distinguish them
     for matmul in got:  # biases are sums of float32
         assert errors(got[matmul][1][:, None], grad.T, np.ones((n, 1))).max() <= bound(n)
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
-    """One number in TF32, to the nearest, is the input of a product."""
+    """The input of a product is one value in TF32, rounded to nearest."""
     twin, weights, _, x, context = one_product(device)
     grad = cases.rows(37, 19, "float32", "grad")
     (vector,) = twin.inverse_vjp(x, grad, np.zeros(37, "float32"), context, wrt=("parameters",))
@@ -84,13 +84,13 @@ def test_factors_are_rounded_and_sums_are_not(device):
     error = np.abs(got + rounded(grad.T) @ rounded(read)) / magnitude
     assert error[seen].max() <= 16 * 2.0**-23  # tensor cores cut off each sum of four
     unrounded = errors(-got, grad.T, read)[seen]
-    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # else nothing was rounded
+    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # else no factor was rounded
     assert np.all(got[~seen] == 0)
     assert errors(-biases[:, None], grad.T, np.ones((37, 1))).max() <= bound(37)
 
 
 def whole_network(device, matmul, **settings):
-    """Whole numbers, which lose nothing in TF32, and sums that no order changes."""
+    """Whole numbers, which are exact in TF32, with sums that do not depend on the order."""
     dense = small(cases.made(**(WIDE | {"outputs": ("shift",)} | settings)))
     library = gradients.masked(dense, "relu", map="additive", reads="data").library
     return Twin(device, library, matmul=matmul), Twin(device, library)
@@ -107,8 +107,10 @@ def test_a_block_sums_several_tiles(matmul, emu, monkeypatch):
 
 @every_kind
 @pytest.mark.parametrize("n", [*SIZES, 15, 16, 17, 129, 300])
-def test_every_number_of_rows(n, matmul, device):
-    """300 rows are two groups on the emulated device. Around sixteen, a tile, and what is added in float32."""
+def test_numbers_of_rows(n, matmul, device):
+    """300 rows are two groups on the emulated device. Around sixteen, a tile, and the number of rows that are added in
+    float32.
+    """
     fast, exact = whole_network(device, matmul, hidden=(170, 70), features=9)
     given = whole(n, 9), whole(n, 9, "value"), whole(n, 1, "row")[:, 0]
     for got, want in zip(
@@ -168,7 +170,7 @@ def test_against_differences(device):
             wide.parameters = center + sign * step * direction
             ends.append(wide.log_prob(x.astype(float)).sum())
         terms = got.astype(float) * direction
-        # A gradient's numbers are as wrong as the largest of them, and meet at random.
+        # A gradient's entries have errors relative to the largest of them, which add up at random.
         allowed = cases.tolerance("float32", 16) * np.linalg.norm(direction) * np.abs(got).max()
         assert abs((ends[0] - ends[1]) / (2 * step) - terms.sum()) <= allowed < 0.01 * np.linalg.norm(terms)
 
@@ -190,7 +192,7 @@ def test_a_row_that_is_not_finite_leaves_the_weights_no_gradient(bad, matmul, de
 @every_kind
 def test_lanes_past_the_last_row_may_overflow(matmul, device):
     """Their inputs are zero, where this network's units overflow; at the rows' own inputs they do not."""
-    huge = 2.0**100  # loses nothing in TF32
+    huge = 2.0**100  # exact in TF32
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([huge]), np.zeros(1), np.zeros(4)]

@@ -1,7 +1,7 @@
 """The kernels of causal networks on a device: values against the reference, and bits that depend on nothing else.
 
-Rows share tiles and panels, long rows are cut into parts, and steps into launches; here all of that
-happens to small arrays, because the emulation has little memory for them. Whole flows are in test_device_sequences.py.
+Rows share tiles and panels, long rows are cut into parts, and steps into launches; here small arrays reach all these
+cases, because the emulation has little memory. Whole flows are in test_device_sequences.py.
 """
 
 from dataclasses import dataclass, field
@@ -227,12 +227,12 @@ def test_layers_wider_than_shared_memory(device, verb):
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0)])
 @pytest.mark.parametrize("verb", VERBS)
-def test_nothing_to_compute(device, verb, shape):
+def test_empty_arrays(device, verb, shape):
     case = Case()
     assert [array.size for array in case.run(device, verb, *case.data(*shape))] == [0, 0, 0]
 
 
-def test_a_row_that_is_not_finite_spoils_itself_alone(device, dtype):
+def test_a_row_that_is_not_finite_spoils_only_itself(device, dtype):
     case = Case(dtype)
     given, *_ = case.data(11, 30)
     spoiled = given.copy()
@@ -295,7 +295,7 @@ def test_sums_over_steps(device, shape, dtype):
 # ---- refusals, memory, streams ---------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_made_is_refused(device):
+def test_unsupported_networks_are_refused(device):
     case = Case()
     for map in ("rq_spline", "rq_spline_free"):
         with pytest.raises(ValueError, match=f"map: expected one without a spline.*got {map}"):
@@ -309,7 +309,7 @@ def test_what_cannot_be_made_is_refused(device):
 
 
 def test_wrong_arguments_are_refused(device):
-    """By the compiled class itself, whatever Python checked before."""
+    """Refused by the compiled class, also without Python's checks."""
     case = Case(context=2, covariates=3, hop=4)
     made, (given, context, covariates) = case.made(device), case.data(3, 9)
     good = {"weights": case.weights, "given": given, "context": context, "covariates": covariates}
@@ -332,7 +332,7 @@ def test_wrong_arguments_are_refused(device):
                 made.parallel(**{key: device.tuple(one) for key, one in held.items()}, stream=device.stream)
 
 
-def test_memory_that_is_not_there(emu):
+def test_allocations_that_fail(emu):
     case = Case(context=2, covariates=3)
     data, made = case.data(3, 9), case.made(emu)
     del made
@@ -361,7 +361,7 @@ def test_everything_is_queued_on_the_stream_that_was_given(emu, verb):
         emu.stream = 0
 
 
-def test_nothing_waits(emu):
+def test_no_call_waits(emu):
     case = Case(context=2, covariates=3)
     given, context, covariates = case.data(11, 40)
     made, arrays = case.made(emu), [case.weights, given, given.copy(), given[..., 0].copy(), None, context, covariates]

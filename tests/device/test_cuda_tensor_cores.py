@@ -1,8 +1,8 @@
 """Products of networks on tensor cores: the products, and rounded and exact values.
 
-Small whole numbers lose nothing in TF32 and have sums that no order changes: there tensor cores give the bits that
-exact products give. Other numbers are judged by NumPy in float64, in TF32 with factors rounded as it rounds them; three
-products of split factors ("3xtf32") are as near as float32's own.
+Small whole numbers are exact in TF32 and have sums that do not depend on the order: tensor cores return the bits of
+exact products for them. Other values are judged by NumPy in float64, in TF32 with factors rounded in the same way;
+three products of split factors ("3xtf32") are as near as float32's own.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def assert_all_same(got, want):
 
 
 def grid(device, name, matmul, context=0, **settings):
-    """A network that loses nothing in TF32, and coordinates and context that do not either."""
+    """A network that is exact in TF32, with coordinates and context that are, too."""
     chosen = {"context": context} | (cases.NETWORKS | {"wide": WIDE})[name] | {"outputs": ("shift",)}
     dense = small(cases.made(**chosen))
     library = gradients.masked(dense, "relu", map="additive", **settings).library
@@ -40,7 +40,7 @@ def grid(device, name, matmul, context=0, **settings):
 @pairwise(name=[*cases.NETWORKS, "wide"], reads__formula=SIDES, matmul=["tf32", "3xtf32"])
 def test_every_kind_of_network(name, matmul, reads, formula, device):
     (fast, exact), known, context = grid(device, name, matmul, reads=reads, formula=formula)
-    # The network's inputs are known in one direction, and found again in the other.
+    # The network's inputs are known in one direction, and computed again in the other.
     parallel, sequential = ("forward", "inverse") if reads == "latent" else ("inverse", "forward")
     built = getattr(fast, parallel)(known, context)
     assert_all_same(built, getattr(exact, parallel)(known, context))
@@ -68,7 +68,7 @@ def test_every_size_of_batch(n, matmul, device):
 @pytest.mark.long
 @every_kind
 def test_lines_in_global_memory(matmul, device):
-    """Of a network that fits no block's shared memory."""
+    """For a network that does not fit a block's shared memory."""
     dense = small(cases.made(3, (1700, 100, 200), outputs=("shift",)))
     fast, exact = twins(device, gradients.masked(dense, "relu", map="additive", reads="data").library, matmul)
     known = whole(33, 3)
@@ -91,7 +91,7 @@ def test_factors_are_rounded_and_sums_are_not(device):
     assert np.all(log_det == 0)
 
 
-def test_on_the_way_back_too(device):
+def test_the_backward_pass_too(device):
     """Sums over rows are judged in test_cuda_row_sums.py."""
     twin, weights, _, x, context = one_product(device)
     grad, by_row = cases.rows(37, 19, "float32", "grad"), np.zeros(37, "float32")
@@ -100,7 +100,7 @@ def test_on_the_way_back_too(device):
 
 
 def errors(twin, x, weights):
-    """Of the product that a layer of a coupling makes, in units of the sum of its terms' magnitudes."""
+    """Errors of the product in a coupling's layer, in units of the sum of its terms' magnitudes."""
     given = np.hstack([x, np.zeros((len(x), len(weights)), "float32")])
     got = -twin.inverse(given)[0][:, x.shape[1] :]
     left, right = x.astype(float), weights.T.astype(float)
@@ -123,12 +123,12 @@ def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
     allowed = 2 if terms < 100 else 1
     assert np.sqrt(np.mean(split**2)) <= allowed * np.sqrt(np.mean(exact**2))
     assert split.max() <= max(allowed * exact.max(), 2 * np.finfo("float32").eps)
-    assert np.median(rounded_) > 50 * np.median(split)  # else this test would not tell
+    assert np.median(rounded_) > 50 * np.median(split)  # else this test could not distinguish them
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
-def test_flows_are_as_near_as_factors_of_11_bits_let_them(kind, device):
+def test_flows_are_as_near_as_factors_of_11_bits_allow(kind, device):
     flow = cases.randomise(kind(6, transforms=3, hidden=(24, 20), activation="tanh"), 0.2)  # slopes of ReLU may jump
     fast, exact = twins(device, flow)
     x = cases.rows(70, 6, "float32")
@@ -152,13 +152,13 @@ def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(n
     got = fast.log_prob(x, context)
     (recorded,) = fast.log_prob_vjp(x, np.ones(50, "float32"), context, wrt=("log_prob",))
     want = exact.log_prob(x, context)
-    assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps  # else this test would not tell
+    assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps  # else this test could not distinguish them
     # A unit whose last bit differs may be rounded the other way, as kernels differ in their multiply-adds.
     assert np.quantile(np.abs(got - recorded), 0.8) <= 16 * np.finfo("float32").eps * np.abs(want).max()
 
 
-def test_there_and_back(device):
-    """Errors of TF32, not of float32: a number that is found again up to its last bit may be rounded the other way."""
+def test_both_directions(device):
+    """Errors of TF32, not of float32: a value that is recovered up to its last bit may be rounded the other way."""
     flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20)), 0.2)
     fast, _ = twins(device, flow)
     x = cases.rows(300, 6, "float32")
@@ -172,7 +172,7 @@ def test_there_and_back(device):
 @every_kind
 @pytest.mark.parametrize("reads", cases.READS)
 def test_hard_rows(reads, matmul, device):
-    """Huge, tiny and subnormal numbers: finite where exact products are, and no row changes another."""
+    """Huge, tiny and subnormal values: finite where exact products are, and no row changes another."""
     dense = cases.made(7, gain=0.5).astype("float32")
     fast, exact = twins(device, gradients.masked(dense, "relu", reads=reads).library, matmul)
     given = cases.hard_rows(7, "float32")
@@ -195,7 +195,7 @@ def test_turns_are_exact(device):
 
 @every_kind
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_stays_alone(bad, matmul, device):
+def test_a_row_that_is_not_finite_spoils_only_itself(bad, matmul, device):
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
     fast, _ = twins(device, flow, matmul)
     x = cases.rows(40, 5, "float32")
@@ -213,6 +213,6 @@ def test_a_row_that_is_not_finite_stays_alone(bad, matmul, device):
         ("float32", "fp8", "expected 'exact', 'tf32' or '3xtf32', got 'fp8'"),
     ],
 )
-def test_what_is_refused(dtype, matmul, message, emu):
+def test_unsupported_settings_are_refused(dtype, matmul, message, emu):
     with pytest.raises(ValueError, match=f"matmul: {message}"):
         Twin(emu, hr.MAF(3, hidden=(5,), dtype=dtype), matmul=matmul)

@@ -100,13 +100,13 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, variant, direct
 
 
 @pairwise(shape=[(1, 1), (70, 33), (10, 300), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
-def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_row, shape, dtype):
+def test_a_poisoned_row_does_not_change_the_others(device, variant, direction, per_row, shape, dtype):
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     row = shape[0] // 2
     others = np.arange(shape[0]) != row
 
     def results(kernel):
-        """Numbers of each row: all but the gradient by one set of parameters, which comes last."""
+        """Values of each row: all but the gradient by one set of parameters, which comes last."""
         return (*kernel[0], *kernel[1]) if per_row else (*kernel[0], kernel[1][0])
 
     def on_device(arrays):
@@ -129,7 +129,7 @@ def test_a_poisoned_row_leaves_all_others_alone(device, variant, direction, per_
 
 @pairwise(shape=[(700, 3), (40, 100), (9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant, direction, shape, per_row, dtype):
-    """Beyond what differences can tell; the CPU's were tested by these."""
+    """Beyond the precision of differences, compared with the CPU, whose gradients were tested by differences."""
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     got = run_backward(device, variant, direction, arrays)
     want = call(variant, "vjp", *(array.astype(float) for array in arrays), direction=direction)
@@ -146,7 +146,7 @@ def test_shared_parameters_of_no_rows_have_gradients_of_zero(device, variant, di
 
 
 def test_shared_parameters_are_summed_in_float64(device):
-    """Rows whose gradients cancel: float32 sums would keep none of the last one's digits."""
+    """Rows whose gradients cancel: float32 sums would lose all of the last one's digits."""
     features, rows = 2, 1000
     values = np.zeros((rows, features), "f4")
     params = vector_cases.raw("planar", features, "f4")

@@ -1,4 +1,4 @@
-"""Arrays on a CUDA device in and out: in the caller's library, on its stream, where they lie. Without a device."""
+"""Arrays of a CUDA device, in and out: of the caller's library, on its stream, in place. Without a device."""
 
 import gc
 import sys
@@ -48,7 +48,7 @@ def test_every_call_gives_the_bits_of_the_cpu_in_the_callers_library(library, ki
 
 @every_call
 def test_nothing_is_copied(library, kind, name):
-    """Each address that the core gets lies in the caller's array or in the result."""
+    """Each address that the core gets is in the caller's array or in the result."""
     call, holder = call_of(kind, name, "float32")
     holder = holder.to("cuda")
     given = on_device(library, arrays("float32", holder.parameters.size))
@@ -59,7 +59,7 @@ def test_nothing_is_copied(library, kind, name):
         place for word in ("run", "gradient") for _, _, addresses in library.machine.logged(word) for place in addresses
     ]
     assert seen
-    # Of its own, a call has the log densities that it sums, or the rows' gradients of one context.
+    # A call allocates the log densities that it sums, or the rows' gradients of a common context.
     assert len(set(seen) - places) == (name in ("nll_and_grad", "log_prob_vjp, one context", "inverse_vjp"))
     assert not library.machine.logged("upload")
 
@@ -75,7 +75,7 @@ def test_work_is_queued_on_the_callers_stream_and_not_waited_for(library, kind, 
         words = ("run", "gradient")
         assert {entry[1] for word in words for entry in library.machine.logged(word)} == {library.current()}
         waits = len(library.machine.logged("sync"))
-        # The mean loss is a number of the host, and so is the check of weights.
+        # The mean loss is a value on the host, and so is the check of weights.
         assert waits == (3 if name == "nll_and_grad" else 0)
 
 
@@ -184,15 +184,15 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 
 @either_order
-def test_arrays_may_go_right_after_the_call(library, dtype):
-    """Their memory is used again while the call's work is still queued; it is NaN then."""
+def test_arrays_may_be_deleted_right_after_the_call(library, dtype):
+    """Their memory is reused while the call's work is still queued; it is NaN then."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
     want = flow.to_latent(x, context, parameters=vector)
     device = flow.to("cuda")
     with library.on(library.machine.stream()):
-        # The parameters are converted for a float32 flow: that copy goes too.
+        # The parameters are converted for a float32 flow, and the copy is deleted, too.
         given = {"x": library.make(x), "context": library.make(context), "parameters": library.make(vector)}
         got = device.to_latent(given["x"], given["context"], parameters=given["parameters"])
         given.clear()
@@ -202,7 +202,7 @@ def test_arrays_may_go_right_after_the_call(library, dtype):
             cases.assert_same_bits(library.open(result), expected)
 
 
-def test_what_is_kept_for_a_call_is_let_go_once_it_is_done(machine):
+def test_arrays_kept_for_a_call_are_released_once_it_is_done(machine):
     flow, library = made_flow("float32", context=0).to("cuda"), Library("exchanged", machine)
     kept = flow._device._kept
     for _ in range(3):
@@ -213,7 +213,7 @@ def test_what_is_kept_for_a_call_is_let_go_once_it_is_done(machine):
     assert len(kept) == 1
 
 
-def test_letting_go_may_end_other_calls(machine):
+def test_a_release_may_end_other_calls(machine):
     """A released object may be the last to hold a call's arrays, and the collector may strike anywhere."""
     device, stream = device_at(0), machine.stream()
 
@@ -241,7 +241,7 @@ def test_letting_go_may_end_other_calls(machine):
 
 
 def in_a_thread(function):
-    """The result of the function in a thread of its own."""
+    """The result of the function in a separate thread."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -251,7 +251,7 @@ def in_a_thread(function):
 
 @either_order
 def test_one_flow_on_the_default_streams_of_two_threads(machine):
-    """They have one address, 2, and are two streams."""
+    """They have the same handle, 2, and are two streams."""
     flow, other = made_flow("float32", context=0), made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
     device, library, x = flow.to("cuda"), Library("cupy", machine), cases.rows(50, 4, "float32")
@@ -271,7 +271,7 @@ def test_one_flow_on_the_default_streams_of_two_threads(machine):
     cases.assert_same_bits(evaluate(), other.log_prob(x))
 
 
-def test_streams_of_one_address_are_one_but_for_those_of_threads(machine):
+def test_streams_of_one_handle_are_one_except_those_of_threads(machine):
     device, of = device_at(0), machine.cupy.cuda.Stream.of
     for first, then, waits in ((1, 1, 0), (77, 77, 0), (2, 2, 1), (1, 2, 1), (2, 77, 1)):
         machine.log.clear()
@@ -315,15 +315,15 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
 
 
 @pytest.mark.parametrize("stream_of_array", [None, "own"])
-def test_no_stream_is_waited_for_where_none_is_named(machine, stream_of_array):
-    """Without one the producer's work is done; and a stream is in order with itself."""
+def test_no_stream_is_waited_for_without_a_name(machine, stream_of_array):
+    """Without a stream the producer's work is done; and a stream is in order with itself."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
         flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))
         assert not machine.logged("wait")
 
 
-def test_stream_0_of_an_array_interface_says_nothing(machine):
+def test_stream_0_of_an_array_interface_has_no_meaning(machine):
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     refuse(lambda: flow.log_prob(fake_frameworks.Interface(x, None, 0)), "x:", "stream", "ambiguous", error=ValueError)
 
@@ -570,7 +570,7 @@ def test_results_of_64_bits_that_jax_would_narrow(machine, monkeypatch):
     monkeypatch.setattr(sys.modules["jax"].config, "jax_enable_x64", False)
     flow, x = made_flow("float64", context=0).to("cuda"), Library("jax", machine).make(cases.rows(9, 4, "float32"))
     refuse(lambda: flow.log_prob(x), "float64", "jax_enable_x64", ".astype('float32')")
-    assert len(flow.fit(x, epochs=1, progress=False).train_loss) == 1  # what gives nothing back is no matter
+    assert len(flow.fit(x, epochs=1, progress=False).train_loss) == 1  # statements without a result are fine
 
 
 # --- memory that is not to be had -------------------------------------------------------------------------------------
@@ -599,8 +599,10 @@ def test_out_of_memory_of_torch_is_a_memory_error(machine):
 
 
 @pytest.mark.parametrize("word", ["run", "allocate", "torch allocate"])
-def test_a_call_that_finds_no_memory_is_begun_once_more_after_all_have_given_back_theirs(machine, word):
-    """Memory that PyTorch, CuPy and headrace keep for later, in the order that lets each free what the others hold."""
+def test_a_call_without_memory_is_repeated_after_all_libraries_freed_theirs(machine, word):
+    """Memory that PyTorch, CuPy and headrace keep for reuse, in the order that lets each free memory that the others
+    hold.
+    """
     flow = made_flow("float32", context=0)
     library, x = Library("torch" if "torch" in word else "cupy", machine), cases.rows(9, 4, "float32")
     device, array = flow.to("cuda"), library.make(x)

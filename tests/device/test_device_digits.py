@@ -1,4 +1,4 @@
-"""On a device, too, no value has a larger error beside 50 digits than it had before (tests/support/digits.py)."""
+"""On a device, too, no value has a larger error compared with 50 digits than before (tests/support/digits.py)."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import digits
 import interpreted
 
 RECORDED = digits.recorded()
-OF_EMULATION = "PTX" if interpreted.FOLDER else "unfused"  # on PTX with what ptxas fuses and without
+OF_EMULATION = "PTX" if interpreted.FOLDER else "unfused"  # on PTX with and without the fusions of ptxas
 
 
 @pytest.mark.optimised

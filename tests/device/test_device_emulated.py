@@ -1,5 +1,5 @@
-"""The Python layer over the CUDA sources themselves, emulated: what `test_device_arrays.py` and its neighbours leave to
-the CPU's core is done by the kernels here."""
+"""The Python layer over the emulated CUDA sources: parts that the CPU's core computes in `test_device_arrays.py` and
+its neighbours are computed by the kernels here."""
 
 from functools import partial
 
@@ -102,7 +102,7 @@ def test_out_of_memory(emulated, emu):
     cases.assert_close(emulated.open(device.log_prob(array)), flow.log_prob(x), magnitude=10.0, depth=30)
 
 
-def test_three_products_in_tf32_where_they_were_asked_for(emulated):
+def test_three_products_in_tf32_on_request(emulated):
     """The setting reaches kernels: results differ, by no more than roundings of float32."""
     x, context, _ = data()
     flow = made_flow("float32")
@@ -113,7 +113,7 @@ def test_three_products_in_tf32_where_they_were_asked_for(emulated):
     assert split.matmul == "3xtf32"
 
 
-def test_tf32_where_it_was_asked_for(emulated):
+def test_tf32_on_request(emulated):
     """The setting reaches kernels: results differ by roundings of factors, also those of a fit."""
     x, context, weights = data()
     flow = made_flow("float32")

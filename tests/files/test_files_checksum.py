@@ -140,3 +140,13 @@ def test_the_safetensors_library_reads_what_is_written():
         for key, array in want.items():
             np.testing.assert_array_equal(tensors[key], array)
             assert tensors[key].dtype == array.dtype
+
+
+def test_a_load_reads_the_header_once(monkeypatch, tmp_path):
+    read, headers = files._container_header, []
+    monkeypatch.setattr(files, "_container_header", lambda *a: headers.append(a) or read(*a))
+    (tmp_path / "f").write_bytes(noted())
+    loaded, notes = files.contents(tmp_path / "f")
+    assert notes == NOTES
+    assert type(hr.load(tmp_path / "f")) is type(hr.from_bytes(noted())) is type(loaded)
+    assert len(headers) == 3

@@ -1,6 +1,5 @@
-// headrace_library.hpp: the functions of headrace.h in C++20, with spans in place of pointers, exceptions in that
-// of codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is
-// slower.
+// headrace_library.hpp: the functions of headrace.h in C++20, with spans in place of pointers, exceptions in place of
+// codes, and handles that close themselves. A program links libheadrace; headrace.hpp needs no library, and is slower.
 //
 //     const headrace::library::Flow<double> flow("density.safetensors");
 //     const std::vector<double> log_prob = flow.log_prob(rows);  // rows: a vector, an array or a span, row after row
@@ -73,8 +72,8 @@ struct Gradient {
     std::vector<T> log_prob, by_x, by_context;  // by_context: a row for each row of x
 };
 
-// Sequences that go on step by step; Flow::stream makes it. Steps lie one after another, those of the first sequence
-// first. One thread at a time may use it; it may outlive its flow.
+// Sequences that proceed step by step; Flow::stream makes it. Steps are contiguous, the first sequence's before those
+// of the second. It must be used by one thread at a time, and may outlive its flow.
 template <class T>
 class Stream {
   public:
@@ -84,7 +83,7 @@ class Stream {
     std::int64_t position() const { return headrace_stream_position(get()); }
     headrace_stream* get() const { return handle_.get(); }  // for functions of headrace.h
 
-    // Steps that came: their log densities given all before them, in nats.
+    // Pushes new steps: returns their log densities given all steps before them, in nats.
     std::vector<T> push(Values x) {
         std::vector<T> log_prob(static_cast<std::size_t>(detail::rows_in(x.size(), features_)));
         push_into(log_prob, x);
@@ -113,14 +112,15 @@ class Stream {
         detail::check(headrace_stream_extend(get(), static_cast<std::int64_t>(frames), &given));
     }
 
-    // n streams of the same past for each of these, to go on differently.
+    // n streams with the same past for each of these, which then proceed independently.
     Stream copies(std::size_t n) const {
         headrace_stream* handle = nullptr;
         detail::check(headrace_stream_copies(get(), static_cast<std::int64_t>(n), &handle));
         return Stream(handle, features_, covariates_);
     }
 
-    // The past: with the position all that a stream of the same flow and context needs to go on from there.
+    // The past: together with the position all that another stream of the same flow and context needs to proceed from
+    // there.
     std::vector<T> state() const {
         const std::size_t n = static_cast<std::size_t>(headrace_stream_numbers(get()));
         std::vector<T> numbers(rows() * n);
@@ -148,9 +148,9 @@ class Stream {
     std::size_t features_, covariates_;
 };
 
-// T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows lie one
-// after another. A context is one row for all rows, or as many; empty where none is taken. An object never changes, so
-// that any number of threads may use it at once.
+// T, float or double, is the type of rows and results: double for every file, float for files of float32. Rows are
+// contiguous. A context is one row for all rows, or one for each; empty for flows without a context. An object never
+// changes, so that any number of threads may use it at once.
 template <class T>
 class Flow {
     static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "expected float or double");
@@ -176,7 +176,7 @@ class Flow {
     bool is_sequence() const { return headrace_is_sequence(get()) != 0; }
     const headrace_flow* get() const { return handle_.get(); }  // for functions of headrace.h
 
-    // Of a flow of sequences: as many of them before their first step.
+    // For a flow of sequences: this number of sequences before their first step.
     Stream<T> stream(std::size_t rows = 1, Values context = {}) const {
         headrace_stream* handle = nullptr;
         const headrace_input its = input(context, this->context());
@@ -222,7 +222,7 @@ class Flow {
     Moved<T> to_latent(Values x, Values context = {}) const { return moved(headrace_to_latent, x, context); }
     Moved<T> to_data(Values z, Values context = {}) const { return moved(headrace_to_data, z, context); }
 
-    // Of each row's log density, by the row and by its context.
+    // The gradient of each row's log density by the row and by its context.
     Gradient<T> gradient(Values x, Values context = {}) const {
         const std::size_t n = rows_of(x);
         Gradient<T> g{std::vector<T>(n), std::vector<T>(x.size()), std::vector<T>(n * this->context())};

@@ -14,7 +14,7 @@
 namespace headrace {
 namespace {
 
-// Places sorted by key; equal keys keep their order.
+// Indices sorted by key; equal keys keep their order.
 std::vector<int> sorted_places(const std::vector<int>& key) {
     std::vector<int> order(key.size());
     std::iota(order.begin(), order.end(), 0);
@@ -22,7 +22,7 @@ std::vector<int> sorted_places(const std::vector<int>& key) {
     return order;
 }
 
-// Few values are cleared by stores of fixed sizes, which overlap: a call takes longer than they do.
+// Few values are cleared by overlapping stores of fixed sizes, because a call takes longer than these.
 template <class T>
 void clear_values(T* values, uint32_t count) {
     if (count > 16) {
@@ -54,7 +54,7 @@ class BitRows {
 };
 
 // Longest paths in "an active coordinate depends on another coordinate". Passive coordinates have level 1, and so have
-// active ones that depend on none.
+// active ones without dependencies.
 std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_params) {
     std::vector<int> levels(o.features, 0), place_of(o.features, -1);
     for (size_t a = 0; a < o.active.size(); ++a) place_of[o.active[a]] = int(a);
@@ -105,8 +105,8 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
-// Layer l adds the sums of hidden layer `added` to its own: the latter must be below, and as wide. sizes[l + 1]: of
-// layer l.
+// Layer l adds the sums of hidden layer `added` to its own: the latter must be below, and as wide. sizes[l + 1]: the
+// width of layer l.
 void check_added(int added, int l, const std::vector<int>& sizes) {
     if (added < 0) return;
     if (added >= l || sizes[size_t(added) + 1] != sizes[size_t(l) + 1])
@@ -128,7 +128,7 @@ MaskedConditioner::MaskedConditioner(MaskedOptions o, std::vector<int> levels, s
     if (is_joint() && (!reads().empty() || active().empty() || features() > max_vector_features))
         throw std::invalid_argument("reads, active: a vector map moves coordinates, and its network reads none");
     if (hidden_.empty()) {
-        find_activation(o.activation);  // also where there is no layer that has it
+        find_activation(o.activation);  // also where no layer has it
         hidden_.assign(degrees_.size(), {o.activation, -1, "", "", 0});
     }
     const auto distinct_coordinates = [&](const std::vector<int>& chosen) {
@@ -183,9 +183,10 @@ std::shared_ptr<MaskedConditioner> MaskedConditioner::from_masks(MaskedOptions o
     const std::vector<int> levels = levels_of(o, reach.back(), n_params);
     int max_level = 1;
     for (int c : o.active) max_level = std::max(max_level, levels[c]);
-    // A dead unit reaches no output. It gets the degree max_level, which no output reads, and is never computed.
+    // A dead unit reaches no output. A dead unit gets the degree max_level, which no output reads, and is never
+    // computed.
     std::vector<std::vector<int>> degrees(n_layers - 1);
-    std::vector<std::vector<bool>> live(sizes.size());  // of the inputs of each layer; last the outputs
+    std::vector<std::vector<bool>> live(sizes.size());  // of the inputs of each layer; of the outputs at the end
     for (size_t i = 0; i < sizes.size(); ++i) live[i].assign(size_t(sizes[i]), i + 1 == sizes.size());
     for (int l = n_layers - 1; l > 0; --l) {
         std::vector<bool>& below = live[l];
@@ -271,7 +272,7 @@ void MaskedConditioner::lay_out() {
         active_order_.push_back(active()[layers_.back().order[r] / outputs()]);
 }
 
-// A layer of units of these degrees, in the user's order, that reads units of the degrees below.
+// A layer of units with these degrees, in the user's order, that reads units of the degrees below.
 MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degree, const std::vector<int>& below,
                                                           bool output) const {
     LayerShape layer;
@@ -280,7 +281,7 @@ MaskedConditioner::LayerShape MaskedConditioner::shape_of(std::vector<int> degre
     layer.order = sorted_places(degree);
     for (int u : layer.order) {
         layer.degree.push_back(degree[u]);
-        // A hidden unit reads its own degree, an output only strictly lower levels.
+        // A hidden unit reads units of its own degree, an output only units of strictly lower levels.
         const int limit = output ? degree[u] - 1 : degree[u];
         layer.visible.push_back(int(std::upper_bound(below.begin(), below.end(), limit) - below.begin()));
     }
@@ -395,7 +396,7 @@ std::vector<WeightRange> MaskedConditioner::parts() const {
     return parts;
 }
 
-// Blocks of the staircase: units of one degree, or of several whose inputs are the same.
+// Blocks of the staircase: units of one degree, or of several degrees with the same inputs.
 std::vector<WeightBlock> MaskedConditioner::blocks() const {
     std::vector<WeightBlock> blocks;
     if (layers_.size() == 1) return blocks;  // a linear map, such as a factor of LU

@@ -1,4 +1,4 @@
-// A masked network: levels of coordinates, degrees of hidden units, and where each weight lies.
+// A masked network: levels of coordinates, degrees of hidden units, and the position of each weight.
 //
 // Coordinates carry a level, 1, 2, ...; a hidden unit carries the highest level it reaches, its degree (0: context or
 // bias only). Inputs are sorted context first, then by level, units by degree, outputs by level; then a unit's inputs
@@ -29,11 +29,11 @@ struct MaskedOptions {
     int features = 0, context = 0;
     std::vector<int> reads;   // the coordinates that the network reads, in the order of its columns; context follows
     std::vector<int> active;  // the coordinates that it gives parameters for, in the order of its rows
-    int outputs = 0;          // for each of them, or, if they are joint, for all together
+    int outputs = 0;          // for each coordinate, or, if outputs are joint, for all together
     bool joint = false;
     std::string activation;
-    std::vector<HiddenOptions> hidden;  // of each hidden layer; empty: the activation, and nothing else
-    std::vector<int> unbiased;          // rows whose bias is no weight: it is zero and stays zero
+    std::vector<HiddenOptions> hidden;  // of each hidden layer; empty: activations alone
+    std::vector<int> unbiased;          // rows without a bias: it is zero and stays zero
 };
 
 class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
@@ -41,24 +41,24 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     // levels: of every coordinate. degrees: of every hidden unit, layer by layer, in the user's order.
     MaskedConditioner(MaskedOptions options, std::vector<int> levels, std::vector<std::vector<int>> degrees);
 
-    // Levels and degrees from masks, (out, in) row-major, one a layer of the network: a layer that reads only the
-    // context has none. Throws std::invalid_argument for a cycle.
+    // Levels and degrees from masks, (out, in) row-major, one for each layer of the network: layers that read only the
+    // context have none. Throws std::invalid_argument for a cycle.
     static std::shared_ptr<MaskedConditioner> from_masks(MaskedOptions options,
                                                          const std::vector<std::vector<uint8_t>>& masks,
                                                          const std::vector<int>& sizes);
 
-    // Layers that read only the context come first, then those of the network one after another.
+    // Layers that read only the context come first, then the layers of the network in order.
     struct LayerShape {
         int in = 0, out = 0;
         int below = -1;  // the layer whose units it reads; -1: the inputs
         int activation = 0;
-        int adds = -1;     // the layer whose sums are added to its own
+        int adds = -1;     // the layer whose sums are added to this one's
         int context = -1;  // the layer of only the context that joins it
         bool gated = false;
         bool context_alone = false;
         double dropout = 0;
         std::vector<int> order;     // the user's unit for each sorted index
-        std::vector<int> degree;    // of each sorted unit; of an output the level of its coordinate
+        std::vector<int> degree;    // of each sorted unit; the degree of an output is the level of its coordinate
         std::vector<int> visible;   // number of the sorted inputs that each sorted unit reads
         std::vector<uint32_t> row;  // offset of each unit's weights
         uint32_t bias = 0;
@@ -105,7 +105,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     void clear_dead_in(T* gradient) const;
 
     Bf16Layout bf16(const Bf16Layout& of_program) const override {
-        return layers_.size() > 1 ? of_program : Bf16Layout{};  // a layer without hidden ones stays as it is
+        return layers_.size() > 1 ? of_program : Bf16Layout{};  // a network without hidden layers stays as it is
     }
     Pairs n_pairs(const Bf16Layout& layout) const override;
     std::vector<RoundedLayer> rounded(const Bf16Layout& layout) const override;
@@ -140,7 +140,7 @@ class MaskedConditioner final : public ConditionerOf<MaskedConditioner> {
     std::vector<std::vector<int>> degrees_;
     std::vector<LayerShape> layers_;
     std::vector<bool> pinned_;      // by index in the weight vector: zeros inside the staircase and among the biases
-    std::vector<Padding> padding_;  // computed once: steps of training clear it several times
+    std::vector<Padding> padding_;  // computed once, because steps of training clear it several times
     int max_level_ = 0, n_context_layers_ = 0;
     uint32_t n_weights_ = 0;
 };

@@ -30,7 +30,7 @@ class Lines {
         for (size_t l = 0; l < shapes.size(); ++l) add_layer(int(l));
         for (size_t l = 0; l < shapes.size(); ++l)
             if (added_by_[l] >= 0) layers_[l].added_to = lines_of_adding(int(l));
-        c_.pairs = std::max(c_.pairs, grad_pairs_);  // those of values are no longer needed in the backward pass
+        c_.pairs = std::max(c_.pairs, grad_pairs_);  // lines of values are no longer needed in the backward pass
         c_.waits = std::exchange(c_.pairs, c_.pairs + waiting_);
         const auto keeps = [](const Layer& layer) { return keeps_slopes(layer); };
         c_.slopes = std::any_of(layers_.begin(), layers_.end() - 1, keeps) ? c_.units : -1;
@@ -115,7 +115,7 @@ class Lines {
         return lines;
     }
 
-    // The lines of sums to which a layer's own are added.
+    // The lines of sums to which the layer's sums are added.
     const int* lines_of_adding(int l) const {
         const Layer& by = layers_[size_t(added_by_[size_t(l)])];
         std::vector<int> lines = lines_of(l, added_by_[size_t(l)], by.sum);
@@ -127,7 +127,7 @@ class Lines {
     const MaskedConditioner& t_;
     Kept& kept_;
     const int parts_;
-    std::vector<int> added_by_;  // of each layer: the one that adds its sums, -1: none
+    std::vector<int> added_by_;  // for each layer, the layer that adds its sums, -1: none
     std::vector<RoundedLayer> rounded_;
     std::vector<Layer> layers_;
     MaskedNetwork<T> c_{};

@@ -32,7 +32,7 @@ class Planner {
         }
     }
 
-    // Units [begin, end) in one op.
+    // Units [begin, end) of a layer in one op.
     void whole(int layer, int begin, int end, int k0, int k1) {
         plan_.ops.push_back({layer, begin, end - begin, k0, k1, true, true});
     }
@@ -76,7 +76,7 @@ class Planner {
     PlanStorage plan_{{}, {0}};
 };
 
-// Columns [begin, end) of a layer, from all units that read the first of them.
+// Columns [begin, end) of a layer, from all units that read the first column.
 void add_columns(BackPlanStorage& plan, const MaskedConditioner& t, int layer, int begin, int end,
                  int block = row_block) {
     const auto& shape = t.layers()[layer];
@@ -146,7 +146,7 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step, int
     const int largest = plan.largest();
     for (int p = 1, q; p <= t.max_level(); p = q) {
         q = std::min(t.max_level() + 1, p + panel);
-        // As soon as another step is known; its inputs are then added once, and not at each level.
+        // Done as soon as another step is known; its inputs are then added once, and not at each level.
         for (int end = p + 1; panel > 1 && step > 1 && end <= std::min(t.max_level() + 1, p + most_levels); ++end) {
             q = end;
             if (plan.known(largest, end) / step > plan.known(largest, p) / step) break;
@@ -192,7 +192,7 @@ PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int qu
 }
 
 int plan_waiting(PlanStorage& plan, const MaskedConditioner& t) {
-    struct Run {  // of units of a layer that wait
+    struct Run {  // waiting units of a layer
         int begin = 0, units = 0, line = 0;
         bool is_open = false;
     };
@@ -232,8 +232,8 @@ void plan_rounding(BackPlanStorage& plan, const MaskedConditioner& t) {
 }
 
 int choose_panel(const MaskedConditioner& t) {
-    // Seen on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48 units
-    // of panel, alike; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
+    // Measured on Zen 4, sampling 100 rows: 784 features with [1024] take 24 ms without panels and 17 ms with 8 to 48
+    // units in a panel; 43 and 64 features with 4 to 12 units a level show no difference beyond the noise.
     constexpr double units_of_panel = 24;
     double units = 0;
     for (const auto& layer : t.layers()) units += layer.out;

@@ -13,7 +13,7 @@ struct AdaptiveOptions {
     int64_t columns, order, window, every;
     double floor, ceiling;  // of the scale
     double start;           // the sizes of the residuals before the first step
-    double damping;         // a[i] has its power i as a factor: else resonances of drawn steps sharpen themselves
+    double damping;         // factor of a[i], to the power i: without it, resonances of drawn steps become sharper
 };
 
 // Steps of the running sizes, means of |e| over as many steps before; the second is the scale.
@@ -25,7 +25,7 @@ struct AdaptiveCall {
     bool inverse;  // from data to latent
     int64_t rows, steps;
     const T* given;
-    T* past;  // (rows, numbers), which goes on, or null: that of `begin`
+    T* past;  // (rows, numbers), updated in place, or null: that of `begin`
     T* result;
     T* log_det;  // (rows, steps), added to
     T* sizes;    // (rows, steps, columns, adaptive_sizes): logarithms of sizes before each step
@@ -53,7 +53,7 @@ class AdaptiveFilter {
     // The state before the first step.
     template <class T>
     std::vector<T> begin(int64_t rows) const;
-    // Bits depend neither on the direction, the rows, nor the parts of a sequence.
+    // Results depend on neither the direction, the rows, nor the parts of a sequence.
     template <class T>
     void run(const AdaptiveCall<T>& call) const;
     template <class T>
@@ -64,7 +64,7 @@ class AdaptiveFilter {
 
   private:
     int64_t of_column() const { return options_.window + adaptive_longest + options_.order + 1; }
-    // What a solution begins with: steps of the window, from the newest one on, and their autocorrelation.
+    // Inputs of a solution: steps of the window, from the newest one on, and their autocorrelation.
     struct Lagged {
         std::vector<double> y, r;
     };
@@ -82,8 +82,8 @@ class AdaptiveFilter {
     void run_column(const AdaptiveCall<T>& call, int64_t row, int64_t column) const;
 
     AdaptiveOptions options_;
-    std::vector<double> shape_;    // of the window, from the newest step on
-    std::vector<double> damping_;  // of the coefficients, from the newest step on
+    std::vector<double> shape_;    // weights of the window, from the newest step on
+    std::vector<double> damping_;  // powers of the damping, from the newest step on
 };
 
 }  // namespace headrace

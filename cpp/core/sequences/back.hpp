@@ -1,10 +1,10 @@
 // Data layout and arguments of the backward pass of a causal network (steps/causal.hpp).
 //
 // A sequence is cut into *segments*, at multiples of whole windows of positions. The forward pass keeps the values of
-// every layer at the borders of segments. The backward pass goes from the last segment to the first: forward again
-// with a tape, then backward over the tape, window by window from the last. The gradients of a layer's gates are kept
-// as far as earlier positions read them, so the gradient by a position is one sum, whatever the windows are. Sums over
-// positions are taken in the order of the windows: no bit depends on the length of a segment.
+// every layer at the borders of segments. The backward pass runs from the last segment to the first: forward again with
+// a tape, then backward over the tape, window by window from the last. The gradients of a layer's gates are kept as
+// long as earlier positions read them, so that the gradient by a position is one sum, independent of the windows. Sums
+// over positions are taken in the order of the windows: no bit depends on the length of a segment.
 #pragma once
 
 #include "calls.hpp"
@@ -36,7 +36,7 @@ struct CausalTapeLayer {
 
 struct CausalTapeShape {
     const CausalTapeLayer* layers;
-    int64_t positions;                      // of a segment, at most: whole windows
+    int64_t positions;                      // of a segment, at most: a multiple of the window
     int64_t read, read_stride, read_front;  // inputs lines: the network's input, from read_front positions before
     int64_t first, first_stride;            // channel_units lines: gradients by the values of the first layer
     int64_t head[2], head_stride;           // skip_units lines: values of the head's layers, after their rectifiers

@@ -8,7 +8,7 @@
 
 namespace headrace {
 
-constexpr int causal_ahead = 8;       // steps whose sums over old taps are computed at once, at most
+constexpr int causal_ahead = 8;       // the most steps whose sums over old taps are computed at once
 constexpr int most_unit_rows = 8;     // streams that take steps together, with lanes of units
 constexpr int most_causal_taps = 32;  // of a layer
 
@@ -20,12 +20,12 @@ struct CausalSide {
     const T* gate_bias;
     int64_t stream_bias;
     // Covariates [frame][covariates], from frame `first_frame` on; stream_frames is the distance from one stream to the
-    // next. Null: the network has none.
+    // next. Null: the network has no covariates.
     const T* frames;
     int64_t first_frame, n_frames, stream_frames;
 };
 
-// One sequence, a window of positions after another; values of positions before the window stay in the scratch.
+// One sequence, window by window; values of positions before the window stay in the scratch.
 template <class T>
 struct CausalWindow {
     const CausalNetwork* network;
@@ -40,12 +40,12 @@ template <class T>
 struct CausalSteps {
     const CausalNetwork* network;
     const T* weights;
-    const uint32_t* pairs;  // of the same weights, or null: see steps/causal.hpp
+    const uint32_t* pairs;  // the same weights in bf16, or null: see steps/causal.hpp
     CausalSide<T> side;
     CausalState<T> state;
-    int streams;           // at most most_unit_rows, or the lanes in use
+    int streams;           // at most most_unit_rows, or the number of used lanes
     int64_t steps, made;   // of this call
-    int64_t frames_ready;  // the products of frames before this one exist, as far as they are still needed
+    int64_t frames_ready;  // the products of frames before this one exist, if they are still needed
     int* slots;            // for each layer, the slot of the next position
     T* scratch;            // causal_steps_scratch values, for each stream or for the panel
 };
@@ -56,8 +56,8 @@ HR_FN int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-// Lines of a window: `before` values, the last of which belong to the positions before it, then the window. An odd
-// number of cache lines, so that lines of a layer fall into different sets of a cache.
+// Lines of a window: `before` values of earlier positions, then the window. Its length
+// is an odd number of cache lines, so that lines of a layer are in different sets of a cache.
 struct CausalLine {
     int64_t before, row;
 };
@@ -66,7 +66,7 @@ HR_FN CausalLine causal_line(int64_t before, int most) {
     return {padded, row / 16 % 2 == 0 ? row + 16 : row};
 }
 
-// Positions of a window: enough that moving a layer's past costs little, few enough that its lines stay in L2.
+// Positions of a window: so many that moving a layer's past is cheap, and so few that its lines stay in L2.
 HR_FN int causal_window_positions(const CausalNetwork& n) {
     int64_t most = 0;
     for (int l = 0; l < n.n_layers; ++l)
@@ -79,7 +79,7 @@ HR_FN int64_t causal_window_frames(const CausalNetwork& n, int most) {
     return n.covariates > 0 ? (most + n.hop - 1) / n.hop + 2 : 0;
 }
 
-constexpr int64_t most_block_lanes = 48;  // of a block: three vectors of the widest instruction set
+constexpr int64_t most_block_lanes = 48;  // lanes of a block: three vectors of the widest instruction set
 
 HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     const int64_t row = causal_line(0, most).row;
@@ -90,7 +90,8 @@ HR_FN int64_t causal_window_scratch(const CausalNetwork& n, int most) {
     return numbers;
 }
 
-// The steps whose sums over the old taps of a layer are computed at once: all of their values have to be known.
+// The number of steps whose sums over the old taps of a layer are computed at once, because all of their values are
+// known.
 HR_FN int causal_steps_at_once(const CausalLayer& layer) {
     int steps = 1;
     while (2 * steps <= causal_ahead && 2 * steps <= layer.dilation) steps *= 2;

@@ -84,7 +84,7 @@ LinkSides sides_of(const SequenceLink<T>& link) {
     return std::visit([](const auto& one) { return one.sides(); }, link);
 }
 
-// Whether a link takes the gradient of a base with its own.
+// Whether a link computes the gradient of a base together with its own.
 template <class T>
 bool joins_base(const SequenceLink<T>& link, bool inverse) {
     return std::visit(
@@ -127,7 +127,7 @@ bool SequenceChain<T>::reads_sizes(size_t link) const {
     return network && network->reads_sizes();
 }
 
-// The call of such a network, for steps from this position on.
+// The arguments of such a network, for steps from this position on.
 template <class T>
 LinkCall<T> SequenceChain<T>::with_sizes(const LinkCall<T>& call, const std::vector<T>& sizes, int64_t position) const {
     LinkCall<T> own = call;
@@ -176,7 +176,7 @@ StepValues SequenceChain<T>::run(const ChainWeights<T>& weights, const LinkCall<
         return run_apart(weights, call, given, own, room);
     }
     room.log_det.assign(size_t(call.rows * call.steps), T(0));
-    if (state) state->is_broken = true;  // until all links are at one position again
+    if (state) state->is_broken = true;  // until all links have the same position again
     const size_t n = links_.size();
     for (size_t k = 0; k < n; ++k) {
         const size_t i = call.inverse ? n - 1 - k : k;
@@ -238,7 +238,7 @@ StepValues SequenceChain<T>::run_apart(const ChainWeights<T>& weights, const Lin
     return StepValues::of(result);
 }
 
-// The base, if it has no parameters: networks then take its gradient with theirs.
+// The base, if it has no parameters: networks then compute its gradient together with theirs.
 template <class T>
 Base SequenceChain<T>::standard() const {
     const bool is_own = base_ && base_->structure().steps().empty();
@@ -331,7 +331,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
         by_sizes.clear();
-        if (reads_sizes(i) && n - 2 - i >= first) {  // its adaptive prediction comes next
+        if (reads_sizes(i) && n - 2 - i >= first) {  // its adaptive prediction is the next link
             by_sizes.resize(size_t(call.values() * adaptive_sizes));
             own.frames = by_sizes.data();
         }
@@ -371,7 +371,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
     }
     std::vector<T> sizes;
     while (left-- > first) {
-        sizes = by_sizes;  // of the network before, which come next to it
+        sizes = by_sizes;  // sizes of the preceding network, whose prediction is the next link
         by.sizes = sizes.empty() ? nullptr : sizes.data();
         by.value = added(index(left), [&](const LinkGradient<T>& own) {
             return std::visit(

@@ -20,7 +20,7 @@ struct ChainWeights {
     typename Program<T>::Weights base;
 };
 
-// The past of sequences that go on together.
+// The common past of sequences that proceed together.
 template <class T>
 struct ChainState {
     int64_t rows = 0, position = 0;
@@ -31,7 +31,7 @@ struct ChainState {
     int64_t numbers(size_t link) const;
     // Row i is row chosen[i].
     ChainState rows_of(const std::vector<int64_t>& chosen) const;
-    // (rows, numbers(link)); `load` goes on from `position`, which is one for all links.
+    // (rows, numbers(link)); `load` resumes at `position`, which is the same for all links.
     void store(size_t link, T* to) const;
     void load(size_t link, const T* from, int64_t position);
 };
@@ -41,7 +41,7 @@ template <class T>
 struct ChainRoom {
     LinkRoom<T> links[2];
     std::vector<T> log_det, log_base;
-    LinkRoom<T> steps;  // where links take one step after another
+    LinkRoom<T> steps;  // used where links process one step after another
 };
 
 // Gradients by the results of a block of steps; null for zero.
@@ -49,7 +49,7 @@ template <class T>
 struct ChainCotangent {
     const T* value = nullptr;     // (rows, steps, features)
     const T* log_det = nullptr;   // (rows, steps)
-    const T* log_prob = nullptr;  // (rows, steps): by log densities of steps, in place of the other two
+    const T* log_prob = nullptr;  // (rows, steps): cotangents of log densities of steps, in place of the other two
 };
 
 // Gradients by the arguments of a chain; null for those that are not wanted.
@@ -58,7 +58,7 @@ struct ChainGradient {
     double* weights = nullptr;  // added: the base's, then each link's, without those of linear predictions
     T* context = nullptr;       // (rows, columns), as networks read it
     T* frames = nullptr;        // (rows, frames, columns)
-    T* log_prob = nullptr;      // (rows, steps): the log densities themselves, where the cotangent is of these
+    T* log_prob = nullptr;      // (rows, steps): the log densities, where the cotangent is by these
     bool with_inputs = true;    // whether `inputs` are wanted
 
     std::vector<LinkRoom<T>> memory;  // of the results below
@@ -113,12 +113,11 @@ class SequenceChain {
     int64_t features_, context_ = 0, covariates_ = 0, hop_ = 1;
     std::vector<SequenceLink<T>> links_;
     std::shared_ptr<const Program<T>> base_;
-    std::vector<size_t> begin_;  // of each link's weights, and their end
-    bool is_apart_ = false;      // towards data, one step goes through all links before the next
+    std::vector<size_t> begin_;  // start of each link's weights, and end of the last
+    bool is_apart_ = false;      // towards data, each step goes through all links before the next step
 };
 
-// Noise of sequences with the weights of a chain. The last block is kept, because the next call of a stream often needs
-// it.
+// Noise of sequences with the weights of a chain. The last block is kept, because a stream's next call often needs it.
 template <class T>
 class ChainNoise {
   public:

@@ -1,4 +1,4 @@
-// Sequences that go on step by step: a chain with its weights, a context, frames of covariates, and a state.
+// Sequences that proceed step by step: a chain with its weights, a context, frames of covariates, and a state.
 #pragma once
 
 #include <limits>
@@ -38,7 +38,7 @@ class ChainStream {
     const ChainState<T>& state() const { return *state_; }
     const std::shared_ptr<ChainState<T>>& shared_state() const { return state_; }
 
-    // Frames of covariates (rows, frames, columns), of which the first belongs to the steps from first * hop on.
+    // Frames of covariates (rows, frames, columns); the first one belongs to the steps from first * hop on.
     void set_frames(std::vector<T> frames, int64_t first, int64_t n) {
         frames_ = std::move(frames);
         first_frame_ = first;
@@ -48,12 +48,12 @@ class ChainStream {
     int64_t first_frame() const { return first_frame_; }
     int64_t n_frames() const { return n_frames_; }
 
-    // Steps that came (rows, steps, features), in either dtype. log_prob (rows, steps) and z (rows, steps, features)
-    // are null where they are not wanted.
+    // New steps (rows, steps, features), in either dtype. log_prob (rows, steps) and z (rows, steps, features) are null
+    // where they are not wanted.
     void push(const SequenceView& x, int64_t steps, T* log_prob, T* z);
     // Draws the next steps (rows, steps, features), of the samples from `sample` on.
     void pull(uint64_t seed, int64_t steps, T* x, int64_t sample = 0);
-    // The same past for n streams each: row j * rows + r is copy j of row r.
+    // n streams with the past of each row: row j * rows + r is copy j of row r.
     ChainStream copies(int64_t n) const;
 
   private:

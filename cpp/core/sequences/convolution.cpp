@@ -59,7 +59,7 @@ uint32_t CausalConvolution::add(Block block) {
     return block.offset;
 }
 
-// The offset among the pairs of those of the last block.
+// The offset of the last block's pairs among all pairs.
 uint32_t CausalConvolution::add_pairs() {
     Block& block = blocks_.back();
     block.pairs = n_pairs_;

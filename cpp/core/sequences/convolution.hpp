@@ -19,7 +19,7 @@ struct CausalOptions {
     int outputs = 0;             // outputs for each position
     int context = 0;             // columns of the context, one row for a sequence
     int covariates = 0;          // columns of the covariates,
-    int hop = 1;                 // one frame for this many positions
+    int hop = 1;                 // one frame for this number of positions
 };
 
 class CausalConvolution final : public WeightLayout {
@@ -30,8 +30,8 @@ class CausalConvolution final : public WeightLayout {
     const CausalOptions& options() const { return options_; }
     // Inputs before a position on which its outputs depend.
     int64_t field() const;
-    // Positions before a chunk at which layers without a past have to start, so that the chunk has the values of the
-    // whole sequence.
+    // Number of positions before a chunk at which layers without a past have to start, so that the chunk has the values
+    // of the whole sequence.
     int64_t warm_up() const { return field() - options_.kernel; }
     // The network for kernels, with pointers into this object.
     const CausalNetwork& network() const { return network_; }
@@ -57,10 +57,10 @@ class CausalConvolution final : public WeightLayout {
     // beginning, the others from `second` on.
     struct Block {
         std::string name;
-        int units, inputs, taps;  // a bias has no inputs; one without taps has no axis of them
+        int units, inputs, taps;  // a bias has no inputs; a tensor without taps has no axis of taps
         uint32_t offset;
         int stride, split, second;
-        int64_t pairs = -1;  // offset among the pairs; those that streams do not read for every step have none
+        int64_t pairs = -1;  // offset among the pairs; -1 for tensors that streams do not read in every step
 
         int64_t size() const { return int64_t(units) * (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }
         int lines() const { return (inputs > 0 ? inputs : 1) * (taps > 0 ? taps : 1); }

@@ -1,5 +1,5 @@
 // Each row is a task, or a few rows that are swept together. The sums over positions that are gradients by weights are
-// taken row by row in groups of rows, which depend only on the number of rows and on the network, and groups are added
+// added row by row in groups of rows, which depend only on the number of rows and on the network, and groups are added
 // in their order in float64.
 #include "gradient.hpp"
 
@@ -18,8 +18,8 @@
 namespace headrace {
 namespace {
 
-constexpr int64_t tape_bytes = 32 << 20;  // of a thread's segment
-constexpr int64_t sums_bytes = 32 << 20;  // of all groups' sums, where there are fewer than eight groups
+constexpr int64_t tape_bytes = 32 << 20;  // memory of a thread's segment
+constexpr int64_t sums_bytes = 32 << 20;  // memory of all groups' sums, where there are fewer than eight groups
 constexpr int64_t least_groups = 8, most_groups = 64;
 
 double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t column) {
@@ -34,7 +34,7 @@ double number_at(const SequenceView& a, int64_t row, int64_t step, int64_t colum
     return narrow;
 }
 
-// The scratch of one row beside the tape, in values.
+// The scratch of one row without the tape, in values.
 struct RowScratch {
     int64_t tape, window, given, raw, raw_gradient, value, value_gradient, log_det, log_det_gradient, given_gradient;
     int64_t folded, gate_gradient, slopes, sweep, read_gradient, map, numbers;
@@ -89,7 +89,7 @@ class SequenceBack {
         int64_t row;
         T* scratch;
         T* borders;  // values of layers at the borders of segments
-        T* sums;     // of the row's group, or null
+        T* sums;     // sums of the row's group, or null
         int* slots;  // of the sweep
     };
 
@@ -203,7 +203,7 @@ void SequenceBack<T>::store_past(const CausalSegment<T>& s, T* border) const {
     }
 }
 
-// Nothing comes after the last segment.
+// No position follows the last segment.
 template <class T>
 void SequenceBack<T>::clear_future(const CausalSegment<T>& s) const {
     const CausalTapeShape& tape = plan_.tape();
@@ -310,7 +310,7 @@ LinearisedMap<T> SequenceBack<T>::linearised(const Row& r) const {
             scratch + scratch_.raw_gradient, scratch + scratch_.value_gradient, scratch + scratch_.log_det_gradient};
 }
 
-// What the sweep needs of the map or the inner flow.
+// The derivatives of the map or of the inner flow that the sweep needs.
 template <class T>
 void SequenceBack<T>::linearise(const Row& r, const CausalSegment<T>& s) const {
     const int64_t columns = net_.values, of_step = columns * net_.outputs;
@@ -346,7 +346,7 @@ void SequenceBack<T>::sweep(const std::vector<Row>& rows, int64_t segment) const
     for (size_t i = 0; gradient_.given && i < rows.size(); ++i) finish_sweep(rows[i], segments[i]);
 }
 
-// Gradients by the call's arguments, or by its values where there is no map.
+// Gradients by the call's arguments, or by its values if there is no map.
 template <class T>
 void SequenceBack<T>::finish_sweep(const Row& r, const CausalSegment<T>& s) const {
     T* const by_given = gradient_.given + (r.row * call_.steps + s.begin) * net_.values;
@@ -399,7 +399,7 @@ void SequenceBack<T>::finish_row(const Row& r) const {
     }
 }
 
-// Everything before the backward pass; then the tape has the last segment.
+// Everything before the backward pass; afterwards the tape is that of the last segment.
 template <class T>
 void SequenceBack<T>::begin_row(const Row& r) const {
     std::fill_n(r.scratch + scratch_.gate_gradient, int64_t(net_.n_layers) * gate_units(net_), T(0));
@@ -438,11 +438,11 @@ void SequenceBack<T>::run_rows(const std::vector<Row>& rows) const {
     for (const Row& r : rows) finish_row(r);
 }
 
-// Takes a row of each of these groups at a time.
+// Processes a row of each of these groups at a time.
 template <class T>
 void SequenceBack<T>::run_groups(int64_t begin, int64_t end, int64_t groups, T* sums) const {
     T* const scratch = thread_scratch<T>(size_t(together_ * scratch_.numbers));
-    // This scratch grows with the steps, so the thread does not keep it.
+    // The size of this scratch grows with the steps, so the thread does not keep it.
     const int64_t border = (plan_.segments() - 1) * plan_.border();
     const Aligned<T> borders = aligned_memory<T>(size_t(together_ * border));
     std::vector<int> slots(size_t(together_) * size_t(net_.n_layers));

@@ -15,12 +15,12 @@ struct SequenceGradient {
     SequenceView log_prob;
     Base base = Base::none;
 
-    // Of the direction that computes one position after another. `given` of the call are its results, which the network
-    // has read; the call computes no other.
+    // True for the direction that computes one position after another. `given` of the call are its results, which the
+    // network has read; the call computes no other.
     bool is_sequential = false;
-    // Of its values by the outputs, where there is no map: (rows, steps, values * outputs). Then `raw` are gradients by
-    // the outputs that do not go through the values, and `given` becomes the gradient by the values, which later steps
-    // have read.
+    // Derivatives of its values by the outputs, where there is no map: (rows, steps, values * outputs). Then `raw` are
+    // gradients by the outputs that do not go through the values, and `given` becomes the gradient by the values, which
+    // later steps have read.
     SequenceView slopes;
 
     T* given = nullptr;       // (rows, steps, values)
@@ -30,7 +30,7 @@ struct SequenceGradient {
 };
 
 // Computes the call's values, log-determinants and outputs too where it has arrays for them; it has no state. All
-// gradients are of one direction: all steps at once, unless is_sequential.
+// gradients are of one direction: that of all steps at once, unless is_sequential.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

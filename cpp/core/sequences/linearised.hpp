@@ -1,7 +1,7 @@
 // The map of each position as the sweep (sweep.hpp) needs it: linear in the gradient by the value.
 //
-// The direction that computes all positions at once is u = f(v; outputs), with log-derivative l; the other one's is -l.
-// So with v' and l' for the gradients by v and by the other one's log-derivative,
+// The direction that computes all positions at once is u = f(v; outputs), with log-derivative l; the log-derivative of
+// its inverse is -l. So with v' and l' for the gradients by v and by the other one's log-derivative,
 //   u' = (v' - l' dl/dv) / (df/dv),    outputs' = -u' df/doutputs - l' dl/doutputs
 #pragma once
 
@@ -15,7 +15,7 @@ namespace headrace {
 template <class T>
 struct LinearisedMap {
     T *rate, *bend;            // df/dv; -l' dl/dv
-    T *slopes, *starts;        // of outputs' by v': outputs' = starts + slopes v'
+    T *slopes, *starts;        // outputs' as a function of v': outputs' = starts + slopes v'
     T *by_value, *by_log_det;  // scratch: [position][columns] and [position]; by_log_det begins as -l'
 
     T by_given(int64_t i, T by_v) const { return (by_v + bend[i]) / rate[i]; }

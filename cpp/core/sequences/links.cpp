@@ -63,7 +63,7 @@ StepValues StepsLink<T>::run_in(const Program<G>& program, const typename Progra
     request.with_base = false;
     request.rows = n;
     request.input = &input;
-    request.tiles_only = true;  // so that a few steps have the bits of many
+    request.tiles_only = true;  // so that results do not depend on the number of steps
     request.value = room.result.template of<G>(call.values() + n);
     request.log_det = request.value + call.values();
     program.run(request, weights);
@@ -132,7 +132,7 @@ StepValues PredictionLink<T>::run(const LinkCall<T>& call, const LinkWeights<T>&
     return StepValues::of(result);
 }
 
-// The last steps of x, behind the end of the present ones.
+// The last steps of x, up to the end of the present ones.
 template <class T>
 void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>& past) const {
     const int64_t kept = order_ * columns_, given = call.steps * columns_, moved = std::min(kept, given);
@@ -143,8 +143,9 @@ void PredictionLink<T>::keep(const LinkCall<T>& call, const T* x, std::vector<T>
     }
 }
 
-// With u the gradient by the residual e = x - sum a x before its gain, that by x is the filter's transpose, applied
-// from the last step on; from residuals to x it is the solution of that, by the same recursion in reversed time.
+// With u the gradient by the residual e = x - sum a x before its gain, the gradient by x is the transposed filter's
+// output, from the last step on; from residuals to x it is the solution of that filter, by the same recursion in
+// reversed time.
 template <class T>
 StepValues PredictionLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given,
                                    StepValues result, const LinkCotangent<T>& from, const LinkGradient<T>& to,
@@ -289,10 +290,10 @@ StepValues NetworkLink<T>::back(const LinkCall<T>& call, const LinkWeights<T>& w
     return StepValues::of(gradient.given);
 }
 
-// The chain rule: gradients by the inner flow's context are those by the network's outputs, and what the network reads
-// has a gradient through both. In the sequential direction the network reads the values of the result, so their
-// gradients come first, from the last step to the first: a linear recursion, which needs the derivatives of each step's
-// values by the outputs.
+// The chain rule: gradients by the inner flow's context are those by the network's outputs, and inputs of the network
+// have a gradient through both. In the sequential direction the network reads the values of the result, so that their
+// gradients are computed first, from the last step to the first: a linear recursion, which needs the derivatives of
+// each step's values by the outputs.
 template <class T>
 StepValues NetworkLink<T>::back_of_inner(const LinkCall<T>& call, const LinkWeights<T>& weights, const T* given,
                                          SequenceCall<T>& network, SequenceGradient<T>& gradient,

@@ -13,7 +13,7 @@
 
 namespace headrace {
 
-// Arrays of either dtype, of which one is in use.
+// Arrays of both dtypes, of which one is in use.
 struct Room {
     std::vector<float> single;
     std::vector<double> wide;
@@ -39,7 +39,7 @@ struct LinkRoom {
 };
 
 // Steps (rows, steps, features), contiguous. Transforms without parameters compute in the dtype of their input, so that
-// data far from zero lose nothing in a chain of float.
+// data far from zero stay precise in a chain of float.
 struct StepValues {
     const void* data = nullptr;
     bool is_double = false;
@@ -63,14 +63,14 @@ template <class T>
 struct LinkCall {
     bool inverse;  // from data to latent
     int64_t rows, steps, features;
-    const T* context;  // (rows, columns), standardised; null: there is none
+    const T* context;  // (rows, columns), standardised; null: no context
     const T* frames;   // (rows, frames, columns) of covariates, or null
     int64_t first_frame, n_frames;
 
     int64_t values() const { return rows * steps * features; }
 };
 
-// The values in T: as they are, or converted to memory of the call.
+// The values in T: unchanged, or converted in memory of the call.
 template <class T>
 const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
     if (given.is_double == std::is_same_v<T, double>) return static_cast<const T*>(given.data);
@@ -86,8 +86,7 @@ const T* values_in(StepValues given, int64_t n, std::vector<T>& work) {
 template <class T>
 struct LinkState {
     std::optional<CausalStreams<T>> network;
-    std::vector<T>
-        past;  // of a linear prediction: (rows, order, features), from old to new; of an adaptive one its own
+    std::vector<T> past;  // of a linear prediction: (rows, order, features), from old to new; else the adaptive one's
 };
 
 // The filter of a linear prediction, and its gain.
@@ -111,7 +110,7 @@ struct LinkWeights {
     PredictionFilter<T> filter;
 };
 
-// What a link reads beside steps: columns of the context and of covariates, and the steps of a frame of these.
+// Columns of context and covariates of a link, and the steps of a frame of covariates.
 struct LinkSides {
     int64_t context = 0, covariates = 0, hop = 1;
 };
@@ -124,8 +123,9 @@ struct LinkCotangent {
     const T* sizes = nullptr;    // (rows, steps, columns) of an adaptive prediction
 };
 
-// The gradient of a linear prediction. Its parameters are behind the filter, and their gradient is a sum over steps of
-// these arrays (rows, steps, features): `by_residual` are gradients by what the filter gives or takes, before its gain.
+// The gradient of a linear prediction. The parameters determine the filter, and their gradient is a sum over steps of
+// these arrays (rows, steps, features): `by_residual` are gradients by the filter's output or, in the other direction,
+// its input, before its gain.
 template <class T>
 struct PredictionTerms {
     size_t link = 0;
@@ -133,7 +133,7 @@ struct PredictionTerms {
     StepValues x, z;
 };
 
-// Where gradients of a link go; null for those that are not wanted.
+// Destinations of a link's gradients; null where they are not wanted.
 template <class T>
 struct LinkGradient {
     T* weights = nullptr;
@@ -158,9 +158,10 @@ class StepsLink {
     LinkState<T> state(int64_t) const { return {}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
-    // Whether the way back needs the result of `run`.
+    // Whether `back` needs the result of `run`.
     bool needs_result(bool, bool) const { return false; }
-    // The gradient by the given steps, in memory of `room`. `result`: what `run` makes of them, where it is needed.
+    // The gradient by the given steps, in memory of `room`. `result`: the result of `run` for these steps, where it is
+    // needed.
     StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 
@@ -177,7 +178,7 @@ class StepsLink {
     std::shared_ptr<const Program<Other>> other_;
 };
 
-// A linear prediction, whose filter is made of its parameters elsewhere.
+// A linear prediction, whose filter is computed from its parameters elsewhere.
 template <class T>
 class PredictionLink {
   public:
@@ -222,8 +223,9 @@ class NetworkLink {
     bool runs_at_once(bool inverse) const { return inverse == transform_->reads_data(); }
     bool needs_result(bool inverse, bool) const { return !runs_at_once(inverse); }
     bool joins_base(bool inverse) const { return runs_at_once(inverse) && !transform_->inner(); }
-    // `run` and `back` in one, where all steps are made at once by a map, where `joins_base` is true: latent steps in
-    // `z`, their log-derivatives added to log_det, and the gradient from those by log densities under a standard base.
+    // `run` and `back` in one call, where a map computes all steps at once and `joins_base` is true: latent steps in
+    // `z`, their log-derivatives added to log_det, and the gradient from the cotangents of log densities under a
+    // standard base.
     StepValues back_from_base(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, Base base,
                               const T* by_log_prob, const LinkGradient<T>& to, T* log_det, LinkRoom<T>& z,
                               LinkRoom<T>& room) const;
@@ -257,7 +259,7 @@ class AdaptiveLink {
     LinkState<T> state(int64_t rows) const { return {std::nullopt, filter_.begin<T>(rows)}; }
     StepValues run(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, T* log_det,
                    LinkState<T>* state, LinkRoom<T>& room) const;
-    // Only from data to latent.
+    // Implemented only from data to latent.
     StepValues back(const LinkCall<T>& call, const LinkWeights<T>& weights, StepValues given, StepValues result,
                     const LinkCotangent<T>& from, const LinkGradient<T>& to, LinkRoom<T>& room) const;
 

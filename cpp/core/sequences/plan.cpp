@@ -93,7 +93,7 @@ void CausalBackPlan::lay_out_sums() {
 template <class T>
 void CausalBackPlan::gradient_of(const double* sums, T* weights) const {
     const CausalNetwork& n = network_;
-    // [unit][input], lines `stride` apart, to [input][unit].
+    // Transposes [unit][input], with lines `stride` apart, to [input][unit].
     const auto turn = [&](uint32_t from, int stride, uint32_t to, int units, int all_units, int inputs) {
         for (int64_t i = 0; i < inputs; ++i)
             for (int64_t u = 0; u < units; ++u) weights[to + i * all_units + u] = T(sums[from + u * stride + i]);
@@ -167,7 +167,7 @@ void CausalSweepPlan::lay_out_state() {
 template <class T>
 void CausalSweepPlan::turn(const T* weights, T* turned) const {
     const CausalNetwork& n = network_;
-    // Lines of `inputs`, `stride` apart, with `units` each, to lines of units, `to_stride` apart.
+    // Transposes lines of `inputs`, `stride` apart, with `units` each, to lines of units, `to_stride` apart.
     const auto turn = [&](int64_t from, int64_t stride, int inputs, int units, int64_t to, int64_t to_stride) {
         for (int64_t i = 0; i < inputs; ++i)
             for (int64_t u = 0; u < units; ++u) turned[to + u * to_stride + i] = weights[from + i * stride + u];

@@ -6,8 +6,8 @@
 
 namespace headrace {
 
-// Arrays are contiguous: (rows, steps, columns). The sum is one chain, from the oldest step on, so bits depend neither
-// on the rows nor on the parts of a sequence.
+// Arrays are contiguous: (rows, steps, columns). The sum is one chain, from the oldest step on, so that bits do not
+// depend on the rows or the parts of a sequence.
 template <class T>
 struct PredictionCall {
     const T* coefficients;  // (columns, order), of the oldest step first

@@ -9,7 +9,7 @@
 
 namespace headrace {
 
-constexpr int64_t block_panel = 48;  // sequences at least in a block of many long ones: one panel of streams
+constexpr int64_t block_panel = 48;  // the least number of sequences in a block of many long ones: one panel of streams
 
 // Sequences that are computed together, and the longest one's steps.
 struct SequenceBlock {
@@ -39,14 +39,14 @@ class RefusedStep final : public std::exception {
     bool is_finite;
 };
 
-// Values of sequences (steps, columns), in memory of others.
+// Values of sequences (steps, columns), in the caller's memory.
 struct GivenSequences {
     int64_t columns = 0;
     std::vector<SequenceView> rows;  // without row strides
     std::vector<int64_t> lengths;
 
     std::vector<SequenceBlock> blocks() const;
-    // One block of all sequences; none for no sequences.
+    // All sequences as one block; no block without sequences.
     std::vector<SequenceBlock> whole() const;
     // Steps [begin, end) of a block, (rows, steps, columns) in double where one of its sequences is: zeros after the
     // end of a sequence.
@@ -62,7 +62,7 @@ struct GivenSequences {
     }
 };
 
-// The sum as NumPy takes it of contiguous numbers: pairwise, of 8 sums side by side.
+// The sum of contiguous values as NumPy computes it: pairwise, of 8 sums side by side.
 template <class G>
 G pairwise_sum(const G* values, int64_t n) {
     if (n < 8) {

@@ -9,9 +9,9 @@ namespace headrace {
 // Coefficients (columns, order) of reflection coefficients (columns, order), of the step before first.
 std::vector<double> stepped_up(const std::vector<double>& reflections, int64_t columns);
 
-// The gradient by numbers theta of which reflection coefficients are tanh(theta), (columns, order), of a call with
-// these cotangents by its results; by_log_det, those by log-derivatives of steps, is null for zero. Sums are those of
-// NumPy.
+// The gradient by values theta, where the reflection coefficients are tanh(theta), (columns, order), of a call with
+// these cotangents by its results; by_log_det, the cotangents of log-derivatives of steps, is null for zero. Sums are
+// those of NumPy.
 template <class T>
 std::vector<double> gradient_of(const PredictionFilter<T>& filter, const LinkCall<T>& call,
                                 const PredictionTerms<T>& terms, const T* by_log_det);

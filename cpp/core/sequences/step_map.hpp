@@ -1,6 +1,6 @@
 // The map of the values of a step: with a level, x = e^level map(z), where the network gives the level c of each value,
-// its last output, clamped to [-13, 2]; without one, the map alone. So the parameters of the map are in units of the
-// level, and need not become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of
+// its last output, clamped to [-13, 2]; without one, the map alone. The parameters of the map are therefore in units of
+// the level, and need not become small where a signal does. Uniform noise of a step of 16-bit audio has a log-scale of
 // -11.6 in units of its range.
 //
 //   to latent values:  z = inverse map(e^-c x),  log-derivative that of the inverse map - c

@@ -37,7 +37,7 @@ class CausalStreams {
     CausalStreams rows_of(const std::vector<int64_t>& chosen) const;
 
     // (rows, numbers): past inputs (kernel, inputs), then values of each layer ((kernel - 1) dilation, channels), from
-    // old to new. The format depends neither on the number of rows nor on the instruction set.
+    // old to new. The format depends on neither the number of rows nor the instruction set.
     void store(T* to) const;
     void load(const T* from, int64_t position);
 

@@ -16,15 +16,16 @@
 namespace headrace {
 namespace {
 
-// Multiply-adds of a task of a thread: few enough that a long call is interrupted soon. A chunk of a row has more,
-// because it has to come after its warm-up.
+// Multiply-adds of a task of a thread: few enough that a long call is interrupted soon. A chunk of a row has more work,
+// because it has to follow its warm-up.
 constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
-// A window computes whole vectors of positions, and moves all values before it: fewer steps are computed one by one.
+// A window computes whole vectors of positions, and moves all values before it: small numbers of steps are computed one
+// by one.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
 // The least ratio of a chunk of a long row to its warm-up: where threads need chunks, and where an interrupt
 // does.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
-// Vectors of streams with a state at a time, for each thread, where the caller keeps none.
+// Number of vectors of streams with a state at a time, for each thread, where the caller keeps no state.
 constexpr int64_t vectors_at_once = 3;
 
 // The inputs of a network from values [steps][values].
@@ -111,7 +112,7 @@ class CausalTransform<T>::Work {
     const SequenceKernelsOf<T>& sequences_;
     bool to_data_;
     std::optional<StepMap<T>> map_;
-    Aligned<T> folded_;  // of each row of the context: [layer][gate_units]
+    Aligned<T> folded_;  // for each row of the context: [layer][gate_units]
     size_t of_row_ = 0;
 };
 
@@ -167,7 +168,7 @@ void CausalTransform<T>::Work::map(const T* given, const T* raw, T* value, T* lo
     request.rows = n;
     request.input = &input;
     request.context = &context;
-    request.tiles_only = true;  // so that small batches have the bits of large ones
+    request.tiles_only = true;  // so that results do not depend on the size of a batch
     request.value = value;
     request.log_det = log_det;
     of_.inner_->run(request, call_.inner);
@@ -208,7 +209,7 @@ void CausalTransform<T>::Work::keep_inputs(int64_t row) const {
     }
 }
 
-// Computes steps [begin, end) of a row by windows, after a warm-up that gives layers the values of the whole row.
+// Computes steps [begin, end) of a row by windows, after a warm-up, so that layers have the values of the whole row.
 template <class T>
 void CausalTransform<T>::Work::chunk(int64_t row, int64_t begin, int64_t end, int most) {
     const int64_t k = network_.kernel, n_outputs = network_.outputs;
@@ -254,7 +255,7 @@ template <class T>
 void CausalTransform<T>::Work::windows() {
     const int64_t steps = call_.steps;
     const int most = int(std::min<int64_t>(causal_window_positions(network_), round_up(steps, most_block_lanes)));
-    // Divides a long row where there are more threads than rows.
+    // A long row is divided if there are more threads than rows.
     const int64_t overhead = of_.network_->warm_up() + causal_window_positions(network_);
     const int64_t threads = num_threads(), wanted = (threads + call_.rows - 1) / call_.rows;
     const int64_t chunks = std::clamp<int64_t>(steps / (least_overheads * overhead), 1, std::max<int64_t>(1, wanted));
@@ -336,8 +337,7 @@ void CausalTransform<T>::Work::steps(CausalStreams<T>& streams, bool in_parallel
             failure.guard([&] { panel(streams, panels[size_t(p)], begin, end, in_parallel); });
         });
         failure.rethrow();
-        Cancellable* const cancellable =
-            Cancellable::of_this_thread();  // parallel_for checks between two tasks of its own
+        Cancellable* const cancellable = Cancellable::of_this_thread();  // parallel_for checks between two of its tasks
         if (cancellable && end < call_.steps && cancellable->should_stop(Cancellable::Clock::now())) throw Cancelled();
     }
     streams.go_on(call_.steps);

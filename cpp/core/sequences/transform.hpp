@@ -1,6 +1,6 @@
-// A transform of sequences: a causal network reads one side of it, data or latent values, and outputs the parameters of
-// a map of each position from one side to the other. From the side that it reads, all positions are computed at
-// once; from the other side, position after position.
+// A transform of sequences: a causal network reads one side, data or latent values, and outputs the parameters of a map
+// of each position from one side to the other. From the side that the network reads, all positions are computed at
+// once; from the other side, one after another.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,7 @@ namespace headrace {
 template <class T>
 struct SequenceCall {
     const T* weights;
-    const uint32_t* pairs = nullptr;  // of the same weights, of a flow whose weights are in bf16
+    const uint32_t* pairs = nullptr;  // the same weights in bf16, for a flow whose weights are rounded
     int64_t rows, steps;
     SequenceView given;                   // (rows, steps, values)
     const T* context = nullptr;           // (rows, context), or
@@ -31,7 +31,7 @@ struct SequenceCall {
     T* value = nullptr;                   // (rows, steps, values)
     T* log_det = nullptr;                 // (rows, steps): of the direction of the call
     T* raw = nullptr;                     // (rows, steps, outputs) of the network
-    typename Program<T>::Weights inner;   // of the inner flow
+    typename Program<T>::Weights inner;   // weights of the inner flow
 };
 
 template <class T>

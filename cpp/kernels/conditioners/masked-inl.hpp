@@ -1,5 +1,5 @@
 // A masked network over one tile or one small batch, by a plan of block products (core/conditioners/masked_plan.cpp),
-// and back. The same interpreter serves the parallel and the sequential direction, MAF, IAF and coupling: only the
+// and back. The same interpreter computes the parallel and the sequential direction, MAF, IAF and coupling: only the
 // plans differ.
 #pragma once
 
@@ -22,7 +22,7 @@ HR_FN void activate(int activation, const T* x, T* y, int64_t n) {
     });
 }
 
-// Calls f(first, n) for runs of the lanes in use of `lines` adjacent lines: one run where these are all lanes.
+// Calls f(first, n) for runs of used lanes of `lines` adjacent lines: a single run where all lanes are used.
 template <class F>
 HR_FN void for_runs(int64_t lines, int64_t height, int64_t used, F&& f) {
     if (used == height) return f(int64_t(0), lines * height);
@@ -43,8 +43,8 @@ HR_FN void activate_keeping_slope(int activation, const T* x, T* y, T* slope, in
 
 // ---- from a layer's products to its values --------------------------------------------------------------------------
 
-// Units [unit, unit + n) of a layer: from their products to their sums, with the context's term and another layer's.
-// line(i) is the start of scratch unit i of the row, or rows; `lanes` values there.
+// Units [unit, unit + n) of a layer: from their products to their sums, with the terms of the context and of another
+// layer. line(i) is the start of scratch unit i of the row, or rows, with `lanes` values.
 template <class T, class Line>
 HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t lanes) {
     for (int u = unit; u < unit + n; ++u) {
@@ -61,7 +61,7 @@ HR_FN void join(const Layer& layer, int unit, int n, const Line& line, int64_t l
     }
 }
 
-// A factor for each unit and row: 0 for values that are dropped, else the one that compensates for those.
+// A factor for each unit and row: 0 for dropped values, else the factor that compensates for these.
 template <class T>
 HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, const TileBuffers<T>& b, T* slopes) {
     using V = Pack<T>;
@@ -69,7 +69,7 @@ HR_FN void drop_units(uint32_t stream, const Layer& layer, int unit, int n, cons
     const int begin = layer.value + unit, end = begin + n;
     for (int64_t i = 0; i < int64_t(b.vectors) * width<T>; i += width<T>) {
         uint32_t numbers[2][width<T>];
-        for (int k = 0; k < width<T>; ++k) {  // past the last row there is none
+        for (int k = 0; k < width<T>; ++k) {  // zeros after the last row
             const int64_t row = b.row + i + k;
             const uint64_t number = row < b.drops->rows ? uint64_t(row_number(b.drops->input, row)) : 0;
             numbers[0][k] = uint32_t(number);
@@ -174,7 +174,7 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, TileBuffers<T>>& kn
     }
 }
 
-// Units are read a whole vector at a time, before the last ones are computed, under weights that are zero.
+// Units are read in whole vectors, before the last ones are computed, under weights that are zero.
 template <class T>
 HR_FN void clear_units(const MaskedNetwork<T>& c, const SmallBuffers<T>& b) {
     for (int r = 0; r < b.rows; ++r)
@@ -223,8 +223,8 @@ HR_FN void advance(const MaskedNetwork<T>& c, const Known<T, SmallBuffers<T>>& k
     }
 }
 
-// The contribution of one context to every row: its share of the sums of a layer that reads coordinates too, the values
-// of a layer that reads only the context.
+// The contribution of one context to every row: its share of the sums of a layer that also reads coordinates, or the
+// values of a layer that reads only the context.
 template <class T>
 HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* context, int n, T* folded) {
     for (int l = 0; l < c.n_layers; ++l) {
@@ -234,7 +234,7 @@ HR_FN void fold_context(const MaskedNetwork<T>& c, const T* weights, const T* co
         for (int r = 0; r < layer.out; ++r) {
             T sum = weights[layer.bias + r];
             const T* w = weights + layer.row[r];
-            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads all of it
+            for (int k = 0; k < n; ++k) sum += w[k] * context[k];  // every unit reads the whole context
             out[r] = sum;
         }
         for (int r = 0; layer.context_alone && r < layer.out; r += width<T>) {
@@ -354,7 +354,8 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
     if (layer.below >= 0) finish_gradients(c, c.layers[layer.below], begin, end - begin, t, units);
 }
 
-// Afterwards the tape holds, for the weights' gradient, that of every product and the transposed inputs of every layer.
+// Afterwards the tape holds, for the weights' gradient, the gradients by all products and the transposed inputs of all
+// layers.
 template <class T>
 HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, int from, int to) {
     const Tape<T>& t = known.tape;
@@ -370,7 +371,8 @@ HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, in
             if (c.bf16.parts > 0) return known.call.bf16->panels(lines, layer.in, height, t.rows, as_pairs(panels));
         to_panels(lines, layer.in, height, t.vectors, panels);
     };
-    // Before they are overwritten: at once where slopes replace values or positions take turns, else layer by layer.
+    // Inputs are transposed before they are overwritten: at once where slopes replace values or positions take turns,
+    // else layer by layer.
     const bool at_once = c.has_slope_sweep || s.reads_built;
     int transposed = at_once ? 0 : c.n_layers;
     if (to == c.levels) {

@@ -14,7 +14,7 @@ HR_FN int pairs_below(const MaskedNetwork<float>& c, const Layer& layer) {
     return layer.below < 0 ? c.input_pairs : c.layers[layer.below].pairs;
 }
 
-// The inputs before input n that earlier ops added: whole steps for a tile, whole quads for a small batch.
+// The inputs before input n that earlier ops added: steps for a tile, quads for a small batch.
 HR_FN int whole(int n, int at_once) {
     return n / at_once * at_once;
 }
@@ -25,7 +25,7 @@ HR_FN bool needs_rounding(const Layer& layer, const Op& op) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-// Whether a product of tiles can finish a layer's units: nothing else reads values between sums and results.
+// Whether a product of tiles can finish a layer's units: no other code reads values between sums and results.
 HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const TileBuffers<float>& b) {
     return c.bf16.settles && layer.pairs >= 0 && layer.value == layer.product && !layer.c && !layer.adds &&
            layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
@@ -46,7 +46,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     const bool waits = op.waits >= 0;
     a.waiting = waits ? reinterpret_cast<float*>(b.pairs) + int64_t(c.waits + op.waits) * b.height : nullptr;
     const int at_once = waits ? c.bf16.quad : c.bf16.step;
-    a.k0 = whole(op.k0, at_once);  // what contains a value not computed yet is left to the op that finishes
+    a.k0 = whole(op.k0, at_once);  // a step with values not computed yet is left to the op that finishes
     a.k1 = op.finish ? op.k1 : whole(op.k1, at_once);
     a.input = pairs;
     a.output = b.units + int64_t(layer.product + op.row) * b.height;
@@ -61,7 +61,7 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers
     return a.words;
 }
 
-// The values of an op's units, for the layer above. Values that are not computed yet are zero beside them.
+// The values of an op's units, for the layer above. Values that are not computed yet are zero in these words.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const TileBuffers<float>& b) {
     if (layer.pairs >= 0)
         call.bf16->round_lines(b.units + layer.value * b.height, b.height, op.row, op.row + op.rows, b.vectors,
@@ -70,8 +70,8 @@ HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op
 
 // ---- small batches --------------------------------------------------------------------------------------------------
 
-// The blocks of units that contain an op's units. Units before its own are complete, and recomputing them gives equal
-// values; units after them are not, and are overwritten later. So whole blocks are written, unless a term is added to
+// The blocks of units that contain an op's units. Units before the op's own are complete, and recomputing them gives
+// equal values; units after them are overwritten later. Whole blocks are therefore written, unless a term is added to
 // the units in place.
 struct Bf16Blocks {
     int first, end;
@@ -129,14 +129,14 @@ HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, SmallBuffer
     return own.whole;
 }
 
-// The values for the layer above, where they were not done at once.
+// The values for the layer above, where they were not computed at once.
 HR_FN void bf16_values(const Call<float>& call, const Layer& layer, const Op& op, const SmallBuffers<float>& b) {
     for (int r = 0; r < b.rows && layer.pairs >= 0; ++r)
         call.bf16->round_row(b.units + r * b.stride + layer.value, op.row, op.row + op.rows,
                              b.pairs + r * b.stride + layer.pairs);
 }
 
-// After the op's own units, which others wait for: adds its inputs to the sums of later units of the panel.
+// After the op's own units, on which other threads wait: adds its inputs to the sums of later units of the panel.
 HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuffers<float>>& known, const Op& op) {
     const Layer& layer = c.layers[op.layer];
     const int end = Bf16Blocks(layer, op).end, all = (layer.live + bf16_units - 1) / bf16_units;

@@ -17,7 +17,7 @@ template <class T>
 struct BackLines {
     const T* weights;
     int64_t unit, tap;   // distance of units, of taps; weights of a unit's inputs are adjacent
-    const T* lines;      // those of the first tap
+    const T* lines;      // lines of the first tap
     int64_t row, shift;  // distance of lines, of taps
     int inputs, taps;
     const T* start;  // lines at the start of the sums, or null: zero
@@ -70,8 +70,8 @@ HR_FN void back_lines(BackLines<T> a, int units, int64_t column, int vectors) {
     }
 }
 
-// Copies `positions` columns of `units` lines to panels of `height` positions, up to whole vectors of columns; there
-// are panels of `padded` lines, those past the last one zero.
+// Copies `positions` columns of `units` lines to panels of `height` positions, rounded up to vectors of columns; panels
+// have `padded` lines, with zeros after the last one.
 template <class T>
 HR_FN void lines_to_panels(const T* lines, int64_t stride, int units, int padded, int64_t positions, T* panels,
                            int64_t height) {

@@ -156,7 +156,7 @@ void panel_step(CausalSteps<T>& s, T* raw) {
     panel_head(s, lines, vectors, raw);
 }
 
-// The outputs [stream][outputs] of the next position. Its inputs are then pushed by causal_push.
+// The outputs [stream][outputs] of the next position. causal_push then stores its inputs.
 template <class T>
 void causal_step(CausalSteps<T>& s, T* raw) noexcept {
     if (s.state.lanes > 1) {

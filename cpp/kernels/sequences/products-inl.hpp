@@ -17,7 +17,7 @@ struct LineProduct {
     int taps, inputs;
     const T* x[most_causal_taps];
     int64_t row;     // stride of an input's lanes
-    const T* start;  // one for each unit; or lines, start_row apart; null: zero
+    const T* start;  // a value for each unit; or lines, start_row apart; null: zero
     int64_t start_row = 0;
     T* to;
     int64_t to_row;
@@ -94,7 +94,7 @@ HR_FN const T* add_inputs(Pack<T> (&sum)[R][N], const T* w, int64_t stride, cons
     return w;
 }
 
-// The same by pairs in bf16, whose weights take the upper half of a float32.
+// The function above by pairs in bf16, whose weights are the upper half of a float32.
 template <int R, int N>
 HR_FN const uint32_t* add_inputs(PackF (&sum)[R][N], const uint32_t* w, int64_t stride, const float* const* x,
                                  int64_t inputs) {
@@ -144,7 +144,7 @@ HR_FN void unit_rows(const UnitProduct<T, Weight>& a, int row, int units) {
     }
 }
 
-// Units with padding: whole vectors.
+// Units with padding to whole vectors.
 template <class T, class Weight>
 HR_FN void unit_product(const UnitProduct<T, Weight>& a, int units) {
     int row = 0;

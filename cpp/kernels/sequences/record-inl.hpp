@@ -58,7 +58,7 @@ HR_FN T* head_at(const CausalSegment<T>& s, int which, int64_t position) {
 
 // ---- gates ----------------------------------------------------------------------------------------------------------
 
-// The start of a layer's gates at the window's positions where there are covariates, as lines.
+// The start of a layer's gates at the window's positions if there are covariates, as lines.
 template <class T>
 void record_starts(const CausalSegment<T>& s, const Window& w, int layer) {
     const CausalNetwork& net = *s.network;

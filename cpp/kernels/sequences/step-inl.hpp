@@ -1,5 +1,5 @@
 // One step of a few streams: lanes are units. Sums over a layer's old taps are computed for as many of the next steps
-// at once as their values are known for, so that the weights are read once. Weight: the values' type, or uint32_t for
+// at once as possible with known values, so that the weights are read once. Weight: the values' type, or uint32_t for
 // pairs of weights in bf16 (steps/causal.hpp).
 #pragma once
 
@@ -50,14 +50,14 @@ HR_FN int64_t tap_slot(const CausalNetwork& n, const CausalLayer& layer, int64_t
     return at < slots ? at : at - slots;
 }
 
-// The number of steps, at most `most`, to compute ahead at this one.
+// The number of steps, at most `most`, to compute ahead in this step.
 template <class T>
 HR_FN int steps_ahead(const CausalSteps<T>& s, int most) {
     return int(s.steps - s.made < most ? s.steps - s.made : most);
 }
 
-// Whether old taps are computed ahead: this reads weights once for `at_once` steps of a stream, and not once a step for
-// all streams.
+// Whether sums over old taps are computed ahead: this reads weights once for `at_once` steps of a stream, and not in
+// each step for all streams.
 HR_FN bool is_made_ahead(int at_once, int streams) {
     return at_once == causal_ahead || at_once > streams;
 }

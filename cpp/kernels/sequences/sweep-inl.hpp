@@ -1,5 +1,5 @@
 // The sweep from a sequence's last position to the first (core/sequences/sweep.hpp): lanes are the inputs of matrices.
-// Sums over taps that look at positions at least causal_ahead later are computed for the next positions at once.
+// Sums over taps of positions at least causal_ahead later are computed for the next positions at once.
 #pragma once
 
 #include "../../core/sequences/sweep.hpp"
@@ -9,7 +9,7 @@
 namespace headrace {
 namespace {
 
-constexpr int sweep_chains = 4;  // of a sum: few lanes wait for each other less
+constexpr int sweep_chains = 4;  // chains of a sum: few lanes have shorter waits for each other
 
 // to[row][unit] = start[row][unit] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input]; the
 // inputs, a multiple of the chains, are cut into as many parts.
@@ -23,7 +23,7 @@ struct ChainProduct {
     T* to[sweep_rows];
 };
 
-// One row takes all its chains together, several rows one chain after another: with the same bits.
+// A single row computes all its chains together, several rows one chain after another: with equal bits.
 template <int R, int N, class T>
 void chain_block(const ChainProduct<T>& a, int row, int unit) {
     using V = Pack<T>;
@@ -70,7 +70,7 @@ HR_FN void chain_rows(const ChainProduct<T>& a, int row, int units) {
     }
 }
 
-// Units are whole vectors.
+// Units are rounded up to vectors.
 template <class T>
 HR_FN void chain_product(const ChainProduct<T>& a, int units) {
     int row = 0;
@@ -118,7 +118,7 @@ HR_FN void turn_lines(const T* lines, int64_t stride, int units, T* to, int64_t 
         }
 }
 
-// What gradients by gated values are multiplied by for those by the gates' arguments; and the head's values.
+// The factors from gradients by gated values to gradients by the gates' arguments; and the head's values.
 template <class T>
 void sweep_factors(const CausalSegment<T>& s, const SweepLines<T>& lines, int64_t begin) {
     const CausalNetwork& n = *s.network;
@@ -141,8 +141,8 @@ void sweep_factors(const CausalSegment<T>& s, const SweepLines<T>& lines, int64_
                    2 * n.skip_units, [](const T* at) { return load(at); });
 }
 
-// Fetches a part of what the factors of the block before are made of, one for each position of a block: its cache lines
-// lie apart, and the cache does not prefetch them.
+// Prefetches a part of the inputs of the previous block's factors, one for each position of a block: its cache lines
+// are far apart, and the cache does not prefetch them.
 template <class T>
 HR_FN void fetch_factors(const CausalSegment<T>& s, int64_t t) {
     const CausalNetwork& n = *s.network;
@@ -153,7 +153,7 @@ HR_FN void fetch_factors(const CausalSegment<T>& s, int64_t t) {
     }
 }
 
-// The slot of a layer's gradients `later` positions after the one of `slot`, or before it.
+// The slot of a layer's gradients `later` positions after that of `slot`, or before it.
 HR_FN int64_t slot_after(int64_t slot, int64_t later, int64_t slots) {
     const int64_t at = slot + later;
     return at >= slots ? at - slots : at < 0 ? at + slots : at;
@@ -181,7 +181,7 @@ void sweep_ahead(const CausalNetwork& n, const CausalSweep<T>& w, int l, int pos
     unit_product(a, n.channel_units);
 }
 
-// Sequences that go together, and their scratch.
+// Sequences that are computed together, and their scratch.
 template <class T>
 struct SweepRows {
     const CausalNetwork& network;
@@ -267,7 +267,7 @@ void sweep_outputs(const CausalSegment<T>& s, const CausalSweep<T>& w, const Swe
     for (int i = 0; i < n.outputs; ++i) lines.outputs[i] = outputs[i];
 }
 
-// From gradients by outputs to those by gated values of all layers, as far as their skip outputs go.
+// From gradients by outputs to gradients by gated values of all layers, through their skip outputs.
 template <class T>
 void sweep_head(const SweepRows<T>& s, int64_t in_block) {
     const CausalNetwork& n = s.network;

@@ -15,7 +15,7 @@ struct WindowLines {
     const T* weights;
     const CausalSide<T>& side;
     int most;
-    T* values;               // of all layers: lines of channel_units
+    T* values;               // values of all layers: lines of channel_units
     T *input, *skip;         // lines of the window
     T *gates, *gated, *out;  // lines of a block of positions
     T* frames;               // products of the current layer
@@ -69,7 +69,7 @@ void window_gates(const WindowLines<T>& w, int l, const T* values, int64_t posit
                 Pack<T> lanes[W];
                 for (int i = 0; i < W; ++i) {
                     FramePlace<T> place = frame_place(n, w.side, position + first + v * W + i);
-                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // behind the sequence's end
+                    if (place.first >= last) place = {last - 1, last - 1, T(0)};  // after the sequence's end
                     const T* const p = w.frames + u;
                     lanes[i] = interpolated(load(bias + u), load(p + (place.first - first_frame) * gate_units(n)),
                                             load(p + (place.second - first_frame) * gate_units(n)), place.share);

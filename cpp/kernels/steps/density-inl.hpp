@@ -1,4 +1,4 @@
-// A base density in the backward pass: the gradient by its parameters. It leaves coordinates unchanged.
+// A base density in the backward pass: the gradient by its parameters. The step leaves coordinates unchanged.
 #pragma once
 
 #include "../tape-inl.hpp"

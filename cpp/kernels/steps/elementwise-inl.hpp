@@ -1,4 +1,5 @@
-// A map of each coordinate with parameters that all rows share, on the lines of a tile, in place, and back.
+// A map of each coordinate with parameters that all rows share, on the lines of a tile, in place, and its backward
+// pass.
 #pragma once
 
 #include "../../math/log_product.hpp"
@@ -62,7 +63,7 @@ HR_FN void run_step(const ElementwiseStep<T>& s, const Chain<T>& chain, const Ca
     run_ready_map(ready_map(s, call.ready), chain.features, b.given + chain.context * b.height, b);
 }
 
-// With raw parameters: in the backward pass every row has its own, which become their gradients.
+// With raw parameters: in the backward pass every row has its own, which are replaced by their gradients.
 template <class T>
 HR_FN void record_step(const ElementwiseStep<T>& s, const Tape<T>& t, const Call<T>& call, int step) {
     T* const raw = t.at(s.tape_raw);

@@ -1,4 +1,4 @@
-// A map of each coordinate with fixed parameters, in place, and back.
+// A map of each coordinate with fixed parameters, in place, and its backward pass.
 #pragma once
 
 #include "elementwise-inl.hpp"

@@ -1,6 +1,6 @@
 // A conditioner and its map over one tile or one small batch, and back, for all kinds of conditioners. Where the
-// conditioner reads given coordinates, all positions are advanced at once; where it reads those that are being built,
-// one after another.
+// conditioner reads given coordinates, all positions are computed at once; where it reads those that are being
+// computed, one after another.
 #pragma once
 
 #include "../conditioners-inl.hpp"
@@ -125,7 +125,7 @@ HR_FN void backward_step(const NetworkStep<T>& s, const Tape<T>& t, const Call<T
     if (s.reads_built) carry_passive();
 }
 
-// First biases with the one context row of a call folded in.
+// Folds the one context row of a call into first biases.
 template <class T>
 void fold_context(const NetworkStep<T>& s, const T* weights, const T* context, int n, T* folded) noexcept {
     with_conditioner(s.conditioner, [&]<class C>(const C& c) {

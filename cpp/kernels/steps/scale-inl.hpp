@@ -1,4 +1,4 @@
-// A scale and a shift of each coordinate, in place, and back.
+// A scale and a shift of each coordinate, in place, and its backward pass.
 #pragma once
 
 #include "../tape-inl.hpp"

@@ -1,4 +1,4 @@
-// Coordinates to their support and back, where that is not part of loading and storing; in place.
+// Maps coordinates to their support and back, where that is not part of loading and storing; in place.
 #pragma once
 
 #include "../tape-inl.hpp"

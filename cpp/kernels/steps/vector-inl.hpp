@@ -1,4 +1,4 @@
-// A run of vector maps with one set of parameters each for all rows, in place, and back.
+// A run of vector maps with one set of parameters each for all rows, in place, and its backward pass.
 #pragma once
 
 #include "../tape-inl.hpp"

@@ -1,14 +1,14 @@
 // affine: x = shift + scale z, z = (x - shift) / scale; eq. 35-41 of the notes.
 //
-// A map's parameters come through an accessor p(k). forward and inverse give the log-derivative of the direction
-// called. forward_vjp and inverse_vjp get the input and the output, and the gradients of a scalar with respect to the
-// output and to the log-derivative; they return its gradient with respect to the input and pass that of parameter k to
-// grad(k, gradient). grad(k) may overwrite what p(k) reads, so p(k) is read before.
+// A map's parameters come through an accessor p(k). forward and inverse return the log-derivative of their direction.
+// forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the output and by the
+// log-derivative; they return its gradient by the input and pass that of parameter k to grad(k, gradient). grad(k) may
+// overwrite p(k), so p(k) is read before.
 //
-// A map may also have a form for parameters that all rows share: `prepare` turns them into ready values once a call,
-// and `ready_forward` and `ready_inverse` run on these. They give the derivative of the *forward* direction as a
-// factor, so that a row's are multiplied and one logarithm is taken; `ready_factors` of them fit between 1e-30 and 1e30
-// in float32.
+// A map may also have a form for parameters that all rows share: `prepare` converts them to ready values once a call,
+// and `ready_forward` and `ready_inverse` use these. They return the derivative of the *forward* direction as a factor,
+// so that the factors of a row are multiplied and one logarithm is taken; products of `ready_factors` of them are
+// between 1e-30 and 1e30 in float32.
 //
 // `parameters` has their names in order, and `meaning` completes a sentence of the help in Python.
 #pragma once
@@ -20,7 +20,7 @@
 namespace headrace {
 namespace {
 
-// How a raw network output becomes a positive scale: `factor` is the scale, or one over it, and also gives log(scale);
+// How a raw network output becomes a positive scale: `factor` is the scale, or its reciprocal, with log(scale);
 // `log_slope` is the derivative of log(scale).
 
 // log scale = a / (1 + |a| / log(1 / slope)): between slope and 1 / slope for every a, so nothing overflows.

@@ -1,8 +1,8 @@
 // A map in a direction that is chosen at run time or at compile time.
 //
-// Where both directions have most of their code in common a map has it once: `run`, `run_vjp` and `run_ready` have a
-// parameter `inverse` for the direction. It is a Direction where lanes are vectors, and both directions are compiled;
-// on a device, where each of them adds to the module's size, it is one bool for all lanes.
+// If both directions share most of their code, a map has it once: `run`, `run_vjp` and `run_ready` have a parameter
+// `inverse` for the direction. This is a Direction where lanes are vectors, and both directions are compiled; on a
+// device, where each of them adds to the module's size, it is one bool for all lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -11,7 +11,7 @@
 namespace headrace {
 namespace {
 
-// std::bool_constant for lanes, because its own conversion is a host-only function.
+// std::bool_constant for lanes, because the standard one's conversion is a host-only function.
 template <bool is_inverse>
 struct Direction {
     HR_FN constexpr operator bool() const { return is_inverse; }
@@ -48,7 +48,7 @@ struct Directions {  // NOLINT(bugprone-crtp-constructor-accessibility): maps ar
     }
 };
 
-// For a device: at one place where the map can.
+// For a device: called once for both directions where the map supports it.
 template <class Map, class V, class P>
 HR_FN V run_direction(bool inverse, V value, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
     if constexpr (requires { Map::run(inverse, value, p, o, log_det); }) {

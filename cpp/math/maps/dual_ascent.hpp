@@ -46,7 +46,7 @@ struct DualAscent : Directions<DualAscent> {
         log_det = m.log_a + log(fma(m.gamma, w / r, Scalar<V>(1)));
         return line(z, r, m.gamma, m.a, m.b);
     }
-    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written so that nothing cancels. An infinite t gives an infinite
+    // w + γ sqrt(epsilon² + w²) = t, a quadratic in w; written without cancellation. An infinite t gives an infinite
     // w.
     template <class V, class P>
     HR_FN static V inverse(V x, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -54,7 +54,7 @@ struct DualAscent : Directions<DualAscent> {
         const Parts<V> m(p, o);
         const V t = fma(x - m.b, exp(-m.log_a), -m.center);
         const V rest = (T(1) - m.gamma) * (m.gamma + T(1)), bent = product(abs(m.gamma), m.epsilon);
-        const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // of t² + epsilon² (1 - γ²)
+        const V root = hypotenuse(m.epsilon * sqrt(rest), t);  // root of t² + epsilon² (1 - γ²)
         const auto cancels = m.gamma * t > T(0), over = abs(t) > largest<V>();
         const V near = t * T(0.5), ratio = fma(bent, T(0.5), near) / fma(m.gamma * T(0.5), root, near);
         const V w = select(over, t, select(cancels, product(t - bent, ratio), fma(-m.gamma, root, t) / rest));
@@ -140,19 +140,19 @@ struct DualAscent : Directions<DualAscent> {
         return is_single<V> ? Scalar<V>(3.4028234663852886e38) : Scalar<V>(1.7976931348623157e308);
     }
 
-    // (γ r + z) a + b. Halves prevent overflow of a sum of two values near the largest one, and change no bit of
-    // others.
+    // (γ r + z) a + b. Halves prevent overflow of a sum of two values near the largest one, and change no bit of other
+    // sums.
     template <class V, class P>
     HR_FN static V line(V z, V r, P gamma, P a, P b) {
         const Scalar<V> half = Scalar<V>(0.5);
         const P bend = gamma * half;
         return fma(fma(r, bend, z * half), a + a, b);
     }
-    // sqrt(x² + y²) and q = y / sqrt(x² + y²): beyond what can be squared, |y| and its sign.
+    // sqrt(x² + y²) and q = y / sqrt(x² + y²): where squares would overflow, |y| and its sign.
     template <class V>
     HR_FN static V short_hypotenuse(Scalar<V> x, V y, V& q) {
         using T = Scalar<V>;
-        if (x > (is_single<V> ? T(2e11) : T(1e142))) {  // that is no small part of what cannot be squared
+        if (x > (is_single<V> ? T(2e11) : T(1e142))) {  // no small part of a value whose square overflows
             const V r = hypotenuse(splat<V>(double(x)), y);
             q = y / r;
             return r;
@@ -179,7 +179,7 @@ struct DualAscent : Directions<DualAscent> {
         return f * f * f * (Scalar<V>(1) - o.slope);
     }
 
-    // Gradients of grad_x x + grad_log log f'(z), but for what log a adds to log f'.
+    // Gradients of grad_x x + grad_log log f'(z), without the terms that log a adds to log f'.
     template <class V>
     struct Slopes {
         V by_z, by_log_a, by_gamma, by_center, by_epsilon;

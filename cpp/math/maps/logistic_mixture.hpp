@@ -1,17 +1,18 @@
 // logistic_mixture: z = logit F(x), where F is the distribution function of a mixture of K logistic distributions (Ho,
-// Chen, Srinivas, Duan, Abbeel 2019, "Flow++", section 3.2). Under a logistic base the density of x is the mixture. Raw
+// Chen, Srinivas, Duan, Abbeel 2019, "Flow++", section 3.2). The density of x under a logistic base is the mixture. Raw
 // parameters: K log-weights up to a constant, K means, K log-scales, softly clamped (affine.hpp). All zeros are the
 // identity.
 //
 // With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is that sum and T the
 // sum of e^a sigmoid(-u). Hence z = log S - log T, and the normaliser of the weights cancels. The derivative is
 //   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
-// a product of sums of positive terms. Each sum is kept as its largest exponent and a rest that is neither large nor
-// small, because far outside of all components, and in a wide gap between two of them, the terms themselves underflow.
+// a product of sums of positive terms. Each sum is stored as its largest exponent and a remainder that is neither large
+// nor small, because far outside of all components, and in a wide gap between two of them, the terms themselves
+// underflow.
 //
-// The other direction has no closed form. The quantiles of the components bracket that of the mixture, and Newton's
+// The inverse has no closed form. The quantiles of the components bracket that of the mixture, and Newton's
 // method within this bracket, with a bisection where a step leaves it or does not halve the last one, finds the root.
-// A lane that has converged changes no more, so that its bits do not depend on the other lanes.
+// A lane that has converged does not change any more, so that its bits do not depend on the other lanes.
 #pragma once
 
 #include "../lane.hpp"
@@ -132,9 +133,9 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN V mean(int k) const { return p(n + k); }
     };
 
-    // The components of one element, as lanes of vectors P::Lanes: what takes exponentials is computed for a vector of
-    // components at a time, and sums are taken one component after another, so that the element has the bits that it
-    // has as one of many. The lanes past the last component are zero.
+    // The components of one element, as lanes of vectors P::Lanes: exponentials are computed for a vector of components
+    // at a time, and sums are taken one component after another, so that an element has the same bits alone and among
+    // many. The lanes past the last component are zero.
     template <class T, class P>
         requires requires { typename P::Lanes; }
     struct Components<T, P> {
@@ -161,7 +162,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         HR_FN T mean(int k) const { return means[k]; }
         HR_FN T rate(int k) const { return rates[k]; }
 
-        // The same of a vector of components.
+        // The same for a vector of components.
         struct Vectors {
             const Components& of;
             HR_FN Lanes weight(int k) const { return take(of.weights + k); }
@@ -222,7 +223,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
     template <class V>
     struct Sums {
         V x, below_top, above_top, here_top;  // largest exponents
-        V below_rest, above_rest, here_rest;  // of S, T and N: their sums over e^top
+        V below_rest, above_rest, here_rest;  // sums of S, T and N over e^top
         V below_bend, above_bend, here_bend;  // derivatives of these sums by x
         V below, above;                       // F(x) and 1 - F(x)
         V log_either;                         // log(1 / S + 1 / T)
@@ -366,7 +367,7 @@ struct LogisticMixture : Directions<LogisticMixture> {
         }
         return x;
     }
-    static constexpr int most_steps = 200;  // only bisections take fewer to the last bit of any bracket's ends
+    static constexpr int most_steps = 200;  // only bisections take as many, to the last bit of a bracket's ends
 
     template <class V, class C>
     HR_FN static V quantile(V z, int k, const C& components) {

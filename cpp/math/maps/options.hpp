@@ -10,14 +10,14 @@ namespace headrace {
 // Derivatives at the ends of a spline's interval: 1; a raw parameter for each; one for both, for a circle; a raw
 // parameter for each, where the first and the last bin have half the least share of the others.
 enum class Ends { one, free, shared, halved };
-// Outside of the interval: the identity; a straight line, with the derivative at the end; the spline again, moved by
-// whole periods.
+// Outside of the interval: the identity; a straight line, with the derivative at the end; or the spline again, shifted
+// by periods.
 enum class Tails { identity, linear, periodic };
 
 // A raw value at which a map is the identity: 0; the a at which softplus(a) + slope = 1; the a at which
 // sigmoid(a + 2) + slope = 1.
 enum class IdentityAt { zero, softplus, sigmoid };
-// Raw parameters of a coordinate with one name: the number of values, and the value of each that makes the map the
+// Raw parameters of a coordinate with one name: the number of values, and the value of each for which the map is the
 // identity.
 struct MapParameters {
     const char* name;

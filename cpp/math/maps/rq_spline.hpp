@@ -1,8 +1,8 @@
 // A monotone rational-quadratic spline within an interval (Durkan, Bekasov, Murray, Papamakarios 2019, "Neural spline
 // flows", eq. 4-8), of K bins with raw widths, raw heights and raw derivatives at knots. Kind (spline_knots.hpp)
-// defines the meaning of raw parameters and the map outside of the interval; all the rest is the same.
+// defines the meaning of raw parameters and the map outside of the interval; all else is the same.
 //
-// Within a bin all is written in the bin's own units: t and eta run from 0 to 1, derivatives are divided by the bin's
+// Within a bin everything is in the bin's own units: t and eta run from 0 to 1, derivatives are divided by the bin's
 // slope s. Then, with r = 1 - t,
 //   eta = (t^2 + d0 t r) / D,   D = t^2 + r^2 + (d0 + d1) t r,   dy/dx = s N / D^2,   N = d0 r^2 + 2 t r + d1 t^2,
 // sums of positive terms, so that no logarithm and no division ever meets zero. Its inverse solves a quadratic equation
@@ -32,7 +32,7 @@ struct Spline : Directions<Spline<Kind>> {
         return 2 * o.bins + Kind::n_derivatives(o.bins, o.ends);
     }
     HR_FN static constexpr int n_room(int bins) { return 2 * bins; }
-    static constexpr bool vjp_reads_built = false;  // so no caller need run the spline for it
+    static constexpr bool vjp_reads_built = false;  // so the spline need not run before it
 
     template <class Inverse, class V, class P>
     HR_FN static V run(Inverse inverse, V input, const P& p, const MapOptions<Scalar<V>>& o, V& log_det) {
@@ -133,7 +133,7 @@ struct Spline : Directions<Spline<Kind>> {
 
     static constexpr bool has_ready_derivative = true;
 
-    // The derivative at an input, and `bend`, how fast its logarithm changes there.
+    // The derivative at an input, and `bend`, the rate of change of its logarithm there.
     template <class Inverse, class V>
     HR_FN static V ready_derivative(Inverse inverse, V input, const Scalar<V>* ready, const MapOptions<Scalar<V>>& o,
                                     V& bend) {
@@ -156,13 +156,13 @@ struct Spline : Directions<Spline<Kind>> {
     }
 
   private:
-    // The bin that an input lies in: unnormalised shares, and derivatives over the bin's slope.
+    // The bin of an input: unnormalised shares, and derivatives over the bin's slope.
     template <class V>
     struct Bin {
         V index, left_width, width, left_height, height, d0, d1;
     };
 
-    // Storage of the shares: number k of the widths, then the heights.
+    // Storage of the shares: index k of the widths, then of the heights.
     template <class V, class P, bool has_room = requires(const P& p) { p.room(0); }>
     struct Shares {
         V numbers[2 * max_bins];
@@ -204,7 +204,7 @@ struct Spline : Directions<Spline<Kind>> {
             poison = poison - poison;
         }
 
-        // Of the bins, in the same unit as their sums.
+        // Sizes of the bins, in the same unit as their sums.
         HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const {
             return Kind::size(shares.get(k), width_sum, k, o);
         }
@@ -212,7 +212,7 @@ struct Spline : Directions<Spline<Kind>> {
             return Kind::size(shares.get(o.bins + k), height_sum, k, o);
         }
 
-        // Goes through the bins and keeps the last one whose left end is not beyond the input: no gathers. The input is
+        // Visits the bins and keeps the last one whose left end is not beyond the input, without gathers. The input is
         // a position among the heights, or among the widths.
         // `target`: the input, in the unnormalised shares of its side.
         template <class OfHeights>
@@ -293,7 +293,7 @@ struct Spline : Directions<Spline<Kind>> {
             t += bad;
             r += bad;
         }
-        // A straight tail has the derivative at the very end, which may be far from that a rounding error away.
+        // A straight tail has the derivative at the very end, which may differ much from that a rounding error away.
         HR_FN void snap(V input, const MapOptions<Scalar<V>>& o) {
             if (Kind::tails(o) == Tails::linear) {
                 const V zero = splat<V>(0), one = splat<V>(1);
@@ -358,7 +358,8 @@ struct Spline : Directions<Spline<Kind>> {
         at.snap(input, o);
     }
 
-    // Gradients of the direction from x to y at a point of a bin. `rise`: how far y lies outside, on a linear tail.
+    // Gradients of the direction from x to y at a point of a bin. `rise`: the distance of y from the interval, on a
+    // linear tail.
     template <class V, class P, class E, class G>
     HR_FN static V backward(const E& entered, V rise, const Knots<V, P>& knots, const Bin<V>& bin, const Point<V>& at,
                             const P& p, const MapOptions<Scalar<V>>& o, V grad_y, V grad_log_det, const G& grad) {
@@ -385,7 +386,7 @@ struct Spline : Directions<Spline<Kind>> {
             product(fma(grad_d, tr, fma(grad_p, tr, grad_n * at.r * at.r)), bin.d0);  // by the logarithm of d0
         const V from_d1 = product(fma(grad_n * at.t, at.t, grad_d * tr), bin.d1);
         const V grad_log_slope = grad_log_det - from_d0 - from_d1;
-        // By the share to the left of the bin, and by that of the bin itself.
+        // By the share to the left of the bin, and by that of the bin.
         const V by_left_width = -grad_t / width, by_width = fma(-grad_t, at.t, -grad_log_slope) / width;
         const V by_left_height = product(grad_y, range), by_height = fma(by_left_height, eta, grad_log_slope / height);
         const auto mean = [&](V by_left, V left, V by_bin, V size, V sum) {
@@ -424,8 +425,8 @@ struct Spline : Directions<Spline<Kind>> {
     }
 };
 
-// A spline under its name in the list of maps. Those with knots of one kind share a kernel, which gets their ends and
-// tails by options.
+// A spline under its name in the list of maps. Maps with knots of one kind share a kernel, which reads their ends and
+// tails from options.
 template <class Kind, Ends ends_, Tails tails_>
 struct NamedSpline {
     using Kernel = Spline<Kind>;

@@ -1,10 +1,10 @@
 // From raw parameters to the knots of a spline (rq_spline.hpp), and the map outside of its interval.
 //
-// A kind of spline is defined by static functions. `part`: the positive value of a bin from which a softmax is made,
-// `size` the bin's own size from it, both in units in which all sizes of a side have the same sum as all parts.
-// `place`: which raw derivative belongs to a knot, -1 for none, whose derivative is 1; `knot` is its inverse. `enter`:
-// from an input to the value at which the spline is evaluated, within the interval at most, and the value to add
-// afterwards.
+// A kind of spline is defined by static functions. `part`: the positive value of a bin from which a softmax is
+// computed, `size` the bin's size from it, both in units in which all sizes of a side have the same sum as all parts.
+// `place`: the index of a knot's raw derivative, -1 for none, where the derivative is 1; `knot` is its inverse.
+// `enter`: from an input to the value at which the spline is evaluated, within the interval at most, and the value to
+// add afterwards.
 #pragma once
 
 #include "../lane.hpp"
@@ -13,7 +13,8 @@
 namespace headrace {
 namespace {
 
-// `beyond`: of a linear tail how far the input is outside, of a periodic one the whole periods that were taken off.
+// `beyond`: for a linear tail the input's distance from the interval, for a periodic one the periods that were
+// subtracted.
 template <class V>
 struct Entered {
     V value, beyond;
@@ -24,7 +25,7 @@ struct Entered {
 // exp(a / (1 + |a| / log(1 / slope))).
 struct SoftClampedKnots {
     static constexpr IdentityAt identity = IdentityAt::zero;  // raw derivatives at which they are 1
-    static constexpr double least_bin = 0;                    // it has no least size of bins
+    static constexpr double least_bin = 0;                    // bins have no least size
     static constexpr bool is_moderate = true;                 // derivatives are between slope and 1 / slope
     static constexpr bool parts_show_all = true;              // an infinite raw value makes a part NaN
 
@@ -34,7 +35,7 @@ struct SoftClampedKnots {
     }
     template <class T>
     HR_FN static constexpr bool sets_ends(const MapOptions<T>&) {
-        return false;  // the raw derivative 0 stands for 1
+        return false;  // the raw derivative 0 means 1
     }
     template <class T>
     HR_FN static constexpr bool is_circular(const MapOptions<T>&) {
@@ -57,7 +58,7 @@ struct SoftClampedKnots {
     }
     template <class V>
     HR_FN static auto outside(V value, const MapOptions<Scalar<V>>& o) {
-        return abs(value) > o.bound;  // false for NaN, which is handled like any number
+        return abs(value) > o.bound;  // false for NaN, which is computed like any number
     }
     template <class T>
     HR_FN static T range(const MapOptions<T>& o) {
@@ -163,8 +164,8 @@ struct AdditiveKnots {
         using T = Scalar<V>;
         if (o.tails == Tails::identity) return {input, V{}};
         if (o.tails == Tails::linear) return {input, input - clamp(input, o)};
-        // Whole periods from the middle. An input so far away that rounding leaves nothing of its position within a
-        // period moves as a whole.
+        // Number of periods from the middle. An input so far away that rounding removes its position within a period
+        // moves by that input.
         const T middle = fma(o.bound - o.low, T(0.5), o.low);
         const V periods = product(input - middle, T(1) / range(o)), round = splat<V>(Format<T>::round);
         const V whole = select(abs(periods) < T(0.25) * Format<T>::round, (periods + round) - round, periods);

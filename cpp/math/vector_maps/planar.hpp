@@ -1,18 +1,18 @@
-// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û chosen so that it always has an
-// inverse: s = 1 + wᵀû is a positive number made from wᵀu.
+// planar: x = z + û h(wᵀz + b), eq. 28-29 of the notes (Rezende, Mohamed 2015), with û such that an inverse always
+// exists: s = 1 + wᵀû is a positive function of wᵀu.
 //
-// A vector map moves all coordinates along the same way by one *amount*, which depends on one *sum* over them. It runs
-// on *ready* parameters, which `prepare` makes from the raw ones: for one set once a call, for a set a row in lanes.
+// A vector map moves all coordinates in a common direction by one *amount*, which depends on one *sum* over them. The
+// map uses *ready* parameters, which `prepare` computes from the raw ones: for one set once a call, for a set for each
+// row in lanes.
 //
 //   raw    [w (features), u (features), b]          ready    [w (features), û (features), b, s]
 //
 // `start` is the sum before the first coordinate, and `accumulate` adds one's share; `forward` and `inverse` turn sums
 // into amounts and into the factors of the determinant of the *forward* direction at the latent side; `move` applies
 // the amount to a coordinate. `reduced`, `reduce`, `backward` and `spread` are the vector-Jacobian product: sums over
-// coordinates, then what these share, then coordinate by coordinate. Like in maps/, put(k, value) receives parameter
-// k's value; it may overwrite what p(k) reads, so p(k) is read before. `prepare` and its vjp share their loops over
-// coordinates (coordinates.hpp); then each lane puts the values of its own coordinates, and all lanes those that
-// follow.
+// coordinates, then what these share, then coordinate by coordinate. As in maps/, put(k, value) receives parameter k's
+// value; it may overwrite p(k), so p(k) is read before. `prepare` and its vjp share their loops over coordinates
+// (coordinates.hpp); then each lane stores the values of its own coordinates, and all lanes the values after them.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -33,8 +33,8 @@ struct Bend {
 struct TanhBend {
     static constexpr int solve_rounds = 60;
 
-    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. At most 3.2 ulp for value and
-    // slope, 7.5 for the rest.
+    // The slope as sech² and its rest as tanh²; beyond `far` both are at their limits. Error: at most 3.2 ulp for value
+    // and slope, 7.5 for the second derivative.
     template <int B, class V>
     HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>&, Bend<V> (&bend)[B]) {
         using T = Scalar<V>;
@@ -46,7 +46,7 @@ struct TanhBend {
         exp_parts(twice, parts);
         for (int j = 0; j < B; ++j) {
             const V half = power_of_two<V>(parts[j].n - 1);
-            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, because nothing overflows
+            e[j] = fma(parts[j].expm1_r, half, half - T(0.5));  // half of expm1, so that sums do not overflow
         }
         for (int j = 0; j < B; ++j) r[j] = T(1) / (e[j] + T(1));
         for (int j = 0; j < B; ++j) {
@@ -107,7 +107,7 @@ struct TanhBend {
     }
 };
 
-// v for positive v, slope v for the rest.
+// v for positive v, else slope v.
 struct LeakyReluBend {
     template <int B, class V>
     HR_FN static void at(const V (&v)[B], const MapOptions<Scalar<V>>& o, Bend<V> (&bend)[B]) {
@@ -138,13 +138,13 @@ struct Planar {
     using Prepared = Planar<TanhBend>;  // h has no effect on it
     HR_FN static constexpr int n_raw(int features) { return 2 * features + 1; }
     HR_FN static constexpr int n_ready(int features) { return 2 * features + 2; }
-    static constexpr int vectors = 2;               // parameters with a value for each coordinate; they come first
+    static constexpr int vectors = 2;               // parameters with a value for each coordinate, which come first
     static constexpr int factors = 1;               // of the determinant
     HR_FN static int power(int, int) { return 1; }  // of each factor
 
-    // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that nothing under- or
-    // overflows on the way, and w = 0 gives û = u. Where x is far below -1, most of u cancels: its remainder along w by
-    // rounding is subtracted too, because wᵀû may not differ from s - 1.
+    // û = u + (s - 1 - x) w / |w|² with x = wᵀu; w is divided by its largest magnitude, so that intermediate results
+    // neither under- nor overflow, and w = 0 gives û = u. Where x is far below -1, most of u cancels: its remainder
+    // along w by rounding is subtracted too, because wᵀû may not differ from s - 1.
     template <class V>
     struct Sums {
         V w_largest, boost, w_inverse;  // boost makes a subnormal w normal; 1 / (boost w_largest), or 0
@@ -177,7 +177,7 @@ struct Planar {
         q.square = sum_of_coordinates(p, q.square);
         q.along = sum_of_coordinates(p, q.along);
         dot = sum_of_coordinates(p, dot);
-        q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN came through dot already
+        q.square = select(q.square > T(0), q.square, splat<V>(1));  // a NaN is in `dot` already
         const V x = select(q.w_inverse > T(0), product(q.along, q.w_largest), dot);
         q.s = positive(x);
         q.gain = select(abs(x) > Format<T>::smallest_normal, q.s.excess / x, splat<V>(positive_slope));
@@ -206,7 +206,7 @@ struct Planar {
         put(2 * features + 1, q.s.value);
     }
 
-    // The gradient by the raw parameters from that by the ready ones, g.
+    // The gradient by the raw parameters from the gradient g by the ready ones.
     template <class V, class P, class G, class Put>
     HR_FN static void prepare_vjp(const P& p, const G& g, int features, const Put& put) {
         using T = Scalar<V>;
@@ -230,7 +230,7 @@ struct Planar {
         put(2 * features, g(2 * features));
     }
 
-    // The other bound of a factor than 1.
+    // The bound of a factor other than 1.
     template <class T>
     HR_FN static T limit(const T* ready, int features) {
         return ready[2 * features + 1];

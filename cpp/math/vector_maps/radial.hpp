@@ -6,7 +6,7 @@
 //   ready  [center (features), α, p]
 //
 // At distance r of z the determinant is (1 + β / (α + r))^(features - 1) times dr'/dr, where r' is the distance of x;
-// both are written as sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
+// both are sums of positive terms: q = (p + r) / (α + r) and N / (α + r)² with N = r (2 α + r) + α p.
 #pragma once
 
 #include "../coordinates.hpp"
@@ -109,10 +109,10 @@ struct Radial {
         const V alpha = p(features), end = p(features + 1);
         const V given = distance(reduced.sum), r = inverse ? latent_distance(given, alpha, end) : given;
         const auto is_far = given >= farthest<V>();
-        const V dot = select(is_far, V{}, reduced.dot);  // it belongs to a larger distance
+        const V dot = select(is_far, V{}, reduced.dot);  // the product belongs to a larger distance
         const V reach = alpha + r, beta = end - alpha, by_log = inverse ? -grad_log_det : grad_log_det;
         const V n = n_at(r, alpha, end), others = splat<V>(features - 1);
-        // Of the log-determinant, (features - 1) log q + log N - 2 log reach.
+        // Derivative of the log-determinant, (features - 1) log q + log N - 2 log reach.
         const V log_by_r = -others * beta / ((end + r) * reach) - alpha * T(2) * beta / (n * reach);
         const V log_by_alpha = -others / reach + fma(r, T(2), end) / n - T(2) / reach;
         const V log_by_end = others / (end + r) + alpha / n;
@@ -132,7 +132,7 @@ struct Radial {
         }
         put(features, by_alpha);
         put(features + 1, by_end);
-        const V by_offset = select(given > T(0), by_distance / given, V{});  // at the center there is no direction
+        const V by_offset = select(given > T(0), by_distance / given, V{});  // the direction at the center is undefined
         return {amount, select(is_far, V{}, by_offset)};
     }
     template <class V, class P, class Put>

@@ -1,5 +1,5 @@
-// The kernels' view of a masked network: its layers, and the order of their block products. Its positions are levels of
-// coordinates.
+// The kernels' view of a masked network: its layers, and the order of their block products. The positions of a masked
+// network are levels of coordinates.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ namespace headrace {
 struct Op {
     int layer, row, rows, k0, k1;
     bool from_bias;  // otherwise add to the result of an earlier op
-    bool finish;     // the last op for these units: apply the activation
+    bool finish;     // the last op for these units, which applies the activation
     int fresh = 0;   // in bf16: inputs of the network before this one were rounded by earlier ops
-    int waits = -1;  // and where the two sums of an unfinished step of each unit wait; -1: ops take whole steps
+    int waits = -1;  // lines of the two sums of an unfinished step of each unit; -1: ops take whole steps
 };
 
-// The order of ops. Those of positions [from, to) are ops [first[from], first[to]); where all positions are computed at
+// The order of ops. The ops of positions [from, to) are [first[from], first[to]); where all positions are computed at
 // once, the first one has all ops.
 struct ForwardPlan {
     const Op* ops;
@@ -31,7 +31,7 @@ struct BackOp {
     int fresh = 0;  // in bf16: gradients of units from this one on were rounded for earlier ops
 };
 
-// In the backward pass positions come in reverse: those of positions [from, to) are ops [done[to], done[from]).
+// In the backward pass positions come in reverse: the ops of positions [from, to) are [done[to], done[from]).
 struct BackPlan {
     const BackOp* ops;
     const int* done;
@@ -49,24 +49,24 @@ struct Layer {
     int product, sum, value;  // lines at which those of the first unit are
     int activation;
     bool relu;            // the product kernel applies the activation
-    bool sweep;           // another pass over the finished products makes the rest
-    bool context_alone;   // it reads only the context
+    bool sweep;           // another pass over the finished products computes the values
+    bool context_alone;   // the layer reads only the context
     bool gated;           // c multiplies the product
-    const int* adds;      // of each unit: the line of the other layer's sum; null: there is none
-    const int* added_to;  // of each unit: the line of the sum to which its own is added, -1: to none; null: none is
-    const int* c;         // of each unit: its line; null: there is none
+    const int* adds;      // line of the other layer's sum for each unit; null: no sum is added
+    const int* added_to;  // line of the sum to which each unit's is added, -1: none; null: none for all units
+    const int* c;         // line of each unit; null: none
     int c_layer;          // the layer that makes it
     double dropout;       // the share of values dropped in training; others are divided by the share that is kept
     int live;             // number of units with a reader
-    int panel;            // where the layer's transposed inputs start among those of the transform
+    int panel;            // start of the layer's transposed inputs among those of the transform
     int fold;             // its index among the folded biases of the transform, if it reads a context
     // In bf16 (core/bf16.hpp):
-    const uint32_t* block;  // where the pairs of its blocks of units start
-    const int64_t* back;    // and those of its blocks of inputs
-    int pairs;              // where pairs of its values start among the lines of pairs; -1: no layer reads them
-    int grad_pairs;         // likewise those of gradients by its products, in the backward pass
-    int grad_rows;          // and where these gradients start among the panels, pairs of rows side by side
-    int sums;               // where the sums of its units start among those of the transform, for small batches
+    const uint32_t* block;  // start of the pairs of its blocks of units
+    const int64_t* back;    // start of those of its blocks of inputs
+    int pairs;              // start of the pairs of its values among the lines of pairs; -1: no layer reads them
+    int grad_pairs;         // start of the pairs of gradients by its products, in the backward pass
+    int grad_rows;          // start of these gradients among the panels, pairs of rows side by side
+    int sums;               // start of the sums of its units among those of the transform, for small batches
 };
 
 // Whether derivatives of a layer's activation have lines of their own on the tape.
@@ -79,16 +79,16 @@ struct MaskedNetwork {
     const Layer* layers;
     int n_layers, units;          // units: lines of all layers together
     int levels;                   // its positions
-    const int* first_coordinate;  // of each level, and their end
+    const int* first_coordinate;  // of each level, and end of the last
     ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;
     int outputs;                   // line of the first parameter that it gives
-    bool has_slope_sweep;          // activations whose derivatives replace or stand beside their values
+    bool has_slope_sweep;          // some derivatives of activations replace their values or are stored beside them
     int slopes;                    // line of the tape at which derivatives of activations start, -1: values tell
-    Bf16Layout bf16;               // of the format of the products' factors
-    int waits;                     // where sums of steps that wait start among the lines of pairs
-    int64_t tile_weights;          // where those of tiles of rows start among the step's rounded weights
-    int input_pairs, pairs, sums;  // where pairs of the inputs start among the lines of pairs; lines of pairs, and sums
+    Bf16Layout bf16;               // format of the products' factors
+    int waits;                     // start of waiting sums among the lines of pairs
+    int64_t tile_weights;          // start of the weights for tiles of rows among the step's rounded weights
+    int input_pairs, pairs, sums;  // start of the pairs of inputs among the lines of pairs; lines of pairs, and sums
 };
 
 // ---- members of every kind of conditioner (steps/conditioners.hpp) --------------------------------------------------

@@ -70,7 +70,7 @@ class _NumPy:
         return array
 
     def written(self, value: Any) -> None:
-        """Called when an array of the user's own was written to."""
+        """Called after an array of the caller was written to."""
 
 
 _WHOLE_OF_TORCH = ("torch.int", "torch.uint", "torch.bool")
@@ -195,7 +195,7 @@ class Caller:
 
     # The defaults until an array is opened; class attributes, because setting them may take a microsecond a call.
     _framework: _NumPy = NUMPY
-    _name = ""  # of the first array
+    _name = ""  # framework of the first array
     _first: Any = None
     _out: Any = None
     foreign = False  # whether an array was left in another byte order or width
@@ -204,7 +204,9 @@ class Caller:
     names: Names | None = None  # of the columns that frames have to have
 
     def answer_like(self, like: Any) -> None:
-        """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
+        """Give results in the framework of `like`, an array or the name of a framework; all arrays need to be of that
+        framework.
+        """
         if (name := name_of(like)) is not None:
             self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
             importlib.import_module(name)
@@ -217,7 +219,7 @@ class Caller:
         """`value` as a NumPy array on the same memory, checked to be float32 or float64.
 
         Floats of another byte order or width are converted. With `whole`, which is for data, integers and truth values
-        are too, and lists and numbers become arrays, of no framework. With `raw` arrays are left in their dtype.
+        are allowed, and lists and numbers become arrays without a framework. With `raw` arrays are left in their dtype.
         """
         if type(value) is np.ndarray:
             framework, array = NUMPY, value
@@ -358,7 +360,7 @@ def named(names: Names) -> type[Caller]:
 
 
 def name_of(framework: Any) -> str | None:
-    """The name of a framework that is given by it, or as a module; None for anything else."""
+    """The framework's name, from that name or from its module; None for anything else."""
     if isinstance(framework, types.ModuleType):
         return framework.__name__.partition(".")[0]
     return framework if isinstance(framework, str) else None
@@ -367,7 +369,7 @@ def name_of(framework: Any) -> str | None:
 def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
     """The framework of an array on any device; arrays of unknown libraries count as NumPy's.
 
-    Errors advise `own`: NumPy, or "cupy" where arrays of a device are wanted.
+    Errors advise `own`: NumPy, or "cupy" where arrays on a device are expected.
     """
     if isinstance(value, np.ndarray):
         return NUMPY

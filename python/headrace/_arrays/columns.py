@@ -87,7 +87,7 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
 
 
 def is_spike(counts: NDArray[Any]) -> bool:
-    """Whether one value is frequent and the others hardly repeat, as of a column that is zero or continuous.
+    """Whether one value is frequent and the others hardly repeat, as in a column that is either zero or continuous.
 
     `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
     """
@@ -97,7 +97,9 @@ def is_spike(counts: NDArray[Any]) -> bool:
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:
-    """A column with one frequent value, as of rain that is zero on most days, in words; None where others repeat."""
+    """A description of a column's one frequent value, such as the zeros of rainfall on most days; None where other
+    values repeat.
+    """
     values, counts = np.unique(column, return_counts=True)
     if not is_spike(counts):
         return None

@@ -42,7 +42,7 @@ class _CuPy:
         return f"inside of `with cupy.cuda.Device({self.device.index})`: {call}" if self.device.index else call
 
     def stream(self) -> Stream:
-        """The one that the caller's work is queued on."""
+        """The stream of the caller's queued work."""
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
@@ -98,7 +98,7 @@ class _CuPy:
 
 
 class _Torch(_CuPy):
-    """PyTorch tensors on a CUDA device, in memory of PyTorch's own."""
+    """PyTorch tensors on a CUDA device, in PyTorch's own memory."""
 
     kind = "a PyTorch tensor"
     floats = "{}.float()"
@@ -157,7 +157,7 @@ class _Jax(_CuPy):
         return "jax.numpy.asarray({})"
 
     def check_place(self, name: str, value: Any) -> None:
-        """Refuse arrays without numbers, or of another device."""
+        """Refuse arrays that are not numeric, or are on another device."""
         _arrays.JAX.check(name, value)
         devices = value.devices()
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
@@ -195,7 +195,7 @@ class DeviceCaller(Caller):
     def __init__(self, device: Device) -> None:
         """Prepare a call on this device."""
         self.device = device
-        self.stream: Stream = None  # that of the framework, once it is known
+        self.stream: Stream = None  # the framework's stream, once it is known
         self._cupy = _CuPy(device)
         self._on_device: _CuPy | None = None  # the framework, once it is known
         self._made: dict[int, tuple[Any, Any]] = {}  # results by the id of their views, and as they will be given
@@ -301,7 +301,7 @@ class DeviceCaller(Caller):
 
     def queued(self, what: Any) -> Any:
         """A program or another object of `_cuda`, to be called on this call's stream."""
-        if hasattr(what, "queued_on"):  # one of Python's own
+        if hasattr(what, "queued_on"):  # a class of this package
             return what.queued_on(self.stream)
         return OnStream(self.device, what.core, self.stream)
 
@@ -348,7 +348,7 @@ class DeviceCaller(Caller):
 def caller_of(first: Any) -> Caller:
     """For a call without a flow or transform: the caller for the device of its first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # its error explains why it cannot open an array of a device
+        return Caller()  # its error explains why an array on a device cannot be opened
     return DeviceCaller(device_at(_index_of(first)))
 
 
@@ -361,7 +361,7 @@ def _is_on_device(value: Any) -> bool:
         return bool(value.device.type == "cuda")
     if framework is _arrays.JAX:
         if isinstance(value, sys.modules["jax"].core.Tracer) or value.is_deleted():
-            return False  # it is on no device, and opening it raises the error
+            return False  # a tracer is on no device, and opening it raises the error
         return any(device.platform in ("gpu", "cuda") for device in value.devices())
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in (_CUDA, _MANAGED)
@@ -385,7 +385,7 @@ def _index_of(value: Any) -> int:
         return int(value.device.index)
     if hasattr(type(value), "__dlpack_device__"):
         return int(value.__dlpack_device__()[1])
-    import cupy  # which exists: `caller_of` has checked
+    import cupy  # installed: `caller_of` has checked
 
     address = value.__cuda_array_interface__["data"][0]
     return int(cupy.cuda.runtime.pointerGetAttributes(address).device if address else cupy.cuda.runtime.getDevice())

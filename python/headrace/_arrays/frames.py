@@ -152,7 +152,7 @@ def coded(
 
 
 def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
-    """Codes of texts, which are the places of their labels; -1 for others."""
+    """Codes of texts, the indices of their labels; -1 for unknown texts."""
     place = {text: float(i) for i, text in enumerate(labels)}
     return np.array([place.get(one, -1.0) for one in texts])
 
@@ -170,7 +170,7 @@ def kinds_of(x: Any) -> list[str] | None:
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
-        except (TypeError, ValueError, RuntimeError):  # other objects are refused elsewhere
+        except (TypeError, ValueError, RuntimeError):  # objects of unknown types are refused elsewhere
             return None
         if array.ndim != 2:
             return None

@@ -17,7 +17,7 @@ NOTE = "columns"  # the key of a file's metadata
 
 @dataclass(frozen=True)
 class Names:
-    """Names of a flow's columns and of those of its context; None where they are not known."""
+    """Names of a flow's columns and of its context columns; None where they are not known."""
 
     features: tuple[str, ...] | None = None
     context: tuple[str, ...] | None = None
@@ -69,7 +69,7 @@ class Names:
 
 
 def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names of columns that are not the known ones in their order.
+    """Refuse column names that differ from the known ones, or have another order.
 
     Raises:
         ValueError: it lists those that are missing and those that are new.
@@ -85,7 +85,7 @@ def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> 
 
 
 def named_features(features: Any) -> tuple[int, Names]:
-    """The number of columns, and their names where these are given in place of it."""
+    """The number of columns, and their names if names are given instead."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
     given = list(features)

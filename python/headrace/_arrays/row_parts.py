@@ -13,15 +13,15 @@ from headrace._base import arguments as check
 Index = NDArray[np.int64]
 
 CHUNK = 1 << 16  # rows at a time where a pass over all would need a copy
-MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # of more rows, moments are those of a sample, in blocks over the whole table
+MOMENT_ROWS, MOMENT_BLOCK = 1 << 20, 256  # moments of more rows are those of a sample, in blocks over the whole table
 POOL, BLOCK = 1 << 18, 1 << 10  # more rows are shuffled by blocks, and then within a pool of such blocks
 
 
 class RowPart:
     """A train or a validation subset of a table, in ascending order, by a formula instead of an array of indices.
 
-    Of `rows` rows, every one of `held` strata of equal size gives one, at a place that a hash of the stratum's number
-    decides; all others are left.
+    One row of each of `held` equal strata of `rows` rows, at a position that a hash of the stratum's index decides; the
+    remaining rows are the other part.
     """
 
     def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
@@ -30,18 +30,18 @@ class RowPart:
         self.size = held if out else rows - held
 
     def whole(self) -> RowPart:
-        """Those held out and those left, together."""
+        """The held-out rows and the remaining ones, together."""
         return RowPart(self.rows, kept=self.kept)
 
     def at(self, places: Index) -> Index:
-        """The rows at some places of the part."""
+        """The rows at some positions of the part."""
         if not self.held:
             chosen = places
         elif self.out:
             chosen = self._start(places) + self._offset(places)
         else:
             left = self.rows - self.held
-            stratum = ((places + 1) * self.held - 1) // left  # the last one before which at most `places` are left
+            stratum = ((places + 1) * self.held - 1) // left  # the last stratum that begins within `places` rows
             inside = places - stratum * left // self.held
             chosen = self._start(stratum) + inside + (inside >= self._offset(stratum))
         return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
@@ -51,11 +51,11 @@ class RowPart:
         return self.at(np.arange(self.size, dtype=np.int64))
 
     def chunks(self, rows: int = CHUNK) -> Iterator[Index]:
-        """All of them, some at a time."""
+        """The rows of the part in chunks."""
         return (self.at(np.arange(i, min(i + rows, self.size), dtype=np.int64)) for i in range(0, self.size, rows))
 
     def spread(self) -> Iterator[Index]:
-        """All of them, or blocks over the whole part, some at a time."""
+        """The rows of the part in chunks, or blocks over the whole part."""
         if self.size <= MOMENT_ROWS:
             yield from self.chunks()
             return
@@ -65,7 +65,7 @@ class RowPart:
             yield self.at((some[:, None] + inside).ravel())
 
     def shuffled(self, rng: np.random.Generator) -> Iterator[Index]:
-        """All of them in random order, a pool at a time: as many blocks of neighbours, which are shuffled together."""
+        """The rows of the part in random order: pools of neighbouring blocks are shuffled together."""
         blocks = rng.permutation(-(-self.size // BLOCK)) if self.size > POOL else np.zeros(1, np.int64)
         rows = BLOCK if self.size > POOL else self.size
         for i in range(0, blocks.size, POOL // BLOCK):

@@ -1,7 +1,7 @@
 """Shapes of a call: any leading dimensions, and context that is broadcast against the rows.
 
-The core takes rows of a matrix. Here arrays of any leading dimensions become that, and results and gradients the way
-back. Only arrays that broadcasting repeats in more than one dimension are copied.
+The core takes rows of a matrix. Arrays of any leading dimensions become matrices here, and results and gradients get
+the leading dimensions back. Only arrays that broadcasting repeats in more than one dimension are copied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace._base import array_errors as errors
 
 Shape = tuple[int, ...]
 
-_MOST_NUMBERS = 2**59  # of float64 in one array, because its bytes are counted in 64 bits with a sign
+_MOST_NUMBERS = 2**59  # float64 values in one array, because bytes are counted in 64 bits with a sign
 
 
 class Rows:
@@ -38,11 +38,11 @@ class Rows:
     ) -> None:
         self.array = array  # (rows, features), or None for a sample
         self.rows = rows
-        self.batch = batch  # the shape of a result that has one number for each row
-        self.shape = shape  # of the array as it was given
+        self.batch = batch  # the shape of a result that has one value for each row
+        self.shape = shape  # the original shape of the array
         self.context = context  # (rows, columns), or (1, columns) for all
-        self.context_shape = context_shape  # as it was given, the last axis being the columns
-        self.context_given = context_given  # the same without that axis, where it was left out
+        self.context_shape = context_shape  # the original shape, its last axis being the columns
+        self.context_given = context_given  # the original shape, without that axis where it was left out
 
 
 def opened(caller: Caller, name: str, value: Any, context: Any, features: int, columns: int, raw: bool = False) -> Rows:
@@ -112,14 +112,14 @@ def summed(array: NDArray[Any], batch: Shape, shape: Shape) -> NDArray[Any]:
 
 
 def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = None) -> tuple[Any, Shape]:
-    """Context with an axis for its columns, and the shape as it was given."""
+    """Context with an axis for its columns, and its original shape."""
     if columns == 0:
         raise errors.takes_no_context()
     if value is None:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
     array: Any = caller.open("context", value, whole=True)
     given = array.shape
-    if columns == 1 and not given:  # one number for all rows
+    if columns == 1 and not given:  # one value for all rows
         array = array.reshape(1)
     elif columns == 1 and len(given) == 1 and given != (1,):
         array = array[:, None]

@@ -30,7 +30,9 @@ class PlainSums:
     library: Any = np
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `Sums`; in their order, because `sum` rounds differently in different versions of Python."""
+        """The sum in the order of the parts, because `sum` rounds differently in different versions of Python; see
+        `Sums`.
+        """
         total = zero
         for part in parts:
             total = total + part

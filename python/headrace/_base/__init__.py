@@ -1,1 +1,1 @@
-"""The ground, which needs nothing of the package: checks, errors, warnings, texts, bars, objects as files see them."""
+"""The lowest storey, which imports no other: checks, errors, warnings, texts, progress bars, objects of files."""

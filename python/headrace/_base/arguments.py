@@ -50,7 +50,7 @@ def seed(value: Any) -> int:
 
 
 def seeds(value: Any) -> tuple[int, ...]:
-    """Those of fresh weights: an int, or several."""
+    """Seeds of fresh weights: an int, or several."""
     return integers("seed", value if np.iterable(value) else (value,))
 
 

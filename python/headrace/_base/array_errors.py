@@ -1,7 +1,7 @@
-"""Errors for arrays of a wrong kind, dtype, shape, layout or device: the text of each stands here alone.
+"""Errors for arrays of a wrong kind, dtype, shape, layout or device; the only copy of their texts.
 
-Each function returns the error, which the caller raises. Errors name the argument, the expected array and the given
-one, and where there is one the call that mends it.
+Each function returns the error, which the caller raises. Errors name the argument, the expected array, the given one
+and, if there is one, the call that converts it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def wrong_shape(name: str, expected: str | tuple[int, ...], got: str | Iterable[
 
 
 def not_contiguous(name: str, strides: Iterable[int]) -> ValueError:
-    """For an array that is not C-contiguous where nothing is copied."""
+    """The error for an array that is not C-contiguous where nothing is copied."""
     own = argument_of(name)
     advice = f"call np.ascontiguousarray({own}), or {own}.contiguous() of a tensor"
     if own.startswith("out"):
@@ -92,7 +92,7 @@ def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
 
 
 def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
-    """For a context that nothing reads."""
+    """The error for a context that nothing uses."""
     return ValueError(f"{name}: expected None, as this takes no context, got {got}")
 
 
@@ -102,7 +102,7 @@ def not_dense(name: str, layout: Any) -> TypeError:
 
 
 def not_aligned(name: str) -> ValueError:
-    """For elements that a core cannot read in one access."""
+    """The error for elements that a core cannot read in one access."""
     return ValueError(f"{name}: expected an aligned array, got one at an address that its dtype does not allow")
 
 

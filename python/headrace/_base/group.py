@@ -1,4 +1,4 @@
-"""The ranks that fit together, as a fit knows them: `headrace.distributed` makes some."""
+"""The protocol of the ranks of a distributed fit; `headrace.distributed` implements it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace._base.public import public
 class Group(Protocol):
     """Ranks 0 to size - 1, which call the same verbs in the same order.
 
-    Sums are of 64-bit integers, so that no order of theirs makes another number. Anything with these attributes serves;
+    Sums are of 64-bit integers, so that their order does not change a result. Anything with these attributes serves;
     `local`, `from_torch` and `from_mpi` make some.
     """
 
@@ -35,7 +35,7 @@ class Group(Protocol):
         """
 
     def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """The largest number over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
+        """The largest value over all ranks, entry by entry, on all of them; int64 or float64, without NaN."""
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """The array of one rank, on all of them: the others give an array of the same shape and dtype."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The argument of pip. A release on a package index changes this to its name there, and the pages with it
+# The argument of pip. A release on a package index changes this to its name there, as in the pages
 # (tests/tools/test_install_hints.py). Until then that name is unclaimed, and another project's package could have it.
 PROJECT = "."
 

@@ -1,8 +1,8 @@
 """Tables of arguments, and functions and constructors that take them as keywords.
 
 A table is a `TypedDict` whose keys are ``Annotated[type, argument(default, check)]``, or a dataclass whose fields are
-``name: type = argument(default, check)``: type, default, check and option of an argument stand there, and its meaning
-in the "Args" of the table's docstring. Signatures, help and the command line go by tables.
+``name: type = argument(default, check)``: it has an argument's type, default, check and option, and its meaning in the
+"Args" of the table's docstring. Signatures, help and the command line are made from tables.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
 
     Args:
         settings: That `TypedDict`, which may itself be a table.
-        *tables: Those with the keywords' defaults and meanings, the first of which that has one counts. They may have
-            other parameters of the function, too.
-        **defaults: Others, where the function has its own.
+        *tables: Tables with the keywords' defaults and meanings, of which the first that has a keyword counts. Tables
+            may have other parameters of the function, too.
+        **defaults: Defaults of the function that differ from those of the tables.
     """
     every = (settings, *tables)
     table = {name: one for each in reversed(every) for name, one in table_of(each).items()}
@@ -135,7 +135,7 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
     """Refuse keywords that are not among the expected ones of a class or function.
 
     Raises:
-        TypeError: it names the owner, all its keywords, and the one that is probably meant.
+        TypeError: with the owner, all its keywords, and the probably intended one.
     """
     for name in keywords:
         if name not in expected:
@@ -187,7 +187,7 @@ _ELSEWHERE = {
     }.items()
     for theirs in names.split()
 }
-"""Names that other libraries have for a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
+"""Other libraries' names of a keyword: nflows, zuko, sbi, flowjax, normflows, scikit-learn, Keras."""
 
 
 _OTHERWISE = {
@@ -206,7 +206,7 @@ ATTRIBUTES = {
 
 
 def suggestion(name: str, expected: Collection[str]) -> str:
-    """The end of an error about an unknown keyword, with the one that is probably meant, or nothing.
+    """The end of an error about an unknown keyword, with the probably intended one, or nothing.
 
     >>> suggestion("num_bins", ["bins", "bound"]), suggestion("transform", ["transforms"]), suggestion("x", ["seed"])
     ('; did you mean bins?', '; did you mean transforms?', '')
@@ -218,8 +218,8 @@ def suggestion(name: str, expected: Collection[str]) -> str:
 
 
 def meant(name: str, expected: Collection[str]) -> str | None:
-    """The keyword that is probably meant; None if none is near."""
-    import difflib  # here, because only an error needs it
+    """The probably intended keyword; None if none is similar."""
+    import difflib  # imported here, because only an error needs it
 
     elsewhere = _ELSEWHERE.get(name)
     if elsewhere in expected:
@@ -252,7 +252,7 @@ def meanings(text: str | None) -> dict[str, str]:
 
 
 def _explained(text: str | None, function: Any) -> str | None:
-    """The docstring with each argument that it lacks in place of the line that begins with two stars."""
+    """The docstring, with the arguments that it lacks in place of the line that begins with two stars."""
     if text is None:  # python -OO
         return None
     stated = meanings(text)

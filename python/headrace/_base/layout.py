@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 WIDEST = 110  # characters of a paragraph's line, because longer lines are hard to read
-LEAST, MANY = 12, 30  # characters of a column whose texts wrap: at least, and enough for long ones
+LEAST, MANY = 12, 30  # characters of a column whose texts wrap: the least, and one that is enough for long texts
 GAP = 2  # spaces between two columns
 
 
 def width() -> int:
-    """Columns of the terminal, or those of the environment's COLUMNS; 80 where neither is known."""
+    """The terminal's width in columns, or the environment's COLUMNS; 80 where neither is known."""
     return shutil.get_terminal_size().columns
 
 
@@ -46,10 +46,10 @@ class Grid:
     """A table of texts. Where it is wider than the terminal, its wrapping columns wrap, or each row becomes a list."""
 
     head: Sequence[str]
-    """Names of the columns; none for a table without a line of them."""
+    """Names of the columns; empty for a table without a header."""
     rows: Sequence[Sequence[str]]
     right: Sequence[int] = ()
-    """Columns whose texts end at the same place."""
+    """Columns that are aligned at the right."""
     wraps: Sequence[int] = ()
     """Columns whose texts may have several lines."""
     indent: str = ""
@@ -98,7 +98,7 @@ class Grid:
         return found
 
     def _listed(self, columns: int) -> list[str]:
-        """Each row as its first text, and below it the others, behind the names of their columns."""
+        """Each row as a list: its first text, and below it the others, after the names of their columns."""
         found = []
         for row in self.rows:
             found += wrapped(row[0], self.indent, self.indent + "  ", columns)

@@ -1,4 +1,4 @@
-"""Modules and arguments with other names than before: for one version the old ones still do, with a warning."""
+"""Modules and arguments with former names: for one version the former names still work, with a warning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMES = {
     **dict.fromkeys(("Continuation", "Stream"), "sequences"),
     "History": "training",
 }
-"""Names that `headrace` had itself, beside transforms, by the public module that has them."""
+"""Former names in `headrace`, beside transforms, by the public module that has them now."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
     "headrace.choosing.columns": "headrace._tables.density",
@@ -51,7 +51,7 @@ MOVED = PUBLIC | PICKLED
 
 
 def _successor(name: str) -> str | None:
-    """The module that an old name stands for; that of a folder stands for its files, too."""
+    """The module that replaces a former name; a folder's successor serves its files, too."""
     folder, _, file = name.rpartition(".")
     above = FOLDERS.get(folder, MOVED.get(folder))
     return MOVED.get(name) or (f"{above}.{file}" if above else None)
@@ -96,13 +96,13 @@ def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> No
 
 
 def find_moved_modules() -> None:
-    """Let old names be imported from now on."""
+    """Make the former names importable from now on."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Keywords with the successors of old names, of which there is a warning; `known`: the keywords that there are."""
+    """Keywords with the successors of former names, with a warning for each; `known`: all present keywords."""
     old = [name for name in keywords if name not in known and ARGUMENTS.get(name) in known]
     for name in old:
         if (now := ARGUMENTS[name]) in keywords:
@@ -112,7 +112,7 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
 
 
 def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Let calls with an argument for which `is_old` holds go to a successor, without some keywords, with a warning."""
+    """Redirect calls with an argument for which `is_old` holds to a successor, without some keywords, and warn."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)

@@ -20,7 +20,7 @@ NO_ROOM = {
     errno.ENOSPC,
     errno.EFBIG,
     getattr(errno, "EDQUOT", errno.ENOSPC),
-}  # of a write: no error of the system names the file
+}  # errors of a write: no error of the system names the file
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and direction characters
 
@@ -29,7 +29,7 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories of control and 
 def replacing(path: str, instead: Callable[[], str | None] | None = None) -> Iterator[BinaryIO]:
     """A stream: its bytes become the file once the block ends, and are discarded if it raises.
 
-    A link stays, and its target is replaced. Permissions are those of the old file, or of any new one.
+    For a symbolic link, its target is replaced. Permissions are those of the old file, or of any new one.
     `instead` is called at the end and may return another name for the file, in the same folder.
 
     Raises:
@@ -104,7 +104,7 @@ def spreadsheet_cell(text: str) -> str:
 
 def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
     """The path of the file, links followed; and the temporary file beside it."""
-    import hashlib  # here, because nothing but writing needs it
+    import hashlib  # imported here, because nothing but writing needs it
 
     mode = None
     try:
@@ -118,7 +118,7 @@ def _begin(argument: str, path: str) -> tuple[str, _platform.Temporary]:
         start = os.path.join(folder, f".headrace-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}-")
         _platform.remove_abandoned(start)
         return target, _platform.new_temporary(start, mode)
-    except OSError as error:  # the system's own, which may name the temporary file
+    except OSError as error:  # the system's error, which may name the temporary file
         if error.errno is None:
             raise
         raise type(error)(f"{argument}: expected a file that can be written, got {path}: {error.strerror}") from None

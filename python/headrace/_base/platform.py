@@ -1,7 +1,8 @@
 """Differences between operating systems: no other module depends on which one it is.
 
-A file that is open can be replaced and removed on POSIX systems, and neither on Windows. There a lock of the file's own
-ends with its last name; here it is a file beside it, which the system removes under no process that has it open.
+On POSIX systems an open file can be replaced and removed, on Windows neither. On POSIX a lock of the file
+ends with its last name; on Windows the lock is a second file beside it, which cannot be removed while a process has it
+open.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ def ends_in_separator(path: str) -> bool:
 
 
 def without_separator(path: str) -> str:
-    """The path without separators at its end; a root keeps its own."""
+    """The path without separators at its end; a root keeps its separator."""
     return os.path.dirname(path) if ends_in_separator(path) else path
 
 
 def give_memory_back() -> None:
-    """Let the system have freed memory: glibc keeps the freed memory of each thread for its next requests."""
+    """Return freed memory to the system: glibc keeps the freed memory of each thread for its next requests."""
     with suppress(TypeError, OSError, AttributeError):  # Windows; no C library by this name; one without the function
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -58,7 +59,7 @@ class Temporary:
 
 
 class _Flocked(Temporary):
-    """Locked until its stream is closed: the system takes a lock away with the process."""
+    """Locked until its stream is closed: the system releases the lock of a process that ends."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         super().__init__(name, mode)
@@ -78,7 +79,7 @@ class _Flocked(Temporary):
 
 
 class _Beside(Temporary):
-    """Not abandoned while an open file of the same name and another ending lies beside it, which cannot be removed."""
+    """In use as long as an open file of the same name with another ending exists, which cannot be removed."""
 
     def __init__(self, name: str, mode: int | None) -> None:
         self._lock = os.open(_lock_of(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -120,7 +121,7 @@ class _Beside(Temporary):
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
     """A file with a name that starts so. `mode`: its permissions, None for those of any new file."""
-    import secrets  # here, because nothing but writing needs it
+    import secrets  # imported here, because nothing but writing needs it
 
     while True:
         made = (_Beside if fcntl is None else _Flocked)(f"{start}{secrets.token_hex(8)}{_ENDING}", mode)
@@ -131,14 +132,14 @@ def new_temporary(start: str, mode: int | None) -> Temporary:
 
 def remove_abandoned(start: str) -> None:
     """Remove temporary files with names that start so and without a live writer."""
-    from glob import escape, glob  # here, because nothing but writing needs it
+    from glob import escape, glob  # imported here, because nothing but writing needs it
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
             with suppress(OSError):  # it is open
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
-        with suppress(OSError):  # it is another's, or gone
+        with suppress(OSError):  # the file belongs to another process, or is gone
             if fcntl is None:
                 if not os.path.exists(_lock_of(name)):
                     os.unlink(name)
@@ -166,7 +167,7 @@ def _lock_of(name: str) -> str:
 
 def why_no_core(error: ImportError) -> str:
     """An explanation of why the compiled core cannot be loaded, for the person who installed it."""
-    import importlib.machinery  # here, because a successful import needs none of these
+    import importlib.machinery  # imported here, because a successful import needs none of these
     import platform
     import sysconfig
     from pathlib import Path

@@ -29,7 +29,7 @@ def watched() -> bool:
 def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any) -> Any:
     """A bar of tqdm; nothing if it is switched off or no terminal shows it.
 
-    It is a context manager: its end closes the bar.
+    The bar is a context manager, whose end closes it.
     """
     if progress and (receive := _receiver.get()) is not None:
         return _Sent(receive, {"total": total, "desc": what, "unit": unit, **others})
@@ -44,7 +44,7 @@ def seconds_bar(total: float, what: str, progress: bool) -> Any:
 
 
 def each(items: Collection[T], what: str, unit: str, progress: bool) -> Iterator[T]:
-    """The items, with a bar of those that are done, which is cleared at the end."""
+    """The items, with a bar of the finished ones, which is cleared at the end."""
     with bar(len(items), what, unit, progress, leave=False) as shown:
         for item in items:
             yield item
@@ -118,7 +118,7 @@ class _Sent:
         self._receive(dict(self._state))
 
     def close(self) -> None:
-        """Send the end, once."""
+        """Send the end, unless it was sent."""
         if not self._state["closed"]:
             self._state["closed"] = True
             self.refresh()

@@ -3,8 +3,8 @@
 A class takes part by the decorator `storable` and two methods:
 
 - ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
-- ``_from_file(cls, stored)``: the way back, from a `Stored`. **A size in a header is a claim**: it is compared with
-  the arrays of the file before anything of that size is made.
+- ``_from_file(cls, stored)``: the inverse of it, from a `Stored`. **A size in a header is a claim**: it is compared
+  with the arrays of the file before anything of that size is made.
 
 Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).
 """
@@ -24,7 +24,7 @@ from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._base.public import public
 
-KINDS: dict[str, Any] = {}  # by the name that files give them: the class's own
+KINDS: dict[str, Any] = {}  # classes by their name in files
 LATER = {
     "AdaptivePrediction": "headrace.sequences.adaptive",
     "AscentFlow": "headrace.ascent.ascent",
@@ -37,7 +37,7 @@ LATER = {
 }
 """The modules of the kinds that `import headrace` leaves out, imported when a file has such a kind."""
 
-MOST_FEATURES = 2**17  # of coordinates and of context columns; work may grow with their square
+MOST_FEATURES = 2**17  # of coordinates and of context columns, because work may grow with their square
 
 Layers = tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[np.bool_]]]
 
@@ -68,7 +68,7 @@ def header_of(thing: Any) -> dict[str, Any]:
     """The header of a transform, base or flow.
 
     Raises:
-        TypeError: it is of a class that files do not support, such as a subclass of your own.
+        TypeError: it is of a class that files do not support, such as a subclass from outside this package.
         ValueError: it is too large for a file.
     """
     kind = type(thing).__name__
@@ -178,7 +178,7 @@ class Stored:
         return value
 
     def numbers(self, key: str) -> list[Any]:
-        """A list of numbers, or of lists of these: a truth value is none, though Python would count with it."""
+        """A list of numbers, or of lists of numbers; truth values are refused, though Python counts with them."""
         values = self.items(key)
         if any(isinstance(x, bool) for value in values for x in (value if isinstance(value, list) else [value])):
             raise TypeError(f"{key}: expected numbers, got a truth value")

@@ -55,5 +55,5 @@ def silent(beginning: str) -> Iterator[None]:
 
 
 def fixed_epochs() -> AbstractContextManager[None]:
-    """Inside the block, fits have a number of epochs that callers cannot leave out, and no warning that they should."""
+    """Inside the block, fits have a number of epochs that callers cannot leave out, without a warning of that."""
     return silent(PREFERRED)

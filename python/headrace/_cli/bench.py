@@ -74,8 +74,9 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
     """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
 
-    A training step uses it three times: for the value, for the gradient of the units below and for its own; but the
-    gradient of the data is not computed, so the first layer of the transform that reads them is used twice.
+    A training step uses it three times: for the value, for the gradient of the units below and for the weight's
+    gradient; but the gradient of the data is not computed, so the first layer of the transform that reads them is used
+    twice.
     """
     layers = [
         [int(np.count_nonzero(mask)) for mask in t.to_dense()[2]] for t in flow.transforms if hasattr(t, "to_dense")

@@ -17,7 +17,7 @@ _ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> tuple[Ends, Ends]:
-    """The bounds and the periods of both options, by places of features."""
+    """The bounds and the periods of both options, by indices of features."""
     pairs, periods = (_pairs(*one, source, columns) for one in (("--bounds", bounds), ("--periodic", periodic)))
     for place, period in periods.items():
         if None in period or place in pairs:
@@ -62,7 +62,7 @@ def _entries(text: str) -> list[str]:
 
 
 def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
-    """The widths of noise in a list such as ``age=1,mass=0.1``, by places of features; auto and none unchanged."""
+    """The widths of noise in a list such as ``age=1,mass=0.1``, by indices of features; auto and none unchanged."""
     if spread is None or spread in ("auto", "none"):
         return spread or "auto"
     found: dict[int, float] = {}
@@ -75,7 +75,7 @@ def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
 
 
 def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
-    """The places of columns among the features; a name may contain commas, too."""
+    """The indices of columns among the features; a name may contain commas, too."""
     is_name = source.names is not None and text in source.names
     chosen = [_columns.find(source, option, text)] if is_name else _columns.select(source, option, text)
     if others := [column for column in chosen if column not in columns]:

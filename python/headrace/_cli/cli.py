@@ -4,7 +4,7 @@ Results go to the standard output, progress, notes and errors to the standard er
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
 wrong command line, or none, which prints the help; 130 after Ctrl-C; 141 where the reader of the output went away.
 Ctrl-C during a fit saves the best weights so far, or nothing if none are better than fresh ones; during scores the
-scores so far. It still ends with 130.
+scores so far. The exit code is 130 in either case.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = _run(given)
         sys.stdout.flush()
-    except SystemExit as stop:  # of argparse, which has printed the reason
+    except SystemExit as stop:  # raised by argparse, which has printed the reason
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt as interrupt:
         screen.tell(": ".join(["headrace: interrupted", *map(_one_line, interrupt.args)]))
@@ -67,7 +67,7 @@ def _run(given: Sequence[str]) -> int:
     parser = options.parser()
     if not given:
         parser.print_help()
-        return USAGE  # as git's status is not 0: a script whose command is empty has not done its task
+        return USAGE  # git's status is not 0 either: a script whose command is empty has not done its task
     arguments, extra = parser.parse_known_args(given)
     if extra:
         arguments.refuse(extra)
@@ -75,7 +75,7 @@ def _run(given: Sequence[str]) -> int:
         arguments.output = None
     if arguments.threads:
         hr.set_num_threads(arguments.threads)
-    if arguments.run is program.run:  # whose warnings and errors stay its own
+    if arguments.run is program.run:  # warnings and errors of the program stay as they are
         return int(arguments.run(arguments))
     with _warnings_in_one_line():
         return int(arguments.run(arguments))

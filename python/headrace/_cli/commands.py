@@ -119,13 +119,10 @@ def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
 def _load_any(path: str) -> tuple[Any, dict[str, str]]:
     """The contents of a file, a flow of rows or of signals, and the notes in it."""
     if path == STANDARD:
-        data = sys.stdin.buffer.read()
-        flow, notes = files.from_bytes(data), files.notes_of_bytes(data)
-    else:
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
-        flow, notes = files.load(path), files.read_notes(path)
-    return flow, notes
+        return files.contents_of_bytes(sys.stdin.buffer.read())
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"FLOW: expected a file that `headrace fit` or Flow.save wrote, got no {path}")
+    return files.contents(path)
 
 
 def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
@@ -141,7 +138,7 @@ def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
 def _is_standard_output(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or no file as standard output
+    except (OSError, ValueError):  # no such file, or the standard output is no file
         return False
 
 
@@ -176,7 +173,7 @@ def _rows_for(
 ) -> tuple[tuple[Any, ...], list[str] | None]:
     """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
 
-    `purpose`: of the noise, see `headrace._tables.table`.
+    `purpose`: why there is noise, see `headrace._tables.table`.
     """
     source, columns = _columns_for(density, arguments, data=data, weights=weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))

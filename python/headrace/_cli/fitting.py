@@ -48,7 +48,7 @@ from headrace.rows._waves import SUFFIX
 
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
-APART = 0x61706172  # of the seed of rows that are set apart
+APART = 0x61706172  # for the seed of rows that are set apart
 
 
 def fit(arguments: argparse.Namespace) -> int:
@@ -78,15 +78,15 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class Apart:
-    """Rows that the fit has not seen, not even to choose by, as they came, and the others."""
+    """Rows that the fit does not use, not even to choose by, in their original form, and the remaining rows."""
 
     held: Block
     rest: Block | None
-    """None of a long table."""
+    """None if the table is long."""
     columns: tuple[list[Any], ...]
     """Names, or indices, of features, context and weights."""
     labels: dict[int, tuple[str, ...]]
-    """Of features of text."""
+    """Labels of features of text."""
 
     def write(self, path: str) -> None:
         """Write the rows to a table."""
@@ -99,7 +99,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """15 where these restore the values, such as those of a text; else all."""
+    """15 digits where they restore the values, such as those of a text; else all."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 
@@ -300,7 +300,7 @@ def _given(
 
 
 def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: int) -> tuple[Prepared, Apart]:
-    """The rows without a tenth, and that tenth as it came; columns that are left out are in neither."""
+    """The rows without a tenth, and that tenth in its original form; both without the columns that are left out."""
     if len(ready.rows) < 2 if isinstance(ready.rows, Block) else ready.rows.count() < 2:
         raise ValueError(f"--held-out: expected at least two rows, got one in {source.path}")
     called = tuple([i if source.names is None else source.names[i] for i in part] for part in columns)
@@ -366,7 +366,7 @@ def _check_others(source: Source, columns: list[list[int]], rows: Block) -> None
 
 
 def _taking_part(block: Block) -> Block:
-    """The rows without those of weight 0, if others are left."""
+    """The rows without those of weight 0, if any remain."""
     return block if block.weights is None or not block.weights.any() else block.take(block.weights > 0)
 
 
@@ -395,7 +395,7 @@ def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[B
         pair = None if train.context is None or judged.context is None else (train.context, judged.context)
         gaussian = _mean(judged, gaussian_log_prob(train.x, judged.x, weights=train.weights, context=pair))
     except np.linalg.LinAlgError:
-        gaussian = math.nan  # the training rows lie in a plane, and have no Gaussian
+        gaussian = math.nan  # the training rows lie in a plane, so that there is no Gaussian
     return judged, reached, gaussian
 
 
@@ -421,7 +421,7 @@ def _train(
         return flow, outcome, histories[0].members
     each = [_outcome(history) for history in histories]
     total: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("epochs", "seconds")}
-    is_whole = len(each) == arguments.ensemble or not isinstance(found, list)  # without numbers there is one network
+    is_whole = len(each) == arguments.ensemble or not isinstance(found, list)  # one network without numeric columns
     stopped = each[-1]["stopped"] if is_whole else "interrupted"
     total |= {"best_epoch": [one["best_epoch"] for one in each], "stopped": stopped}
     total["still_falls"] = any(one["still_falls"] for one in each)

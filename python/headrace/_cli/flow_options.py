@@ -88,7 +88,7 @@ def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset
 
 
 FIT = _arguments(hr.Flow.fit)
-"""Those of `Flow.fit`, by name."""
+"""Arguments of `Flow.fit`, by name."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Kind:
 
     make: Callable[..., Any]
     model: Callable[..., Any] | None = None
-    """The class that makes and fits it; None: it makes itself, and `Flow.fit` fits it."""
+    """The class that makes and fits a model; None: the flow's class makes it, and `Flow.fit` fits it."""
     takes_context: bool = True
     without: frozenset[str] = frozenset()
     """Arguments that it does not take here."""

@@ -1,7 +1,7 @@
-"""Scores on the way to files: their statistics, and the scores that Ctrl-C leaves, from which the same command goes on.
+"""Score files in progress: their statistics, and the scores that Ctrl-C leaves, from which the same command resumes.
 
-Scores of one table are kept beside their file, with a record of their inputs. Those of many tables have a folder with a
-file for each, which takes its place when it is complete, and a record that is there before the first of them.
+Scores of one table are kept beside their file, with a record of their inputs. Scores of many tables have a folder with
+a file for each, which gets its name when it is complete, and a record that is written before the first of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Scores:
 
 
 def _read_record(path: str, expected: str, **kinds: type) -> dict[str, Any]:
-    """The record in a file of scores; one of another form is refused. `expected`: of the error, and what was given."""
+    """The record in a file of scores; others are refused. `expected`: of the error, with the given value."""
     try:
         with open(path, encoding="utf-8") as file:
             there = json.load(file)
@@ -92,7 +92,7 @@ def _check_same(inputs: dict[str, Any], there: dict[str, Any], where: str, advic
 
 
 class Watch:
-    """Parts that come one by one until Ctrl-C, which drops the part being computed, but not one being written."""
+    """Iterate over parts until Ctrl-C, which drops the part being computed, but not one being written."""
 
     def __init__(self, patience: int) -> None:
         """`patience`: the number of signals that a write survives, which may wait for a reader; the next one ends it.
@@ -154,7 +154,7 @@ class Kept:
         """Look for stored scores of an earlier call; those of other inputs are refused.
 
         Raises:
-            ValueError: some exist, or another file is in their place.
+            ValueError: stored scores exist, or another file has their name.
         """
         if not os.path.exists(self.path):
             return
@@ -187,7 +187,7 @@ class Kept:
 
 
 def is_folder(path: str | None) -> bool:
-    """Whether scores are to go to a folder; one with a table's suffix has to end as a folder does."""
+    """Whether scores are to go to a folder; a path with a table's suffix needs a separator at its end."""
     if path is None:
         return False
     return ends_in_separator(path) or (os.path.isdir(path) and Path(path).suffix.lower() not in writing.WRITTEN)
@@ -206,7 +206,9 @@ class Folder:
                 raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
 
     def open(self, inputs: dict[str, str]) -> None:
-        """Make the folder, or go on in it; scores of other inputs there are refused. `inputs`: of the scores."""
+        """Make the folder, or resume in an existing one; one with scores of other inputs is refused. `inputs`: of the
+        scores.
+        """
         os.makedirs(self.path, exist_ok=True)
         path, tables = os.path.join(self.path, RECORD), dict[str, str]()
         if os.path.exists(path):

@@ -44,7 +44,9 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
     },
     "sample": {"--context-row": "--context"},
 }
-"""Options of the commands, and values of options, with their successors; the value of a key goes behind a "="."""
+"""Former options of the commands, and former values of options, with their successors; a key is an option, with "="
+before a value.
+"""
 
 
 class _Include(argparse.Action):

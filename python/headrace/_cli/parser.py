@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--help-all", action=_Help, nargs=0, const=True, help="show all options and exit")
 
     def format_usage(self) -> str:
-        """One line: the required arguments, and that there are options; the help below it lists them."""
+        """One line: the required arguments, and a hint at the options; the help below it lists them."""
         required = [one for one in self._actions if one.required and one.option_strings]
         named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
         placed = [
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(self.given, namespace)
 
     def _renamed(self, given: list[str]) -> list[str]:
-        """The words with the successors of old options and values, of which there is a warning."""
+        """The command line with the successors of former options and values, each with a warning."""
         end = given.index("--") if "--" in given else len(given)
         found, names, words = list[str](), list[str](), iter(given[:end])
         for word in words:
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
         return [*found, *given[end:]]
 
     def error(self, message: str) -> NoReturn:
-        """End with one line: the error, and the option that may be meant."""
+        """End with one line: the error, and the option that is probably meant."""
         message = next(self._unknown(), message)
         if "the following arguments are required" in message:
             message += f"; {self.prog} --help explains them"
@@ -138,7 +138,7 @@ class Parser(argparse.ArgumentParser):
             yield f"expected an option of {self.prog}, got {option}; {more}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is not among the choices, with the one that may be meant."""
+        """Refuse a value that is not among the choices, and name the probably intended one."""
         if action.choices is not None and value not in action.choices:
             names = [str(one) for one in action.choices]
             raise argparse.ArgumentError(action, f"expected {_listed(names)}, got {value!r}{_meant(str(value), names)}")
@@ -149,7 +149,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _meant(text: str, names: Sequence[str]) -> str:
-    """The end of an error, with the name that is probably meant, or nothing."""
+    """The end of an error, with the probably intended name, or nothing."""
     by_letters = {name.lower(): name for name in names}
     close = difflib.get_close_matches(text.lower().replace("_", "-"), by_letters, 1, 0.6)
     return f"; did you mean {by_letters[close[0]]}?" if close else ""
@@ -206,7 +206,7 @@ _WAYS = {
     (".xlsx", ".xls", ".ods", ".numbers"): "; save it as .csv",
     _OTHERS: "; save it as .npy, .csv or .parquet",
 }
-"""What to do with a table in another kind of file."""
+"""Advice for a table in an unsupported kind of file."""
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
@@ -227,7 +227,7 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
 
 
 def _way_out(path: str) -> str:
-    """How a table in another kind of file, that is known, can be read; empty for unknown ones."""
+    """How a table in a known but unsupported kind of file can be read; empty for unknown kinds."""
     suffix = Path(path).suffix.lower()
     way = next((way for suffixes, way in _WAYS.items() if suffix in suffixes), "")
     return way.format(path=path, unpack=_UNPACKED.get(suffix))

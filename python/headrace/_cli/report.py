@@ -84,7 +84,7 @@ def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[s
     """The Python that does the same."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
-    if apart.labels:  # which a frame has
+    if apart.labels:  # labels are found in frames alone
         how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
         reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]\n"
         reading += 'x = x.astype(dict.fromkeys(x.select_dtypes("integer"), float))'

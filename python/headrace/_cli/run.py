@@ -1,4 +1,4 @@
-"""``headrace run``: a program of Python as it stands, with the flows of other libraries accelerated."""
+"""`headrace run`: run a Python program unchanged, with accelerated flows of other libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.integrations._libraries import LOG, accelerate_libraries
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a script as Python does, and report on the standard error which models are accelerated."""
-    with open(arguments.script, "rb"):  # whose error has the name
+    with open(arguments.script, "rb"):  # an error of opening it has the file's name
         pass
     if not arguments.quiet:
         handler = logging.StreamHandler()

@@ -59,7 +59,7 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
-    """Scores in one file; after Ctrl-C those of the finished rows are kept beside it."""
+    """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
     kept = Kept(output, {**_inputs(arguments, made.density), "tables": _marks(made.source, files)})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
@@ -75,7 +75,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
         yield from made.watched(made.densities(kept.rows), kept.rows, not arguments.quiet)
 
     def instead() -> str | None:
-        """The name of the file for the scores; without new ones, the stored ones stay unchanged."""
+        """The name of the file for the scores; if there are no new scores, the stored ones stay unchanged."""
         if watch.stopped and made.scores.rows <= kept.rows:
             raise KeyboardInterrupt
         return os.path.basename(kept.path) if watch.stopped else None

@@ -118,5 +118,5 @@ def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, in words."""
+    """A count with its noun, such as "3 rows"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -29,9 +29,9 @@ from headrace.rows._waves import BITS, SUFFIX, Wave
 from headrace.sequences.fit import SequenceFit
 from headrace.sequences.quantised import has_cells
 
-STEP = 1  # of the grid of integers
+STEP = 1  # spacing of integers
 JUDGES = {"training rows": "steps to fit"}  # in words of signals
-STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
+STEPS_AT_ONCE = 4096  # steps of a drawn signal between two updates of the bar
 OF_TABLES = (
     *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
@@ -45,7 +45,7 @@ def found(arguments: argparse.Namespace) -> list[str] | None:
     Options of the other kind of data are refused.
 
     Raises:
-        ValueError: signals and others together.
+        ValueError: signals and other files together.
         FileNotFoundError: a pattern without files.
     """
     paths = arguments.data
@@ -63,7 +63,7 @@ def found(arguments: argparse.Namespace) -> list[str] | None:
 
 
 def _is_signal(path: str) -> bool:
-    """Whether it is a WAV file, or a folder of these without tables."""
+    """Whether a path is a WAV file, or a folder of WAV files without tables."""
     if os.path.isdir(path):
         return bool(tables.inside(path, (SUFFIX,))) and not tables.inside(path, tables.READ)
     return tables.suffix_of(path) == SUFFIX
@@ -101,7 +101,7 @@ class Signal:
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Signal | None:
-        """The signal of a file's notes; None without one of this form."""
+        """The signal of a file's notes; None if the notes have none in this form."""
         try:
             recorded = json.loads(notes["signal"])
             names = {name: tuple(map(str, recorded[name])) for name in ("context", "covariates") if name in recorded}

@@ -48,7 +48,7 @@ def write_parts(
 
     Text has enough digits to restore the value, or `digits` of each column, and names that do no harm in a terminal
     or a spreadsheet. An .npy file has the array, without the names. In .parquet, columns whose `kinds` are "integer" or
-    "boolean" have such types. Columns of text have the kind "category", and None for their `digits`. No path: to the
+    "boolean" have such types. Columns of text have the kind "category", and `digits` None. No path: to the
     standard output, as .csv. `instead`: as of `replacing`.
     """
     if path is None:
@@ -115,7 +115,7 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Whole numbers and truth values in their own types; a column with other values stays unchanged."""
+    """Whole numbers and truth values as integers and booleans; a column with other values stays unchanged."""
     if kind == "category":
         return column
     column = column.astype(np.float64) if column.dtype == object else column
@@ -159,14 +159,15 @@ def quoted(cell: str) -> str:
     return line.getvalue()
 
 
-# ---- digits of samples: as many as the numbers of a flow have, and not those of the type that holds them -------------
+# ---- digits of samples: as many as a flow's dtype has, and not those of the type that holds them -------------
 
 
 def digits_of_samples(density: TableDensity) -> list[int | None]:
     """Significant digits of each used column of the table.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, has that many more before them. Whole numbers and constant columns keep all.
+    zero, such as a time, has that many more digits before the decimals. Whole numbers and constant columns keep all
+    digits.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow

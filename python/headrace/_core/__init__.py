@@ -16,7 +16,7 @@ from headrace._core import threads as _threads
 _threads.begin()
 
 cuda: Any = None
-_missing = ""  # why there is no `cuda`
+_missing = ""  # the reason if there is no `cuda`
 try:
     import headrace._cuda
 except ModuleNotFoundError:

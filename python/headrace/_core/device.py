@@ -1,10 +1,10 @@
 """A CUDA device: its streams, its memory as CuPy arrays, and the calls of the compiled module `_cuda`.
 
-CuPy is to a device what NumPy is to the CPU: every array of headrace there is one of CuPy's, often a view of
+CuPy is for a device what NumPy is for the CPU: every array of headrace there is an array of CuPy, often a view of
 another library's memory. CuPy is imported where a device is first asked for.
 
-The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and
-nothing waits unless its docstring states it.
+The objects here are those of `_cpu`, with CuPy arrays in place of NumPy's; their work is queued on a stream, and no
+call waits for it unless its docstring states it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CACHES: list[Callable[[], None]] = []
 
 ONCE = ("kink", "finish")  # calls that must not be repeated after an error of memory
 
-_PER_THREAD = 2  # CUDA's address of each thread's own default stream
+_PER_THREAD = 2  # CUDA's handle of each thread's own default stream
 
 
 def cuda() -> Any:
@@ -49,7 +49,7 @@ def cuda() -> Any:
 
 
 def device_named(name: Any, matmul: Any = "exact") -> Device | None:
-    """The device that a name like "cuda:1" means; None for "cpu". "cuda" is CuPy's current one.
+    """The device of a name like "cuda:1"; None for "cpu". "cuda" is CuPy's current one.
 
     `matmul`: see `Device`, and for the CPU `Module.to`.
 
@@ -171,7 +171,8 @@ class Device:
     def order(self, first: Stream, then: Stream) -> None:
         """Work queued on `then` from now on waits, on the device, for the work queued on `first` until now.
 
-        A thread's own default stream is that of the calling thread: that of another thread cannot be determined here.
+        A thread's own default stream is that of the calling thread: the default stream of another thread cannot be
+        determined here.
         """
         if first.ptr == then.ptr != _PER_THREAD:
             return
@@ -183,7 +184,7 @@ class Device:
     def keep(self, stream: Stream, things: list[Any]) -> None:
         """Keep references to objects until the work queued on the stream until now is done.
 
-        Libraries may use their memory again as soon as no reference is left, on streams of their own. References
+        Libraries may reuse the memory of an object without references, on streams of their own. References
         of finished work are dropped at the next call.
         """
         self.let_go()
@@ -218,7 +219,7 @@ class Device:
         return work()
 
     def give_back(self) -> None:
-        """Let go of the memory that libraries of this process keep on the device for later. Waits for the device."""
+        """Free the memory that libraries of this process keep on the device for reuse. Waits for the device."""
         with self.cupy.cuda.Device(self.index):
             self.cupy.get_default_memory_pool().free_all_blocks()
             for empty in CACHES:
@@ -249,7 +250,7 @@ class Device:
 
 
 class OnStream:
-    """The functions of an object of `_cuda` as those of `_cpu`: on CuPy arrays, queued on one stream."""
+    """The functions of an object of `_cuda` with the signatures of `_cpu`: on CuPy arrays, queued on one stream."""
 
     def __init__(self, device: Device, core: Any, stream: Stream) -> None:
         """The stream is one of the device."""
@@ -257,7 +258,7 @@ class OnStream:
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The function of this name; where memory runs out it is called twice, but for those of `ONCE`."""
+        """The function of this name; where memory runs out it is called twice, except functions of `ONCE`."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -298,7 +299,7 @@ class Program:
 
     @property
     def n_weights(self) -> int:
-        """Numbers in the vector of weights."""
+        """Number of values in the vector of weights."""
         return self.core.n_weights
 
     def weights(self) -> CuPyArray:

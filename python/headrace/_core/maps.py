@@ -18,7 +18,7 @@ _LISTED = {one.name: one for one in cpu.maps()}
 SCALES = tuple(dict.fromkeys(one.scale for one in cpu.maps() if one.scale))
 
 LEAST_BINS = 2
-FARTHEST = 1e30  # of the ends of an interval
+FARTHEST = 1e30  # of an interval's ends
 MIN_BIN = 1e-3
 MOST_BINS = max(one.max_bins for one in _LISTED.values())
 
@@ -157,7 +157,7 @@ def min_bin_of(map: str, value: Any, bins: int) -> float:
 
 
 def interval_of(map: str, bound: Any) -> tuple[float, float]:
-    """The interval that a bound stands for, checked for a map: [-bound, bound], or both ends."""
+    """The interval of a bound, checked for a map: [-bound, bound], or both ends."""
     if not isinstance(bound, (tuple, list)):
         high = check.number("bound", bound, above=0.0, below=FARTHEST)
         return -high, high

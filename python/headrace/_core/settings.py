@@ -1,4 +1,4 @@
-"""Settings of a masked transform beside its masks: each one's type, default, check and meaning, in this one place.
+"""The only list of a masked transform's settings beside its masks, each with type, default, check and meaning.
 
 A new setting is a key of a `TypedDict`, which static checkers read, and a field of a dataclass, which checks it; where
 the core takes it too, it is a line of the table in cpp/bindings/structure.cpp and of `MaskedOptions` in core.pyi.
@@ -45,7 +45,7 @@ class _Scale(TypedDict, total=False):
 
 
 class MapShape(_Scale, total=False):
-    """Of a map whose formula runs from latent to data."""
+    """Settings of a map whose formula runs from latent to data."""
 
     bins: int
     bound: float | tuple[float, float]
@@ -53,7 +53,7 @@ class MapShape(_Scale, total=False):
 
 
 class Map(MapShape, total=False):
-    """Of a map, without a network."""
+    """Settings of a map without a network."""
 
     formula: str
 
@@ -115,7 +115,8 @@ def setting(
     """A field: its default, `checked(settings, value)`, and its meaning, if the docstring does not have it.
 
     Fields before it are checked already. With `core`, `MaskedOptions` of a core take it by this name. With `optional`,
-    a file has it only where it is not the default: for settings newer than the format. Without `stored` no file has it.
+    a file has it only where it is not the default: for settings newer than the format. A setting without `stored` is in
+        no file.
     `option`: see `headrace._base.keywords.argument`.
     """
     metadata = {"checked": checked, "meaning": meaning, "core": core, "optional": optional, "stored": stored}
@@ -134,7 +135,7 @@ def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
     return given
 
 
-# Without comparisons, here and in other modules: nothing compares these, and they take half a millisecond a class.
+# No comparisons, here and in other modules: nothing compares these, and they take half a millisecond a class.
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class _Columns:
     features: int
@@ -152,7 +153,7 @@ class _Columns:
 
     @classmethod
     def _own(cls) -> list[Field[Any]]:
-        """The settings beside the numbers of columns."""
+        """The settings other than the numbers of columns."""
         return [one for one in fields(cls) if one.metadata]
 
     @classmethod
@@ -161,7 +162,7 @@ class _Columns:
         return [one for one in cls._own() if one.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
-        """Everything by name, in JSON's types."""
+        """All settings by name, in JSON's types."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
         for one in self._stored():
             value = getattr(self, one.name)
@@ -189,7 +190,7 @@ class _Columns:
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class MapSettings(_Columns):
-    """Those of a map, whatever gives its parameters.
+    """Settings of a map, whether its parameters are outputs of a network or not.
 
     Args:
         scale: How the raw output a becomes a scale: "soft_clamp" (log scale = a / (1 + |a| / log(1 / slope))), "exp"
@@ -248,7 +249,7 @@ class MapSettings(_Columns):
         return {one.name: getattr(self, one.name) for one in MapSettings._own()}
 
     def _map_keywords(self) -> str:
-        """Those that matter, for a representation."""
+        """The keywords that have an effect, for a representation."""
         more = f", scale={self.scale!r}" if maps.has_scale(self.map) else ""
         if maps.has_bins(self.map):
             low, high = maps.interval_of(self.map, self.bound)
@@ -296,7 +297,7 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
 
     formula: str = setting("to_data", _one_of("formula", ("to_data", "to_latent")), core=False)
     reads: str = setting("data", _one_of("reads", ("data", "latent")), core=False)
-    outputs: Any = setting(  # a tuple once it is checked
+    outputs: Any = setting(  # a tuple after the check
         None, _checked_outputs, core=False
     )
     layout: str = setting("interleaved", _one_of("layout", ("interleaved", "blocked")), core=False)

@@ -1,4 +1,4 @@
-"""The steps of a program as the library describes them, before a compiled module has its own of each."""
+"""Descriptions of a program's steps, from which each compiled module makes objects of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class StepSpec:
-    """One step: the name of its class in a compiled module, and the arguments of that class, by keyword.
+    """One step: the name of its class in a compiled module, and that class's arguments, by keyword.
 
     A field may be an object for which each module has its own class; such an object has a method `made_for`.
     """
@@ -17,7 +17,7 @@ class StepSpec:
         self.fields = fields
 
     def made_for(self, core: Any) -> Any:
-        """The step as an object of that module, which checks names and types of the fields."""
+        """The step as an object of a compiled module, which checks names and types of the fields."""
         own = {
             name: value.made_for(core) if hasattr(value, "made_for") else value for name, value in self.fields.items()
         }

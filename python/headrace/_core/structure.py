@@ -55,7 +55,7 @@ def refuse_beyond_memory(names: str, weights: int, of: str = "") -> None:
 
 
 class MaskedNetwork:
-    """Structure of one masked transform; `rows` gives the place of the user's output rows in the core's order."""
+    """Structure of one masked transform; `rows` has the index in the core's order of each output row of the user."""
 
     is_network = True  # matrices of networks decay
 
@@ -85,7 +85,7 @@ class MaskedNetwork:
     def among(self, columns: Sequence[int], features: int) -> MaskedNetwork:
         """The network on some columns of a wider row: the columns that it reads and moves get other indices.
 
-        Levels, degrees and the layout of weights stay, because columns that nothing moves have a level of 1.
+        Levels, degrees and the layout of weights stay, because columns that no transform changes have a level of 1.
         """
         sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
         structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
@@ -114,7 +114,7 @@ class MaskedNetwork:
 
     @property
     def size(self) -> int:
-        """Numbers in the packed vector, padding included."""
+        """Number of values in the packed vector, padding included."""
         return self.core.n_weights
 
     def masks(self) -> list[NDArray[np.bool_]]:

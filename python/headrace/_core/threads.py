@@ -38,7 +38,7 @@ def cores(root: str = "/") -> int:
     try:
         granted = min(_quotas(root), default=float(count))
     except (OSError, ValueError):
-        granted = float(count)  # there are none, or they have an unexpected format
+        granted = float(count)  # without groups, or in an unexpected format
     return max(1, min(count, -int(-granted // 1), MOST))
 
 
@@ -70,7 +70,7 @@ def _quota(group: str, is_first_version: bool) -> float | None:
         else:
             quota, period = "".join(_lines(group, "cpu.max")).split()
     except OSError:
-        return None  # not of the outermost group
+        return None  # the outermost group has none
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 

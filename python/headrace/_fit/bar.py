@@ -10,7 +10,9 @@ EVERY = 1.0  # seconds between two losses of steps
 
 
 class FitBar:
-    """All that a fit may take, in epochs or in steps; with a time budget in seconds, because the rest is not known."""
+    """A progress bar of the whole fit, in epochs or in steps; with a time budget in seconds, because the number of
+    epochs is not known.
+    """
 
     def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit", batches: int = 0) -> None:
         """`batches`: the steps of an epoch, of a bar that counts steps; 0: it counts epochs."""
@@ -24,7 +26,7 @@ class FitBar:
             self._bar = _progress.seconds_bar(clock.budget, what, progress)
 
     def begin(self, epochs: int, steps: int) -> None:
-        """Show the epochs, or the steps, of the fit that this one goes on from."""
+        """Show the epochs, or the steps, after which this fit goes on."""
         if self._clock.budget is None:
             self._bar.update(steps if self._batches else epochs)
 
@@ -34,7 +36,7 @@ class FitBar:
             self._bar.update(min(now - self._clock.begin, self._clock.budget) - self._bar.n)
 
     def trained(self, loss: float) -> None:
-        """Count a step, and show the mean loss of the last ones each second."""
+        """Count a step, and show the mean loss of the last steps each second."""
         self._total, self._steps = self._total + loss, self._steps + 1
         if (now := _clock.now()) >= self._next:
             self.show({"train": f"{self._total / self._steps:.3f}"})

@@ -1,8 +1,8 @@
 """The state of a fit in a file, from which a repeated call goes on bit for bit.
 
 A state is that between two steps: an epoch's first random state and its number of finished batches determine the rows
-that come next. So a fit that goes on draws the epoch's order anew, leaves out the finished batches, and computes the
-rest as it would have.
+that come next. A resumed fit draws the epoch's order again, leaves out the finished batches, and so computes the rest
+with the same values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace._base.output import check_writable
 from headrace._fit import clock as _clock
 from headrace._fit.history import kept_fields
 
-FORMAT = 5  # in 1, epochs were counted from 0; in 2, no stage began anew; in 3, that stage was the last; in 4, trials
+FORMAT = 5  # in 1, epochs counted from 0; in 2, no stage started again; in 3, that stage was the last; in 4, trials
 # were stages
 _KEY = "headrace_checkpoint"
 _OF_RUN = ("rate", "rate_factor", "spent", "lowest", "lowest_epoch", "start_tried")
@@ -34,7 +34,9 @@ _OF_STAGES = ("index", "is_cosine", "was_cosine", "begin", "end", "best_epoch", 
 
 @dataclass
 class _Pass:
-    """An epoch under way, from its first batch on. Only the optimiser's clock counts: Ctrl-C may come at any moment."""
+    """An epoch under way, from its first batch on. Time is measured by the optimiser's clock alone, because Ctrl-C may
+    come at any moment.
+    """
 
     random: Any  # the generator's state before the epoch
     epoch: int
@@ -47,7 +49,7 @@ class Checkpoint:
     """The file of a fit's state, which a `headrace._fit.run.Run` writes; without a path none."""
 
     stays = False
-    """Whether the state of a finished fit stays, so that the same fit is soon at its end again."""
+    """Whether the state of a finished fit stays, so that the same fit is at its end at once."""
 
     def __init__(self, path: Any, every: Any) -> None:
         """The two arguments as `Flow.fit` takes them."""
@@ -65,7 +67,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def open(self, fingerprint: dict[str, str]) -> None:
-        """Read an existing state, and refuse that of another fit; nothing has changed yet."""
+        """Read an existing state, and refuse that of another fit; the flow is not changed yet."""
         if self.path is None:
             return
         check_writable("checkpoint", self.path)
@@ -78,7 +80,7 @@ class Checkpoint:
                 raise files.FileFormatError(f"{self.path}: format {state.get('format')!r}, expected {FORMAT}")
         except files.FileFormatError as error:
             raise files.FileFormatError(f"checkpoint: expected the state of a fit, or no file yet: {error}") from error
-        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # earlier versions had none
+        there = {"gaussianize": "False", "optimizer": "'adam'", **state["fit"]}  # defaults for earlier versions
         differing = [name for name in {**there, **fingerprint} if there.get(name) != fingerprint.get(name)]
         if differing:
             text = "; ".join(f"{name}: {there.get(name)} there, {fingerprint.get(name)} here" for name in differing)
@@ -89,12 +91,12 @@ class Checkpoint:
         self._found = state, arrays
 
     def known(self, name: str) -> Any:
-        """A value of the stored fit's history, False where it keeps none of the name; None without any fit."""
+        """A value of the stored fit's history, False where the history lacks the name; None without a stored fit."""
         return None if self._found is None else self._found[0]["history"].get(name, False)
 
     @property
     def residuals(self) -> list[int] | None:
-        """The columns that the stored fit has replaced by residuals; None without any fit."""
+        """The columns that the stored fit has replaced by residuals; None without a stored fit."""
         if self._found is None:
             return None
         found = self._found[1].get("history.residuals")
@@ -102,7 +104,9 @@ class Checkpoint:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without any."""
+        """The learning rate, the weight decay and the epochs that the stored fit goes on with; empty without a stored
+        fit.
+        """
         if self._found is None:
             return {}
         state = self._found[0]
@@ -111,7 +115,7 @@ class Checkpoint:
         return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
-        """Remove the state of a finished fit, or write its last one if it stays."""
+        """Remove the state of a finished fit, or write its last one if `stays`."""
         if self.stays and self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
         elif self.path is not None and not self.stays:
@@ -192,7 +196,7 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _interval(every: Any) -> tuple[float, float]:
-    """Seconds and epochs between two writes, infinity for the one without effect."""
+    """Seconds and epochs between two writes, one of which is infinity."""
     if isinstance(every, str):
         found = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
         if not found or found[1] == "0":

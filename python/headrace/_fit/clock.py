@@ -22,14 +22,14 @@ def cpu() -> float:
 
 
 class Clock:
-    """A moment by which a fit has to be over; none where there is no budget."""
+    """The moment by which a fit has to end; never, where there is no budget."""
 
     def __init__(self, budget: Any = None) -> None:
         """`budget`: in seconds from now on, checked; None for no limit."""
         self.begin, self.cpu_begin = now(), cpu()
         self.end = math.inf
         self.budget: float | None = None
-        """The seconds of a whole fit; None without a limit, and of a share."""
+        """The seconds of a whole fit; None without a limit, and for a share of one."""
         if budget is not None:
             self.budget = check.number("time_budget", budget, above=0.0, below=math.inf)
             self.end = self.begin + (1 - UNTIMED) * self.budget

@@ -1,4 +1,6 @@
-"""Several flows: their weighted mixture as one density, and how far they differ; or each fitted to its own table."""
+"""Ensembles of flows: their weighted mixture as one density, and how far they differ; or each flow fitted to a table of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,9 @@ from headrace._flow.bases import Logistic, Normal, StandardNormal
 from headrace._flow.flow import Flow
 from headrace.rows._as_stream import is_stream
 
-_STREAM = 0x656E73656D626C65  # a stream of its own beside a seed: the draws of members share no values with the noise
+_STREAM = 0x656E73656D626C65  # a separate stream beside a seed: the draws of members share no values with the noise
 
-# Sources of noise for flows with each base; a member draws rows of other bases by itself.
+# Sources of noise for flows with each base; a member with another base draws rows by itself.
 _NOISE: dict[type, Any] = {StandardNormal: StandardNormal, Normal: StandardNormal, Logistic: Logistic}
 
 
@@ -86,7 +88,7 @@ class Ensemble(OfFlows):
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        """The members themselves: changing them changes the ensemble."""
+        """The members themselves, not copies: changing them changes the ensemble."""
         return self._flows
 
     @property
@@ -174,7 +176,7 @@ class Ensemble(OfFlows):
         return self._with(tuple(copy.copy(flow) for flow in self._flows))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The result of `__copy__`, because nothing else can change."""
+        """The result of `__copy__`, because the other attributes cannot change."""
         return self.__copy__()
 
     def _header(self) -> dict[str, Any]:
@@ -229,9 +231,8 @@ class Ensemble(OfFlows):
         Args:
             x, context: As in `Flow.log_prob`.
 
-        Returns:
-            Shape (rows,), or the leading dimensions, in the members' dtype: 0 where all are the same, -inf too;
-            infinity where some members' densities are 0 and others' are not; NaN where one's is.
+        Returns: Shape (rows,), or the leading dimensions, in the members' dtype: 0 where all densities are equal, also
+            to 0; infinity where some members' densities are 0 and others' are not; NaN where a member's density is NaN.
         """
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.empty(rows.batch, self.dtype)
@@ -293,7 +294,7 @@ class Ensemble(OfFlows):
         return caller.give(value)
 
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
-        """The member of each row; the first choices are equal for any number of rows."""
+        """The member of each row; the first values are the same for any number of rows."""
         edges = np.cumsum(self.weights)
         numbers = np.random.PCG64([key, _STREAM])  # each row takes one step of the generator
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
@@ -445,14 +446,14 @@ def _spread(log_probs: list[Any], weights: Floats) -> Any:
     with np.errstate(invalid="ignore"):
         away = np.stack([np.where(one == counted[0], 0.0, one - counted[0]) for one in counted])
         most = np.abs(away).max(axis=0)  # NaN where some member's is
-        unit = np.where(most > 0, most, 1.0)  # so that no square overflows
+        unit = np.where(most > 0, most, 1.0)  # so that squares do not overflow
         square = np.square((away - (share * away).sum(axis=0)) / unit)
         return np.where(np.isinf(most), np.inf, unit * np.sqrt((share * square).sum(axis=0)))
 
 
 _OF_A_TABLE = ("context", "weights")
 _OF_ONE = ("checkpoint", "group")
-_PLAIN = (TypeError, ValueError, RuntimeError)  # errors that are made of one message
+_PLAIN = (TypeError, ValueError, RuntimeError)  # errors with a single message
 
 
 def fit_many(
@@ -472,19 +473,19 @@ def fit_many(
     Args:
         flows: At least one, each once.
         tables: One for each flow: rows ``x``, or a tuple ``(x, context)`` or ``(x, context, weights)``, as `Flow.fit`
-            takes these. Any iterable: a table is asked for when a thread is free for it, so that a generator needs the
+            takes these. Any iterable: a table is fetched when a thread is free for it, so that a generator needs the
             memory of as many tables as there are threads.
-        time_budget: Seconds for all flows, in equal parts; the rest of one flow's goes to those after it.
+        time_budget: Seconds for all flows, in equal parts; time that a flow leaves goes to those after it.
         progress: Whether to show one bar on the standard error.
         **settings: All other arguments of `Flow.fit`, the same for each flow, but `checkpoint` and `group`. The same
-            `seed`, too: a flow's start is its own.
+            `seed`, too: flows differ by their initial parameters.
 
     Returns:
         The history of each fit. Memory beyond the tables is twice that of the flows, and that of the fits under way.
 
     Raises:
-        TypeError, ValueError: As `Flow.fit`, with the index of the flow; a flow that is there twice; fewer or more
-            tables than flows. After any error all flows are as before the call.
+        TypeError, ValueError: As `Flow.fit`, with the index of the flow; a flow that occurs twice; fewer or more tables
+            than flows. After any error all flows are as before the call.
         KeyboardInterrupt: Ctrl-C; all flows are as before the call, too.
 
     >>> import numpy as np, headrace as hr

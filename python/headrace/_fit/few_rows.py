@@ -1,12 +1,12 @@
 """Fits of few rows: where they begin, the number of epochs, and whether training helps at all, by cross-validation.
 
-They begin at the best density that needs no training. It is a Gaussian or a small mixture of normal densities, of the
-columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with residuals in place of
-columns that others nearly give away or without.
+Such fits begin at the best density that needs no training. That is a Gaussian or a small mixture of normal densities,
+of the columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with or without residuals
+in place of columns that others nearly determine.
 
-Of clusters with different shapes a mixture of normal densities with covariances of their own needs fewer rows than
-networks. No base is one, but a flow can follow it: such a mixture is a teacher, whose samples are as many as wanted,
-and the flow is trained on these in place of the rows.
+For clusters of different shapes a mixture of normal densities with a covariance for each component needs fewer rows
+than networks. No base is such a mixture, but a flow can approximate it: the mixture is a teacher, and the flow is
+trained on any number of its samples in place of the rows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WAIT = 25  # epochs without a new best
 
 
 class Fold(RowPart):
-    """The rows of one fold, or all others: every fifth row of the part, from another one on."""
+    """The rows of one fold, every fifth of the part, or the rows of all other folds."""
 
     def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
@@ -58,7 +58,7 @@ class Fold(RowPart):
 def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
     """Whether a mean loss is lower by more than its standard error: the one-standard-error rule (Breiman et al. 1984).
 
-    Both are losses of the same rows.
+    Both losses are of the same rows.
     """
     share = weights / weights.sum()
     gain = than - losses
@@ -70,7 +70,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 def pooled(
     flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Trainable]
 ) -> NDArray[np.float64]:
-    """The losses of the rows of each fold, in turn, under the flow that `made` makes of a copy and the others."""
+    """The losses of the rows of each fold under the flow that `made` makes of a copy and the other folds."""
     losses = []
     for fold in range(FOLDS):
         judge = HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device)
@@ -84,11 +84,11 @@ class Chosen:
     """The result of cross-validation: losses of rows left out, fold after fold."""
 
     epochs: int
-    """The number of epochs after which they are lowest; 0: before the first."""
+    """The number of epochs after which losses are lowest; 0: before the first."""
     history: list[float]
     """Their mean after each of these epochs."""
     start: NDArray[np.float64]
-    """Those of each row before the first epoch,"""
+    """The loss of each row before the first epoch,"""
     best: NDArray[np.float64]
     """after the best one,"""
     weights: NDArray[np.float64]
@@ -154,12 +154,12 @@ class Beginning:
     """1 - R² below which columns are replaced by their residuals."""
     curves: bool = False
     components: int = 0
-    """Of a mixture; 0: a Gaussian."""
+    """The number of components of a mixture; 0: a Gaussian."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """Such a density of some rows, as parts of a flow."""
+    """A density to begin with, fitted to some rows, as parts of a flow."""
 
     links: Links
     base: Base | None
@@ -196,13 +196,14 @@ def best_beginnings(
 ) -> list[tuple[Beginning, Chosen]]:
     """The densities from which to train, judged before the first epoch; first the best one on rows left out.
 
-    It is the best Gaussian without curves unless another is better by more than the standard error of the difference.
+    The best Gaussian without curves is first unless another density is better by more than the standard error of the
+    difference.
 
-    The others are the best Gaussian, and the best one without curves: networks may do better over them. Without time
-    left it is the first Gaussian alone.
+    The best Gaussian and the best density without curves follow: networks may do better over them. Without time
+    left, the result is the first Gaussian alone.
 
-    `made` sets such a density of rows in a flow. `curves`: whether columns have curves, in the order of trials.
-    `mixes`: whether mixtures are tried, which take the base's place.
+    `made` sets a density fitted to rows in a flow. `curves`: whether columns have curves, in the order of trials.
+    `mixes`: whether mixtures are tried, which replace the base.
     """
     z, share, _ = standardised(source, scale)
     circles, dtype = circles_of(source.support), flow.dtype
@@ -252,7 +253,7 @@ def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Flo
 
 
 def can_mix(flow: Trainable, source: ArrayRows) -> bool:
-    """Whether a mixture may take the base's place."""
+    """Whether a mixture may replace the base."""
     features = flow.features
     return (
         type(flow._interior.base) is StandardNormal
@@ -271,14 +272,14 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Curves of standardised rows, where they are wanted, and replacements of columns that others give away."""
+    """Curves of standardised rows, if `curves`, and replacements of columns that others nearly determine."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Rows behind links made of those that are seen, and the rows that are not."""
+    """The rows of a fit behind links made of them, and the rows left out."""
 
     seen: Floats
     share: Floats
@@ -300,7 +301,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the unseen rows under the mixture that is fitted by these arguments to the others."""
+        """Losses of the rows left out, under the mixture that is fitted by these arguments to the remaining ones."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 
@@ -312,18 +313,18 @@ def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, ki
     return numbers[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
 
 
-SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the flow that learns
+SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the student flow
 JUDGED = 4000  # further samples by which it is judged
 DECAY = 0.01
-STARTS = 3  # of a mixture in cross-validation
+STARTS = 3  # starts of a mixture in cross-validation
 UNGAINED = 1  # number of components without a gain, after which no more are tried
 KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
-NUMBERS_OF_A_ROW = 2  # that a mixture has for each row, at most: in many columns covariances of their own are noise
+NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row: in many columns, full covariances are noise
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A kind of such a mixture."""
+    """Settings of a mixture whose components have covariances of their own."""
 
     limit: float
     """1 - R² below which columns are replaced by their residuals."""
@@ -340,7 +341,7 @@ class Samples:
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The loss of the latter under the mixture itself."""
+    """The mixture's own loss on the latter."""
 
 
 def best_teacher(
@@ -348,7 +349,7 @@ def best_teacher(
 ) -> tuple[Teacher, Floats] | None:
     """The mixture of the lowest loss of rows left out, and these losses, fold after fold, in the data's units.
 
-    None where rows are too few for one, or no time is left.
+    None where there are too few rows for a mixture, or no time is left.
 
     Args:
         source: The rows.
@@ -405,7 +406,7 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 
 
 def arguments_of_student(given: Arguments, size: int) -> Arguments:
-    """The arguments of a fit to this number of samples: those given, where they are not the defaults."""
+    """The arguments of a fit to this number of samples: the given values, where they are not the defaults."""
     batch = BATCH if given.batch_size is None else given.batch_size
     own: dict[str, Any] = {
         "epochs": max(round(STEPS * BATCH / size), 1),

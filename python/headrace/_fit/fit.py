@@ -47,14 +47,14 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._stream import Stream
 
-TRYING = 0.1  # of a time budget, at most, to a trial of marginals
-CHOOSING = 0.75  # of a time budget, at most, to cross-validation: five fits to four fifths of the rows for one to all
+TRYING = 0.1  # largest share of a time budget for a trial of marginals
+CHOOSING = 0.75  # the same of cross-validation: five fits to four fifths of the rows for one to all
 LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
-TRYING_ALL = 0.5  # of a time budget, at most, to trials from which the fit goes on
+TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
 
 
 class Fit:
-    """A fit of one process; `headrace.distributed.run` has the fit of a group."""
+    """The fit of one process; `headrace.distributed.run` has the fit of a group."""
 
     source: RowSource
     judge: RowSource | None
@@ -66,7 +66,7 @@ class Fit:
     decays = 1.0
     """The factor of weight decays that the fit chooses."""
     mixes = True
-    """Whether a mixture may take the place of the base, where rows are few."""
+    """Whether a mixture may replace the base, where rows are few."""
 
     def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -112,7 +112,7 @@ class Fit:
         return ArrayRows(data)
 
     def names(self) -> Names:
-        """The names of the flow's columns after the fit: its own, or else those of the frames or of the stream."""
+        """The names of the flow's columns after the fit: those of the flow, or else of the frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
         own = self.flow._interior.names.or_those_of(self.named)
@@ -124,7 +124,7 @@ class Fit:
         return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
-        """Everything that has to be equal for a fit to go on, by name; rows by a checksum of all their values."""
+        """All inputs that have to be equal for a fit to go on, by name; rows by a checksum of all their values."""
         found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
             found["rows held out"] = str(self.judge.size)
@@ -153,14 +153,14 @@ class Fit:
         return (DeviceRun if flow._interior.on_device else kind)(flow, source, arguments)
 
     def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
-        """Those of the run that ends the fit."""
+        """The arguments of the run that ends the fit."""
         own = self.rng, self.caller, self.history, self.clock
         return RunArguments(held_out, plan, *own, judged_after, self.kept, self.what)
 
     # ---- the fit
 
     def go(self) -> None:
-        """Run the whole fit, once rows are open, and fill in the history."""
+        """Run the whole fit, once rows are open, and write the history."""
         fresh = self.flow._interior.is_fresh
         self._go()
         if fresh and self.source.is_first and not is_interrupted(self.history):
@@ -297,7 +297,9 @@ class Fit:
         return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
 
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with maps of the columns that others nearly give away, of more where held-out rows gain by them."""
+        """The start with maps of the columns that others nearly determine; of more columns where held-out rows gain by
+        them.
+        """
         flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
         if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
             return start
@@ -327,12 +329,12 @@ class Fit:
 
     def _marginals(self, start: Start, judge: RowSource) -> Links:
         """Links that make columns nearly normal, where a short fit is better on held-out rows by them."""
-        assert start.x is not None  # of a fresh flow
+        assert start.x is not None  # a fresh flow has it
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
         if (before := self.kept.known("gaussianized")) is False:
             return ()
         standing, links = source.standing(), tuple[Gaussianize, ...]()
-        if source.is_first:  # as for residual columns
+        if source.is_first:  # the first rank decides, as for residual columns
             own = Clock() if required or before else clock
             links = _marginals.gaussianizing(standing, *start.x, own, self.progress, start.linear)
             if links and not (required or before):
@@ -347,7 +349,7 @@ class Fit:
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
         arguments = self.arguments
-        if arguments.weight_decay == "auto":  # which held-out rows choose
+        if arguments.weight_decay == "auto":  # held-out rows choose the decay
             arguments = replace(arguments, weight_decay=None)
 
         def begin(flow: Trainable, rows: ArrayRows, kind: Beginning) -> None:
@@ -360,7 +362,7 @@ class Fit:
 
         start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
         ran_out = False
-        assert start.x is not None  # of a fresh flow
+        assert start.x is not None  # a fresh flow has it
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
@@ -403,8 +405,8 @@ class Fit:
     ) -> bool:
         """Fit the flow to samples of a mixture whose components have covariances of their own, if that is better.
 
-        It has to be better on rows left out than the other density, `chosen`, by more than the standard error of the
-        difference and by more than the flow's loss to the mixture.
+        The student has to be better on rows left out than the other density, `chosen`, by more than the standard error
+        of the difference and by more than the flow's loss to the mixture.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
         if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:
@@ -444,7 +446,7 @@ class Fit:
 def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
     """The beginning and the number of epochs that are best on rows left out.
 
-    No epochs, and the first beginning, where no training is clearly better than that.
+    No epochs, and the first beginning, where no training is clearly better.
     """
     best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
     if clearly_better(found[best].best, kinds[0][1].start, found[best].weights):
@@ -453,7 +455,7 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tupl
 
 
 def finished(flow: Trainable, history: History, opened: Callable[[], Fit]) -> History:
-    """Run a fit to its end, once `opened` has opened its rows; the flow is as before where nothing better came.
+    """Run a fit to its end, once `opened` has opened its rows; the flow stays unchanged if no weights are better.
 
     Raises:
         KeyboardInterrupt: Ctrl-C before there are better weights.

@@ -1,6 +1,6 @@
 """The Gaussian of a fit's rows: few rows start from it, and other densities are compared with it.
 
-Its covariances have shares of the identity that cross-validation chooses, and it is fixed links of a flow.
+A Gaussian whose covariances have shares of the identity that cross-validation chooses, as fixed links of a flow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONSTANT = 1e-4  # variance of a column that is constant
 def second_moments(z: Floats, share: Floats) -> tuple[Floats, Floats]:
     """Weighted second moments of rows, one matrix per fold, and the folds' weights."""
     folds = [slice(fold, None, FOLDS) for fold in range(FOLDS)]
-    # Not a matrix product, because its order of summation would depend on the threads of the BLAS.
+    # No matrix product, because its order of summation would depend on the threads of the BLAS.
     moments = [np.einsum("ni,nj->ij", z[f] * share[f, None], z[f]) for f in folds]
     return np.stack(moments), np.array([share[f].sum() for f in folds])
 
@@ -43,7 +43,7 @@ class Estimate:
     """A Gaussian of standardised rows, whose mean is linear in their contexts."""
 
     slopes: Floats
-    """Of the mean in the contexts, shape (features, contexts)."""
+    """Slopes of the mean in the contexts, shape (features, contexts)."""
     directions: Floats
     """The eigenvectors of the covariance, as columns."""
     deviations: Floats
@@ -59,12 +59,12 @@ def estimated(moments: Floats, weight: Floats, contexts: int = 0) -> Estimate | 
 
     Its mean is linear in the context: a ridge regression. Its covariance is that of the residuals, mixed with the
     identity. Cross-validation chooses both shares of the identity. A direction with hardly any spread, from nearly
-    collinear columns, gets the deviation `LEAST_ROOT`. None where one fold has all rows.
+    collinear columns, gets the deviation `LEAST_ROOT`. None where all rows are in one fold.
     """
     n = moments.shape[1] - contexts
     moments, still = moments.copy(), np.flatnonzero(np.diagonal(moments.sum(axis=0)) == 0.0)
     moments[:, still, still] = CONSTANT * weight[:, None]
-    gains = np.zeros((len(SHARES), len(SHARES)))  # of a share in the regression, and one in the covariance
+    gains = np.zeros((len(SHARES), len(SHARES)))  # by the share in the regression and the share in the covariance
     gains[:-1] = 0.0 if contexts else -np.inf
     for fold in range(FOLDS):
         rest = weight.sum() - weight[fold]
@@ -143,14 +143,14 @@ def decorrelating(
 ) -> tuple[Transform, ...]:
     """Links from latent to standardised data that give standard normal rows the Gaussian of the training rows.
 
-    See `estimated`. `scale`: of the context columns; None without any. `curves`: links between these and the
+    See `estimated`. `scale`: of the context columns; None if there are none. `curves`: links between these and the
     standardised data. The fold of a row depends on its index in its part.
     """
     contexts = 0 if scale is None else source.columns(of_context=True)
     contexts = contexts if contexts <= MOST_FEATURES else 0
     n = std.size + contexts
     if n == 1 or std.size > MOST_FEATURES or source.size < 2 * FOLDS or circles_of(source.support):
-        return ()  # among others because a circle has no covariance with a line
+        return ()  # because a circle has no covariance with a line, among other reasons
 
     def sums() -> Iterator[Floats]:
         for data in source.parts(CHUNK):
@@ -187,8 +187,7 @@ def gaussian_log_prob(
         weights: Of the points.
         context: Of the points and of the rows: the Gaussian's mean is then linear in it.
 
-    Raises:
-        numpy.linalg.LinAlgError: the points lie in a plane, or there are too few of them.
+    Raises: numpy.linalg.LinAlgError: the points lie in a plane, or there are too few points.
 
     >>> import numpy as np
     >>> gaussian_log_prob(np.array([[-1.0], [1.0]]), np.array([[0.0]])).round(4).tolist()  # -log(2 pi) / 2

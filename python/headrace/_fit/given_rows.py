@@ -28,7 +28,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 DIGITS = 1e4  # values in a standard deviation that the dtype must distinguish
 FAR = {"x": 1e5, "context": 1e3}  # median distances from the median, from which cells are far out: x has curves
-FEW = 0.01  # the largest share of rows that are left out for such cells of a column
+FEW = 0.01  # the largest share of rows that are left out for far cells of a column
 LOOKED_AT = 1 << 14  # rows among which cells far out are looked for at a time, and lost training rows
 LOST = 1000.0  # nats below the median of log densities
 LEAST_EFFECTIVE = 20  # the effective number of rows below which a fit warns
@@ -47,7 +47,7 @@ class Data:
     def taking_part(self, first: int = 0) -> tuple[int, Any]:
         """The number of rows that take part, and their ascending indices; None for all.
 
-        Rows of weight 0 do not, nor do a few with cells far out, of which a warning counts from `first`.
+        Rows of weight 0 are left out, and so are a few rows with cells far out, of which a warning counts from `first`.
         """
         part = RowPart(int(self.x.shape[0]))
         if self.weights is not None and not (positive := _arrays.on_host(self.weights > 0)).all():
@@ -58,7 +58,7 @@ class Data:
         return part.size, part.kept
 
     def unbounded(self, index: Any) -> NDArray[np.float64]:
-        """Some rows of x, off their support, as a flow standardises them."""
+        """Some rows of x without their bounds, as a flow standardises them."""
         chosen: NDArray[np.float64] = self.x[index].astype(np.float64)
         return chosen if self.support is None else self.support.inverse(chosen)[0]
 
@@ -72,7 +72,7 @@ class Data:
         return Data(self.x[index], context, weights, self.names, self.support)
 
     def values(self, index: Any, of_context: bool) -> NDArray[np.float64]:
-        """Some rows in float64, as a fit measures their moments: of x, off its support, or of the context."""
+        """Some rows in float64, for their moments: of x without its bounds, or of the context."""
         if not of_context:
             return self.unbounded(index)
         assert self.context is not None
@@ -115,7 +115,7 @@ def open_rows(
 
 
 def check_finite(name: str, array: NDArray[Any], names: Sequence[str] = (), way: str = "") -> None:
-    """Refuse NaN and infinity, with the number of such rows, and the index and the column of the first.
+    """Refuse NaN and infinity; the error has the number of such rows, and index and column of the first.
 
     `way`: the way out, at the end of the message; by default that of Python.
     """
@@ -157,7 +157,7 @@ def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
-    """The number of rows on a bound or beyond, and of the first its index from `start`, the column and the value."""
+    """The number of rows on a bound or beyond, and for the first its index from `start`, its column and its value."""
     mask = outside(array, support)
     if not mask.any():
         return []
@@ -195,7 +195,9 @@ def is_share(validation: Any) -> bool:
 
 
 def checksum(array: NDArray[Any], sum_of: int = 0) -> int:
-    """The checksum of all values of an array, whatever its strides; `sum_of`: of the rows before them."""
+    """The checksum of all values of an array, independent of its strides; `sum_of`: the checksum of the rows before
+    them.
+    """
     for begin in range(0, array.shape[0], CHUNK):
         block = np.ascontiguousarray(_arrays.on_host(array[begin : begin + CHUNK]))
         sum_of = zlib.crc32(block.reshape(-1).view(np.uint8).data, sum_of)
@@ -210,7 +212,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation, 1 for constant columns, with a warning of these; `half`: half of the columns' ranges."""
+    """Mean and deviation, 1 for constant columns, with a warning; `half`: half of the columns' ranges."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))
@@ -239,7 +241,7 @@ def warn_of_offsets(
     with np.errstate(over="ignore"):
         step = np.spacing(np.minimum(np.abs(mean) + std, np.finfo(np.float32).max).astype(np.float32))
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
-    if support is not None:  # those means are of unbounded values, not rounded before their shift
+    if support is not None:  # means of unbounded values, not rounded before their shift
         coarse &= np.array([kind == "any" for kind in support._kinds])
     if not coarse.any():
         return
@@ -303,7 +305,7 @@ def far_rows(name: str, found: list[Far], rows: int, names: tuple[str, ...], ind
 def warn_of_lost(flow: Any, source: Any) -> None:
     """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
     found = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
-    if not found:  # of a rank without rows
+    if not found:  # a rank without rows
         return
     log_prob = np.nan_to_num(np.concatenate(found).astype(np.float64), nan=-np.inf)
     middle, least = float(np.median(log_prob)), log_prob.min()
@@ -317,7 +319,7 @@ def warn_of_lost(flow: Any, source: Any) -> None:
 def warn_of_spikes(source: Any) -> None:
     """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
-    columns = np.concatenate(rows).T if rows else ()  # of a rank without rows
+    columns = np.concatenate(rows).T if rows else ()  # else a rank without rows
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
     if found := [text for text in texts if text]:
         warn(
@@ -344,6 +346,6 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:
-    """The first of these columns by name, and the number of others; `which`: indices, or a mask."""
+    """The names of the first of these columns, and the number of the remaining ones; `which`: indices, or a mask."""
     chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

@@ -1,7 +1,7 @@
 """`fit(effort="high")`: several flows are fitted to the same rows, and then one to samples of their mixture.
 
-A single fit loses more by its variance than by its bias: the mixture of several is better than each of them, and one
-flow can learn it, because the mixture gives as many rows as are wanted.
+A single fit loses more by its variance than by its bias: the mixture of several is better than each, and one flow can
+learn the mixture from any number of its samples.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
 from headrace._flow.tails import Uniform
 
-MEMBERS, MOST_MEMBERS = 4, 16  # without and with a time for them
-MEMBERS_TIME = 0.6  # their share of the time
-MANY = 8000  # training rows from which there are more members with splines, whose decays differ
-SAMPLES = 200_000  # of the mixture, at most
-BYTES = 1 << 25  # that these may have
+MEMBERS, MOST_MEMBERS = 4, 16  # numbers of members without and with a time budget
+MEMBERS_TIME = 0.6  # share of the members in the time budget
+MANY = 8000  # number of training rows from which there are more members with splines, whose decays differ
+SAMPLES = 200_000  # samples of the mixture, at most
+BYTES = 1 << 25  # the most memory of these samples
 DRAWN = 1 << 13  # samples at a time
 STEPS, BATCH = 15_000, 512  # of the student
 DECAY = 0.01
@@ -56,12 +56,14 @@ FAR = 10.0  # ranges of a column beyond its training rows; samples further out a
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of member beside the flow's own fit."""
+    """A kind of member other than the flow's own fit."""
 
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """Of its fit, over those of others, where rows are many: members differ, and no decay is right for all tables."""
+    """Its weight decay over that of other kinds, where rows are many: members differ, and no decay is right for all
+    tables.
+    """
 
 
 _KINDS = (
@@ -70,7 +72,7 @@ _KINDS = (
     _Kind("MAF", MAF),
     _Kind("NSF with residual blocks", partial(NSF, residual=True), 2.5),
 )
-_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds; more members begin again from the first
+_SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds, from the first again if there are more members
 
 
 def _kind(index: int, rows: int) -> _Kind:
@@ -119,7 +121,7 @@ class _HighEffort:
         return None if self.kept.path is None else f"{self.kept.path}.{what}"
 
     def _kept(self, one: Fit) -> Fit:
-        """The fit, whose state stays until all fits are over."""
+        """The fit; its state stays until all fits are over."""
         one.kept.stays = True
         self.states.append(one.kept)
         return one
@@ -177,7 +179,7 @@ class _HighEffort:
         return done.interrupted
 
     def _jobs(self, most: int) -> Iterator[Callable[[], _Member]]:
-        """The members in turn; with a limited time, as long as there is time for one that takes as long as others."""
+        """The members in order; with a time budget, as long as there is time for another of the same duration."""
         for index in range(most):
             yield partial(self._member, index)
             longest = max((one.seconds for one in self.found), default=0.0)
@@ -203,7 +205,7 @@ class _HighEffort:
     # ---- the mixture and its student
 
     def _mixture(self) -> tuple[Ensemble, float]:
-        """The mixture by the weights that held-out rows prefer, and its loss of these rows."""
+        """The mixture, with weights that are best on held-out rows, and its held-out loss."""
         assert self.first.judge is not None
         judge = HeldOut(self.first.judge)
         log_probs = np.stack([judge.log_probs(one.flow) for one in self.found])
@@ -211,7 +213,7 @@ class _HighEffort:
         return Ensemble([one.flow for one in self.found], weights), loss
 
     def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
-        """The flow fitted to samples and rows; None where Ctrl-C came before it had better weights."""
+        """Fit the flow to samples and rows; None where Ctrl-C came before there were better weights."""
         given, student = self.arguments, copy.copy(self.flow)
         before = _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
@@ -238,7 +240,7 @@ class _HighEffort:
         return student, history
 
     def _rows_of_members(self) -> int:
-        """The number of rows that members read in all, with a given number of epochs."""
+        """The number of rows read by all members together, with a given number of epochs."""
         assert self.arguments.epochs is not None
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
@@ -293,7 +295,7 @@ class _HighEffort:
 
 
 def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
-    """Settings of a flow that are not chosen: for "high" one that can learn a mixture.
+    """Settings of a flow that are not chosen: for "high" those of a flow that can learn a mixture.
 
     `takes`: the names of the settings that the flow has, and that are not given.
     """
@@ -304,7 +306,7 @@ _OWN = "the flow's own fit"
 
 
 def _structure(flow: Flow) -> Any:
-    """A description by which fresh flows can be compared; the flow itself where files have none."""
+    """A description by which fresh flows can be compared; the flow itself where files do not support it."""
     try:
         return header_of(flow)
     except TypeError:
@@ -397,7 +399,7 @@ def _enough(first: Fit, arguments: Arguments) -> int:
 
 
 def _rows_needed(share: float) -> int:
-    """The least number of rows of which a share holds out enough."""
+    """The least number of rows of which a share has enough held-out rows."""
     rows = math.floor((LEAST_HELD_OUT - 1) / share)
     while held_of("validation", share, rows) < LEAST_HELD_OUT:
         rows += 1

@@ -58,7 +58,7 @@ class History:
     """Whether the flow ended as the Gaussian of the training rows, because no epoch was clearly better. If it is
     `gaussianized` too, that is a Gaussian copula: a Gaussian behind curves."""
     mixture: int = 0
-    """Components of the mixture of normal densities that a fit of few rows put in the base's place; 0 for none. If
+    """Components of the mixture of normal densities that replaced the base in a fit of few rows; 0 for none. If
     `best_epoch` is 0, the flow is that mixture."""
     from_samples: bool = field(default=False, metadata=NOT_KEPT)
     """Whether a fit of few rows learned from samples of a mixture whose components have covariances of their own, which
@@ -68,24 +68,23 @@ class History:
     """Whether the fit made columns normal by a `headrace.transforms.Gaussianize`, or two, at the flow's data end; one
     for tails alone does not count."""
     heavy_tails: bool = False
-    """Whether the fit of a flow of sequences put a `headrace.StudentT` in the base's place, because held-out steps
-    did not lose by it."""
+    """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did not
+    lose by it."""
     adaptive: bool = False
-    """Whether the fit of a `headrace.WaveNet` put a `headrace.AdaptivePrediction` in the place of its linear
-    prediction, because held-out steps gained by it."""
+    """Whether the fit of a `headrace.WaveNet` replaced its linear prediction by a `headrace.AdaptivePrediction`,
+    because held-out steps gained by it."""
     residuals: dict[int, float] = field(default_factory=dict)
-    """Columns in whose place the networks get the residuals that other columns leave, and the share of the variance in
-    each residual, 1 - R²."""
+    """Columns that residuals replace in the networks, and the share of the variance in each residual, 1 - R²."""
 
     tried: dict[str, float] = field(default_factory=dict, metadata=NOT_KEPT)
-    """Of ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
+    """With ``effort="high"``: the held-out losses of the flows, of their mixture and of the student, by name."""
     chosen: str = field(default="", metadata=NOT_KEPT)
-    """Of ``effort="high"``: the name of the flow's origin, "student" or a member's. All else is of its fit."""
+    """With ``effort="high"``: the name of the flow's origin, "student" or a member's. All else is of its fit."""
     fits: list[History] = field(default_factory=list, metadata=NOT_KEPT, compare=False)
-    """Of ``effort="high"``: the histories of the flows, in their order, with the weight decay, curves and residual
+    """With ``effort="high"``: the histories of the flows, in their order, with the weight decay, curves and residual
     columns of each."""
     members: Any = field(default=None, metadata=NOT_KEPT, compare=False)
-    """Of ``effort="high"`` with ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
+    """With ``effort="high"`` and ``keep=True``: the flows as a `headrace.Ensemble`, with their weights; else None."""
 
     @property
     def epochs(self) -> int:

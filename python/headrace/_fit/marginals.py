@@ -1,8 +1,8 @@
 """The marginal maps that a fit starts with: columns are made nearly normal where rows unseen by a curve gain.
 
-The networks then learn only how columns depend on each other: edges, skewness and tails of a column cost them many
-units, and a curve of some knots nothing (gains: docs/notes/training.md). Where a column has modes
-and a gap between them, networks may do better with the column unchanged: some steps of both decide.
+The networks then learn only how columns depend on each other: edges, skewness and tails of a column cost networks many
+units, and a curve of some knots nothing (gains: docs/notes/training.md). Where a column has modes and a gap between
+them, networks may do better with the column unchanged: some steps of both fits decide.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from headrace._flow.transforms.transform import Transform
 
 _NORMAL = NormalDist()
 
-ROWS = 1 << 14  # the number of rows that represent all, at most,
-NUMBERS, FEWEST = 1 << 19, 1 << 11  # and of values in all columns, but not fewer rows than the second
+ROWS = 1 << 14  # the largest number of rows that represent all,
+NUMBERS, FEWEST = 1 << 19, 1 << 11  # and of values in all columns, but with at least as many rows as the second value
 LEAST_ROWS = 200
 TAIL = 10.0  # rows beyond the outermost knots
-COUNTS = (9, 17, 33)  # of quantiles, among which rows choose
+COUNTS = (9, 17, 33)  # of quantiles, from which rows choose
 KNOTS = COUNTS[-1]
 CLOSEST = (4e-6, 2e-5)  # least shares of the range with long tails between two quantiles: the first that gives a curve
 LINKS = 2  # at most
-MOST = KNOTS + 2 * _long_tails.KNOTS  # of them all, with long tails
-CROWDED = 3e-5  # of the range, between two of the fewest quantiles: closer ones leave no room for knots between them
-REACH = 12.0  # scale of asinh for these, in the same unit: more would leave its own knots no room
+MOST = KNOTS + 2 * _long_tails.KNOTS  # the most knots, with long tails
+CROWDED = 3e-5  # share of the range between two of the fewest quantiles: closer ones leave no room between them
+REACH = 12.0  # the scale of asinh for crowded columns, in the same unit: above it their own knots have no room
 CLEARLY = 2.0  # standard errors by which rows must gain, or lose
 STEPS = 400  # of a trial
-UNCHANGED = 2.5  # deviations up to which columns stay as they are where their tails alone are mapped
+UNCHANGED = 2.5  # deviations within which columns stay unchanged where only their tails are mapped
 LATENT = _long_tails.LongTail(UNCHANGED, 0.1, _NORMAL.cdf(-UNCHANGED) / _NORMAL.pdf(UNCHANGED), True)  # of latents
 NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
@@ -70,7 +70,7 @@ class Sample:
         return np.ones(len(self.rows)) if self.weights is None else self.weights / self.weights.max()
 
     def size(self) -> float:
-        """The effective number of rows (Kish)."""
+        """The effective number of rows (Kish 1965)."""
         share = self.shares()
         return float(np.square(share.sum()) / np.square(share).sum())
 
@@ -78,7 +78,7 @@ class Sample:
 def looked_for(asked: bool | None, interior: Interior, held: int | None, steps: int) -> bool:
     """Whether a fit searches for marginal maps. An error where they are required and impossible.
 
-    `held`: rows held out; None where cross-validation replaces them.
+    `held`: the number of held-out rows; None where cross-validation replaces them.
     """
     if asked is False:
         return False
@@ -109,7 +109,7 @@ def gaussianizing(
 def _sample(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform]
 ) -> tuple[Sample, Sequence[int]] | None:
-    """Rows that represent all, and the columns that lie on a circle; None of too few."""
+    """Rows that represent all, and the columns that lie on a circle; None if there are too few rows."""
     size = min(source.size, ROWS, max(NUMBERS // mean.size, FEWEST))
     if size < LEAST_ROWS:
         return None
@@ -128,7 +128,8 @@ def tails_alone(
 
 
 def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
-    """A link that moves only rows that are far out in a column whose tails are longer than normal ones; none without.
+    """A link that changes only rows that are far out in a column whose tails are longer than normal ones; none if there
+    is no such column.
 
     Splines are straight beyond their bound, so that a row further out than any to train on would cost half the square
     of its distance. Columns stay as they are up to `UNCHANGED` deviations.
@@ -160,7 +161,7 @@ def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Ga
 
 
 def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
-    """A curve that is straight up to `UNCHANGED`, with tails above and below that; None without any."""
+    """A curve that is straight up to `UNCHANGED`, with tails above and below that; None without tails."""
     curve = Curve(_INNER, _INNER, np.ones(_INNER.size))
     for tail in tails:
         curve = lengthened(curve, tail, math.inf).mirrored()
@@ -168,7 +169,7 @@ def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
 
 
 def _linked(curves: Sequence[Curve | None]) -> tuple[Gaussianize, ...]:
-    """A link of the curves that there are, of `_of_tails`."""
+    """A link of the curves that are not None, of `_of_tails`."""
     pairs = [(_FAR, np.ones(_FAR.size)) if one is None else (one.x, one.slope) for one in curves]
     data, slopes = (np.stack(part) for part in zip(*pairs, strict=True))
     return (Gaussianize(data, _FAR, slopes),) if any(one is not None for one in curves) else ()
@@ -183,7 +184,7 @@ def gain(
     steps: int = STEPS,
     what: str = "try marginals",
 ) -> bool:
-    """Whether a fit begins with curves, after the same number of steps of two fits: with them, and without them.
+    """Whether a fit begins with curves, by two fits of the same number of steps: with them, and without them.
 
     Rows are judged in pairs, by the difference of each row's two losses and its standard error: a smaller difference
     depends on the seed more than on the table. Curves stay unless rows lose by them by more than one error (the rule of
@@ -210,7 +211,7 @@ def gain(
 
 @dataclass(frozen=True)
 class _Judged:
-    """The loss of a fit on held-out rows, and that of each row; None where one is not finite."""
+    """The loss of a fit on held-out rows, and the loss of each row; None where one is not finite."""
 
     loss: float = math.inf
     each: Floats | None = None
@@ -299,10 +300,11 @@ def _of_columns(
     crowded: Sequence[int] = (),
     progress: bool = False,
 ) -> tuple[Gaussianize] | tuple[()] | None:
-    """Curves with knots at some latent values; None where knots beyond the inner ones are impossible, or none gains.
+    """Curves with knots at some latent values; None where there can be no knots beyond the inner ones, or no curve
+    gains.
 
     `or_straight`: a column without room for its long tails has straight ones, beside others that have theirs.
-    `crowded`: columns that are not standardised any more, so that they have a line where they have no curve.
+    `crowded`: columns that are not standardised any more, so that they have a straight line where they have no curve.
     """
     data, slopes = np.tile(latent, (features, 1)), np.ones((features, latent.size))
     for c in crowded:
@@ -341,7 +343,8 @@ def has_long_tails(found: Sequence[Gaussianize]) -> bool:
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:
     """The curve of a column by which rows gain most; None if they do not clearly gain.
 
-    `closest`: not None for long tails, which it has unless rows gain more by straight ones, by a standard error.
+    `closest`: not None for long tails, which the column has unless rows gain more by straight ones, by a standard
+        error.
     """
     ends = [latent[:: (KNOTS - 1) // (count - 1)] for count in COUNTS]
     clearly = 0.0 if closest is not None and column.is_clearly_long else CLEARLY  # one row may have all of the gain

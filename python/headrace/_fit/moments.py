@@ -13,8 +13,8 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import Sums
 from headrace._base.types import Floats
 
-GAP = 100.0  # times as far as all others: the nearest of the cells far out
-SOME = 0.1  # the largest share of such cells: more of them are a mode
+GAP = 100.0  # times the distance of all others, at least, for the nearest of the cells far out
+SOME = 0.1  # the largest share of such cells: a larger one is a mode
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
@@ -24,9 +24,9 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 
     Args:
         sums: Adds over the processes.
-        columns: How many there are.
-        parts: Gives this process's values, shape (rows, columns), and their weights, shape (rows,), part by part, each
-            time that it is called.
+        columns: The number of columns.
+        parts: Returns this process's values, shape (rows, columns), and their weights, shape (rows,), part by part, in
+            each call.
     """
     library = sums.library
     ends, weights = [], []
@@ -39,8 +39,8 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     unit = np.where(half > 0, half, 1.0)
 
     def summed(values: Any, share: Any, mean: Any) -> Any:
-        # Not by matrix products, because their order of summation would depend on the threads of the BLAS. In one
-        # array, because a part in float64 is large.
+        # No matrix products, because their order of summation would depend on the threads of the BLAS. One array is
+        # reused, because a part in float64 is large.
         z = values - middle
         z /= unit
         if mean is not None:
@@ -62,7 +62,7 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 
 
 class Moments:
-    """Weighted mean, deviation and half the range of rows in one pass over blocks, whatever their sizes.
+    """Weighted mean, deviation and half the range of rows in one pass over blocks, independent of the blocks' sizes.
 
     Blocks are merged as Chan, Golub, LeVeque (1983) do, by deviations and not by their squares, which may
     overflow.
@@ -115,7 +115,7 @@ class Far:
     middle: float
     """The median."""
     inner: float
-    """The largest distance from it of the others."""
+    """The largest distance of the other cells from it."""
     rows: NDArray[np.int64]
     values: Floats
 
@@ -123,7 +123,7 @@ class Far:
 def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
     """The columns with cells far out: beyond `limit` times the median distance from the median, behind a gap.
 
-    A heavy tail has no gap: its outermost values are a few times as far as the next ones.
+    A heavy tail has no gap: its outermost values are a few times as far out as the next ones.
 
     Args:
         some: Rows that represent all, shape (rows, columns).
@@ -156,7 +156,7 @@ class Effective:
     """The sums in Kish's effective number of rows, over weights that come in blocks."""
 
     def __init__(self, weights: Floats | None = None) -> None:
-        """The sums over these weights, or over none yet."""
+        """The sums over these weights, or empty sums."""
         self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
         if weights is not None:
             self.add(weights)

@@ -75,5 +75,5 @@ class OfFlows:
         return files.load_as(cls, path, allow_non_finite)
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:
-        """Refused: a graph is that of one flow, `Flow.to_onnx`."""
+        """Raise an error: a graph is made of one flow, by `Flow.to_onnx`."""
         raise TypeError(f"flow: expected one flow for a graph, got {self._advice}")

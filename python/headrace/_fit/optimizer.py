@@ -58,12 +58,12 @@ class VectorAdam:
         return self._mean.copy(), self._square.copy(), average, clock
 
     def set_memory(self, mean: Array, square: Array, average: Array | None, clock: Array) -> None:
-        """Go on from a result of `memory`."""
+        """Continue from a result of `memory`."""
         self._mean, self._square, self._steps = mean.copy(), square.copy(), int(clock[2])
         self._average = None if average is None else average.copy()
 
     def step(self, gradient: Array, learning_rate: float) -> float:
-        """Take one step; the norm of the gradient. If the norm is not finite, nothing changes."""
+        """Take one step; the norm of the gradient. If the gradient's norm is not finite, nothing changes."""
         norm = math.sqrt(float(np.square(gradient, dtype=np.float64).sum()))
         if not math.isfinite(norm):
             return norm
@@ -194,8 +194,8 @@ class Adam:
     def step(self, gradient: Array) -> float:
         """Take one step; returns the norm of the gradient before clipping.
 
-        If the norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and nothing
-        waits for it.
+        If the gradient's norm is not finite, nothing changes. On a device the norm is a CuPy array of shape (), and
+        nothing waits for it.
 
         Args:
             gradient: Shape (n,), as `Flow.nll_and_grad` gives it.
@@ -218,7 +218,7 @@ class Adam:
         return norm[0]
 
     def __reduce__(self) -> Any:
-        """Refuse copies and pickles: moments belong to the parameters of one flow, and are kept where they are."""
+        """Refuse copies and pickles: moments belong to the parameters of one flow."""
         raise TypeError(f"{type(self).__name__} cannot be copied or pickled; make a new one for the copy of its flow")
 
     @property
@@ -233,7 +233,7 @@ class Muon(Adam):
 
     A matrix's momentum, by Nesterov's rule, is replaced by a matrix with the same singular vectors and singular values
     of about 1, by five steps of Newton and Schulz. A matrix of a masked network is a staircase: units of one degree
-    read the same inputs, and are a matrix of their own, so that masks stay exact. In couplings it is the matrix of a
+    read the same inputs, and have a step of their own, so that masks stay exact. In couplings it is the matrix of a
     layer (docs/training.md).
 
     Args:
@@ -288,7 +288,7 @@ OPTIMIZERS: dict[str, type[Adam]] = dict(zip(OPTIMIZER_NAMES, (Adam, Muon), stri
 
 
 def is_sequential(flow: Any) -> bool:
-    """Whether it is a flow of sequences, whose optimiser is its own."""
+    """Whether a flow is one of sequences, which has an optimiser of its own."""
     return hasattr(flow, "_optimiser")
 
 
@@ -304,7 +304,7 @@ def refuse_muon(name: str, flow: Trainable) -> None:
 
 
 def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, float, float]:
-    """A checked setting in the core's form: 0 for none."""
+    """A checked setting in the core's form: 0 for None."""
     return (
         check.number("weight_decay", weight_decay, least=0.0, below=math.inf),
         0.0 if clip is None else check.number("clip", clip, above=0.0, below=math.inf),

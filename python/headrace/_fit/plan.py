@@ -1,14 +1,15 @@
 """The plan of a fit's steps: its arguments, with defaults that depend on the rows and the flow, and its stages.
 
-Stages are successive weight decays, from strong to weak, and among them a run with a cosine. They begin with the best
-weights so far and a fresh optimiser. Most share a constant rate, and end when held-out rows have gained nothing for
-some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows than its first
-stage, with a decay for tables that are hard to learn without overfitting; and later stages need little time.
+Stages are successive weight decays, from strong to weak, and among them a run with a cosine. Stages begin with the best
+weights so far and a fresh optimiser. Most stages have the same constant rate, and end when held-out rows have gained
+nothing for some epochs. As long as a stage gained, the next has less decay. So a fit is never worse on held-out rows
+than its first stage, with a decay for tables that are hard to learn without overfitting; and later stages need little
+time.
 
 Held-out rows choose between the best weights of a run with a cosine and those of the other stages: it gains tenths of a
-nat on most tables with many rows and loses on some (docs/notes/training.md). No patience ends it, because its gain
-comes when the rate has fallen. It comes early, after a small share of the epochs: where it is clearly better than the
-weights before it, the fit ends, because the other stages would still have gained less; else they go on.
+nat on most tables with many rows and loses on some (docs/notes/training.md). Patience does not end a cosine, because
+its gain comes when the rate has fallen. A cosine begins early, after a small share of the epochs: where it is clearly
+better than the weights before it, the fit ends, because the other stages would still have gained less; else they go on.
 
 It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages: theirs is a cosine
 alone (`headrace._fit.trials`).
@@ -40,8 +41,8 @@ LEAST = 10  # rows for cross-validation
 MANY = 50_000  # rows beyond which no Gaussian is tried
 
 
-BEFORE, OWN = 6, 4  # the epochs of all stages over those before a cosine by Adam among them, and over its own
-SHORTENED = 6  # the epochs of all stages over those of a cosine by Muon in their place, at most
+BEFORE, OWN = 6, 4  # the epochs of all stages over the epochs before a cosine by Adam, and over the cosine's
+SHORTENED = 6  # the epochs of all stages over the epochs of a cosine by Muon in their place, at most
 
 
 def constant_decay(rows: int) -> float:
@@ -72,14 +73,14 @@ class Plan:
     tries_cosine: bool  # whether a run with a cosine is tried among them
     tries: bool  # whether short fits choose the learning rate, the weight decay and the beginning of the fit
     matmul: str  # how steps compute products of networks
-    gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if these gain
+    gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if they help
     optimizer: str  # of all else
     bends: bool  # whether the flow has splines
     overfits: bool  # whether it has, and the rows are few for these
     begun: int = 0  # those of the epochs that are a trial's
 
     def after(self, begun: int, share: float) -> Plan:
-        """The plan of a fit that goes on after these epochs of a trial, for a share of its own."""
+        """The plan of a fit that goes on after `begun` epochs of a trial, for a share of its epochs."""
         epochs = begun + max(2, round(share * self.epochs))
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
@@ -130,7 +131,7 @@ class Plan:
 
 
 def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
-    """Everything that has to be equal for a fit to go on, except rows, each with its name."""
+    """All settings that have to be equal for a fit to go on, each with its name."""
     module: Any = flow
     structure, numbers = files.checksums(module)
     found = {name: _text(value) for name, value in plan.items() if name != "matmul"}
@@ -159,7 +160,7 @@ class Stage:
 
 
 class Stages:
-    """The stages of a fit in turn; only one where the decay is given or nothing can choose."""
+    """The stages of a fit in order; a single stage where the decay is given or there are no rows to choose by."""
 
     def __init__(self, plan: Plan, judged: bool) -> None:
         staged = judged and plan.staged
@@ -185,7 +186,7 @@ class Stages:
 
     @property
     def pause(self) -> int:
-        """The epoch after which the cosine begins, if the other stages have not come to their end before."""
+        """The epoch after which the cosine begins, if the other stages have not ended before."""
         return max(2, self.epochs // BEFORE)
 
     @property
@@ -217,11 +218,11 @@ class Stages:
             history.weight_decays[now.decay] = min(loss, history.weight_decays.get(now.decay, math.inf))
 
     def waited(self, epoch: int) -> bool:
-        """Whether held-out rows have gained nothing for as many epochs as the stage waits."""
+        """Whether held-out rows have gained nothing for the stage's patience."""
         return self.judged and not self.is_cosine and epoch - self.best_epoch >= self.wait
 
     def epochs_of_cosine(self, epoch: int) -> int:
-        """The epochs of a cosine that begins after this one: no more than before it, where nothing follows it."""
+        """The epochs of a cosine that begins after this one: at most the epochs before it, where nothing follows it."""
         return self.length if epoch == self.pause else min(self.length, epoch)
 
     def next_stage(self, epoch: int, *, has_time: bool = True) -> bool:
@@ -245,9 +246,9 @@ class Stages:
         return False
 
     def _goes_on(self, epoch: int) -> bool:
-        """Go on with the decays where the cosine was not clearly better than their result before it.
+        """Go on with successive decays where the cosine was not clearly better than the weights before it.
 
-        Their further gain is estimated by the gain in the second half of their epochs so far.
+        The further gain of the stages is estimated by the gain in the second half of their epochs so far.
         """
         if self.begin != self.pause or self.lowest < self.paused - max(self.halfway - self.paused, 0.0):
             return False
@@ -256,11 +257,13 @@ class Stages:
         return True
 
     def of_the_last_schedule(self, losses: list[float]) -> list[float]:
-        """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else the others."""
+        """The losses of the epochs with the last schedule: of the cosine if the fit ended with it, else of the other
+        stages.
+        """
         if self.now.schedule == "cosine":
             return losses[self.begin :]
         return losses[: self.pause] + losses[self.pause + self.length :] if self.was_cosine else losses
 
     def done(self, step: int, batches: int) -> float:
-        """The finished share of the steps that have the present schedule; `step` counts those of the whole fit."""
+        """The finished share of the steps with the present schedule; `step` counts the steps of the whole fit."""
         return (step - self.begin * batches) / ((self.end - self.begin) * batches)

@@ -1,4 +1,4 @@
-"""Columns that others nearly give away: a fit takes their scaled residuals in their place, before marginal curves.
+"""Columns that others nearly determine: a fit replaces them by their scaled residuals, before marginal curves.
 
 A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
 others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
@@ -28,28 +28,28 @@ from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
 
 ALWAYS = 1e-3  # 1 - R² below which a column is replaced without a trial,
-TRIED = 0.05  # and below which a trial decides
-ROWS = 1 << 14  # the number of rows that represent all, at most
+TRIED = 0.05  # limit of 1 - R² below which a trial decides
+ROWS = 1 << 14  # the largest number of rows that represent all
 LEAST_ROWS = 50  # and at least,
-ROWS_OF_A_COLUMN = 3  # and for each column
+ROWS_OF_A_COLUMN = 3  # rows for each column, in addition
 ROUNDS = 3  # residuals may be nearly linear in each other again
 ALIKE = 2.0  # factor of the least 1 - R² within which the last column is taken, so that the first ones stay
 RESOLVED = {np.dtype(np.float32): 4e-7, np.dtype(np.float64): 1e-11}  # deviation of a residual that is no rounding
-LEAST_SHARE = 1e-32  # in place of a share of nothing
+LEAST_SHARE = 1e-32  # least share, in place of zero
 MULTIPLE = 1e-6  # 1 - R² below which a warning names the column
 BINS, EACH = 0.1, 0.1  # width of a bin in deviations, and least share of rows, by which residuals of few values show
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Columns of standardised rows that others give away."""
+    """Columns of standardised rows that other columns determine."""
 
     links: tuple[Transform, ...] = ()
     """From latent to standardised data: a scale and a linear map for each round."""
     shares: dict[int, float] = field(default_factory=dict)
     """1 - R² of each column that is replaced."""
     rounding: dict[int, float] = field(default_factory=dict)
-    """1 - R² of columns that are others' multiples or sums up to rounding, and stay as they are."""
+    """1 - R² of columns that are multiples or sums of others up to rounding, and stay as they are."""
 
 
 def looked_for(interior: Interior) -> bool:
@@ -139,7 +139,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # without the columns that were taken out after it
+        if deviation**2 >= limit:  # without the columns that were removed after it
             continue
         own = slopes * std[j] / std[left]
         matrix[line[j], [line[k] for k in left]] = own

@@ -43,7 +43,7 @@ class Judge(Protocol):
     """The interface of held-out data to a run."""
 
     copied: Any
-    """None if it takes long to read."""
+    """The copied data; None if they are read in place."""
 
     @property
     def source(self) -> Source:
@@ -101,7 +101,7 @@ class RunArguments:
     judged_after: int = 0
     """The number of validation passes after the run; time is reserved for them."""
     kept: Checkpoint | None = None
-    """The file of its state, from which it goes on."""
+    """The file of the run's state, from which it resumes."""
     what: str = "fit"
     """The name of its bar."""
 
@@ -171,7 +171,7 @@ class Run(abc.ABC):
         )
 
     def go(self, progress: bool) -> None:
-        """Run all epochs, then restore the best weights, whatever happens."""
+        """Run all epochs, then restore the best weights, also after an error."""
         history, batches = self.history, self.plan.batches
         bar = FitBar(self.stages.most, self.clock, progress, self.what, batches if self.shows_steps else 0)
         message, self.paced, self.bar = "", True, bar
@@ -218,10 +218,10 @@ class Run(abc.ABC):
             warn(f"fit: {message}; the weights are {kept}{advice}")
 
     def _still_falls(self) -> bool:
-        """Whether held-out rows gained until the end of a run that nothing but its epochs, or the time, has ended.
+        """Whether held-out rows gained until the end of a run that was ended only by its epochs or its time.
 
-        The last tenth of a cosine's epochs shows little of that, because its rate is small by then. But one that goes
-        on after a trial gains much over it where more epochs gain more.
+        The last tenth of a cosine's epochs shows little of this gain, because its rate is small by then. A run that
+        continues a trial gains much over the trial where more epochs gain more.
         """
         history, stages, begun = self.history, self.stages, self.plan.begun
         all_of_them, losses = history.validation_loss, stages.of_the_last_schedule(history.validation_loss)
@@ -272,7 +272,7 @@ class Run(abc.ABC):
         return loss
 
     def _finish_epoch(self, epoch: int, loss: float) -> bool:
-        """Whether to go on."""
+        """Returns whether to go on."""
         history, patience = self.history, self.plan.patience
         judged = self._keep_if_best(epoch)
         if self.held_out is None:
@@ -374,7 +374,7 @@ class ArrayRun(Run):
     """The rows of the steps."""
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """See `Run`; no further state."""
+        """No state beyond that of `Run`."""
         return {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
@@ -391,7 +391,7 @@ class ArrayRun(Run):
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
     def _log_probs(self) -> int:
-        """The number of log densities in memory at a time: those of a batch."""
+        """The number of log densities in memory at a time: one batch."""
         return -(-self.size // self.plan.batches)
 
     def batches(self) -> Iterator[Index]:
@@ -449,7 +449,7 @@ def warn_of_no_gain(history: History) -> None:
 
 
 class DeviceRun(ArrayRun):
-    """A fit on a CUDA device. Nothing waits inside of a pass: its results are read at its end.
+    """A fit on a CUDA device. Nothing waits within a pass: its results are read at its end.
 
     With a time budget a pass waits now and then, because only the wait measures the duration of steps.
     """

@@ -1,7 +1,8 @@
 """Several whole fits at a time, a thread each, with the bits of one after another.
 
-A fit's bits do not depend on its number of threads, and threads gain little on a small network: each step of it is a
-few short products. So several fits of small networks end sooner side by side than one after another with all threads.
+The result of a fit does not depend on its number of threads, and threads gain little on a small network: each step of
+it is a few short products. Several fits of small networks therefore end sooner side by side than one after another with
+all threads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from headrace._flow.internals import Trainable
 
 T = TypeVar("T")
 
-POLL = 0.1  # seconds between two looks at the work, which draw the bar and let Ctrl-C in
+POLL = 0.1  # seconds between two checks of the work, which draw the bar and let Ctrl-C in
 SMALL = 128  # units of a layer, up to which more threads than fits gain less than a thread a fit
 TINY = 10_000  # parameters, below which a step is mostly Python's: threads would wait for each other's turn at it
 
@@ -38,7 +39,7 @@ class Failed(Exception):
 
 @dataclass
 class Finished(Generic[T]):
-    """The results of all fits by their indices; after Ctrl-C of those that have one."""
+    """The results of all fits by their indices; after Ctrl-C those of the finished fits."""
 
     found: dict[int, T] = field(default_factory=dict)
     interrupted: bool = False
@@ -52,7 +53,7 @@ class Finished(Generic[T]):
 
 
 def threads_side_by_side(flows: Sequence[Trainable], *, in_turn: bool = False) -> int:
-    """The number of fits at a time; 1 where one after another with all threads is as fast, or is necessary.
+    """The number of fits at a time; 1 where fits one after another with all threads are as fast, or are necessary.
 
     `in_turn`: whether something that they share allows only one at a time.
     """
@@ -67,7 +68,7 @@ def threads_side_by_side(flows: Sequence[Trainable], *, in_turn: bool = False) -
 
 
 def between_steps() -> None:
-    """Between two steps of a fit in a worker: end it after Ctrl-C, or take up threads that others have left."""
+    """Between two steps of a fit in a worker: end the fit after Ctrl-C, or use threads that other fits have left."""
     if (team := _team.get()) is not None:
         team.between_steps()
 
@@ -118,7 +119,7 @@ class _Team(Generic[T]):
         self.ended: SimpleQueue[tuple[int, list[T], BaseException | None]] = SimpleQueue()
         self.finished: Finished[T] = Finished()
         self.messages: dict[int, list[str]] = {}
-        self.outer = _team.get()  # of a fit that has several of its own
+        self.outer = _team.get()  # of a fit that has several fits of its own
         self._done: dict[int, float] = {}  # the finished share of each fit
         self._text = ""
 
@@ -138,7 +139,7 @@ class _Team(Generic[T]):
                     self._join()
 
     def between_steps(self) -> None:
-        """See the function of this name."""
+        """See the function `between_steps`."""
         if self.is_stopped():
             raise KeyboardInterrupt
         if self.threads == 1:
@@ -148,7 +149,7 @@ class _Team(Generic[T]):
             cpu.limit_thread(self.share)
 
     def is_stopped(self) -> bool:
-        """Whether fits are to end, or those of which this is one."""
+        """Whether the fits are to end, or the fits that this is a part of."""
         return self.stopped or (self.outer is not None and self.outer.is_stopped())
 
     def _in_turn(self, jobs: Iterator[Callable[[], T]]) -> None:
@@ -169,7 +170,7 @@ class _Team(Generic[T]):
             if self.finished.interrupted or (job := next(jobs, None)) is None:
                 break
             work = partial(contextvars.copy_context().run, self._in_thread, index, job)
-            del job  # which holds a table
+            del job  # the job holds a table
             self.running[index] = Thread(target=work, name=f"headrace fit {index}")  # first: start() may meet Ctrl-C
             self.running[index].start()
         while self.running and not self.finished.interrupted:
@@ -213,7 +214,7 @@ class _Team(Generic[T]):
             self.ended.put((index, [], error))
 
     def _work(self, index: int, job: Callable[[], T]) -> T:
-        """A fit, in a thread of its own where there are several."""
+        """A fit, in a thread of its own if there are several."""
         own, messages = _team.set(self), self.messages.setdefault(index, [])
         try:
             self.between_steps()

@@ -65,7 +65,7 @@ class RowSource(abc.ABC):
     def pieces(self, most: int | None = None) -> Iterator[tuple[Data, Any]]:
         """The rows in this process, as tables and indices of at most `CHUNK` rows.
 
-        `most`: at most this many rows of all processes, spread over the whole.
+        `most`: the largest number of rows of all processes, spread over the whole table.
         """
         for shard in self.shards:
             size, asarray = shard.part.size, self.library.asarray
@@ -115,7 +115,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def total(self, parts: Iterable[float]) -> float:
-        """See `sum`; of scalars."""
+        """The sum of scalars; see `sum`."""
 
     def weight(self) -> float:
         """The sum of the weights."""
@@ -169,7 +169,7 @@ class ArrayRows(PlainSums, RowSource):
     """A part of a table in memory, or in a file that is mapped into memory."""
 
     most_held: int | None = None
-    """The largest number of rows that a share may hold out, if there is a limit."""
+    """The largest number of rows that a share may hold out; None without a limit."""
 
     def __init__(self, data: Data, part: RowPart | None = None) -> None:
         """`part`: all rows by default."""

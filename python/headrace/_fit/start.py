@@ -40,7 +40,7 @@ def waiting(flow: Trainable) -> list[int]:
 def start_act_norms(flow: Trainable, source: RowSource) -> None:
     """Set each of these ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of one depend on those
+    At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of each depend on those
     before it.
     """
     if not (places := waiting(flow)):
@@ -90,7 +90,7 @@ class Start:
         if flow._interior.is_fresh:
             mean, std = x = source.moments(say=say)
             effective, circles = source.effective_rows(), circles_of(source.support)
-            mean[circles], std[circles] = 0.0, 1.0  # they lie in [-1, 1) already, and have no middle
+            mean[circles], std[circles] = 0.0, 1.0  # circles lie in [-1, 1) already, and have no middle
             if say:
                 _rows.warn_of_weights(effective, source.rows)
                 _rows.warn_of_spikes(source)
@@ -121,7 +121,7 @@ def shared_curves(
 ) -> tuple[Gaussianize, ...]:
     """The curves of the first process; an error where some are required and there are none."""
     n = features
-    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # last row: the number of knots
+    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row has the number of knots
     for own, link in zip(numbers, links, strict=False):
         own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
         own[-1] = link.latent.size
@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, over other links if there are some."""
+    """Links that make a standardised flow the Gaussian of the training rows, after other links if there are some."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
@@ -154,7 +154,7 @@ def not_worse_than_a_gaussian(
     by_default: bool,
     has_curves: bool,
 ) -> None:
-    """Put the Gaussian of the training rows in place of weights that are not better by more than a standard error.
+    """Replace weights by the Gaussian of the training rows unless they are better by more than a standard error.
 
     That is the one-standard-error rule (Breiman et al. 1984). Weights that a given number of epochs has trained stay,
     with a warning where the Gaussian is clearly better.
@@ -190,11 +190,13 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays, from losses of rows under it and under the Gaussian, and weights, part by part."""
+    """Whether the fitted flow stays, from losses of rows under the flow and under the Gaussian, and weights, part by
+    part.
+    """
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
         return False
-    with np.errstate(invalid="ignore"):  # of infinite losses of the Gaussian
+    with np.errstate(invalid="ignore"):  # for infinite losses of the Gaussian
         mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in found)
         square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in found)
     error = math.sqrt(square)

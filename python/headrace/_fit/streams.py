@@ -48,7 +48,7 @@ class StreamRows(ArrayRows):
         return sum(self.kept), None
 
     def split(self, validation: Any, rng: np.random.Generator, caller: Caller) -> tuple[ArrayRows, ArrayRows | None]:
-        """See `ArrayRows`; all rows are read."""
+        """See `ArrayRows`; a split reads all rows."""
         judge = self._survey(*held_out(self, validation, rng, caller))
         if (far := self._far_rows()).size:
             self.stream = Without(self.stream, far)
@@ -127,7 +127,7 @@ class StreamRows(ArrayRows):
         return Data(block.x, block.context, block.weights, self.stream.names, self.support)
 
     def _count(self) -> None:
-        """The number of rows that take part, in each part; with weights these are read."""
+        """Count the rows that take part, in each part; with weights, all weights are read."""
         first = next((block for block in self.stream if len(block)), None)
         if first is None:
             raise ValueError("x: expected at least one row, got none")
@@ -212,8 +212,8 @@ def _positive(block: Block) -> Block:
 def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> Iterator[Block]:
     """All rows in random order, as far as a buffer of this size mixes them.
 
-    New rows replace those that leave. In each turn one half of the buffer is exchanged, drawn anew, so that a row stays
-    for another turn half of the time, and meets rows from further away than the size of the buffer.
+    New rows replace those that leave. In each turn one half of the buffer is exchanged, chosen at random, so that a row
+    stays for another turn half of the time, and meets rows that are further away than the size of the buffer.
     """
     room: Block | None = None
     order, turn, filled = np.empty(0, np.int64), 0, 0
@@ -240,7 +240,7 @@ def _mixed(blocks: Iterable[Block], capacity: int, rng: np.random.Generator) -> 
 
 
 def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
-    """The rows in batches; at the end the rest of the blocks is read, which checks their number."""
+    """The rows in batches; at the end the remaining blocks are read, which checks their number."""
     ready: list[Block] = []
     for begin, end in pairwise(bounds):
         size = end - begin
@@ -259,8 +259,8 @@ class _Checks:
     def __init__(self, support: Support | None, checksums: bool) -> None:
         self.support, self.makes_checksums = support, checksums
         self.rows = 0
-        self.bad: dict[str, list[int]] = {"x": [], "context": []}  # number of non-finite rows, and the first
-        self.beyond: list[Any] = []  # number of rows on bounds or beyond; of the first: index, column, value
+        self.bad: dict[str, list[int]] = {"x": [], "context": []}  # number of non-finite rows, and index of the first
+        self.beyond: list[Any] = []  # number of rows on bounds or beyond; for the first: index, column, value
         self.weight = 0.0
         self.sums: dict[str, int] = {}
         self.kinds: dict[str, Any] = {}
@@ -356,12 +356,12 @@ class StreamRun(ArrayRun):
     source: StreamRows
 
     def go(self, progress: bool) -> None:
-        """See `Run.go`; a bar shows the rows of an epoch too, which may take long."""
+        """See `Run.go`; a bar also shows the rows of an epoch, which may take long."""
         self.progress = progress
         super().go(progress)
 
     def batches(self) -> Iterator[Index]:
-        """See `ArrayRun.batches`; each batch holds its own rows."""
+        """See `ArrayRun.batches`; each batch has its own copy of rows."""
         rng = np.random.default_rng(int(self.rng.integers(1 << 63)))
         with rows_bar(self.size, "epoch", self.progress) as shown:
             for data in self.source.batches(rng, self.bounds):

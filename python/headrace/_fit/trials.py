@@ -1,10 +1,10 @@
 """Short whole fits by Muon, by which a fit of many rows chooses its rate, curves, residual columns and weight decay.
 
-Each is a cosine to its end, because steps at a constant rate show how a fit begins and not how it ends: curves and
-residual columns make the first steps easier, whatever they are worth later. Changes by a trial stay if
-held-out rows gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
+Each is a cosine to its end, because steps at a constant rate show the beginning of a fit and not its end: curves and
+residual columns make the first steps easier, even if they gain nothing later. Changes by a trial stay if held-out rows
+gain, row by row; the fit goes on from the weights of the best trial (docs/training.md).
 
-Of the columns that may be replaced by their residuals, some are always, others if a trial is better by them.
+Of the columns that may be replaced by their residuals, some always are, and others if a trial with them is better.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
 from headrace._flow.transforms.transform import Transform
 
-LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and less decides nothing about the end
+LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and a smaller gain is no evidence about the end
 
 Links = tuple[Transform, ...]
 
@@ -84,13 +84,13 @@ def _of_array(numbers: Floats) -> Residuals:
     return Residuals(links, replaced, rounding)
 
 
-STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
+STEPS = 1280  # steps of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
 """Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
 LATE = 0.9  # the share of a trial's epochs after which its best one has to be
-FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; of shifts and scales, in units of theirs
+FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; for shifts and scales, in units of theirs
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Trials:
     """Trials one after another, and the best one so far."""
 
     run: Run | None = None
-    """The best trial; None before one has come to its end."""
+    """The best trial; None before the end of the first."""
 
     def __init__(self, made: Callable[[Choice], Run], held_out: HeldOut, shown: Any, first: Choice) -> None:
         weights = held_out.weights()

@@ -60,7 +60,7 @@ class Base(abc.ABC):
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:
-        """The density of some coordinates, in this order, where it is independent of the others'."""
+        """The density of some coordinates, in this order, if it does not depend on the other coordinates."""
         raise ValueError(f"columns: expected a flow on a base that can be parted, got one on {type(self).__name__}")
 
     def _header(self) -> dict[str, Any]:
@@ -151,5 +151,5 @@ class Normal(Base):
 
 @functools.lru_cache(maxsize=8)
 def _lines(features: int) -> BiasTable:
-    """The layout of a normal density's parameters; bases share it, because it is costly to make and holds no values."""
+    """The layout of a normal density's parameters; bases share it, because it is costly and contains no values."""
     return BiasTable.of_lines(features, "loc", "log_scale")

@@ -1,7 +1,7 @@
-"""Bases that the constructors of flows, scikit-learn's estimator and the command line take by name.
+"""Bases that are chosen by name in the constructors of flows, scikit-learn's estimator and the command line.
 
-Over the uniform base, flows are splines of [-1, 1] onto itself, and lines from there to the columns' bounds. Over any
-other a bounded density vanishes at its bounds, so that importance weights have no variance there.
+Over the uniform base, flows are splines of [-1, 1] onto itself, and linear maps from there to the columns' bounds. Over
+any other base a bounded density vanishes at its bounds, so that importance weights have no variance there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_uniform(base: Any) -> bool:
 
 
 def named_base(base: Any, features: int) -> Any:
-    """The base of a name, for this number of features; anything else as it is, and "uniform", whose flow has a box."""
+    """The base of a name, for this number of features; other objects unchanged, and "uniform", whose flow has a box."""
     return _OF_A_LINE[base](features) if isinstance(base, str) and base in _OF_A_LINE else base
 
 
@@ -39,7 +39,7 @@ _SPLINE: Mapping[str, Any] = {"map": "rq_spline_free", "bound": 1.0, "formula": 
 
 
 def onto_itself(base: Any, link: Any, conditioner: Mapping[str, Any]) -> Any:
-    """Settings of a flow's transforms: as given, or over the uniform base those of splines of [-1, 1] onto itself."""
+    """Settings of a flow's transforms: unchanged, or over the uniform base those of splines of [-1, 1] onto itself."""
     if not is_uniform(base):
         return conditioner
     if link == "linear":

@@ -68,5 +68,5 @@ class Chained(Parametrised):
 
     @property
     def standardize_context(self) -> Pair | None:
-        """``(mean, std)`` of the context's columns, shape (context,) each, as given or as `fit` found them; or None."""
+        """``(mean, std)`` of the context's columns, shape (context,) each, as set or as measured by `fit`; or None."""
         return self._standardize_context

@@ -92,8 +92,8 @@ class Density(RowModule):
     ) -> Pair:
         """Data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
-        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is
-        ``(z, log_det)`` to write into and to return, in the flow's dtype; z may be x itself.
+        Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is ``(z,
+        log_det)``, memory for the result, which is returned, in the flow's dtype; z may be x itself.
         """
         return self._both(True, x, context, parameters, out)
 
@@ -108,8 +108,8 @@ class Density(RowModule):
     ) -> Pair:
         """Latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
-        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is
-        ``(x, log_det)`` to write into and to return, in the flow's dtype; x may be z itself.
+        Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is ``(x,
+        log_det)``, memory for the result, which is returned, in the flow's dtype; x may be z itself.
         """
         return self._both(False, z, context, parameters, out)
 
@@ -187,7 +187,7 @@ class Density(RowModule):
     ) -> Pair:
         """``(sample(n), its log_prob)`` in one pass; see `sample`. `out` is such a pair.
 
-        The log densities are in the flow's dtype, whatever the rows are in.
+        The log densities are in the flow's dtype, whatever dtype the rows have.
         """
         return self._sample(self.sample_and_log_prob, True, n, context, seed, like, **how)
 
@@ -229,7 +229,8 @@ class Density(RowModule):
             values: Whether to return ``(log_prob, gradients)`` from the one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient of all
+            parameters.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.Flow([hr.transforms.Standardize([0.0], [2.0])], dtype="float64")
@@ -269,7 +270,7 @@ class Density(RowModule):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood in nats, and its gradient, shape (n,), as in `parameters`.
 
-        Memory beyond the input does not grow with the rows, but for one number a row. The gradient has the same bits
+        Memory beyond the input does not grow with the rows, except for one value a row. The gradient has the same bits
         for any number of threads. A row with a NaN or an infinity makes both NaN. On a device this waits for the mean.
 
         Args:

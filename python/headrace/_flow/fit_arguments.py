@@ -1,4 +1,4 @@
-"""The arguments of `Flow.fit`: each one's type, default, check and meaning, in this one place.
+"""The arguments of `Flow.fit`, each with its type, default, check and meaning.
 
 A new argument is a key of `FitKeywords`, which static checkers read, and a field of `Arguments` with its entry in the
 docstring. `Flow.fit`, ensembles, streams, groups, Dask, `headrace.sklearn` and, with an `option`, the command line have
@@ -25,7 +25,7 @@ AVERAGE = 0.999
 PATIENCE = 50
 CHECKPOINT_EVERY = 60.0  # seconds
 EFFORTS = {"normal": "headrace._fit.fit", "high": "headrace._fit.high_effort"}
-"""Ways to fit, and their modules; the latter imports flows, and is imported when it is asked for."""
+"""Ways to fit, and their modules; that of "high" imports flows, and is imported on first use."""
 
 
 def _cosine(done: float) -> float:

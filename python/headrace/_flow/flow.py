@@ -1,4 +1,6 @@
-"""A flow: a base density and a chain of transforms from latent to data; and its density of columns given the others."""
+"""Flows, which consist of a base density and a chain of transforms from latent to data; and their conditional densities
+of some columns given the others.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 class Conditional:
     """The density of the unknown columns for each row of known ones; `Flow.given` makes it.
 
-    It is exact: the known columns determine their latent coordinates, and all others are free. It keeps the flow as it
-    was then.
+    It is exact: the known columns determine their latent coordinates, and all others are free. A `Conditional` keeps
+    the flow's parameters of that moment.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """Flows: the whole one, its chain on a standard base, one of only its base, and that of the known columns.
+        """Flows: the whole flow, its chain on a standard base, its base alone, and the flow of the known columns.
 
         `latent` are the latent coordinates that belong to these.
         """
@@ -83,12 +85,12 @@ class Conditional:
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """The others, ascending, in the order in which rows have them."""
+        """The unknown columns, ascending, which is their order in rows."""
         return tuple(self._rest)
 
     @property
     def features(self) -> int:
-        """Number of the others."""
+        """Number of unknown columns."""
         return len(self._rest)
 
     @property
@@ -149,8 +151,8 @@ class Conditional:
 
         Args:
             n: How many draws for each row that is known, or a shape of them; () for one each.
-            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. So draws of
-                ``flow.sample(rows, seed=s)`` come back where their own columns are known, up to rounding.
+            seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. Draws of ``flow.sample(rows,
+                seed=s)`` are therefore reproduced, up to rounding, where their own columns are known.
             dtype: As in `Flow.sample`.
 
         Returns:
@@ -186,9 +188,9 @@ class Conditional:
 class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
-    The whole chain is one program: a tile of rows runs through all transforms while it is in cache. It is compiled when
-    it is first used. The flow copies the parameters of its transforms; `transforms` gives them back with the current
-    values.
+    The whole chain is one program: a tile of rows runs through all transforms while it is in cache. A program is
+    compiled on first use. The flow copies the parameters of its transforms; `transforms` gives them back with the
+    current values.
 
     Args:
         transforms: In latent → data order; all parametric ones of one dtype.
@@ -197,7 +199,7 @@ class Flow(Chained, Density):
         standardize_context: ``(mean, std)``, shape (context,) each: the networks read (context - mean) / std. `fit`
             sets it.
         matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16_tiles", ...; see
-            `to`. By default as those of the transforms.
+            `to`. By default as for the transforms.
 
     >>> import numpy as np, headrace as hr
     >>> chain = [hr.transforms.Permutation([1, 0]), hr.transforms.Standardize([5.0, 0.0], [1.0, 2.0])]
@@ -206,12 +208,12 @@ class Flow(Chained, Density):
     [-2.531]
     """
 
-    _called = Names()  # those of the columns of x and of the context
+    _called = Names()  # names of the columns of x and of the context
 
     if not TYPE_CHECKING:  # types of missing attributes are errors
 
         def __getattr__(self, name: str) -> Any:
-            """Raise for missing attributes, with the method that is meant where other libraries have it."""
+            """Raise for missing attributes, and name the intended method if it is a name of other libraries."""
             instead = f"; call {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{instead}")
 
@@ -300,15 +302,15 @@ class Flow(Chained, Density):
 
     @property
     def feature_names(self) -> tuple[str, ...] | None:
-        """The names of the columns, of the frame of the fit or as given in place of `features`; None for none.
+        """The names of the columns, from the frame of the fit or in place of `features`; None if there are none.
 
-        Frames given later need the same columns in the same order; arrays have no names, and are taken as they are.
+        Later frames need the same columns in the same order; arrays have no names, and are taken unchanged.
         """
         return self._names.features
 
     @property
     def context_names(self) -> tuple[str, ...] | None:
-        """The names of the columns of the context, where that was a frame in the fit; None for none."""
+        """The names of the context's columns, if it was a frame in the fit; None otherwise."""
         return self._names.context or None
 
     def _notes(self) -> dict[str, str]:
@@ -328,7 +330,7 @@ class Flow(Chained, Density):
         self._place(self._device, self._products)
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """See `Parametrised`; on the CPU, where frames are taken, their columns are compared with the names."""
+        """See `Parametrised`; on the CPU, where frames are accepted, their columns are compared with the names."""
         super()._place(device, products)
         if device is None and (self._called.features or self._called.context):
             self._caller = named(self._called)
@@ -337,7 +339,7 @@ class Flow(Chained, Density):
     def transforms(self) -> tuple[Transform, ...]:
         """The transforms in latent → data order, with copies of the current parameters, on the flow's device.
 
-        Where `standardize_context` is set, each expects the context standardised.
+        With `standardize_context`, each expects a standardised context.
         """
         return self._transforms_on(self._device, self._products)
 
@@ -365,7 +367,8 @@ class Flow(Chained, Density):
     @overload
     def __getitem__(self, index: int) -> Any: ...
     def __getitem__(self, index: slice | int) -> Any:
-        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both have copies of parameters.
+        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both flows have copies of the
+        parameters.
 
         >>> import headrace as hr
         >>> flow = hr.Flow([hr.transforms.Permutation([1, 0]), hr.transforms.Planar(2)])
@@ -376,7 +379,7 @@ class Flow(Chained, Density):
             return self.transforms[check.index("index", index, len(self))]
         if index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], or an int for one transform, got {index!r}")
-        chain = self._transforms_on(None)[index]  # on the CPU, where nothing waits; the result is moved once
+        chain = self._transforms_on(None)[index]  # on the CPU, where no call waits; the result is moved once
         scale = self._standardize_context if any(t.context for t in chain) else None
         flow = Flow(chain, self._base, dtype=self._dtype, standardize_context=scale)
         vector, size = flow._vector(), self._base_size()
@@ -406,7 +409,7 @@ class Flow(Chained, Density):
 
         Raises:
             ImportError: onnx is not installed: ``pip install ".[onnx]"``.
-            TypeError: the path is none.
+            TypeError: the path is no path.
             ValueError: another verb; or one that builds coordinates one after another, as "to_data" of a `MAF`.
         """
         from headrace import onnx
@@ -423,7 +426,7 @@ class Flow(Chained, Density):
                 as ``MAF(..., link="none")``, the first k depend on no later ones, for any k.
 
         Raises:
-            ValueError: they depend on others; the message names the transform.
+            ValueError: the columns depend on others; the message names the transform.
 
         >>> import numpy as np, headrace as hr
         >>> hr.MAF(4, link="none").marginal(2).log_prob(np.zeros((3, 2))).shape
@@ -447,16 +450,17 @@ class Flow(Chained, Density):
     def given(self, x: Array, context: Array | None = None, *, columns: Sequence[int] | None = None) -> Conditional:
         """The exact density of the other columns if some are known: to draw from, and to evaluate.
 
-        Nothing is searched for and nothing approximated: log p(other | known) = log p(all) - log p(known), and a draw
-        costs one pass.
+        The result is exact and needs no search: log p(other | known) = log p(all) - log p(known), and a draw costs one
+        pass.
 
         Args:
             x: The known values, shape (rows, k), or (k,) for one row, or any leading dimensions.
             context: As in `log_prob`.
-            columns: Which columns x has; the first k by default. They have to depend on no others, see `marginal`.
+            columns: Which columns x has; the first k by default. These columns must not depend on others, see
+                `marginal`.
 
-        Returns:
-            A `Conditional`, whose `columns` are the others, ascending. Later changes of the flow do not affect it.
+        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. Later changes of the flow do not
+            affect it.
 
         Raises:
             TypeError, ValueError: As in `log_prob` and `marginal`.
@@ -491,23 +495,23 @@ class Flow(Chained, Density):
     ) -> History:
         """Maximise the likelihood of rows, and keep the weights that are best on rows held out.
 
-        The weights that the fit starts with are judged too, so that a second fit never ends worse than it began.
+        The initial weights are judged too, so that a second fit never ends with worse weights than it began with.
 
         A `Standardize` at the flow's data end is set from the training part, if it still is the identity. Context
         columns are standardised likewise, and each `ActNorm` is initialised from the training part. A later fit keeps
-        all of these. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
-        best weights so far. If none are better than those before the call, KeyboardInterrupt is raised instead, and
-        the flow is as it was before the call.
+        these settings. The same seed gives the same bits for any number of threads. Ctrl-C ends the fit and keeps the
+        best weights so far. If no weights are better than those before the call, KeyboardInterrupt is raised instead,
+        and the flow stays unchanged.
 
         Without `epochs`, cross-validation is used if fewer than 50 rows are held out. A flow that is not clearly
         better on rows held out than the Gaussian of the training rows becomes that Gaussian, correlations
-        included, and with context a mean that is linear in it (docs/training.md). With `epochs` it stays,
-        and there is a warning where rows held out prefer the Gaussian.
+        included, and with context a mean that is linear in it (docs/training.md). With `epochs` the fitted flow stays,
+        and there is a warning if held-out rows prefer the Gaussian.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides; no more than 65,536 rows are copied at a
-                time (and a pandas frame that pandas keeps in several pieces). It may be a mapped file. Or a stream of
-                rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
+                time (and a pandas frame that pandas keeps in several pieces). The array may be a mapped file. Or a
+                stream of rows that do not fit in memory, with context and weights of its own: one of `headrace.rows`, a
                 data set of pyarrow, an array or frame of Dask (docs/scale.md).
             context: Shape (rows, context), or (context,) for all rows.
             rng: Instead of `seed`; see `Flow.sample`.
@@ -538,7 +542,7 @@ class Flow(Chained, Density):
 
 
 def _repeated(lines: list[str]) -> list[str]:
-    """Lines in order, with repeats of a line, or of two in turn, written once with their count.
+    """Lines in order, where repeats of a line, or of two lines in turn, are written once with their count.
 
     >>> _repeated(["a", "b", "a", "b", "c", "c", "d"])
     ['2 x (', '  a', '  b', ')', '2 x c', 'd']

@@ -1,4 +1,4 @@
-"""The arguments of the ready-made flows: types, defaults, options and meanings, in this one place.
+"""The arguments of the ready-made flows, each with its type, default, option and meaning.
 
 Each flow takes one of the last four classes, and beside it the arguments that have a position, `Sizes`. Types with more
 than a name are texts, as help shows them.
@@ -26,7 +26,7 @@ def _units(name: str, value: Any) -> Any:
 
 
 def _base(name: str, value: Any) -> Any:
-    return (is_uniform(value), value)[1]  # which refuses a name of no base
+    return (is_uniform(value), value)[1]  # refuses unknown names of bases
 
 
 class Sizes(TypedDict):
@@ -53,7 +53,7 @@ class Linked(TypedDict, total=False):
         link: The transforms between two networks: "reverse", none, since orders alternate; "linear", a trained linear
             map, which begins as the identity (`Linear`); "random", a permutation by the seed (`Permutation`), in the
             place of alternating orders; "none", nothing, and no alternating orders. In couplings even and odd
-            coordinates take turns with any; "reverse" and "none" are the same there.
+            coordinates alternate with any value; "reverse" and "none" are equivalent there.
     """
 
     link: Annotated[str, argument("reverse", option=f"what lies between two networks: {', '.join(LINKS)}")]
@@ -73,10 +73,10 @@ class Named(TypedDict, total=False):
             density falls to 0 at a bound, so that importance sampling of a function that does not is biased low: take
             ``base="uniform"`` there.
         periodic: For each column ``(low, high)``, one period of it, or None, or a dict like that of `bounds`: columns
-            around which the density is continuous. The flow's own transforms are of the other columns. Given these and
-            the context, the periodic ones go through as many shifts and circular splines as there are transforms (at
-            most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md). Their
-            base is uniform. Dependences between them are left to shears of the circles.
+            around which the density is continuous. The flow's own transforms apply to the other columns. Given these
+            and the context, the periodic ones go through as many shifts and circular splines as there are transforms
+            (at most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md).
+            Their base is uniform. Dependences between them are left to shears of the circles.
         seed: Of the fresh weights.
         rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".

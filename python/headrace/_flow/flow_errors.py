@@ -1,4 +1,4 @@
-"""Error messages of `headrace.torch`, `headrace.jax` and others for arguments that resemble a flow but are none."""
+"""Error messages of `headrace.torch`, `headrace.jax` and others for arguments that only resemble a flow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace._flow.transforms.transform import Transform
 
 
 def no_flow(expected: str, value: Any) -> TypeError:
-    """The error for such an object as the argument `flow`."""
+    """The error for an argument `flow` that resembles a flow."""
     hint = ""
     if getattr(value, "__name__", type(value).__name__) == "DualAscentFlow":
         hint = ", which is how a flow is made of rows; give what its fit(x) returns, an AscentFlow"

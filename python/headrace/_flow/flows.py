@@ -1,10 +1,10 @@
 """Ready-made flows. Each has a `Standardize` at its data end, the identity until it is fitted.
 
-After it comes a `Support`, where there are bounds.
+The last transform is a `Support`, where there are bounds.
 
 With periodic columns θ, p(x, θ) = p(x) p(θ | x), where p(θ | x) is continuous around each circle. The flow has the
-columns x that are not periodic. After it, at the data end, the periodic ones go through shifts and circular splines;
-networks compute their parameters from x and the context.
+columns x that are not periodic. After the `Support`, at the data end, the periodic columns go through shifts and
+circular splines; networks compute their parameters from x and the context.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class CircleSettings:
 
 
 def wrapped(features: int, circles: Sequence[int]) -> Transform:
-    """Numbers of circles are taken to [-1, 1), a period of those that come from the data's side."""
+    """Wrap circles' values into [-1, 1), a period of the values from the data's side."""
     return Support([None] * features, [(-1.0, 1.0) if c in circles else None for c in range(features)])
 
 
 def circle_couplings(features: int, circles: Sequence[int], settings: CircleSettings) -> list[Transform]:
-    """Couplings on [-1, 1) for the columns of `circles`, which read the others, from latent to data.
+    """Couplings on [-1, 1) for the columns of `circles`, with networks that read the others, from latent to data.
 
     No network reads a circle's own value, which jumps where it wraps. Dependences between circles are left
     to shears between the couplings.
@@ -82,10 +82,10 @@ def circle_couplings(features: int, circles: Sequence[int], settings: CircleSett
 def _shear(features: int, circles: Sequence[int], number: int) -> list[Transform]:
     """A linear map of circles by a matrix of whole numbers; its inverse has whole numbers too.
 
-    It takes a row and the same row a period on to the same place, and keeps volumes, so that it is continuous around
-    all circles, and a uniform density stays so. Each circle gets another one's value added; the next shear subtracts
-    it, and between the two splines have bent both: this shifts a circle by any function of another. The two after
-    them go the other way.
+    The map takes a row and the row shifted by a period to the same row, and preserves volumes, so that it is continuous
+    around all circles, and a uniform density stays uniform. Each circle gets another one's value added; the next shear
+    subtracts it, and between the two splines have bent both: this shifts a circle by any function of another. The next
+    two have the opposite order.
     """
     n = len(circles)
     matrix: NDArray[np.float64] = np.eye(n) + np.eye(n, k=-1)
@@ -119,7 +119,7 @@ def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) ->
     return base
 
 
-DEFAULT = "nsf"  # the flow where a table is fitted and none is named
+DEFAULT = "nsf"  # the flow that is fitted to a table if none is named
 
 
 class _Named(Flow):
@@ -128,7 +128,7 @@ class _Named(Flow):
     def _make(
         self, made: Callable[[int], list[Transform]], features: int | Iterable[str], named: Any, circles: CircleSettings
     ) -> None:
-        """`made` takes the number of columns that are not periodic, and gives their transforms."""
+        """`made` takes the number of columns that are not periodic, and returns their transforms."""
         features, names = named_features(features)
         low_high, periods = (
             by_column(name, getattr(named, name), features, names.features, "features")
@@ -144,7 +144,7 @@ class _Named(Flow):
             raise ValueError(f"base: expected {features} features, as the flow has, got {given.features}")
         if around:
             line = [c for c in range(features) if c not in around]
-            own = made(max(len(line), 1))  # also without any, because it checks its arguments
+            own = made(max(len(line), 1))  # also called without such columns, because it checks its arguments
             moved: list[Transform] = [OnColumns(t, line, features) for t in own if line]
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
@@ -188,7 +188,7 @@ BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/no
 
 
 def _bounded(hidden: Any, conditioner: Affine) -> Affine:
-    """Settings with a bounded last layer by default: outputs of a network stay bounded for far rows."""
+    """Settings with a bounded last layer by default, so that outputs of a network stay bounded for rows far out."""
     is_set = isinstance(hidden, Network) or conditioner.get("last_activation") is not None
     return conditioner if is_set else {**conditioner, "last_activation": BOUNDED}
 
@@ -353,7 +353,7 @@ class _Vectors(_Named):
 class PlanarFlow(_Vectors):
     """Planar transforms one after another (Rezende, Mohamed 2015), eq. 28-29; see `Planar`.
 
-    Both directions are exact, so that it can be fitted to rows as well as to a density.
+    Both directions are exact, so that the flow can be fitted to rows as well as to a density.
 
     Args:
         hidden: Of the networks that read the context, one a transform, which are not there without context; and of

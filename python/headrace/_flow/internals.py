@@ -35,18 +35,18 @@ class Restorable:
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace._flow.flow.Flow` or a `SequenceFlow`; their modules import this one."""
         self._flow = flow
-        self.chain: tuple[Any, ...] = flow._chain  # their structure, without parameters
+        self.chain: tuple[Any, ...] = flow._chain  # structure of the transforms, without parameters
         self.caller: Callable[[], Caller] = flow._caller  # takes arrays to where the flow computes
         self.vector: Callable[[], NDArray[Any]] = flow._vector  # the parameters on the host, a copy
 
     @property
     def program(self) -> Program:
-        """The compiled program; another one once the structure changes."""
+        """The compiled program, which is replaced if the structure changes."""
         return self._flow._program
 
     @property
     def names(self) -> Names:
-        """The names of the columns; features of sequences have none."""
+        """The names of the columns; features of sequences have no names."""
         return Names()
 
     def name(self, names: Names) -> None:
@@ -60,7 +60,7 @@ class Restorable:
         """
         flow = self._flow
         structure = {name: getattr(flow, name) for name in STRUCTURE}
-        program, vector = flow.__dict__.get("_program"), self.vector()  # which nothing may have compiled yet
+        program, vector = flow.__dict__.get("_program"), self.vector()  # possibly not compiled yet
         names = self.names
         try:
             yield
@@ -85,7 +85,7 @@ class Interior(Restorable):
     def __init__(self, flow: Any) -> None:
         """`flow`: a `headrace._flow.flow.Flow`."""
         super().__init__(flow)
-        self.base: Base = flow._base  # its structure, without parameters
+        self.base: Base = flow._base  # structure of the base, without parameters
         self.on_device: bool = flow._device is not None
 
     @property
@@ -108,7 +108,7 @@ class Interior(Restorable):
     def is_over_a_bell(self) -> bool:
         """Whether the base has one mode and columns that are all alike, like those of normal rows.
 
-        With periodic columns, which have a uniform base, this holds for the others.
+        With periodic columns, which have a uniform base, the property refers to the remaining columns.
         """
         last = self.chain[-1] if self.chain else None
         if isinstance(self.base, Independent) and isinstance(last, Support):
@@ -145,7 +145,7 @@ class Interior(Restorable):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there is one, and nothing has set it."""
+        """Whether there is a `Standardize` that has not been set yet."""
         last = self.standardize
         return last is not None and last.is_identity
 
@@ -156,7 +156,7 @@ class Interior(Restorable):
 
     @property
     def bends(self) -> bool:
-        """Whether some network computes the parameters of a map that is no shift and no scale, such as a spline."""
+        """Whether some network computes the parameters of a map other than a shift and a scale, such as a spline."""
         return any(t._map_of_network() not in (None, "affine", "additive") for t in self.chain)
 
     @property
@@ -175,7 +175,7 @@ class Interior(Restorable):
         self._flow._names = names
 
     def products(self, matmul: Any) -> str:
-        """How products of networks are computed in the steps of a fit: the argument, checked, or the flow's own."""
+        """How the steps of a fit compute products of networks: the argument, checked, or the flow's setting."""
         flow = self._flow
         if matmul is None:
             return flow.matmul
@@ -207,11 +207,12 @@ class Interior(Restorable):
         replaced: int = 1,
         base: Base | None = None,
     ) -> None:
-        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are these.
+        """Standardise data (links for `standardize`) or context from now on; the parameters stay, or are replaced by
+        these.
 
-        Links replace `standardize` and the transforms before it, `replaced` transforms in all. They may have
-        parameters, which follow those of the flow; the links that they replace must have none. A `base` takes the place
-        of the flow's; neither has parameters.
+        Links replace `standardize` and the transforms before it, `replaced` transforms in all. The links may have
+        parameters, which follow those of the flow; the replaced links must have none. A `base` replaces the flow's;
+        neither may have parameters.
         """
         structure: dict[str, Any] = {}
         if parameters is None:

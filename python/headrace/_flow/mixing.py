@@ -1,4 +1,4 @@
-"""Transforms between two networks of a ready-made flow, so that every coordinate comes to depend on every other."""
+"""Transforms between two networks of a ready-made flow, so that every coordinate depends on every other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def link_before(
 ) -> tuple[list[Transform], bool]:
     """The transforms before a network, and whether its own order of the coordinates is the descending one.
 
-    Nothing comes before the first one, and its order is the ascending one.
+    No transform precedes the first network, and its order is ascending.
 
     Args:
         network: Its number in the flow, from 0.

@@ -20,7 +20,7 @@ from headrace._flow.transforms.support import Support, circles_of
 from headrace._flow.transforms.transform import Transform
 
 Ends = tuple[float, float]
-Columns = list["Ends | None"]  # None: the ends of this column depend on others, or are not known
+Columns = list["Ends | None"]  # None: the ends of this column depend on other columns, or are not known
 
 LINE: Ends = (-math.inf, math.inf)
 
@@ -65,7 +65,7 @@ def _through(t: Transform, ends: Columns) -> Columns:
         return _moved(t, ends)
     if isinstance(inside := t.transform if isinstance(t, Inverse) else t, (Coupling, MaskedAutoregressive)):
         return [_kept(inside, c, pair) for c, pair in enumerate(ends)]
-    return [None] * len(ends)  # it mixes the columns
+    return [None] * len(ends)  # the transform mixes the columns
 
 
 def _moved(t: Transform, ends: Columns) -> Columns:
@@ -89,7 +89,7 @@ def _onto(t: Support, ends: Columns) -> Columns:
 
 
 def _end(before: float, after: float, limit: float) -> float:
-    """The limit for an end at infinity, and for one that came out as the nearest number inside of the limit."""
+    """The limit for an end at infinity, and for an end that was computed as the nearest number inside of the limit."""
     return limit if math.isinf(before) or math.isclose(after, limit, rel_tol=1e-12, abs_tol=1e-300) else after
 
 

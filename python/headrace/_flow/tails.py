@@ -1,4 +1,4 @@
-"""Base densities with other tails than a normal's, or none, or with more than one mode."""
+"""Base densities with tails other than normal ones, without tails, or with several modes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace._base.types import Self
 from headrace._core.steps import StepSpec
 from headrace._flow.bases import Base
 
-_PADDING = 16  # of parameters in the core's vector
+_PADDING = 16  # of the vector of parameters in the core
 MOST_COMPONENTS = 4096
 
 
@@ -41,7 +41,7 @@ class _Numbers:
 
 
 class _Stepped(Base):
-    """A base that the core evaluates by itself: raw parameters, trained or not."""
+    """A base that the core evaluates as a step: raw parameters, trained or not."""
 
     name = "density"
     _columns: list[str]  # the core's names of the columns' densities; empty where rows are one density
@@ -274,7 +274,7 @@ class NormalMixture(_Stepped):
 
 
 def _table(name: str, value: Any, shape: tuple[int, int], *, positive: bool = False) -> NDArray[np.float64]:
-    """A finite, read-only float64 copy of an array of this shape, or of a number for all."""
+    """A finite, read-only float64 copy of an array of this shape, or of a single value for all entries."""
     given = check.real_array(name, value)
     if given.shape not in ((), shape):
         raise ValueError(f"{name}: expected a number or shape {shape}, got {given.shape}")

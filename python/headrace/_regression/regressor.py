@@ -19,9 +19,9 @@ from headrace._fit.moments import scale_of_context
 from headrace._flow.flows import NSF
 from headrace._regression.trees import Boosting, Forest
 
-LEAST_ROWS = 200  # with fewer there are no trees, and no rows held out for weights
+LEAST_ROWS = 200  # fewer rows have neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # of the members' weights; the prior in rows of each
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for the members' weights; the prior in rows of each
 POINTS, DRAWS, HALVINGS = 64, 512, 50  # for means, for several responses, for quantiles
 
 
@@ -74,7 +74,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        """Whether there are flows."""
+        """Whether the estimator has flows."""
         return hasattr(self, "flows_")
 
     @silent(FREQUENT)

@@ -17,10 +17,10 @@ from headrace._base.types import Floats
 FOLDS, TREES, LEAF = 5, 100, 5
 BOOSTING = {"max_iter": 100, "learning_rate": 0.08, "max_leaf_nodes": 15, "early_stopping": False}
 LEAST_VARIANCE = 1e-6  # of a residual, in units of the response's
-LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # of the forest's quantiles
-BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # of the forest's density, in deviations of the response
+LEVELS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # levels of the forest's quantiles
+BANDWIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6)  # bandwidths of the forest's density, in deviations of the response
 FAR = 9.0  # widths of a kernel beyond which it has no mass
-BLOCK = 512  # rows whose weights are dense at once
+BLOCK = 512  # rows with dense weights at a time
 
 
 @dataclass

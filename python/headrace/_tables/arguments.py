@@ -1,4 +1,4 @@
-"""The arguments of a table as it comes: columns of whole numbers, spreads, and missing values."""
+"""The arguments of a table in its original form: columns of whole numbers, spreads, and missing values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Treatment:
     spread: Any = "auto"
     """Noise for repeated values: "auto", "none" or None, a width, or widths by index or name."""
     missing: str = "refuse"
-    """"refuse" or "drop" rows that miss a number, or "model" them."""
+    """"refuse" or "drop" rows with missing values, or "model" them."""
     bounds: Any = None
     periodic: Any = None
-    """Of each column, or by index or name."""
+    """A period for each column, or by index or name."""
     names: Sequence[str] | None = None
     """Of the columns."""
     seed: int = 0
@@ -36,7 +36,7 @@ class Treatment:
     texts: Sequence[str] = ()
     """Labels of columns of text, which the rows lack."""
     keep: bool = False
-    """Whether the columns were chosen, so that none is left out."""
+    """Whether the columns were chosen by the caller, so that none is left out."""
     x_name: str = "x"
     """The name of the rows in messages."""
     dashes: str = ""
@@ -46,10 +46,10 @@ class Treatment:
     gates: bool = True
     """Whether a column may have values beside a density."""
     labels: Mapping[Any, tuple[str, ...]] = field(default_factory=dict)
-    """Of columns of text, which are codes, by index or name."""
+    """Labels of text columns, which are stored as codes, by index or name."""
 
     def checked(self, features: int) -> Treatment:
-        """With an entry for each of this number of columns in bounds and periods."""
+        """The arguments with an entry for each of this number of columns in bounds and periods."""
         check.choice(f"{self.dashes}missing", self.missing, _table.MISSING)
         ends = {
             name: _columns.by_column(f"{self.dashes}{name}", getattr(self, name), features, self.names, self.x_name)

@@ -1,4 +1,4 @@
-"""Which columns of a table have a probability for each value: labels, flags, counts with spikes, frequent values."""
+"""Columns of a table with a probability for each value: labels, flags, counts with spikes, frequent values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 128  # classes of a column
 LEAST_ROWS = 50
-WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of kernels by which counts are smoothed, in their gaps
+WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels by which counts are smoothed, in units of their gaps
 UNIFORM = 0.01  # the share of a smoothed law that is uniform
 REPEATED = 0.5  # share of the numbers beside frequent values that may have the value of another one
 
@@ -50,7 +50,7 @@ def classified(table: Table, seen: Seen, how: Any) -> Table:
 
 
 def _values(one: Column, x: NDArray[Any], is_free: bool, is_named: bool, how: Any) -> tuple[tuple[float, ...], bool]:
-    """Values with a probability each, and whether all other numbers have a density."""
+    """Values with a probability each, and whether all other values have a density."""
     x = x[~np.isnan(x)]
     different, counts = np.unique(x, return_counts=True)
     values = tuple(map(float, different))

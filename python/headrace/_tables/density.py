@@ -1,4 +1,6 @@
-"""A density of a table as it comes: a flow of the columns that change, and the way to it and back."""
+"""The density of a table in its original form: a flow of the columns that vary, and the conversions to its rows and
+back.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ class Columns:
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
-    """Of a table in a file without names: the used columns, and the number of all, where some were left out."""
+    """For a table in a file without names: the used columns, and the number of all, where some were left out."""
 
     @property
     def used(self) -> Table:
@@ -79,7 +81,7 @@ class Columns:
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
-        """The used columns of such a table as an array, NaN where a number is missing, with context and weights.
+        """The used columns of such a table as an array, NaN for missing values, with context and weights.
 
         Raises:
             ValueError: other columns than those of the fit, or a frame with the same in another order.
@@ -113,7 +115,7 @@ class Columns:
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble | MixedDensity) -> Columns:
-        """The columns of a file's notes; plain ones, with the names that the flow knows, where it has none."""
+        """The columns from a file's notes; if there are none, plain ones, with names from the flow."""
         context_names, taken = flow.context_names or (), _taken(notes, flow.features)
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
@@ -156,10 +158,11 @@ def _spread(table: Table, discrete: bool) -> list[int]:
 
 @dataclass(frozen=True, repr=False)
 class TableDensity:
-    """A density of a table as it comes, of a file that `headrace fit` or `Choice.save` wrote: `headrace.load` gives it.
+    """The density of a table in its original form, from a file that `headrace fit` or `Choice.save` wrote:
+    `headrace.load` returns it.
 
-    Rows are those of the table: whole numbers, constant columns and missing values are in them, and so they are in
-    samples. `flow` is the density of the columns that change, with whole numbers and repeated values spread by noise.
+    Rows are those of the table, and so are samples: with whole numbers, constant columns and missing values. `flow` is
+    the density of the columns that vary, with whole numbers and repeated values spread by noise.
     """
 
     flow: Flow | Ensemble | MixedDensity
@@ -173,9 +176,10 @@ class TableDensity:
         return self.flow.context
 
     def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
-        """The log density of rows of the table, shape (rows,), in the flow's dtype: of whole numbers a log probability.
+        """The log density of rows of the table, shape (rows,), in the flow's dtype: for whole numbers a log
+        probability.
 
-        A row with another number in a constant column has -inf, with a warning. A row with missing values has NaN if
+        A row with another value in a constant column has -inf, with a warning. A row with missing values has NaN if
         the fit left such rows out.
 
         Args:
@@ -187,7 +191,7 @@ class TableDensity:
     def scores(
         self, rows: NDArray[Any], context: NDArray[Any] | None, *, x_name: str = "x", alone: bool = False
     ) -> NDArray[np.float64]:
-        """`log_prob` of opened rows, float64; `alone`: whether a row alone has the bits that it has among others."""
+        """`log_prob` of opened rows, float64; `alone`: whether a single row has the bits that it has among others."""
         verb = partial(by_row, self.flow.log_prob) if alone else self.flow.log_prob
         return self.columns.used.log_prob(verb, rows, context, name=x_name, names=self.columns.used_names)
 
@@ -230,7 +234,7 @@ class TableDensity:
         first_row: int | None = None,
         as_frame: bool = False,
     ) -> Any:
-        """Draw rows of the table: whole numbers are rounded, and constant columns are there.
+        """Draw rows of the table: whole numbers are rounded, and constant columns are included.
 
         Args:
             n, context, seed, first_row: As in `Flow.sample`.
@@ -254,7 +258,7 @@ class TableDensity:
         files.save(self.flow, path, self.columns.notes())
 
     def as_table(self) -> TableDensity:
-        """Itself, as of `FlowDensity` and `Choice`."""
+        """Itself, as in `FlowDensity` and `Choice`."""
         return self
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
@@ -273,13 +277,14 @@ class TableDensity:
         return *found, self._of_numbers(*seen)[:2], own
 
     def _of_numbers(self, *rows: Any) -> tuple[Any, ...]:
-        """Rows, context and weights of `numbers`, for rows of which all numbers exist."""
+        """Rows, context and weights of `numbers`, for rows without missing values."""
         return self.flow.of_numbers(*rows) if isinstance(self.flow, MixedDensity) else rows
 
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows as the fit saw them, with their context and weights; without those that miss a number, if the fit was.
+        """Rows in the fit's form, with their context and weights; without rows with missing values, if the fit left
+        these out.
 
         `purpose`: of the noise, which is another one for fits.
         """
@@ -291,7 +296,7 @@ class TableDensity:
 
     @property
     def numbers(self) -> Flow | Ensemble:
-        """The flow that pictures and diagnoses look at: of a density with discrete columns that of the others."""
+        """The flow for pictures and diagnoses: in a density with discrete columns, that of the other columns."""
         if not isinstance(self.flow, MixedDensity):
             return self.flow
         if self.flow.flow is None:
@@ -309,7 +314,7 @@ class TableDensity:
 
 
 def by_row(verb: Any, x: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:
-    """A result of at least `LEAST_ROWS` rows, which give each row the bits that it has among others."""
+    """A result of at least `LEAST_ROWS` rows, so that each row has the bits that it has among others."""
     rows = len(x)
     missing = max(LEAST_ROWS - rows, 0)
     if missing and rows:
@@ -325,7 +330,7 @@ def library_of(x: Any) -> str | None:
 
 
 def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, library: str | None) -> Any:
-    """Rows of a table as a frame of the library, of pandas where that is None, with whole numbers as integers."""
+    """Rows of a table as a frame of the library, or of pandas if it is None, with whole numbers as integers."""
     called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
     columns = {
         str(name): _typed(rows[:, i], one) for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
@@ -342,12 +347,12 @@ def _typed(values: NDArray[Any], column: Column) -> Any:
 
 
 def called(codes: NDArray[Any], labels: Sequence[str]) -> list[str | None]:
-    """The labels of codes, None for missing ones."""
+    """The labels of codes, None for missing codes."""
     return [None if np.isnan(code) else labels[int(code)] for code in codes]
 
 
 def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
-    """The contents of a file: the density of a table where its notes treat one, else the flow or transform itself."""
+    """The contents of a file: the density of a table if its notes describe one, else the flow or transform itself."""
     if not isinstance(flow, (Flow, Ensemble, MixedDensity)):
         return flow
     columns = Columns.of_notes(dict(notes), flow)
@@ -362,11 +367,11 @@ Loaded: TypeAlias = (
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Loaded:
-    return _told(of_file(files.load(path, allow_non_finite=allow_non_finite), files.read_notes(path)), os.fspath(path))
+    return _told(of_file(*files.contents(path, allow_non_finite=allow_non_finite)), os.fspath(path))
 
 
 def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
-    return _told(of_file(files.from_bytes(data, allow_non_finite=allow_non_finite), files.notes_of_bytes(data)), "data")
+    return _told(of_file(*files.contents_of_bytes(data, allow_non_finite=allow_non_finite)), "data")
 
 
 def _told(found: Any, name: str) -> Loaded:

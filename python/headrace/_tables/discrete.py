@@ -18,14 +18,14 @@ class Discrete:
     column: int
     """Of the rows."""
     values: tuple[float, ...]
-    """The value of each class, ascending; NaN, for a missing number, is the last."""
+    """The value of each class, ascending; NaN, for missing values, is the last."""
     rest: bool = False
-    """Whether all other numbers are one class more, and have a density."""
+    """Whether all other values are one additional class, and have a density."""
     step: float = 0.0
-    """The gap of whole numbers; those beyond the outermost values have a small probability."""
+    """The gap between whole numbers; values outside of the outermost have a small probability."""
     mean: float = 0.0
     scale: float = 1.0
-    """Of whole numbers, which are inputs beside the columns of the classes."""
+    """Scale of whole numbers, which are inputs in addition to the columns of the classes."""
 
     @property
     def classes(self) -> int:
@@ -44,7 +44,7 @@ class Discrete:
 
     @property
     def is_count(self) -> bool:
-        """Whether the number itself is an input, too."""
+        """Whether the value itself is an input, too."""
         return self.step > 0.0 and self.classes > 2
 
     def codes(self, x: NDArray[Any]) -> NDArray[np.intp]:
@@ -58,7 +58,7 @@ class Discrete:
         return np.where(np.isnan(x), numbers.size if numbers.size < known.size else -1, found)
 
     def inputs(self, codes: NDArray[np.intp], x: NDArray[Any]) -> Floats:
-        """Inputs of the network, shape (rows, width): columns of zeros and ones, and the number of a count."""
+        """Inputs of the network, shape (rows, width): columns of zeros and ones, and the value of a count."""
         found = np.zeros((len(codes), self.width))
         if self.classes == 2:
             found[:, 0] = codes == 1
@@ -78,7 +78,7 @@ class Discrete:
         return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
     def beyond(self, x: NDArray[Any]) -> Floats:
-        """Log probabilities of whole numbers given that they lie beyond the outermost values: halved at each step."""
+        """Log probabilities of whole numbers, given that they lie beyond the outermost values: halved at each step."""
         low, high = np.nanmin(self.values), np.nanmax(self.values)
         sides = 1 if low == 0.0 else 2
         steps = np.where(x > high, x - high, low - x if sides == 2 else np.inf) / self.step

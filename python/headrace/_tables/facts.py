@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 FAR = 2**53  # whole numbers at a larger distance have others between them that float64 lacks
-NEAR = 1e-9  # of a column's range: values this near are one
+NEAR = 1e-9  # share of a column's range within which values count as equal
 
 Pair = tuple["float | None", "float | None"]
 
@@ -35,9 +35,9 @@ class Facts:
     low: float
     high: float
     gap: int = 1
-    """Of whole numbers: the greatest common divisor of all differences."""
+    """For whole numbers: the greatest common divisor of all differences."""
     odd: Found | None = None
-    """Values that are not whole."""
+    """The values that are not whole."""
     beyond: Found | None = None
     """Values beyond the bounds."""
 

@@ -22,7 +22,7 @@ from headrace._flow.flow import Flow
 from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
-STREAM = 0x636C6173736573  # beside a seed: the uniform values that choose classes
+STREAM = 0x636C6173736573  # key beside a seed: the uniform values that choose classes
 HIDDEN = (128, 128)  # of the network
 RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # of its fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
@@ -31,8 +31,8 @@ HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
 class Head:
     """The probabilities of discrete columns: log-softmax of the outputs of a masked network, and their gradient.
 
-    The network is a flow of one additive transform, z = x + logits(x of the columns before, context), so that files,
-    dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
+    The network is a flow of one additive transform, z = x + logits(x of the columns before, context), so that its
+    files, dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
     """
 
     def __init__(self, columns: Sequence[Discrete], network: Flow, rows: int) -> None:
@@ -43,7 +43,7 @@ class Head:
 
     @classmethod
     def fresh(cls, columns: Sequence[Discrete], rows: int, context: Any, seed: int, dtype: Any) -> Head:
-        """With fresh weights; `context`: rows by which it is standardised, or None."""
+        """A head with fresh weights; `context`: rows by which the context is standardised, or None."""
         levels = [i for i, one in enumerate(columns, start=1) for _ in range(one.width)]
         width, scale = (0, None) if context is None else (context.shape[1], scale_of_context(context))
         network = logits_network(levels, HIDDEN, context=width, seed=seed, dtype=dtype)
@@ -57,7 +57,7 @@ class Head:
 
     @property
     def given(self) -> list[int]:
-        """The inputs that the flow reads: of a count only the number, because columns for each value overfit."""
+        """The inputs that the flow reads: for a count only the value, because columns for each value overfit."""
         pairs = zip(self.columns, self.parts, strict=True)
         return [i for one, part in pairs for i in range(part.stop - 1 if one.is_count else part.start, part.stop)]
 
@@ -130,7 +130,7 @@ class Head:
         return whole(history)
 
     def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
-        """Values of the columns, NaN for numbers of the last class, and inputs, from uniform values by inverse CDFs."""
+        """Values of the columns, NaN for values of the last class, and inputs, from uniform values by inverse CDFs."""
         inputs = np.zeros((len(uniforms), self.parts[-1].stop))
         values = np.empty((len(uniforms), len(self.columns)))
         for i, (one, part) in enumerate(zip(self.columns, self.parts, strict=True)):
@@ -149,7 +149,7 @@ class _HeldOut(HeldOut):
         self.head: Any = head
 
     def loss(self, flow: Any, parameters: NDArray[Any] | None = None) -> float:
-        """See `HeldOut`; of the classes."""
+        """See `HeldOut`; the loss of the classes."""
         return super().loss(self.head, parameters)
 
 
@@ -161,7 +161,7 @@ class _Run(ArrayRun):
         super().__init__(head.network, source, arguments)
 
     def _find_gradient(self, index: Any, log_prob: NDArray[Any]) -> None:
-        """See `ArrayRun`; of the classes."""
+        """See `ArrayRun`; the gradient for the classes."""
         data = self.data.rows(index)
         log_prob[:], slopes = self.head.log_prob_and_slopes(data.x, data.context)
         slopes *= (-data.shares() / (self.mean_weight * index.size))[:, None]

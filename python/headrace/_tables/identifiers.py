@@ -1,4 +1,4 @@
-"""Columns that distinguish rows and measure nothing: indices that were saved as columns, and identifiers."""
+"""Columns that distinguish rows and are no measurements: indices that were saved as columns, and identifiers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from headrace._tables.facts import Seen
 
 LEAST_ROWS = 5  # fewer count up by accident
-LEAST_DIFFERENT = 50  # fewer whole numbers differ by accident
-CROWDED = 8  # times the range that the square of the rows exceeds: of measured numbers some would be the same
-WIDE = 2.0**31  # a range of whole numbers that few quantities have
+LEAST_DIFFERENT = 50  # fewer whole numbers may differ by accident
+CROWDED = 8  # factor between the square of the number of rows and the range: among measured values some would be equal
+WIDE = 2.0**31  # a range of whole numbers that is unusual for quantities
 ENDS = ("id", "index", "idx", "number", "_no")  # of the names of identifiers, also in the plural
 
 
 def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dict[int, str]:
-    """Columns that count the rows, or have another whole number in each row, with a description of each.
+    """Columns that count the rows, or have a different whole number in each row, with a description of each.
 
-    The latter have 50 rows at least, and the name of an identifier, or so narrow a range that measured numbers would
-    repeat, or one of 2^31 and more. So does an unnamed column, or one like "Unnamed: 0", pandas' name of a saved
-    index, of five rows.
+    Columns of the second kind have at least 50 rows, and the name of an identifier, or a range that is so narrow that
+    measured values would repeat, or a range of at least 2^31. An unnamed column, or one like "Unnamed: 0", pandas' name
+    of a saved index, counts as one from five rows on.
 
     Args:
         x: The first rows of all, from which the numbers of the rows are known.

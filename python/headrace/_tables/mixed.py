@@ -1,13 +1,13 @@
 """A density of discrete and continuous columns: a masked network of logits, then a flow given the discrete values.
 
 The density of a row is the product of a probability for each discrete column, given those before it and the context,
-and of the density of its other numbers given all of these. A column with frequent or missing values has both: one class
-for each such value, and one class for all other numbers, which have a density (Uria, Murray, Larochelle 2013 for the
-order of columns; Papamakarios, Sterratt, Murray 2019 and sbi's MNLE for a categorical part before a flow).
+and of the density of its remaining values given all of these. A column with frequent or missing values has both: one
+class for each such value, and one class for all other values, which have a density (Uria, Murray, Larochelle 2013 for
+the order of columns; Papamakarios, Sterratt, Murray 2019 and sbi's MNLE for a categorical part before a flow).
 
-A number that does not exist is a gate: it has one fixed value where the splines of all transforms are the identity, so
-that it is not moved, reads as a constant, and adds to the log density a constant that is taken off again. For each
-pattern of gates this is an exact flow of the remaining columns, and one fit serves all patterns.
+A missing value is replaced by a fixed one, its gate, where the splines of all transforms are the identity, so that it
+is not moved, is read as a constant, and adds to the log density a constant that is subtracted again. For each pattern
+of gates this is an exact flow of the remaining columns, and one fit serves all patterns.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ BEYOND = 1.0  # distance of a gate's latent value from the ends of the splines
 
 @dataclass(frozen=True)
 class Gate:
-    """A column of the flow whose number may not exist."""
+    """A column of the flow whose values may be missing."""
 
     column: int
     """Of the flow."""
     discrete: int
-    """The discrete column whose last class is that of numbers."""
+    """The discrete column whose last class has continuous values."""
     value: float
-    """The number that stands for none."""
+    """The value that replaces a missing one."""
     log_density: float
-    """Its part of the log density, beside the flow's."""
+    """Its contribution to the flow's log density."""
 
 
 @storable
 class MixedDensity(OfFlows):
     """The density of discrete and continuous columns: probabilities by a masked network, then a flow given them.
 
-    `FlowDensity` makes it. Rows have codes 0, 1, ... for labels, and NaN for missing numbers where these are modelled.
+    `FlowDensity` makes it. Rows have codes 0, 1, ... for labels, and NaN for missing values where these are modelled.
 
     Args:
         head: The probabilities of the discrete columns.
@@ -100,7 +100,7 @@ class MixedDensity(OfFlows):
     # ---- files
 
     def to(self, device: str, matmul: str = "exact") -> MixedDensity:
-        """Itself: there is no device for it yet."""
+        """Return the density itself: no device is supported yet."""
         if device != "cpu":
             raise ValueError(f"device: expected 'cpu' for a density of discrete columns, got {device!r}")
         return self
@@ -147,7 +147,7 @@ class MixedDensity(OfFlows):
     # ---- evaluation
 
     def log_prob(self, x: Any, context: Any = None) -> NDArray[Any]:
-        """The log probability of discrete values plus the log density of the others, shape (rows,).
+        """The log probability of discrete values plus the log density of the other values, shape (rows,).
 
         A row with a new label has -inf, with a warning.
         """
@@ -167,7 +167,7 @@ class MixedDensity(OfFlows):
         return total.astype(self.dtype) if rows.dtype == np.float32 else total
 
     def spread(self, x: Any, context: Any = None) -> NDArray[Any]:
-        """How far the members of an ensemble differ in the density of the numbers; see `Ensemble.spread`."""
+        """How far the members of an ensemble differ in the density of continuous values; see `Ensemble.spread`."""
         if not isinstance(self.flow, Ensemble):
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
         return self.flow.spread(*self.of_flow(np.asarray(x), context))
@@ -184,7 +184,7 @@ class MixedDensity(OfFlows):
         return inputs if context is None else np.concatenate([context, inputs], axis=1)
 
     def _gated(self, rows: NDArray[Any], codes: NDArray[np.intp]) -> tuple[NDArray[Any], Floats]:
-        """Rows of the flow, and the part of their log density that is not theirs."""
+        """Rows of the flow, and the part of their log density that gates contribute."""
         values, constant = rows[:, self.continuous].astype(np.float64), np.zeros(len(rows))
         for gate in self.gates:
             closed = codes[:, gate.discrete] != self.head.columns[gate.discrete].classes - 1
@@ -198,7 +198,7 @@ class MixedDensity(OfFlows):
         return self._gated(x, codes)[0], self.given(inputs, self._context(context, len(x))), *others
 
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """The arguments of `flow` and other arrays, for rows of which all numbers exist."""
+        """The arguments of `flow` and other arrays, for rows without missing values."""
         codes = self.head.opened(x)[0]
         last = [one.classes - 1 if one.rest else None for one in self.head.columns]
         there = np.all([codes[:, i] == k if k is not None else codes[:, i] >= 0 for i, k in enumerate(last)], axis=0)
@@ -209,7 +209,7 @@ class MixedDensity(OfFlows):
         """Probabilities of the classes of a discrete column given all other columns, shape (rows, classes).
 
         Args:
-            column: Without numbers that have a density.
+            column: A column without continuous values.
             x: Rows whose value in the column does not count.
             context: As in `log_prob`.
         """
@@ -246,7 +246,7 @@ class MixedDensity(OfFlows):
         return drawn
 
     def _closed(self, i: int, inputs: Floats) -> NDArray[np.intp]:
-        """Rows whose class in a column with numbers is another one than that of these."""
+        """Rows whose class in a column with continuous values is another one."""
         last = self.head.parts[i].start + self.head.columns[i].logits - 1
         return np.flatnonzero(inputs[:, last] == 0.0)
 

@@ -26,11 +26,11 @@ from headrace._tables.mixed import Gate, MixedDensity, beyond
 from headrace._tables.table import Column
 from headrace.rows._stream import Block, Stream
 
-OF_HEAD = 0.5  # of a time budget, at most, to the probabilities
+OF_HEAD = 0.5  # largest share of a time budget for the probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate as it is: splines with lines beyond their ends."""
+    """Whether all transforms leave a far coordinate unchanged: splines with straight lines beyond their ends."""
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
@@ -38,7 +38,7 @@ def can_gate(flow: Flow | Ensemble) -> bool:
 
 
 def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
-    """Standardise a flow, and give it marginal curves, by the numbers that exist."""
+    """Standardise a flow by the values that are not missing, and give it marginal curves."""
     rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
     for c in range(x.shape[1]):
         there = x[exists[:, c], c]
@@ -102,7 +102,7 @@ def fitted(
     progress: bool = False,
     **how: Any,
 ) -> tuple[MixedDensity, Any]:
-    """Fit the probabilities of discrete columns, then the flow of the others; its history too.
+    """Fit the probabilities of discrete columns, then the flow of the other columns; returns its history too.
 
     Args:
         x, context, weights: Rows, as `Flow.fit` takes them; NaN where a column has the class of missing numbers.

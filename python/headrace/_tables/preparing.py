@@ -1,4 +1,6 @@
-"""Rows of a table as it comes, made ready for a fit: kinds of columns are found, acted on, and reported in one line."""
+"""Rows of a table in its original form are prepared for a fit: the kinds of columns are found, used, and reported in
+one line.
+"""
 
 from __future__ import annotations
 
@@ -32,37 +34,37 @@ class Prepared:
     rows: Any
     """A `Block`, or a `Stream`."""
     table: Table
-    """The treatment of each column of the table as it came."""
+    """The treatment of each column of the original table."""
     bounds: list[Any] | None
     periodic: list[Any] | None
-    """Of the remaining columns."""
+    """Periods of the remaining columns."""
     given: Any = None
-    """The same rows as they came, without those that miss a number."""
+    """The same rows in their original form, without those with missing values."""
     missing: int = 0
-    """The number of rows that miss a number, and were left out."""
+    """The number of rows with missing values, which were left out."""
 
 
 def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, progress: bool = False) -> Prepared:
     """Rows in memory or a stream, ready for a fit.
 
-    Columns without a use are left out, those with one value kept aside, whole numbers and repeated values spread, each
-    with a warning or a note. The noise of a row is that of its number among the rows without missing values.
+    Columns without use are left out, constant ones kept separately, whole numbers and repeated values spread, each with
+    a warning or a note. The noise of a row depends on its index among the rows without missing values.
 
     Args:
-        rows: As they came, NaN where a number is missing.
+        rows: In their original form, NaN for missing values.
         kinds: Of the columns by their dtypes, see `frames.kinds_of`.
         how: The arguments of the table.
         progress: Whether to show a bar where a stream is read.
 
     Raises:
-        ValueError: rows that miss a number, unless they are dropped; that are not finite, or beyond their bounds; or
-            columns that are not as the arguments have them.
+        ValueError: rows with missing values, unless they are dropped; rows that are not finite, or beyond their bounds;
+            or columns that contradict the arguments.
     """
     return _of_block(rows, kinds, how) if isinstance(rows, Block) else _of_stream(rows, kinds, how, progress)
 
 
 def present(rows: Block, how: Treatment) -> Block:
-    """Rows without those that miss a number, in context and weights too, if they are dropped; else NaN is refused."""
+    """Rows without missing values, in context and weights too, if such rows are dropped; else NaN is refused."""
     total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
     good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
     if how.missing == "drop":
@@ -110,7 +112,9 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
 
 
 def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) -> Support | None:
-    """The support of columns that are not whole numbers: the latter may be on bounds, and are checked as they are."""
+    """The support of columns that are not whole numbers; whole numbers may be equal to their bounds, and are checked
+    before.
+    """
     whole = how._kinds(kinds, len(support.bounds))
     ends: list[list[Any]] = [
         [one if kind == "float" else None for one, kind in zip(part, whole, strict=True)]

@@ -1,7 +1,7 @@
 """Columns of floats whose values repeat: the way from draws of a density with noise back to those values.
 
 Noise of the width of the smallest gap spreads each value over a cell of its own. A draw in a cell is thus a draw of
-that value: of any one on a grid, and otherwise of a value that many rows share, such as the zeros of a column that is
+that value: of any value on a grid, and otherwise of a value that many rows share, such as the zeros of a column that is
 zero or positive. Between frequent values a column without a grid is taken for continuous, and draws keep their noise.
 """
 
@@ -34,7 +34,7 @@ def learn(x: NDArray[Any], width: float) -> dict[str, Any]:
 
 
 def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
-    """The step of the grid that all sorted values lie on; 0 if there is none."""
+    """The step of a grid that contains all sorted values; 0 if there is none."""
     extent = float(values[-1] - values[0])
     least = gaps[gaps > 1e-9 * extent].min()
     last = round(extent / least)

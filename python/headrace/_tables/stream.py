@@ -12,10 +12,10 @@ from headrace.rows._stream import Stream
 
 
 class Present(Stream):
-    """The rows of a stream that miss no number."""
+    """The rows of a stream without missing values."""
 
     def __init__(self, source: Stream) -> None:
-        """Start without reading: the number of remaining rows is known once all of a part were read."""
+        """Start without reading: the number of remaining rows is known once all rows of a part were read."""
         self._source = source
         super().__init__(source.buffer, [None] * len(source._sizes))
         self._what = source._what
@@ -32,13 +32,13 @@ class Present(Stream):
 
     @property
     def left_out(self) -> int:
-        """The number of rows with a missing value; all rows are read if they were not."""
+        """The number of rows with a missing value; all rows are read unless they were before."""
         return self._source.count() - self.count()
 
 
 class Treated(Stream):
-    """The rows of a stream without constant columns, and with the noise of a table: a row's depends on its index, so
-    that it is the same in each pass, whatever the blocks, and that of a table in memory.
+    """The rows of a stream without constant columns, and with the noise of a table: it depends on a row's index, so
+    that it is the same in each pass, for any blocks, and equals that of a table in memory.
     """
 
     def __init__(self, source: Stream, table: Table) -> None:

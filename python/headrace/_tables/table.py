@@ -28,10 +28,10 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # beside a seed: a stream of random values for this noise only
-FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or others that are compared with its density
-CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: of one or two whole numbers, of more
-LEAST_ROWS = 50  # with fewer there is no message about repeats
+NOISE = 0x6E6F697365  # key beside a seed: a stream of random values for this noise only
+FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or other rows that are compared with its density
+CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: for at most two whole numbers, and for more
+LEAST_ROWS = 50  # below this number of rows there is no message about repeats
 REPEATED = 0.5  # share of rows with the value of another one
 NAMED = 3  # columns in a message
 
@@ -48,25 +48,25 @@ class Column:
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
-    """One of the whole numbers, or of a grid's values."""
+    """One of the whole numbers, or of the values on a grid."""
     constant: float | None = None
     """The only value, of a column that has no other."""
     bounds: Pair | None = None
     """Ends of a column with noise; whole numbers may be equal to them."""
     period: tuple[float, float] | None = None
-    """One period, of periodic whole numbers."""
+    """The period of periodic whole numbers."""
     step: float = 0.0
-    """Of the grid that all values of a column with noise lie on; 0 without one."""
+    """The step of the grid of a column with noise; 0 without one."""
     frequent: tuple[float, ...] = ()
     """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
     left_out: str = ""
-    """Of a column that no density has: its kind, such as an identifier."""
+    """The kind of a column that is left out, such as an identifier."""
     values: tuple[float, ...] = ()
-    """Values with a probability each; NaN, for a missing number, is the last."""
+    """Values with a probability each; NaN, for missing values, is the last."""
     rest: bool = False
-    """Whether all other numbers have a density."""
+    """Whether all other values have a density."""
     labels: tuple[str, ...] = ()
-    """Of a category, by their codes."""
+    """Labels of a category, by their codes."""
 
     @property
     def is_discrete(self) -> bool:
@@ -83,7 +83,7 @@ class Column:
         )
 
     def back(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Draws of it as the table has them."""
+        """Draws of the column in the table's form."""
         if self.constant is not None:
             return np.full(len(x), self.constant, x.dtype)
         if not self.width:
@@ -120,7 +120,7 @@ class Table:
     seed: int = 0
     """Seed of the noise."""
     missing: str = "refuse"
-    """Whether rows that miss a number are left out, "drop", or not."""
+    """Whether rows with missing values are left out, "drop", or not."""
     names: tuple[str, ...] | None = field(default=None, compare=False)
     """Names of the columns, for the printed table."""
 
@@ -149,7 +149,7 @@ class Table:
             x_name: The name of x in messages.
 
         Raises:
-            ValueError: a column of whole numbers has others, or some beyond its bounds, or a period that is none.
+            ValueError: a column of whole numbers has other values, or some beyond its bounds, or an invalid period.
         """
         found = []
         ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
@@ -179,7 +179,7 @@ class Table:
 
     @property
     def kept(self) -> list[int]:
-        """The columns that a density has: of the used ones those that are not constant, or all if all are."""
+        """The columns of the density: the used columns that are not constant, or all if all are."""
         return [i for i in self.places if self.columns[i].constant is None] or self.places
 
     @property
@@ -194,7 +194,7 @@ class Table:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is changed."""
+        """Whether all columns stay unchanged."""
         return not any(one.width or one.constant is not None or one.left_out or one.values for one in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -204,7 +204,7 @@ class Table:
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
         """Rows of a density: without constant columns, and with noise in those that have some.
 
-        The noise is that of the seed, the purpose, and the number of the row; `first_row` is that of the first one.
+        The noise depends on the seed, the purpose, and the index of the row; `first_row` is the index of the first one.
         """
         if self.is_plain:
             return x
@@ -213,7 +213,7 @@ class Table:
         noisy = np.flatnonzero(widths)
         if noisy.size:
             bits = np.random.PCG64([self.seed, NOISE, purpose])
-            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # each number takes one step
+            rng = np.random.Generator(bits.advance(first_row * noisy.size))  # each value takes one step
             rows[:, noisy] += (widths[noisy] * (rng.random((len(rows), noisy.size)) - 0.5)).astype(rows.dtype)
             for i in noisy.tolist():
                 rows[:, i] = self.columns[self.kept[i]].folded(rows[:, i])
@@ -225,7 +225,7 @@ class Table:
         """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
 
         Raises:
-            ValueError: some miss a number, and the fit did not leave such rows out.
+            ValueError: some rows have missing values, and the fit did not leave such rows out.
         """
         labels = [_columns.label(i, names) for i in range(len(self.columns))]
         good = without_missing(x, labels, self.missing, x_name)
@@ -256,10 +256,10 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; of whole numbers these are log probabilities, because counts have no width.
+        """Log densities of rows; for whole numbers these are log probabilities, because counts have no width.
 
-        A density is averaged over 16 or 32 places in the cell of whole numbers, the same for each row. A row with
-        another number in a constant column, or one that is not whole in a column of whole numbers, has a log density of
+        A density is averaged over 16 or 32 points in the cell of whole numbers, the same for each row. A row with
+        another value in a constant column, or one that is not whole in a column of whole numbers, has a log density of
         -inf, with a warning. `name` is the name of x in messages, and `names` are those of the columns.
         """
         rows = self.without_constants(x)
@@ -284,7 +284,7 @@ class Table:
     def _impossible(
         self, x: NDArray[Any], x_name: str, names: Sequence[str] | None, of_others: str, of_fractions: str
     ) -> NDArray[np.bool_]:
-        """Rows that differ in a constant column, or are not whole where all to fit were, each kind with a warning.
+        """Rows that differ in a constant column, or are not whole where all fitted rows were, each kind with a warning.
 
         Missing values are possible. `of_others`, `of_fractions`: the consequence, in words.
         """
@@ -309,7 +309,7 @@ class Table:
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
     def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
-        """Bounds of the columns that are left, None where there are none: of whole numbers those of their cells."""
+        """Bounds of the remaining columns, None for columns without: for whole numbers those of their cells."""
         if given is None:
             return None
         check.length("bounds", list(given), len(self.columns))
@@ -321,7 +321,7 @@ class Table:
         return ends_of(found, self.kept)
 
     def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
-        """Periods of the columns that are left; None where there are none."""
+        """Periods of the remaining columns; None for columns without."""
         if given is not None:
             check.length("periodic", list(given), len(self.columns))
         return ends_of(given, self.kept)
@@ -361,7 +361,7 @@ def ends_of(given: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | 
     return found if any(pair is not None for pair in found) else None
 
 
-# Keys of a file's column that are left out if it has none.
+# Keys of a column in a file that are left out if the column lacks them.
 LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "labels")
 
 
@@ -413,11 +413,12 @@ def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tu
 
 @functools.lru_cache(maxsize=16)
 def _places(columns: int) -> NDArray[np.float64]:
-    """Places evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the middles of equal parts.
+    """Points spread evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the midpoints of equal
+    parts.
 
-    For each place there is the one on the other side, so that slopes leave no error; of 64 such designs it is the one
-    with the least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of
-    optimal symmetric Latin hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
+    Each point has a mirrored one, so that slopes leave no error; of 64 such designs it is the one whose columns are
+    least dependent. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
+    hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS
     middles = (np.arange(cells // 2) + 0.5) / cells
@@ -486,7 +487,7 @@ def about_repeats(
 ) -> list[str]:
     """Sentences about columns of floats with repeated values, and with one frequent value.
 
-    `spread`: whether noise that the table has is due to them, and told. `dashes`: as of `without_missing`.
+    `spread`: whether noise of the table is due to them, and reported. `dashes`: as of `without_missing`.
     """
     plain = tuple(replace(one, width=one.width * one.is_discrete) for one in table.columns)
     found = repeating(x, replace(table, columns=plain) if spread else table)
@@ -511,7 +512,7 @@ APART = "a density spikes there; headrace.sklearn.FlowDensity of splines gives i
 
 
 def _counted_list(columns: Sequence[str]) -> str:
-    """The first columns, and the number of others."""
+    """The first columns, and the number of the remaining ones."""
     others = len(columns) - NAMED
     more = "" if others <= 0 else f" and {others} more column{'' if others == 1 else 's'}"
     return ", ".join(columns[:NAMED]) + more

@@ -28,20 +28,20 @@ from headrace.ascent.flow import AscentFlow, AscentHistory
 from headrace.ascent.standardised_rows import Parts, StandardisedRows, jittered
 
 Judged = tuple[float, float | None]
-"""Mean log-likelihoods of training rows and of those held out, if there are any."""
+"""Mean log-likelihoods of training rows and of held-out rows, if there are any."""
 
 # Defaults of docs/notes/dual_ascent.md.
 BLOCK = 32  # rows of a block of a rotation, where it has blocks
 DENSE_BELOW = 128  # below, random rotations are dense
-SLOPE = 1e-3  # of the maps of an ascent
-SLOWER = 1.5  # a step may take than the one before it
+SLOPE = 1e-3  # slope setting of an ascent's maps
+SLOWER = 1.5  # factor by which a step may take longer than the one before it
 AGREES = {"float32": 1e-2, "float64": 1e-5}  # nats between a history and its flow, from 1 nat on of as many
 
 
 class Ascent(abc.ABC):
     """A running ascent: points to fit and points held out, carried along.
 
-    Columns without spread take no part: of the others there are `n`.
+    Columns without spread take no part: `n` is the number of the others.
     """
 
     default_directions: str
@@ -59,7 +59,7 @@ class Ascent(abc.ABC):
         self.constant = 0.5 * self.features * math.log(settings.precision / (2.0 * math.pi)) - np.log(rows.std).sum()
         self.library, self.copies = rows.source.library, copies if rows.group is None else 0
         self.flat = self._flat(rows.own), self._flat(rows.others)
-        """The share of columns without spread in the means, of rows to fit and of those held out."""
+        """The share of columns without spread in the means, of rows to fit and of held-out rows."""
         self.own, self.others = ([(self._active(z), weights) for z, weights in of] for of in (rows.own, rows.others))
         self.count = rows.count
         self.is_resolved = True
@@ -106,7 +106,7 @@ class Ascent(abc.ABC):
     def checks(self) -> tuple[list[Judged], Any, Any]:
         """Log-likelihoods of some rows before the first step and after each, and the indices of these rows.
 
-        Indices of training rows and of rows held out, for each part; None for all of them.
+        Indices of training rows and of held-out rows, for each part; None for all rows.
         """
 
     def coordinates(self, count: int) -> list[Floats]:
@@ -116,7 +116,7 @@ class Ascent(abc.ABC):
     # ---- the run
 
     def go(self, progress: bool, clock: Clock) -> AscentFlow:
-        """Take all steps, or as many as patience and the clock allow; then return the best prefix, whatever happens."""
+        """Take all steps that patience and the clock allow; then return the best prefix, also after an error."""
         s, history, begin = self.settings, self.history, time.perf_counter()
         bar = _progress.bar(self.n_steps, "ascent", "step", progress)
         last = begin
@@ -153,7 +153,7 @@ class Ascent(abc.ABC):
         return self._agreed(self.flow())
 
     def flow(self, count: int | None = None) -> AscentFlow:
-        """The flow of the first steps, by default of those up to the best."""
+        """The flow of the first steps, by default up to the best one."""
         s = self.settings
         base: Base = StandardNormal(self.features)
         if s.precision != 1.0:

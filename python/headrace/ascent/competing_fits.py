@@ -1,4 +1,4 @@
-"""The competing fits of a dual ascent: an ascent alone, or one whose steps are trained as a whole, of some length."""
+"""The competing fits of a dual ascent: an ascent alone, or ascents of some lengths whose steps are trained jointly."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows
 
 # Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
-BINS = 40  # of an ascent's splines
+STEPS = {"spline": 600, "kink": 2000}  # the most steps of an ascent without a joint training
+BINS = 40  # bins of an ascent's splines
 
 # Shares of a time budget.
 ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # of the rest, for the joint training where another ascent competes
+REFINING = 0.6  # share of the remaining time for the joint training where another ascent competes
 
-# Defaults of an ascent that is trained as a whole afterwards.
+# Defaults of an ascent whose steps are trained jointly afterwards.
 COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 8  # in up to three dimensions
 MANY_COLUMNS_BINS = 4  # above
@@ -40,7 +40,7 @@ REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES = 16  # in up to three dimensions
 MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
+LENGTHS = (16, 32, 48)  # lengths of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
@@ -55,7 +55,7 @@ class Fitted:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing can follow: Ctrl-C came, or no column has a spread."""
+        """Whether no further fit is possible: Ctrl-C came, or no column has a spread."""
         return self.history.stopped in ("interrupted", "constant")
 
 
@@ -63,7 +63,7 @@ def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, cl
     """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
 
     Raises:
-        KeyboardInterrupt: before there is a step to keep.
+        KeyboardInterrupt: before the first step.
     """
     is_small = rows.count < COMPETES_BELOW
     refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
@@ -106,7 +106,7 @@ class _Fits:
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
         fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
-            raise KeyboardInterrupt  # there is no step to return
+            raise KeyboardInterrupt  # without a step to return
         return fitted
 
     def _refined_bins(self) -> int:
@@ -115,7 +115,7 @@ class _Fits:
         return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
 
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
-        """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
+        """An ascent whose steps are then trained jointly; `share`: of the time after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
         if not fitted.is_over and clock.has(0.0):
             chain = [self._with_shears(step) for step in fitted.whole()._by_step()]
@@ -135,7 +135,7 @@ class _Fits:
                 fitted.flow, history.best_step, history.refined = flow, len(chain), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
-        except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
+        except KeyboardInterrupt:  # also outside of the fit: the flow is complete up to this point
             history.stopped = "interrupted"
         return flow
 
@@ -156,7 +156,7 @@ class _Fits:
         return fitted
 
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit of the best length. Longer ones are tried while the last gained clearly.
+        """The fit of the best length. Longer chains are tried while the last one gained clearly.
 
         Each begins with the trained steps of the one before it, so that all together take as many updates as one.
         """

@@ -43,7 +43,7 @@ class Turn:
 
 
 def random_turn(sizes: list[int], rng: np.random.Generator) -> Turn:
-    """Blocks of these sizes drawn evenly from all orthogonal matrices; if there are several, after a permutation."""
+    """Blocks of these sizes drawn uniformly from all orthogonal matrices; if there are several, after a permutation."""
     order = _order(sizes, rng)
     return Turn([random_rotation(size, rng) for size in sizes], order)
 
@@ -79,7 +79,7 @@ def _order(sizes: list[int], rng: np.random.Generator) -> list[int] | None:
 
 
 def random_rotation(features: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A matrix drawn evenly from all orthogonal ones."""
+    """A matrix drawn uniformly from all orthogonal ones."""
     return _haar(features, rng)
 
 

@@ -84,10 +84,11 @@ class DualAscentFlow:
             rows held out, and without any it replaces the training.
         patience: Steps without a new best on held-out rows after which the ascent ends; None for no end.
         bounds: Of the columns, as in `MAF`: the ascent takes the rows off their support first.
-        periodic: For each column ``(low, high)``, one period of it, or None. As rotations mix all columns, a circle is
-            cut where its rows are rarest and taken to the line between the two ends of the cut. So all dependence is
-            kept, and the density is normalised around the circle, but **it need not be continuous at the cut**, where
-            it has few rows. The named flows, as `MAF`, have densities that are continuous everywhere.
+        periodic: For each column ``(low, high)``, one period of it, or None. Because rotations mix all columns, a
+            circle is cut where its rows are rarest and mapped to the line between the two ends of the cut. All
+            dependence is therefore kept, and the density is normalised around the circle, but **it need not be
+            continuous at the cut**, where there are few rows. The named flows, as `MAF`, have densities that are
+            continuous everywhere.
         seed: Of all that is drawn.
         rng: Instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
@@ -190,7 +191,7 @@ class DualAscentFlow:
     ) -> AscentFlow:
         """Fit rows; a new flow each time, on the device of the rows. Ctrl-C ends the fit and keeps the best so far.
 
-        That is a prefix of the ascent, or the weights of the joint training.
+        The result is a prefix of the ascent, or the weights of the joint training.
 
         Args:
             x: Shape (rows, features), float32 or float64, any strides. Or a stream (`headrace.rows`): an ascent carries
@@ -224,7 +225,7 @@ class DualAscentFlow:
     def fit_members(
         self, x: Array, members: int = 4, *, time_budget: float | None = None, **arguments: Any
     ) -> Ensemble:
-        """Fit several flows, each from a seed and with held-out rows of its own; their mixture, equally weighted.
+        """Fit several flows, each with a seed and held-out rows of its own; their mixture, equally weighted.
 
         The loss of a single fit above three columns is mostly variance, which a mixture has less of.
 

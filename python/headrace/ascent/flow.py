@@ -1,4 +1,4 @@
-"""The flow that results from a dual ascent, by number of steps from the data, and its history."""
+"""The flow that results from a dual ascent, indexed by steps from the data, and its history."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class AscentHistory:
     """Log-likelihoods of the rows held out; empty without any."""
     coordinates: list[NDArray[np.float64]] = field(default_factory=list, compare=False)  # arrays have no one answer
     """L of eq. 23 of each coordinate under each step's map, shape (features,), of the training rows, the mean of log φ'
-    − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Of kinks on the CPU; else
-    empty."""
+    − λ φ²/2, and ½ log(λ/2π), in the latent side's units; NaN in columns without spread. Coordinates of kinks on the
+    CPU; else empty."""
     seconds: list[float] = field(default_factory=list)
     """Seconds since the fit began."""
     best_step: int = 0
@@ -42,9 +42,9 @@ class AscentHistory:
     """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
     "interrupted", the latter also after the ascent."""
     lengths: dict[int, float] = field(default_factory=dict)
-    """The loss of the rows held out for each number of steps that competed, after its joint training."""
+    """The held-out loss for each number of steps that competed, after its joint training."""
     refinement: History | None = None
-    """The history of the joint training after the ascent, where there was one."""
+    """The history of the joint training after the ascent; None without one."""
     refined: bool = False
     """Whether the flow is that of the joint training, and not the ascent up to `best_step`, which is kept where it is
     better on the rows held out."""
@@ -120,7 +120,7 @@ class AscentFlow(Flow):
         return found.to("cpu")
 
     def _support(self) -> list[Support]:
-        """The support, on the CPU, or None."""
+        """The support, on the CPU, as a list; empty without one."""
         return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
 
     def _supported(self, ends: Sequence[Support]) -> AscentFlow:

@@ -24,8 +24,8 @@ class KinkAscent(Ascent):
     """Steps of the notes.
 
     A kink is chosen in the pass that takes rows through the kink before it and sums its gain: so gains are
-    known one kink late. On a device they are read every `STRIDE` steps. The random numbers of queued steps come
-    from a copy of the generator: the fit's own is at each step where it would be if no other had been queued.
+    known one kink late. On a device they are read every `STRIDE` steps. The random values of queued steps come from a
+    copy of the generator: the fit's own generator is in the state that it would have if no other step had been queued.
     """
 
     default_directions = "random"
@@ -99,7 +99,7 @@ class KinkAscent(Ascent):
         if self.chosen is None:
             return [], None, None
         found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
-        if self.rows.device is not None:  # where a pass over all rows is as fast as a choice of some
+        if self.rows.device is not None:  # a pass over all rows on a device is as fast as a choice of some
             return [self._judged((one[0], one[1])) for one in found], None, None
         checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
         own, others = (

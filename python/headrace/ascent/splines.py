@@ -19,7 +19,7 @@ from headrace.ascent import directions as _directions
 from headrace.ascent.ascent import SLOPE, Ascent, Judged, kink_map
 
 BOUND = 5.0  # standard deviations from which a spline is the identity
-KNOTS = 40  # of a function, where a kinked line is fitted to it
+KNOTS = 40  # knots of a function, where a kinked line is fitted to it
 
 
 class SplineAscent(Ascent):
@@ -124,7 +124,7 @@ class SplineAscent(Ascent):
         )
 
     def _first_maps(self, curves: list[Any]) -> list[Transform]:
-        """Full marginal maps: a kinked line with the curve's straight ends, then a spline for the rest."""
+        """Full marginal maps: a kinked line with the curve's straight ends, then a spline for the remainder."""
         kinks: list[tuple[float, ...]] = []
         rest: list[Score | None] = []
         for curve in curves:
@@ -170,7 +170,7 @@ def spline_parameters(score: Score | None, bins: int, bound: float, slope: float
     if score is None:
         return raw
     inner = score.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # no knot coincides with another, nor lies outside
+    gap = 1e-3 * bound * np.arange(1, bins)  # so that knots neither coincide nor lie outside
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)

@@ -1,8 +1,8 @@
 """Rows of a dual ascent: those to fit and those held out, standardised, with repeated values spread.
 
-With a group they are checked on all ranks together. Rotations mix all columns, so that no circle can stay one: that of
-a periodic column is cut where its rows are rarest, and mapped to the line. The density is that of an interval with
-both ends at a cut.
+With a group they are checked on all ranks together. Rotations mix all columns, so that circles cannot be preserved: a
+periodic column is cut where its rows are rarest, and mapped to the line. The density is that of an interval with both
+ends at a cut.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ Parts = list[tuple[Any, Any]]
 
 # Defaults of docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
-REPEATED = 0.01  # the share of them with another row's value from which a column counts as repeating
+REPEATED = 0.01  # the share of rows with another row's value from which a column counts as repeating
 LEAST_SPREAD = 1e-3  # standard deviations over which its values are spread at least
 FLAT = 1e-100  # below, in units of the deviation, a column has no spread
 
-_SPREAD_SEED = 0x5EED  # of draws on which no other draw depends
-_COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from others of the same seed
+_SPREAD_SEED = 0x5EED  # seed of draws on which no other draw depends
+_COPIES, _NOISE = 0xC09E, 0x2015  # distinguish draws from other draws of the same seed
 
 
 class StandardisedRows:
     """Rows to fit and rows held out, in parts, with their standardisation.
 
-    Rows of one process are one part, those of a group a part for each shard that this rank holds.
+    Rows of one process are one part; rows of a group have a part for each shard of this rank.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class StandardisedRows:
                 ends = np.maximum(ends, np.stack([-_arrays.on_host(z.min(axis=0)), _arrays.on_host(z.max(axis=0))]))
         less, most = self.source.maximum(ends)
         self.active = np.flatnonzero(most + less > FLAT)
-        """Columns with a spread; the others are only shifted."""
+        """Columns with a spread; the other columns are only shifted."""
         places = np.arange(0, self.count, -(-self.count // LOOKED_AT))
         looked_at = self.source.picked(places, [z for z, _ in self.own])
         self.spread = np.zeros(n)
@@ -194,14 +194,14 @@ class StandardisedRows:
         return [z * _arrays.library(z).asarray(self.std) + _arrays.library(z).asarray(self.mean) for z, _ in self.own]
 
     def held_out(self) -> list[NDArray[Any]]:
-        """The rows held out as they were given, part by part."""
+        """The held-out rows in their original form, part by part."""
         return [] if self.judge is None else [data.x for data in self.judge.blocks()]
 
     def to_refine(self, copies: int, jitter: float, rng: np.random.Generator) -> tuple[Any, Any, Any]:
         """The arguments of a joint training: rows, with `copies` noisy copies of each, weights, and rows to judge by.
 
-        Columns without spread become normal noise of a given variance, because no network can learn a spike. In a
-        group each shard has its own draws.
+        Columns without spread become normal noise of a given variance, because no network can learn a spike. In a group
+        each shard has its own draws.
         """
         flat = np.setdiff1d(np.arange(len(self.mean)), self.active)
         rows = []
@@ -244,7 +244,8 @@ class StandardisedRows:
 def off_support(
     ends: Sequence[Support], x: NDArray[Any], validation: Any, caller: Caller, names: tuple[str, ...]
 ) -> tuple[NDArray[Any], Any]:
-    """Rows to fit and rows to hold out as unbounded values, float64; others pass, because later checks refuse them.
+    """Rows to fit and rows to hold out as unbounded values, float64; invalid ones pass, because later checks refuse
+    them.
 
     `ends`: from latent to data, see `AscentFlow`.
     """
@@ -271,7 +272,7 @@ def _near_one(weights: NDArray[Any], largest: float) -> NDArray[Any]:
 def _spread(x: Floats) -> float:
     """The width over which values of variance 1 are to be spread; 0 where few of them repeat.
 
-    The least distance between two of them, which is their step if they have one; from LEAST_SPREAD to 1.
+    The least distance between two of the values, which is their step if they have one; from LEAST_SPREAD to 1.
     """
     steps = np.diff(np.sort(x))
     if (steps == 0).sum() <= REPEATED * x.size:
@@ -292,8 +293,8 @@ def _listing(numbers: NDArray[Any]) -> str:
     return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
-BINS, WINDOW = 256, 16  # bins of a circle, and how many of them are averaged for few rows
-OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # of both ends, in radii, by the dtype's size in bytes
+BINS, WINDOW = 256, 16  # bins of a circle, and the number of them that are averaged for few rows
+OVERLAP = {4: 2.0**-16, 8: 2.0**-36}  # overlap of both ends, in radii, by the dtype's size in bytes
 
 
 def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -311,8 +312,7 @@ def counted(support: Support, x: NDArray[np.floating]) -> NDArray[np.int64]:
 def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.floating]) -> tuple[Support, ...]:
     """The map of unbounded values to a support with circles, from latent to data; counts: see `counted`.
 
-    Both ends overlap by less than the density can resolve in the dtype, so that
-    no row lies on an end.
+    Both ends overlap by less than the density can resolve in the dtype, so that no row lies on an end.
     """
     if not any(support.periodic):
         return (support,)

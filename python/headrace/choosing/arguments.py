@@ -22,7 +22,7 @@ def _families(name: str, value: Any) -> tuple[str, ...]:
 
 
 class OfTable(TypedDict, total=False):
-    """How the table is read."""
+    """Arguments of reading the table."""
 
     context: Annotated["Array | None", argument()]
     weights: Annotated["Array | None", argument()]
@@ -34,7 +34,7 @@ class OfTable(TypedDict, total=False):
 
 
 class OfSearch(TypedDict, total=False):
-    """How densities of its rows are searched for."""
+    """Arguments of the search for densities of its rows."""
 
     families: Annotated["Sequence[str]", argument(FAMILIES, _families)]
     bounds: Annotated["ColumnBounds | None", argument()]

@@ -1,4 +1,4 @@
-"""Candidate models, among them two without training, and a trial of one that can be resumed."""
+"""Candidate models, including two without training, and resumable trials of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
 def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> Flow | None:
     """Normal kernels with the covariance of the rows, at most 2000 of them; None where the rows lie in a plane.
 
-    None also where columns are periodic, because a normal kernel ends at no seam.
+    None also where columns are periodic, because a normal kernel is not continuous around a circle.
     """
     if circles_of(support):
         return None
@@ -110,7 +110,7 @@ _SIZES: dict[str, tuple[Any, list[tuple[int, tuple[int, ...]]]]] = {
     "nsf": (NSF, [(3, (32, 32)), (5, (64, 64)), (5, (128, 128))]),
     "realnvp": (RealNVP, [(4, (32, 32)), (8, (64, 64)), (8, (128, 128))]),
 }
-_DEFAULT = ("nsf", 1)  # the flow and size of `headrace fit` and `FlowDensity` where nothing is named
+_DEFAULT = ("nsf", 1)  # the default flow and size of `headrace fit` and `FlowDensity`
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ class Candidate:
 
 
 def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -> list[Candidate]:
-    """All candidates; for a small sample the small ones and the default, and none that is no more than a Gaussian."""
+    """All candidates; for a small sample the small ones and the default, without those that are no more than a
+    Gaussian.
+    """
     found = []
     # With one feature, and neither context nor periods, an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
@@ -200,7 +202,7 @@ class Trial:
     """The reason why the last fit ended."""
     rounds: int = 0
     dropped: bool = False
-    """Whether the others went on without it."""
+    """Whether the search continued without it."""
     members: Ensemble | None = None
     """The mixture that the flow has learnt, if it is kept."""
 

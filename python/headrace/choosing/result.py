@@ -1,4 +1,4 @@
-"""The result of a choice: all densities tried, the best, and those as good as it."""
+"""The result of a choice: all tried densities, the best, and those that are equally good."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Choice:
     as_good: tuple[str, ...]
     """Simpler densities that are as good as the best: within the standard error of the difference, or 0.01 nats."""
     diagnosis: Diagnosis | None
-    """A diagnosis of the best one on held-out rows; None after Ctrl-C, or of so few rows that none are left."""
+    """A diagnosis of the best density on held-out rows; None after Ctrl-C, or if no rows are left."""
     judged_by: str
     """The rows of the table, in words."""
     interrupted: bool
@@ -80,11 +80,11 @@ class Choice:
     members: Ensemble | MixedDensity | None = field(default=None, compare=False)
     """With ``keep=True``: the mixture that the `NSF` of high effort has learnt, from the rows to fit; else None."""
     columns: Columns = field(default=PLAIN, compare=False)
-    """Kinds of the table's columns; whole numbers were spread, and constant columns kept aside."""
+    """Kinds of the table's columns; whole numbers were spread, and constant columns kept separately."""
 
     @takes_rng
     def sample(self, n: int, context: Any = None, *, seed: Any = None, rng: Rng = None, as_frame: bool = False) -> Any:
-        """Draw rows of the table as it came: whole numbers are rounded, and constant columns are there.
+        """Draw rows of the original table: whole numbers are rounded, and constant columns are included.
 
         Args:
             n, context, seed: As in `Flow.sample`.
@@ -97,9 +97,9 @@ class Choice:
         return self.as_table().sample(n, context, seed=seed, as_frame=as_frame)
 
     def log_prob(self, x: Any, context: Any = None) -> Floats:
-        """The log density of rows of the table as it came, shape (rows,): of whole numbers a log probability.
+        """The log density of rows of the original table, shape (rows,): for whole numbers a log probability.
 
-        A row with another number in a constant column has -inf, with a warning. A row with missing values has NaN
+        A row with another value in a constant column has -inf, with a warning. A row with missing values has NaN
         if such rows were dropped.
         """
         rows, given = self.columns.opened(x, context)
@@ -129,7 +129,7 @@ class Choice:
         return "\n".join(lines_of(self.blocks()))
 
     def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:
-        """The table and paragraphs of `print`; `more` points to the whole diagnosis."""
+        """The table and paragraphs of `print`; `more` names the complete diagnosis."""
         rows = []
         for one in self.table:
             if np.isnan(one.log_likelihood):
@@ -207,7 +207,7 @@ def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple
             behind = np.where(one.log_prob == best.log_prob, 0.0, best.log_prob - one.log_prob)
         away, spread = weighted_mean(behind, weights)
         tried.append(Tried(one.name, mean, error, away, spread, one.seconds, one.state, one.flow))
-        # One row gives no standard error, and no difference is significant.
+        # A single row gives no standard error, and no difference is significant.
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
         if one is not best and one.name in SIMPLE and near:
             as_good.append(one.name)

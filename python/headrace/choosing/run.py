@@ -42,8 +42,8 @@ from headrace.diagnosis.run import diagnose
 CROSS_VALIDATES_BELOW = 500  # rows, below which all rows judge, by cross-validation
 LEAST = 4  # rows
 FOLDS = 5
-SEARCHING = 1 / 3  # of the time before a fit with high effort
-OF_DEFAULT = 4 / 5  # of the time, that the default may need, and then a fit to all rows: others rarely win
+SEARCHING = 1 / 3  # share of the time before a fit with high effort
+OF_DEFAULT = 4 / 5  # share of the time for the default, including a fit to all rows: other candidates rarely win
 ALL_ROWS = 1.5  # times the seconds of the best fit, that a fit to all rows may need
 LOOKED_AT, MOST_KNOWN = 5000, 10_000  # rows of a diagnosis, and of training rows to compare with
 
@@ -53,14 +53,14 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     """Try flows of several kinds and sizes within a time, and give the best, with a table of all and a diagnosis.
 
     From 500 rows on a tenth of the rows, at most 5000, serves to choose and another one to judge. The default, an `NSF`
-    without options, comes first, with up to four fifths of the time. The rest is shared by successive halving: all get
-    a little, the better half goes on from where it stopped with more, until one is left (Jamieson, Talwalkar 2016). If
-    the best ended early, and the time left is enough, it is fitted anew to all rows at the end: the others leave time
-    for that. With fewer rows,
-    five-fold cross-validation chooses and judges, and the best is fitted to all rows at the end. A Gaussian and a
-    kernel density are compared with them, and may be the best.
+    without options, comes first, with up to four fifths of the time. The remaining time is shared by successive
+    halving: all candidates get a little, the better half goes on from where it stopped with more, until one is left
+    (Jamieson, Talwalkar 2016). If the best one ended early, and the time left is enough, it is fitted again to all rows
+    at the end: the other candidates leave time for that. With fewer rows, five-fold cross-validation chooses and
+    judges, and the best is fitted to all rows at the end. A Gaussian and a kernel density are compared with them, and
+    may be the best.
 
-    How far fits come depends on the machine, so that the result is not the same twice.
+    The progress of fits depends on the machine, so that results are not reproducible.
 
     Args:
         x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and those that count
@@ -223,7 +223,7 @@ class _Search:
         return {name: (flow, took) for name, flow in found.items()}
 
     def trial_of(self, best: Judged) -> Trial | None:
-        """The trial behind the best; None of a simple density, and after Ctrl-C."""
+        """The trial of the best density; None for a simple density, and after Ctrl-C."""
         return next((one for one in self.trials if one.candidate.name == best.name and not self.interrupted), None)
 
     def of_all_rows(self, trial: Trial, seconds: float) -> Trial:
@@ -259,7 +259,7 @@ class _Search:
 
 
 def _best(found: list[Judged]) -> Judged:
-    """The best on the rows to choose by; simple densities come first, and stay where nothing is better."""
+    """The best density on the rows to choose by; simple densities come first, and win ties."""
     return max((one for one in found if one.log_prob is not None), key=lambda one: one.chosen_by)
 
 
@@ -295,7 +295,7 @@ class _SuccessiveHalving(_Search):
         return self.choice(found, judging.weights, judged_by, flow, diagnosis)
 
     def _try_hard(self, fitted: Sample, choosing: Sample, shown: Any) -> None:
-        """Fit with high effort for the rest of the time."""
+        """Fit with high effort for the remaining time."""
         trial = Trial(with_high_effort(self.setting, self.keep), self.setting.seed)
         self.tell(shown, trial, max((one.chosen_by for one in self.trials), default=-np.inf))
         self.trials.append(trial)
@@ -304,7 +304,9 @@ class _SuccessiveHalving(_Search):
             self.members = trial.members
 
     def _to_all(self, best: Judged) -> Flow | None:
-        """The best candidate, fitted to all rows as a fit without a choice is; None where the time left may not do."""
+        """The best candidate, fitted to all rows as in a fit without a choice; None where the time left may be too
+        short.
+        """
         trial = self.trial_of(best)
         if trial is None or not trial.is_over or self.clock.left() < ALL_ROWS * trial.seconds:
             return None
@@ -312,10 +314,11 @@ class _SuccessiveHalving(_Search):
         return last.flow if last.is_over and not self.interrupted else None
 
     def _halve(self, fitted: Sample, choosing: Sample, folder: str, shown: Any) -> None:
-        """Fit all candidates for a little time, the better half for more, until one is left, which has the rest.
+        """Fit all candidates for a little time, the better half for more, until one is left, which gets the remaining
+        time.
 
-        The default has up to four fifths of the time before, so that a short search has it, too. Where that is enough
-        for it, the rest is at least the time of a fit to all rows, if that is at most four fifths of the remainder.
+        The default has up to four fifths of the time before, so that a short search has it, too. If that is enough, the
+        remaining time is at least that of a fit to all rows, if that is at most four fifths of it.
         """
         alive, needed = list(self.trials), 0.0
         for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
@@ -370,7 +373,7 @@ class _CrossValidation(_Search):
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
                 self.tell(shown, trial, max((one.chosen_by for one in found), default=-np.inf))
-                share = self.clock.left() / (len(self.trials) - i + 1)  # one more for the fit to all rows
+                share = self.clock.left() / (len(self.trials) - i + 1)  # one more share for the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
                 own = time.perf_counter() + share
                 for k, out in enumerate(parts):
@@ -393,7 +396,7 @@ class _CrossValidation(_Search):
         return self.choice(found, weights, judged_by, flow, diagnosis)
 
     def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
-        """Log densities of the simple ones on rows left out, and their fits without the first fold."""
+        """Log densities of the simple candidates on rows left out, and their fits without the first fold."""
         whole = self.timed_simple(self.sample, say=True)
         pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
         kept: dict[str, Flow] = {}

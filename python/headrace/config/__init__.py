@@ -21,7 +21,7 @@ def set_num_threads(n: int) -> None:
 
     At import it is HEADRACE_NUM_THREADS of the environment; else OMP_NUM_THREADS or MKL_NUM_THREADS, the first of them
     that is set; else the number of cores that this process may use, by its affinity and its control groups. Threads
-    that are no longer wanted end. threadpoolctl, where it is installed, sees and sets the number, too.
+    that are no longer needed end. threadpoolctl, where it is installed, reads and sets the number, too.
 
     Args:
         n: From 1 to 4096.
@@ -40,7 +40,7 @@ def get_num_threads() -> int:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """A context in which calls from this thread use n threads; those from other threads keep their number.
+    """A context in which calls from this thread use n threads; other threads keep their number.
 
     Args:
         n: From 1 to 4096.
@@ -64,7 +64,8 @@ def threads(n: int) -> Iterator[None]:
 def include() -> str:
     """The folder of ``headrace.hpp`` and ``headrace.h``, for a compiler's ``-I``: headrace's files without Python.
 
-    The first is a header by itself; the second is of the library, whose flags ``python -m headrace.config`` prints.
+    The first is a single header without dependencies; the second is of the library, whose flags ``python -m
+    headrace.config`` prints.
 
     >>> import os, headrace as hr
     >>> "headrace.hpp" in os.listdir(hr.include())
@@ -81,9 +82,9 @@ def info() -> dict[str, Any]:
     Otherwise it is empty.
     "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
     same bits; "bf16_tiles" is the instruction set whose products ``matmul="bf16_tiles"`` takes, the fastest one here,
-    to the same bits again. "v4_amx" needs the system's permission, for which the first such flow asks. "cuda" names
-    the devices and the architectures of the CUDA module, or the reason why none can be used. "commit" is that of a
-    build from a clone, with "-dirty" where files had changed since, and otherwise empty.
+    to the same bits again. "v4_amx" needs the system's permission, for which the first such flow asks. "cuda" has the
+    devices and the architectures of the CUDA module, or the reason why none can be used. "commit" is that of a build
+    from a clone, with "-dirty" where files had changed since, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())

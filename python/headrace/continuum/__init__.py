@@ -40,7 +40,7 @@ from headrace.continuum.grid import Grid
 
 __all__ = ["Evolution", "Grid", "evolve"]
 
-_LARGEST_RATIO = 1e150  # the square of f still is a number
+_LARGEST_RATIO = 1e150  # the square of f does not overflow
 
 
 def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) -> Evolution:
@@ -50,13 +50,13 @@ def evolve(rho: Any, mu: Any, grid: Grid, times: Any, directions: Any = None) ->
         rho: The density at the first time, not negative, of any mass: an array of shape `grid.cells`; a function that
             takes points (rows, d) and gives densities (rows,); or an object whose `log_prob` gives their logarithms,
             such as a `Flow`.
-        mu: The target, likewise; positive, and of any scale. Where it underflows, it is to be given by `log_prob`.
+        mu: The target, likewise; positive, and of any scale. Where it underflows, it has to be given by `log_prob`.
         grid: A `Grid` of one or two dimensions.
         times: At least two, increasing. `rho` holds at the first.
         directions: None, or for each step from a time to the next the one direction in which rho moves then: angles,
             shape (times - 1,), or unit vectors, shape (times - 1, 2). The velocity is that of rho's marginal in the
             direction. Takes two dimensions, walls, and a mu that is a product in each direction (eq. 18). Densities
-            given by functions are then asked for points outside the box, too.
+            given by functions are then also evaluated at points outside the box.
 
     Returns:
         The `Evolution`.

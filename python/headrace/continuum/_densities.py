@@ -14,7 +14,7 @@ from headrace.continuum.grid import Grid, Interpolant, wrapped
 
 
 class Density:
-    """A density at the centres of a grid's cells and between them; neither its scale nor its range matters.
+    """A density at the centres of a grid's cells and between them, independent of its scale and range.
 
     Attributes:
         values: At the centres, shape `grid.cells`; None where it was given by its logarithm.

@@ -5,9 +5,10 @@ u = -mu_s d(rho_s / mu_s)/ds is the velocity (eq. 10) of the one-dimensional flo
 of a density of s and one of the coordinate across, this is the steepest ascent of the likelihood among all motions
 along theta that depend only on s.
 
-So a direction is a one-dimensional evolution, and its map moves s and leaves the coordinate across. The density at any
-time is the initial one at the point where the maps, taken back, arrive, times their derivatives: it is positive, holds
-its mass to the error of a sum over cells, and is never averaged on a grid, however many directions follow each other.
+A direction is therefore a one-dimensional evolution, whose map moves s and leaves the coordinate across unchanged. The
+density at any time is the initial one at the image of a point under the inverse maps, times their derivatives: it is
+positive, keeps its mass to the error of a sum over cells, and is never averaged on a grid, however many directions
+follow each other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from headrace.continuum.evolution import Evolution
 from headrace.continuum.grid import Grid
 
 _MIXED = 1e-3  # largest mixed derivative of log mu, relative to its largest second derivative, that counts as 0
-_NODES = 4  # of a direction's map in a cell: they cost little, and all that follows rests on them
+_NODES = 4  # nodes of a direction's map in a cell: they are cheap, and all later results depend on them
 _EDGE = 1e-3  # largest density at the walls, relative to the largest of all, for a direction that no axis has
 
 
@@ -40,7 +41,7 @@ class Frame:
 
     @classmethod
     def of(cls, grid: Grid, theta: Floats) -> Frame:
-        """Reaches as far as the ellipse in the box does: along an axis it is the box's own."""
+        """The frame reaches as far as the ellipse in the box: along an axis it is the box's own."""
         half = (grid.box[:, 1] - grid.box[:, 0]) / 2.0
         normal = np.array([-theta[1], theta[0]])
         reach, cells = [float(np.hypot(*(half * v))) for v in (theta, normal)], max(grid.cells)
@@ -58,7 +59,7 @@ class Frame:
 
 
 class Stage:
-    """One direction for one interval of time: the marginal's evolution and its map, both ways."""
+    """One direction for one interval of time: the marginal's evolution and its map, in both directions."""
 
     def __init__(self, frame: Frame, evolution: Evolution) -> None:
         """`evolution`: of the marginal on `frame.along`, at the two ends of the interval."""
@@ -82,7 +83,7 @@ class Stage:
 
     def _moved(self, points: Floats, spline: Any) -> tuple[Floats, Floats]:
         s = self.frame.coordinate(points)
-        # Beyond the reach nothing moves; the walls of the marginal's flow stand still, too.
+        # Beyond the reach there is no motion; the walls of the marginal's flow do not move either.
         inside = np.abs(s) <= self.frame.along.box[0, 1]
         shift, slope = (np.where(inside, spline(s, nu=k), 0.0) for k in (0, 1))
         return points + shift[:, None] * self.frame.theta, np.log1p(slope)
@@ -100,7 +101,7 @@ class Stage:
 def _shift(nodes: Floats, values: Floats, slopes: Floats) -> CubicHermiteSpline:
     """The displacement of an increasing map: 0 to the last bit where it is the identity.
 
-    Of fourth order, because slopes are known; they are cut where they would make the cubic fold, at fronts.
+    Of fourth order, because slopes are known; they are limited where they would make the cubic fold, at fronts.
     """
     secants = np.diff(values) / np.diff(nodes)
     # A cubic increases if its slopes at both ends are below three times the secant.
@@ -143,7 +144,7 @@ def rates(grid: Grid, rho: Floats, mu: Floats, stages: list[Stage]) -> tuple[Flo
     """d/dt of KL(mu || rho) and KL(rho || mu) at all times, for the direction that begins, at the last time that ends.
 
     The first is the integral of mu u theta.grad(log(rho / mu)), by differences of the logarithms at the cells' centres.
-    It need not be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
+    The rate may be negative: u follows the mean of rho / mu across theta, not that of its logarithm.
     """
     forward, backward = [], []
     for k, density in enumerate(rho):

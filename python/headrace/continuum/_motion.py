@@ -1,12 +1,12 @@
 """The equation in space and time, the velocity between the faces of a grid, and the particles that it carries.
 
-In space it has finite volumes for the ratio f = rho / mu of cell averages. Through a face between cells i and j, h
-apart, flows F = -mu_i mu_j (f_j^2 - f_i^2) / (2 h). With mu_i mu_j for the square of mu on the face, mu_i df_i/dt =
--(differences of F) / h can be divided by mu_i without a quotient:
+In space it has finite volumes for the ratio f = rho / mu of cell averages. Through a face between cells i and j, at a
+distance of h, the flow is F = -mu_i mu_j (f_j^2 - f_i^2) / (2 h). With mu_i mu_j for the square of mu on the face, mu_i
+df_i/dt = -(differences of F) / h can be divided by mu_i without a quotient:
 
     df_i/dt = sum over neighbours j of mu_j (f_j^2 - f_i^2) / (2 h^2).
 
-So a cell where mu underflows to 0 does no harm, and constant f is kept to the last bit.
+A cell where mu underflows to 0 is therefore harmless, and constant f is kept to the last bit.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Scheme:
         return matrix
 
     def velocities(self, f: Floats) -> list[Floats]:
-        """u = -mu grad(f) on the faces that lie across each axis, walls left out.
+        """u = -mu grad(f) on the faces across each axis, without walls.
 
         F = rho u on each face, if rho there is the face's mu times the mean of both f.
         """
@@ -75,14 +75,14 @@ class Scheme:
         left, right = f[self._left], f[self._right]
         squared = (self._face_mu * (right - left) / self._h) ** 2
         moves = squared > 0.0
-        # Where one of both is 0, the sum is infinite, like the equation's own.
+        # Where one of both is 0, the sum is infinite, like that of the equation.
         with np.errstate(divide="ignore", over="ignore"):
             weight = 0.5 / left[moves] + 0.5 / right[moves]
         return -float(np.sum(squared[moves] * weight)) * self._grid.volume
 
 
 _RELATIVE = 1e-8  # error of a step, in f and in positions: far below the error in space of grids that fit in memory
-_FLOOR = 1e-4  # of the mean of f: below, the error is absolute, because fronts that run into emptiness cost steps
+_FLOOR = 1e-4  # in units of the mean of f: the error is absolute below, because fronts into empty regions cost steps
 
 
 class Motion:
@@ -91,8 +91,8 @@ class Motion:
     def __init__(self, grid: Grid, scheme: Scheme, f: Floats, times: Floats) -> None:
         """Integrates from `f` (grid.cells), which holds at times[0], to times[-1]."""
         self._grid, self._scheme, self._times = grid, scheme, times
-        # BDF's table of differences begins with the contents of the memory. None of it counts, but one subtraction
-        # takes it, and warns where it is no number.
+        # BDF's table of differences begins with the contents of the memory. Its value is not used, but one subtraction
+        # reads it, and warns if it is not finite.
         with np.errstate(invalid="ignore"):
             result = solve_ivp(
                 lambda _, y: scheme.rate(y),

@@ -17,7 +17,7 @@ from headrace.continuum.grid import Grid
 
 
 class Mover(Protocol):
-    """The protocol for motions of particles: the whole velocity field, or one direction after another."""
+    """The protocol of motions of particles: the full velocity field, or one direction after another."""
 
     def velocity(self, t: float, points: Floats) -> Floats:
         """The velocity at a time, at points of the box."""
@@ -121,7 +121,7 @@ class Evolution:
     def log_likelihood(self) -> Floats:
         """L[phi_t] = integral of rho(x) log rho~_t(x) dx (eq. 6), a sum over the grid's cells, shape (times,).
 
-        rho is the density at the first time, of any mass; cells where it is 0 add nothing. L rises to the integral of
+        rho is the density at the first time, of any mass; cells where it is 0 are skipped. L rises to the integral of
         rho log rho, and lacks `gap` times the mass of it.
         """
         rho = self.rho[0].ravel()

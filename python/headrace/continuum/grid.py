@@ -13,7 +13,7 @@ from headrace._base.public import public
 from headrace._base.types import Floats
 
 _LEAST_CELLS = 4  # a cubic spline through cell centres needs as many
-_WIDTHS = 1e-50, 1e50  # of a box: squares of the spacing and areas are numbers, too
+_WIDTHS = 1e-50, 1e50  # limits of a box, such that squares of the spacing and areas do not overflow
 
 
 @public("headrace.continuum")
@@ -42,8 +42,8 @@ class Grid:
 
         Args:
             box: (low, high), or a pair of these for a rectangle.
-            cells: How many an axis has, at least 4: one number for all axes, or one for each.
-            boundary: "wall", through which nothing flows, or "periodic"; the same for all axes.
+            cells: The number along an axis, at least 4: one value for all axes, or one for each.
+            boundary: "wall", without flow through it, or "periodic"; the same for all axes.
         """
         self.box = _limits(box)
         self.dimensions = len(self.box)
@@ -99,7 +99,7 @@ _WRAPPED = 8  # cells: the influence of values beyond a spline's end falls by a 
 
 
 class Interpolant:
-    """A cubic spline in one or two dimensions; beyond its last nodes it goes on along the tangent."""
+    """A cubic spline in one or two dimensions; beyond its last nodes it continues along the tangent."""
 
     def __init__(self, nodes: tuple[Floats, ...], values: Floats) -> None:
         """`nodes`: ascending, an array for each axis; `values`: one at each of their combinations."""

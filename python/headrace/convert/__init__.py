@@ -7,8 +7,8 @@
 
 Each function recognises the parts of a model by their classes, or by those that they are subclasses of where no
 formula is overridden, and reads their settings from attributes. Nothing is guessed, and unknown parts are refused by
-name; `register` takes functions that read parts of your own. Then log densities of some rows are compared with the
-model's own. No library is imported before you give a model of it. `to_torch` and `to_zuko` convert back.
+name; `register` takes functions that read parts of your own. Then log densities of some rows are compared with those of
+the model. No library is imported before you pass a model of it. `to_torch` and `to_zuko` convert back.
 """
 
 from headrace.convert._flowjax import from_flowjax

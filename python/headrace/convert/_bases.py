@@ -11,7 +11,7 @@ from headrace._flow.transforms.transform import Transform
 from headrace.convert._parts import OTHER_BASE, Numbers, Place, class_of, numbers
 from headrace.convert._simple import affine, linear, normal
 
-BaseAndMaps = tuple[Base, list[Transform]]  # the maps go from the base to the data, nearest to the base first
+BaseAndMaps = tuple[Base, list[Transform]]  # the maps are in order from the base to the data
 
 
 def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
@@ -46,8 +46,8 @@ TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal
 def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     """A distribution of `torch.distributions` or zuko over rows.
 
-    An `Independent` of a Normal, a Uniform or a StudentT, whatever its subclass is called, a MultivariateNormal, or a
-    Mixture of zuko.
+    An `Independent` of a Normal, a Uniform or a StudentT, also of a subclass, a MultivariateNormal, or a Mixture of
+    zuko.
     """
     package, kind = class_of(made)
     if (package, kind) == ("torch", "MultivariateNormal") and made.loc.ndim == 1:

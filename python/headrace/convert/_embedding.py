@@ -17,7 +17,7 @@ class Outside:
     """The part of an embedding net that goes into a flow.
 
     A net that shifts and scales columns, like sbi's z-scoring, is part of a flow (`Flow.standardize_context`); any
-    other one is not, and a caller who wants only the flow has to ask for it.
+    other net is not, and a caller who needs only the flow has to request this.
     """
 
     def __init__(self, net: Any, embedding: str, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Flows of flowjax. Their bijections go from latent to data, unless inverted, like those of its ready-made flows."""
+"""Flows of flowjax. Their bijections go from latent to data, unless inverted, as in its ready-made flows."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
 
     `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
     or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
-    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may be a
-    flow itself.
+    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may itself be a
+    flow.
 
     Args:
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
@@ -53,7 +53,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: log densities that differ by more than rounding; a layer in
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
@@ -80,7 +80,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         base, maps = _base(wide.base_dist, place.at("base_dist"))
         flow = Flow([*maps, *_chain(wide.bijection, place.at("bijection"), base.features)], base)
         if verify:
-            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # once for all calls
+            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # for all calls
             compare(flow, lambda x, context: numbers(compiled(wide, jnp.asarray(x), _opened(context))))
     return flow if dtype == "float64" else flow.astype(dtype)
 
@@ -92,7 +92,7 @@ def _opened(context: Numbers | None) -> Any:
 
 
 def _call(function: Any, x: Numbers) -> Any:
-    """A function of JAX, in float64; of one that has a copy for each unit, the first copy."""
+    """A function of JAX, in float64; if it has a copy for each unit, the first copy."""
     import equinox
     import jax
     import jax.numpy as jnp
@@ -108,7 +108,7 @@ def _call(function: Any, x: Numbers) -> Any:
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
-    """A base, or a distribution that transforms one: most of flowjax' own are such, and flows may be bases."""
+    """A base, or a distribution that transforms one: most in flowjax are such, and flows may be bases."""
     package, kind = class_of(base)
     if package != "flowjax":
         raise place.unknown(base, _BASES)
@@ -220,7 +220,7 @@ def _head(made: Any, place: Place) -> Head:
 
 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """Settings of the map; flowjax's offsets of the outputs go into their biases."""
+    """Settings of the map; flowjax's offsets of the outputs become part of their biases."""
     count = len(layers.biases[-1]) // active
     import jax.numpy as jnp
 

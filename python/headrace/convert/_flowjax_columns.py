@@ -1,4 +1,4 @@
-"""Bijections of flowjax that act on each column by itself: affine maps, and maps onto an interval or a half-line."""
+"""Bijections of flowjax that act on each column separately: affine maps, and maps onto an interval or a half-line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# onto the support, from all numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
+# onto the support, from all real numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -41,7 +41,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Onto:
-    """All numbers onto a support, from latent to data, or the other way around."""
+    """All real numbers onto a support, from latent to data, or the inverse."""
 
     bounds: tuple[float | None, float | None]
     is_inverted: bool
@@ -51,7 +51,7 @@ Column = list["_Line | _Onto"]
 
 
 def _rank(step: _Line | _Onto) -> int:
-    """Lines come first, so that maps onto supports of several columns are one transform."""
+    """Linear maps come first, so that maps onto supports of several columns are one transform."""
     return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 
@@ -63,7 +63,7 @@ def paramax_unwrap(tree: Any) -> Any:
 
 
 def is_frozen(t: Any) -> bool:
-    """Whether training leaves a location or a scale as it is."""
+    """Whether training keeps a location or a scale fixed."""
     parts = [getattr(t, name) for name in ("loc", "scale") if hasattr(t, name)]
     return any(class_of(part) == ("paramax", "NonTrainable") for part in parts)
 
@@ -116,7 +116,7 @@ def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
 
 
 def stages(columns: list[Column], place: Place) -> list[Transform]:
-    """Transforms of all columns: lines of some of them, then maps onto supports of some, and so on."""
+    """Transforms of all columns: linear maps of some of them, then maps onto supports of some, and so on."""
     left, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
     while any(left):
@@ -149,9 +149,9 @@ def _folded(column: Column) -> Column:
 
 
 def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transform:
-    """Lines of some columns, all of which are trained, or none."""
+    """Linear maps of some columns, of which all or none are trained."""
     is_trained = next(iter(lines.values())).is_trained
-    only = [*lines] if is_trained else [*range(features)]  # fixed ones may stand beside columns that stay
+    only = [*lines] if is_trained else [*range(features)]  # fixed maps may be combined with unchanged columns
     own = [lines.get(c, _Line(1.0, 0.0)) for c in only]
     scale, shift = np.array([one.scale for one in own]), np.array([one.shift for one in own])
     made = affine(place, scale, shift, is_trained=is_trained)

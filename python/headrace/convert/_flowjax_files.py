@@ -31,7 +31,7 @@ _SPLINE = ("knots", "interval", "min_derivative", "min_width", "softmax_adjust")
 
 Arrays = list[NDArray[Any]]
 Head = tuple[dict[str, Any], Numbers]
-"""Settings of a map, and what flowjax adds to the outputs of a network for a coordinate."""
+"""Settings of a map, and flowjax's offsets of a network's outputs for a coordinate."""
 Reader = Callable[[Any, Place], Head]
 
 
@@ -41,7 +41,7 @@ def is_arrays(model: Any) -> bool:
 
 
 def leaves_of(model: Any) -> Arrays:
-    """The arrays of a file that `equinox.tree_serialise_leaves` wrote, or of a list; single numbers are left out."""
+    """The arrays of a file that `equinox.tree_serialise_leaves` wrote, or of a list; scalars are left out."""
     found: Arrays = []
     if isinstance(model, (str, os.PathLike)):
         with open(model, "rb") as file:
@@ -118,7 +118,7 @@ def _halve(layers: Layers, knots: int, active: int) -> None:
 
 
 def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
-    """The map of this number of outputs for a coordinate; None where the transformer has another number."""
+    """The map with this number of outputs for a coordinate; None where the transformer has another number."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))
         own = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])

@@ -20,8 +20,8 @@ NOT_RECORDED = {
     "bound": "flowtorch has bound=3.0",
     "order": "flowtorch has order='linear', of which headrace has no spline; order='quadratic' is converted",
 }
-_LOG_SCALES = (-5.0, 3.0)  # of an affine layer, cut off beyond
-_LEAST = 1e-3  # of bins and derivatives, no options
+_LOG_SCALES = (-5.0, 3.0)  # limits of an affine layer's log scales
+_LEAST = 1e-3  # of bins and derivatives, without an option
 
 
 def from_flowtorch(model: Mapping[str, Any], *, verify: Any = True, **not_recorded: Any) -> Flow:
@@ -38,7 +38,7 @@ def from_flowtorch(model: Mapping[str, Any], *, verify: Any = True, **not_record
 
     Raises:
         TypeError: no such `state_dict`, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its place is named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its path.
         ValueError: log densities that differ by more than rounding, or a setting that is missing.
     """
     if not is_file(model):
@@ -93,7 +93,7 @@ def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place
 
 
 def _cut_off(layers: Layers) -> None:
-    """The limits of log scales, unless the hidden layer before is bounded so that these are never met."""
+    """Apply the limits of log scales, unless the hidden layer before is bounded so that these are never reached."""
     low, high = _LOG_SCALES
     raw, bias, is_scale = layers.weights[-1], layers.biases[-1], np.arange(len(layers.biases[-1])) % 2 == 1
     is_bounded = layers.layers and layers.layers[-1].activation in ("tanh", "sigmoid")

@@ -1,7 +1,8 @@
 """The inverse of conversions: parameters of a converted flow into the model that it was made from.
 
-A conversion moves each parameter of a model to its index in a flow, as it is or shifted and scaled. Which one goes
-where is found from conversions of moved models, so that no reader of a library's parts has a twin that writes them.
+A conversion copies each parameter of a model to its index in a flow, unchanged or shifted and scaled. The indices are
+found from conversions of changed models, so that no reader of a library's parts needs a second function that writes
+them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from headrace.convert._parts import Numbers
 from headrace.convert._verify import LIMIT, rows_of
 
 _PROBES = 3
-_NEAR = 1e-9  # of ratios of changes; those of two parameters differ by far more
-_SAME = 1e-6  # of values that a model has once and a flow several times, and of log densities
+_NEAR = 1e-9  # tolerance of ratios of changes; those of different parameters differ by far more
+_SAME = 1e-6  # tolerance of values that a model has once and a flow several times, and of log densities
 _INSTEAD = "keep the flow (Flow.save), or headrace.convert.to_torch of it"
 
 
@@ -27,9 +28,9 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
     """Set the parameters of a model of PyTorch to those of a flow that was trained since it was converted from it.
 
     Raises:
-        NotImplementedError: parameters of the flow that are none of the model, as those of folded layers.
-        ValueError: values that the model has once and the flow several times, which training moved apart; another
-            density.
+        NotImplementedError: parameters of the flow without a counterpart in the model, as those of folded layers.
+        ValueError: values that the model has once and the flow several times, which training changed differently;
+            another density.
     """
     import torch
 
@@ -70,7 +71,7 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
             f"some that training moved apart; {_INSTEAD}"
         )
     made = filled(values)
-    convert(wide)  # which compares with the model itself
+    convert(wide)  # the conversion compares with the model itself
     x, context = rows_of(made)
     want = np.asarray(flow.astype("float64").log_prob(x, context))
     got = np.asarray(made.log_prob(x, context))
@@ -102,7 +103,7 @@ def _sources(theirs: Numbers, ours: Numbers) -> NDArray[np.intp]:
 
 
 def _folded(model: Any, named: dict[str, Any], begins: NDArray[np.int64], source: NDArray[np.intp]) -> Exception:
-    """The error that names layers none of whose parameters are values of the flow."""
+    """The error that names layers without any parameter among the values of the flow."""
     counts = np.diff(np.searchsorted(np.sort(source), begins))
     parts = {}
     for name, count in zip(named, counts, strict=True):

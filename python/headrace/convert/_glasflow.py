@@ -1,4 +1,4 @@
-"""Flows of glasflow, which wraps nflows' transforms, from its own copy or from nflows itself."""
+"""Flows of glasflow, which wraps nflows' transforms, from its own copy or from nflows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def from_glasflow(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flo
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: log densities that differ by more than rounding; a layer in
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """

@@ -1,4 +1,4 @@
-"""Flows of nflows, and of its copy in glasflow. Their calls go from data to latent."""
+"""Flows of nflows, and of its copy in glasflow. Their calls are from data to latent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: an embedding net inside; log densities that differ by more than rounding; a layer in
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
@@ -62,7 +62,9 @@ def from_nflows(model: Any, *, embedding: str = "inside", verify: Any = True, **
 
 
 def density_of(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
-    """Log densities of rows given their contexts, which are embedded already if the embedding net stays outside."""
+    """Log densities of rows given their contexts, which are embedded already if the embedding net is not part of the
+    flow.
+    """
 
     def log_prob(x: Any, context: Any) -> Any:
         if not outside.stays:
@@ -98,7 +100,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
-    """`conditional_normal` of an encoder that is some layers, or none, nflows' default."""
+    """`conditional_normal` with an encoder of some layers, or without one, nflows' default."""
     n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
     if class_of(net) in (("torch", "Sequential"), ("torch", "Linear")):
         layers = plain_network(net if class_of(net)[1] == "Sequential" else [net], encoder, 0)
@@ -127,7 +129,7 @@ def _gives_back(function: Any, columns: int) -> bool:
     rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
     try:
         return bool(torch.equal(function(rows), rows))
-    except Exception:  # whatever the caller's own code raises, it is another function
+    except Exception:  # an error of the caller's code means that it is another function
         return False
 
 
@@ -163,7 +165,7 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
-    """The matrix from unit vectors by the map's own formula without a shift, with only that formula's error."""
+    """The matrix from unit vectors by the map's own formula without its shift, with only that formula's error."""
     if hasattr(t, "matrix"):  # of a file
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
@@ -218,7 +220,7 @@ def spline(t: Any, place: Place) -> dict[str, Any]:
 
 
 def _divide(layers: Layers, net: Any, settings: dict[str, Any]) -> None:
-    """Raw widths and heights are divided by the root of a number that a network may have, or not."""
+    """Raw widths and heights are divided by the root of a number that some networks have."""
     units = getattr(net, "hidden_features", None)
     if units is not None:
         n = 3 * settings["bins"] - 1
@@ -275,7 +277,7 @@ def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> 
 def _affine_coupling(t: Any, place: Place, features: int) -> list[Transform]:
     settings: dict[str, Any] = {"scale": "sigmoid", "slope": 1e-3}
     bend = None
-    if hasattr(t, "scale_activation"):  # of glasflow, and of nflows after 0.14
+    if hasattr(t, "scale_activation"):  # an attribute of glasflow, and of nflows after 0.14
         settings, bend = scale_of(place.at("scale_activation"), t.scale_activation)
     return coupling_transform(t, place, features, map="affine", layout="blocked", bend=bend, **settings)
 

@@ -20,8 +20,8 @@ NOT_RECORDED = {
     "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
 }
 
-BLOCK_EPS = 1e-3  # of the batch norms in blocks, which is no option there
-MAF_EPS = 1e-3  # nor is the least scale of an autoregressive transform
+BLOCK_EPS = 1e-3  # of the batch norms in blocks, without an option
+MAF_EPS = 1e-3  # the least scale of an autoregressive transform has no option either
 
 
 def stand_of(

@@ -1,4 +1,4 @@
-"""Flows of normflows. Its calls go from latent to data; some of its wrappers invert their transform."""
+"""Flows of normflows. Its calls are from latent to data; some of its wrappers invert their transform."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: activation normalisation that has seen no rows; log densities that differ by more than rounding; a
             layer in training mode that computes otherwise in evaluation (batch norm, dropout).
     """
@@ -96,7 +96,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _tensors(model: Any) -> list[Any]:
-    """Those of the flows, if there are any: a GaussianMixture is made in float64 beside flows in float32."""
+    """Tensors of the flows, if there are any: a GaussianMixture is made in float64 beside flows in float32."""
     if class_of(model.q0) == ("normflows", "GaussianMixture") and (tensors := tensors_of(model.flows)):
         return tensors
     return tensors_of(model)
@@ -199,7 +199,7 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
         return [layers.coupling(place, features, passive, **scale)]
     if inner.scale_map != "sigmoid":
         raise place.differs("scale_map", "'exp', 'sigmoid' or 'sigmoid_inv'", inner.scale_map)
-    # y = x / σ + t: a coupling the other way around that has no shift, and one that has nothing else
+    # y = x / σ + t: an inverted coupling without a shift, and one with a shift alone
     moves = _mlp(inner.param_map, place.at("param_map"), len(passive))
     is_shift = np.arange(2 * (features - len(passive))) % 2 == 0
     layers.scale_outputs(np.where(is_shift, 0.0, 1.0))
@@ -235,14 +235,14 @@ def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _full_network(net: Any, place: Place, features: int) -> Layers | None:
-    """The network of all coordinates; None for the function that gives zeros."""
+    """The network of all coordinates; None for the function that returns zeros."""
     if class_of(net)[0] == "builtins" and getattr(net, "__name__", "") == "zeros_like":
         return None
     return _mlp(net, place, features)
 
 
 def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
-    """The layers of shifts and scales as one network; rows of zeros for shifts that are not there."""
+    """The layers of shifts and scales as one network; rows of zeros for missing shifts."""
     both = [nets[name] for name in ("t", "s") if name in nets]
     if len({tuple(layer.activation for layer in net.layers) for net in both}) != 1:
         raise place.differs("s", "a network of as many layers and the same activations as t", nets)
@@ -283,7 +283,7 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
     along = float(w @ u)
     moved = u + (np.logaddexp(0.0, along) - 1.0 - along) * w / (w @ w)
     slope = None
-    if t.act == "leaky_relu":  # normflows' inverse computes with (slope - 1) + 1 in float32, whatever the model's dtype
+    if t.act == "leaky_relu":  # normflows' inverse computes with (slope - 1) + 1 in float32, for any dtype of the model
         slope = float(np.float32(t.h.negative_slope - 1.0) + np.float32(1.0))
     return [planar(place, w, moved, float(numbers(t.b).item()), slope)]
 

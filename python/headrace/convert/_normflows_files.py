@@ -18,7 +18,7 @@ NOT_RECORDED = {
     "split_mode": "normflows has split_mode='channel' for AffineCouplingBlock",
 }
 
-# Settings that are fixed in normflows' own layers.
+# Settings that are fixed in normflows' layers.
 _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
 
 Node = Mapping[str, Any]
@@ -105,7 +105,7 @@ def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
         if str(i) in inner:
             modules.append(linear("torch", inner[str(i)]))
         elif isinstance(modules[-1], Stand):
-            modules.append(unrecorded.take("activation"))  # behind it there may be dropout, which does nothing
+            modules.append(unrecorded.take("activation"))  # a dropout may follow, which does nothing
     sequence = Stand("torch", "Sequential", modules)
     return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
 

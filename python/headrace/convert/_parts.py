@@ -25,12 +25,12 @@ CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines ar
 LIBRARIES = frozenset(
     ("zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace")
 )
-# Methods of a subclass that change no formula, beside those that Python calls itself, such as `__init__`.
+# Methods of a subclass that do not change a formula, in addition to those that Python calls itself, such as `__init__`.
 _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
 
 
 def _overridden(kind: type, base: type) -> str:
-    """The first formula of a class that a subclass has anew, "" if there is none."""
+    """The first formula of a class that a subclass replaces, "" if there is none."""
     classes = kind.__mro__[: kind.__mro__.index(base)]
     names = (name for one in classes for name in vars(one) if hasattr(base, name))
     return next((n for n in names if n == "__call__" or not (n in _WITHOUT_A_FORMULA or n.startswith("__"))), "")
@@ -55,7 +55,7 @@ def class_of(thing: Any) -> tuple[str, str]:
 
 
 Reader = Callable[[Any, int], Sequence[Transform]]
-READERS: dict[type, Reader] = {}  # of callers' own parts
+READERS: dict[type, Reader] = {}  # readers of callers' own parts
 
 
 def register(kind: type, reader: Reader) -> None:
@@ -86,8 +86,8 @@ def register(kind: type, reader: Reader) -> None:
 class Place:
     """The path of a part in a model, and the direction of its call.
 
-    `way` is "to_latent" where its call goes from data to latent, like zuko's and nflows', and "to_data" where it goes
-    from latent to data, like normflows' and flowjax'; an inverse swaps them.
+    `way` is "to_latent" where its call is from data to latent, like zuko's and nflows', and "to_data" where it is from
+    latent to data, like normflows' and flowjax'; an inverse swaps them.
     """
 
     path: str
@@ -95,16 +95,16 @@ class Place:
     is_turned: bool = False  # inside an odd number of inverses
 
     def at(self, name: str | int) -> Place:
-        """The place of a part."""
+        """The path of a part."""
         return replace(self, path=f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
 
     def turned(self) -> Place:
-        """The same place with the other direction of its call."""
+        """The same path with the other direction of its call."""
         way = "to_data" if self.way == "to_latent" else "to_latent"
         return Place(self.path, way, not self.is_turned)
 
     def registered(self, thing: Any, features: int) -> list[Transform] | None:
-        """The transforms of a part that a function of the caller reads, from latent to data; None for other parts."""
+        """The transforms of a part that a registered function reads, from latent to data; None for other parts."""
         reader = next((READERS[kind] for kind in type(thing).__mro__ if kind in READERS), None)
         if reader is None:
             return None
@@ -154,14 +154,14 @@ class Place:
 
 
 def numbers(tensor: Any) -> Numbers:
-    """A tensor of PyTorch, or an array, in float64: that holds every smaller float exactly."""
+    """A tensor of PyTorch, or an array, in float64, which holds every smaller float exactly."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().double().numpy()
     return np.array(tensor, np.float64)
 
 
 def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
-    """The one dtype of a model's floats."""
+    """The common dtype of a model's floats."""
     names = {str(t.dtype).removeprefix("torch.") for t in tensors}
     found = sorted(name for name in names if "float" in name)
     if not found:
@@ -172,7 +172,7 @@ def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
 
 
 Converter = Callable[[Any, Place, int], list[Transform]]
-"""A part of a model, its place and the number of features to transforms from latent to data."""
+"""A function of a part of a model, its path and the number of features that returns transforms from latent to data."""
 
 
 # ---- scalar functions, recognised by their values --------------------------------------------------------------------
@@ -223,9 +223,10 @@ def call_in_torch(function: Any, x: Numbers) -> Any:
 
 
 class Leaky(str):
-    """A leaky ReLU of another slope than headrace's: x -> relu(x) - slope relu(-x), two units of `Layers` for one.
+    """A leaky ReLU with another slope than headrace's: x -> relu(x) - slope relu(-x), with two units of `Layers` for
+    each.
 
-    The text is no activation's name, so that what takes it for one fails.
+    The text is no activation's name, so that code that treats it as one fails.
     """
 
     slope: float
@@ -322,7 +323,7 @@ class Layers:
         if not isinstance(activation, Leaky):
             self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
             return
-        if last.adds is not None or last.context is not None:  # its sums are those of one unit each
+        if last.adds is not None or last.context is not None:  # its sums are those of single units
             self._add(np.eye(last.units), None, np.eye(last.units))
             self.layers.append(last)
         self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])
@@ -341,7 +342,7 @@ class Layers:
         self.biases[-1] = factors * self.biases[-1]
 
     def spread_outputs(self, rows: Sequence[int], shift: Numbers, coordinates: int) -> None:
-        """For each coordinate these of its outputs, or nothing where a row is -1, plus a shift."""
+        """For each coordinate some of its outputs, or zeros where a row is -1, plus a shift."""
         n = len(self.biases[-1]) // coordinates
         chosen = np.concatenate([np.array(rows) + i * n for i in range(coordinates)])
         is_there = np.tile(np.array(rows) >= 0, coordinates)
@@ -368,11 +369,11 @@ class Layers:
         }
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
-        """The masked transform with these layers for its network, in the direction of `place`."""
-        options = {"formula": place.way, **settings}  # a map of zuko's may be the inverse of one
+        """The masked transform with these layers as its network, in the direction of `place`."""
+        options = {"formula": place.way, **settings}  # a map of zuko may be the inverse of one
         return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
-        """The coupling with these layers for its network, in the direction of `place`."""
+        """The coupling with these layers as its network, in the direction of `place`."""
         sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
         return Coupling.from_dense(**self._dense(), **sides, **{"formula": place.way, **settings})

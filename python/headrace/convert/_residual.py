@@ -1,6 +1,6 @@
 """Networks of the family that began with nflows: masked or not, of plain layers or of blocks with skips.
 
-normflows and glasflow have copies of them, which differ in where and how the context comes in.
+normflows and glasflow have copies of these networks, which differ in where and how the context is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Linear:
         return _Linear(factor[:, None] * self.weight, factor * self.bias + shift, self.mask, join)
 
     def reading(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """Behind a batch norm."""
+        """The layers that read a batch norm's outputs."""
         counts = self.weight if self.mask is None else self.weight * (numbers(self.mask) != 0)
         return _Linear(self.weight * factor, self.bias + counts @ shift, self.mask, self.join)
 
@@ -43,7 +43,7 @@ class _Block:
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # none or two, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # empty or two, each a factor and a shift
 
 
 def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
@@ -110,7 +110,7 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):
-        if block.norms:  # the sum goes on as it is, beside its normalised values
+        if block.norms:  # the sum is used without normalisation, in addition to its normalised values
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
@@ -143,7 +143,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """A MADE: of nflows, where the context goes through the activation (`context_activation`), or of normflows."""
+    """A MADE: of nflows, where the context passes the activation (`context_activation`), or of normflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
@@ -212,9 +212,9 @@ def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
 
 
 def wrapped(net: Any, inputs: int) -> Any:
-    """The modules of a network inside a module of the caller's own class that does nothing else, or None.
+    """The modules of a network inside a module of the caller's class that does nothing else, or None.
 
-    The module holds one Sequential, or one MLP of nflows, and no parameters beside it. Whether it only passes its
+    The module holds one Sequential, or one MLP of nflows, and no other parameters. Whether it only passes its
     inputs on, and the context beside them if the inner network is wide enough, is found by its values.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
@@ -232,13 +232,13 @@ def wrapped(net: Any, inputs: int) -> Any:
         with torch.no_grad():
             found = net(x, context) if context.shape[1] else net(x)
             same = torch.equal(found, children[0](rows))
-    except Exception:  # whatever the caller's own code raises, it is another network
+    except Exception:  # an error of the caller's code means that it is another network
         return None
     return modules if same else None
 
 
 def plain_modules(net: Any) -> Any:
-    """The layers of a Sequential, or of an MLP of nflows without an activation at its end; None of others."""
+    """The layers of a Sequential, or of an MLP of nflows without an activation at its end; None for other modules."""
     if class_of(net) == ("torch", "Sequential"):
         return net
     if class_of(net)[1] == "MLP" and hasattr(net, "_input_layer") and not net._activate_output:

@@ -13,7 +13,7 @@ from headrace.convert._torch import finished, opened, tensors_of
 
 
 def estimator_of(model: Any) -> Any:
-    """The density estimator of a posterior; the model itself where it is one."""
+    """The density estimator of a posterior; or the model itself, if it is one."""
     return getattr(model, "posterior_estimator", model)
 
 
@@ -21,8 +21,8 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     """A trained estimator of sbi as a `headrace.Flow` with the same density, in the same dtype.
 
     `maf`, `maf_rqs`, `nsf`, `zuko_maf`, `zuko_nsf`, `zuko_nice` and the unconditional zuko ones, with z-scoring of
-    parameters and data. Of a posterior it is the density of its network: sbi's other steps (no mass
-    outside of the prior, and the density corrected for it) needs the prior; see `headrace.accelerate`.
+    parameters and data. Of a posterior it is the density of its network: sbi's other steps (no mass outside of the
+    prior, and the density corrected for it) need the prior; see `headrace.accelerate`.
 
     Args:
         model: A density estimator with "nflows" or "zuko" behind it, or a `DirectPosterior`.
@@ -32,7 +32,7 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
 
     Raises:
         TypeError: no such estimator, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: an embedding net inside; log densities that differ by more than rounding; a layer in
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """

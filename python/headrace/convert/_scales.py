@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.convert._parts import ACTIVATIONS, GRID, Layers, Numbers, Place, call_in_torch, values_of
 
-LEAST_SLOPE = 1e-30  # in place of 0, which is no slope: no scale of a trained model is as small
+LEAST_SLOPE = 1e-30  # in place of 0, which is not allowed: no trained model has a scale that is as small
 
 Bend = Callable[[Layers, NDArray[np.bool_]], None]
 """Layers that a function needs behind a network, whose outputs are scales where the mask is true."""
@@ -65,10 +65,10 @@ def _bounded(found: Numbers) -> tuple[float, float] | None:
 
 
 def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.bool_]) -> None:
-    """Log scales c tanh(k a) behind raw ones: two more layers, of which the second adds the sums of the first.
+    """Log scales c tanh(k a) from raw ones: two more layers, of which the second adds the sums of the first.
 
-    Each has a block of shifts, one of raw scales and one for results, because a sum that is added is not bent: shifts
-    go through as sums, and results are added to zeros.
+    Each has a block of shifts, one of raw scales and one for results, because an added sum has no activation: shifts
+    pass as sums, and results are added to zeros.
     """
     weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)
@@ -100,7 +100,7 @@ def by_relus(
 ) -> None:
     """Raw scales a become start + sum of c relu(f a + b) over units (f, b, c), by one more layer.
 
-    Shifts go through it as s = relu(s) - relu(-s), to the last bit.
+    Shifts pass it as s = relu(s) - relu(-s), to the last bit.
     """
     weight, bias, mask = layers.weights.pop(), layers.biases.pop(), layers.masks.pop()
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)

@@ -18,7 +18,7 @@ def permutation(place: Place, order: Any) -> Transform:
 
 
 def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) -> Transform:
-    """A call gives ``y = scale * x + shift``; values that are not trained stay out of the parameters."""
+    """A call returns ``y = scale * x + shift``; values that are not trained are not among the parameters."""
     if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
         raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
     if (scale < 0).any():
@@ -44,7 +44,7 @@ _LEAST = 1e-3  # of 1 + w'û in `headrace.transforms.Planar`: positive(a) = 1e-3
 def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | None) -> Transform:
     """A call gives ``y = x + moved * h(w @ x + b)`` with h = tanh, or the leaky ReLU of this slope.
 
-    `headrace.transforms.Planar` computes its û from u: here u is what gives `moved`.
+    `headrace.transforms.Planar` computes its û from u: here u is chosen so that û is `moved`.
     """
     along = float(w @ moved)
     if not (w.any() and 1.0 + along > _LEAST):
@@ -60,12 +60,12 @@ def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | No
 
 
 def softplus_inverse(y: float) -> float:
-    """The number whose softplus is y."""
+    """The inverse of softplus at y."""
     return y + float(np.log(-np.expm1(-y)))
 
 
 def table(place: Place, features: int, active: Any, raw: Numbers, **settings: Any) -> Transform:
-    """A map of some coordinates with parameters ``raw`` (active, numbers of each); the others pass bit for bit."""
+    """A map of some coordinates with parameters ``raw`` (active, values of each); the others pass bit for bit."""
     chosen = [int(i) for i in active]
     passive = [i for i in range(features) if i not in chosen]
     layers = Layers()

@@ -1,7 +1,7 @@
-"""Models of which only a `state_dict` is given: objects that stand for their parts, with the settings it lacks.
+"""Models of which only a `state_dict` is given: objects that represent their parts, with additional settings.
 
-A file has weights, masks and orders, and nothing of activations, slopes, bounds and the like: the caller gives
-these, and nothing is assumed in their place. Nor has it a density to compare with.
+A file has weights, masks and orders, but no activations, slopes, bounds and the like: the caller gives these, and there
+are no assumptions in their place. A file has no density to compare with either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_file(model: Any) -> bool:
 
 
 class Stand:
-    """An object with these attributes that stands for one of a class."""
+    """An object with these attributes that represents one of a class."""
 
     def __init__(self, package: str, name: str, parts: Any = (), **attributes: Any) -> None:
         self._stands_for = package, name

@@ -22,10 +22,10 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     """A flow as a module of PyTorch's own operators, with the same density and the same parameters.
 
     The module has `log_prob` (which its call is), `to_latent`, `to_data` and `sample`, on any device that PyTorch has,
-    with its autograd, `torch.compile` and `torch.export`. It is made by ``headrace.convert.plain``, a folder that
-    imports only PyTorch: without headrace, a copy of it opens the files of `Flow.save`. Every transform, map and
-    base is taken. Its speed is PyTorch's: a direction that builds one coordinate after another runs
-    the network once for each.
+    with its autograd, `torch.compile` and `torch.export`. The module is made by ``headrace.convert.plain``, a folder
+    that imports only PyTorch: without headrace, a copy of it opens the files of `Flow.save`. Every transform, map and
+    base is taken. Its speed is PyTorch's: a direction that computes one coordinate after another runs the network once
+    for each.
 
     Args:
         flow: Any but an `Ensemble`.
@@ -35,7 +35,7 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
         A `headrace.convert.plain.PlainFlow` in the flow's dtype, on the CPU.
 
     Raises:
-        TypeError: no flow, or one of a class of your own.
+        TypeError: no flow, or a part of a class that files do not support.
         ValueError: densities or rows that differ by more than rounding, or products in bf16.
     """
     import torch

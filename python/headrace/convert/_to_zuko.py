@@ -30,7 +30,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "gelu_tanh": {"approximate": "tanh"},
-    "softplus": {"threshold": 40.0},  # PyTorch's own goes straight beyond 20, where 2e-9 are missing
+    "softplus": {"threshold": 40.0},  # PyTorch's softplus is linear beyond 20, with an error of 2e-9
 }
 
 
@@ -50,7 +50,7 @@ def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
         verify: Whether to compare log densities of some rows with the flow's.
 
     Raises:
-        TypeError: no flow, or one of a class of your own.
+        TypeError: no flow, or a part of a class that files do not support.
         NotImplementedError: a part that zuko does not have, by its path; `to_torch` has all.
         ValueError: densities that differ by more than rounding.
     """
@@ -111,7 +111,7 @@ class _Maker:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """The transforms of zuko for one transform."""
+        """The list of zuko's transforms for one transform."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -213,7 +213,7 @@ class _Maker:
         return [own if header["formula"] == "to_latent" else own.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """The transform of a network that reads only the context, or nothing."""
+        """The transform of a network without inputs, or with the context alone."""
         import torch
 
         n = header["features"]
@@ -250,7 +250,7 @@ class _Maker:
     def _hyper(
         self, header: Header, arrays: Arrays, place: str, order: Any, active: int, masked: bool, drop: int = 0
     ) -> Any:
-        """The layers in zuko's order of columns and rows; `drop` first columns that nothing sees are left out."""
+        """The layers in zuko's order of columns and rows, without the first `drop` columns, which no output reads."""
         import torch
         from zuko.nn import Residual
 
@@ -284,7 +284,7 @@ class _Maker:
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
-        if not context and (self.context or not len(order)):  # zuko's networks are all given it, and never nothing
+        if not context and (self.context or not len(order)):  # zuko's networks read all of it
             more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
             weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
         elif context and self.scale is not None:
@@ -337,7 +337,7 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
 
 @dataclass(frozen=True)
 class Inverted:
-    """A constructor of the inverse of zuko's transforms of a number, which zuko itself has no name for."""
+    """A constructor of the inverse of zuko's univariate transforms, for which zuko has no name."""
 
     univariate: Any
 

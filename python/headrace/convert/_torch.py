@@ -14,10 +14,10 @@ from headrace.convert._verify import verify
 
 
 def opened(model: Any, expected: str = "", *attributes: str) -> Any:
-    """A copy of a module on the CPU in evaluation mode and in float64, which holds its numbers exactly.
+    """A copy of a module on the CPU in evaluation mode and in float64, which represents its values exactly.
 
-    A model is refused if its density is another one in its present mode, or if it does not have the attributes of what
-    is expected. Embedding nets keep their own mode.
+    A model is refused if its density is different in its present mode, or if it lacks an expected attribute. Embedding
+    nets keep their own mode.
     """
     import torch
 

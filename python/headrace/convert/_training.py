@@ -7,10 +7,10 @@ from typing import Any
 
 
 def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
-    """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's place and class.
+    """Refuse batch norm, dropout and act norms without a start in training mode, by the layer's path and class.
 
     Args:
-        layers: The place and the layer, for modules of PyTorch and of equinox alike; no package is imported.
+        layers: The path and the layer, for modules of PyTorch and of equinox alike; no package is imported.
 
     Raises:
         ValueError: a layer computes otherwise in training than in evaluation.

@@ -12,12 +12,13 @@ from headrace.convert._parts import Numbers
 
 ROWS = 128
 
-# Libraries' formulas in float64 lose digits where a bin is steep: differences lie below 1e-9. A slope of 1e-4 in the
-# place of 1e-3 is seen above 1e-5 in models that are not trained.
+# Libraries' formulas in float64 lose digits where a bin is steep: differences lie below 1e-9. A slope of 1e-4 in place
+# of 1e-3 shows as more than 1e-5 in models that are not trained.
 LIMIT = 1e-7
 
 # Where a row's density changes a lot when the row changes by its rounding (tiny scales in a long chain), both
-# computations lose that; how much is taken from the source, for rows this far away. It may be this many times as much.
+# computations lose that much; it is measured in the source, for changes of this size. The difference may be this many
+# times as large.
 NUDGE, TIMES = 4 * float(np.finfo(np.float64).eps), 100.0
 
 
@@ -35,7 +36,7 @@ def rows_of(flow: Flow) -> tuple[Numbers, Numbers | None]:
     usual = x[np.isfinite(x).all(axis=1)]
     if not len(usual):
         raise ValueError("verify: expected samples that are finite, got none")
-    low, center, high = np.quantile(usual, [0.16, 0.5, 0.84], axis=0)  # also of a heavy tail
+    low, center, high = np.quantile(usual, [0.16, 0.5, 0.84], axis=0)  # robust against a heavy tail
     far = np.arange(ROWS) % 2 == 1
     x[far] = center + 1.25 * (high - low) * farther[far] * generator.standard_normal((int(far.sum()), flow.features))
     support = flow._interior.support
@@ -101,7 +102,7 @@ def verify_made(
         ours, theirs = np.asarray(flow.to_data(z, context)[0]), to_data(z, context)
         known = np.isfinite(ours).all(axis=1)
         errors = (np.abs(theirs - ours) / (1.0 + np.abs(ours)))[known]
-        if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep places, on both sides
+        if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep regions, on both sides
             raise ValueError(
                 f"verify: expected the flow's rows of data to {LIMIT:g}, but they differ by up to {errors.max():.3g}: "
                 f"{difference}"
@@ -109,7 +110,7 @@ def verify_made(
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
-    """Compare log densities with known ones; limits are relative to numbers above 1.
+    """Compare log densities with known ones; limits are relative for magnitudes above 1.
 
     Raises:
         ValueError: some differ by more, or most are not finite on one side or both.

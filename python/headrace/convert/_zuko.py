@@ -1,4 +1,4 @@
-"""Flows of zuko. Its calls go from data to latent."""
+"""Flows of zuko. Its calls are from data to latent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def from_zuko(
 
     A network of an NCSF reads the angles that its map shifts, so that each level of coordinates becomes a coupling: a
     pass costs as many networks as there are levels, two with ``passes=2``, in either direction. Columns are periodic;
-    zuko's densities of angles outside of [-π, π) are others.
+    zuko's densities of angles outside of [-π, π) are different.
 
     Args:
         model: A `zuko.flows.Flow`, or the `state_dict` of a MAF, NSF, NICE or RealNVP.
@@ -54,7 +54,7 @@ def from_zuko(
 
     Raises:
         TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part that headrace does not have; its class and its place are named.
+        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
         ValueError: log densities that differ by more than rounding; a layer in
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
@@ -163,7 +163,7 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
     if (package, kind) in (("zuko", "RotationTransform"), ("zuko", "LULinearTransform")):
         matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # rows are images of unit vectors
         return [linear(place, matrix, np.zeros(features))]
-    if (package, kind) == ("headrace", "Marginal"):  # as to_zuko makes it
+    if (package, kind) == ("headrace", "Marginal"):  # made by to_zuko
         own = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})
         return [own if place.way == "to_latent" else Inverse(own)]
     if (package, kind) == ("torch", "IndependentTransform"):
@@ -176,7 +176,9 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
 
 
 def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
-    """The function of zuko in a transform's `univariate`, by name and itself, and its keywords; None for others."""
+    """The name of a zuko function in a transform's `univariate`, the function, and its keywords; None for other
+    functions.
+    """
     function: Any = getattr(t, "univariate", None)
     given: dict[str, Any] = {}
     if isinstance(function, Inverted):
@@ -190,7 +192,7 @@ def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
 
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
-    """The map of a transform's `univariate`, and its settings: from keywords, or its own defaults."""
+    """The map of a transform's `univariate`, and its settings: from keywords, or defaults."""
     if hasattr(t, "settings"):  # of a file
         return t.settings
     is_inverted = isinstance(t.univariate, Inverted)

@@ -1,8 +1,8 @@
 """Circular flows of zuko (NCSF): shifts by half a period and splines, with networks that read the angles themselves.
 
-A transform takes each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
-Its network reads x and not s(x), and no linear layer has the one for the other. So each level of coordinates is a
-coupling of its own, in which the coordinates that are read are not shifted.
+A transform maps each angle x to f(s(x)), where s(x) = x ± π within [-π, π), and f is a spline of [-π, π] onto itself.
+Its network reads x and not s(x), and no linear layer converts the one to the other. Each level of coordinates is
+therefore a coupling of its own, in which the coordinates that are read are not shifted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def circular(t: Any, place: Place, features: int, *, bins: int, slope: float) ->
     if place.way == "to_data":
         raise place.unknown(t, "a circular transform that is not inverted", "invert the flow that is trained instead")
     settings = {"map": "rq_spline", "bins": bins, "slope": slope, "bound": 1.0}
-    if not hasattr(t, "hyper"):  # of one feature, without context
+    if not hasattr(t, "hyper"):  # a transform of one feature, without context
         raw = np.concatenate([numbers(part).reshape(features, -1) for part in t.phi], axis=1)
         every = list(range(features))
         return [table(place, features, every, raw, **settings), *_half_a_period(features, every)]
@@ -52,7 +52,7 @@ def _half_a_period(features: int, active: list[int]) -> list[Transform]:
 
 
 def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[list[int], list[int], Layers]]:
-    """Passive and active coordinates of each level, the first one first, with the part of the network that is theirs.
+    """Passive and active coordinates of each level, from the first on, with the level's part of the network.
 
     `count`: outputs of a coordinate.
     """
@@ -62,7 +62,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
         active = np.setdiff1d(np.arange(features), passive)
         yield passive.tolist(), active.tolist(), network_of(t.hyper, own, passive.size)
         return
-    is_masked = hasattr(t, "passes")  # and not the form of one feature, whose network reads the context alone
+    is_masked = hasattr(t, "passes")  # the form of one feature has a network that reads the context alone
     level = (
         _level_of(network_of(t.hyper, own, features), features, count) if is_masked else np.zeros(features, np.int64)
     )
@@ -79,7 +79,7 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
 
 def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:
-    """The level of each coordinate: one above the highest of those that its outputs depend on, by the masks."""
+    """The level of each coordinate: one above the highest level that its outputs depend on, by the masks."""
     reach: list[Any] = []
     for mask, layer in zip(layers.masks, [*layers.layers, None], strict=True):
         seen = mask.astype(float) @ reach[-1] if reach else mask[:, :features].astype(float)

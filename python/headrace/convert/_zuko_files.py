@@ -37,7 +37,7 @@ def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -
 
 def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     names = set(node) if isinstance(node, dict) else set()
-    if names == {"order", "hyper"} or names == {"hyper"}:  # without an order, it was made of an adjacency
+    if names == {"order", "hyper"} or names == {"hyper"}:  # without an order, it was made from an adjacency matrix
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")

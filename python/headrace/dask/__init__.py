@@ -1,4 +1,4 @@
-"""Fits, scores and samples of rows that Dask holds: each worker of a cluster is a rank where its rows are.
+"""Fits, scores and samples of rows in Dask collections: each worker of a cluster is a rank where its rows are.
 
 Needs Dask and distributed, ``pip install ".[dask]"``, on the client and on all workers. docs/scale.md explains how
 it works, also with SLURM, MPI, PyTorch, Ray and Spark.
@@ -50,12 +50,12 @@ def fit(
 ) -> History:
     """`Flow.fit` on a cluster: the flow is fitted in place, with the bits of ``flow.fit(rows, group=local())``.
 
-    These depend neither on the workers, their number or order, nor on partitions, nor on workers that are lost: a
-    *shard* is ``rows`` neighbouring rows of the whole table. Partitions are computed and stay on the workers; each
-    worker that holds shards is a rank.
+    These depend on neither the workers, their number or order, nor partitions, nor lost workers: a *shard* is ``rows``
+    neighbouring rows of the whole table. Partitions are computed and stay on the workers; each worker that holds shards
+    is a rank.
 
-    **If a worker ends**, the fit goes on with those that are left, from the last state: each worker keeps one in
-    its own scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
+    **If a worker ends**, the fit goes on with the remaining ones, from the last state: each worker keeps one in its own
+    scratch space every `checkpoint_every` seconds. Dask computes the lost rows again.
 
     Args:
         flow: On the CPU.

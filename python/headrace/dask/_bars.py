@@ -14,7 +14,7 @@ from headrace._base import progress as _progress
 TOPIC = "headrace-progress"  # topic of events that workers log at the scheduler, which keeps a few of each topic
 
 _clients: WeakKeyDictionary[Any, dict[str, Shown]] = WeakKeyDictionary()
-_lock = threading.Lock()  # of _clients and its values
+_lock = threading.Lock()  # the lock of _clients and its values
 
 
 class Shown:

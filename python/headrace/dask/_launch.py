@@ -67,7 +67,7 @@ def _attempts(
 
 
 def _forget(launch: Launch, state: str) -> None:
-    """Remove remaining states; a fit that ends on all workers where it began has removed its own."""
+    """Remove remaining states; a fit that ends on its initial workers has removed its own."""
     if state:
         with suppress(Exception):
             launch.client.run(_rank.forget, state, on_error="ignore")
@@ -83,7 +83,7 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     if not all(isinstance(one, _rank.Facts) for one in facts):
         wrong = next(one for one in facts if not isinstance(one, _rank.Facts))
         if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
-            raise wrong  # headrace is missing there, or another version
+            raise wrong  # headrace is missing there, or has another version
         raise _Lost("group: a worker was lost before the start")
     job = _rank.Job(
         uuid.uuid4().hex,
@@ -121,7 +121,9 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
 
 
 def _holders(client: Any, shards: list[Any], among: Iterable[str] = ()) -> dict[str, list[int]]:
-    """The worker of each shard; of several the one with the fewest shards. `among`: further possible workers."""
+    """The worker of each shard; if there are several, the one with the fewest shards. `among`: further possible
+    workers.
+    """
     from distributed import wait
 
     wait(shards)

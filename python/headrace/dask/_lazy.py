@@ -20,9 +20,9 @@ CHUNK = 1 << 16
 
 
 def log_prob(flow: Any, x: Any, context: Any = None, *, columns: Any = None, progress: bool = False) -> Any:
-    """Log density of each row, lazily: nothing is computed before Dask is asked to.
+    """Log density of each row, lazily: nothing is computed before Dask computes the collection.
 
-    The bits are those of ``flow.log_prob`` of all rows at once, whatever the chunks. (Of a frame, and of an array whose
+    The bits are those of ``flow.log_prob`` of all rows at once, for any chunks. (Of a frame, and of an array whose
     chunks have unknown sizes, those of 8 rows or more.)
 
     Args:
@@ -57,7 +57,7 @@ def _of_frame(flow: Any, frame: Any, context: Any, columns: Any) -> Any:
     from dask import dataframe, delayed
 
     held, score = _held(flow), delayed(_scores_of_frame, pure=True)
-    # Not by map_partitions: in older versions of Dask it takes no flow that is held once.
+    # map_partitions is not used, because in older versions of Dask it cannot share one flow among blocks.
     parts = [score(part, held, features, conditions, shared) for part in frame[names].to_delayed()]
     return dataframe.from_delayed(parts, meta=("log_prob", flow.dtype), divisions=frame.divisions)
 
@@ -68,7 +68,7 @@ def sample(
 ) -> Any:
     """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of `chunks` rows.
 
-    It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each is drawn by itself.
+    It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each chunk is drawn separately.
 
     Args:
         flow: A flow, or anything with such a `sample` that can be pickled.
@@ -98,14 +98,14 @@ def _by_blocks(function: Any, flow: Any, x: Any, context: Any, **how: Any) -> An
 
 
 def _held(flow: Any) -> Any:
-    """A flow once in a graph, for any number of blocks."""
+    """A flow that is stored once in a graph, for any number of blocks."""
     from dask import delayed
 
     return delayed(flow, pure=True, traverse=False)
 
 
 def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
-    """The context of each row, in the chunks of x; None for no context, or one for all rows."""
+    """The context of each row, in the chunks of x; None without context, or with one for all rows."""
     if context is None or (not is_array(context) and np.shape(context) == (contexts,)):
         return None
     from dask import array

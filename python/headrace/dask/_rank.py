@@ -76,7 +76,7 @@ def _state_of(worker: Any, state: str) -> Path:
 
 
 def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: dict[int, Any] | None) -> Any:
-    """The task of a rank: join the others, and run the job of rank 0."""
+    """The task of a rank: connect to the other ranks, and run the job of rank 0."""
     from distributed import get_worker, secede
 
     worker = get_worker()
@@ -187,7 +187,7 @@ def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
 
 
 class _Gloo:
-    """Ranks of gloo, which meet at a free port of rank 0."""
+    """Ranks of gloo, which connect to a free port of rank 0."""
 
     def __init__(self, base: DaskGroup, job: Job) -> None:
         self.group: Any = None
@@ -197,7 +197,7 @@ class _Gloo:
         self._store: Any = None
 
     def start(self) -> None:
-        """Start gloo on all ranks or on none; `problem` is the reason for none."""
+        """Start gloo on all ranks or on none; `problem` is the reason in the latter case."""
         port = np.zeros(1, np.int64)
         self._on_all(lambda: self._open(port))
         if self.problem:
@@ -242,7 +242,7 @@ class _Gloo:
             self.group = from_torch(timeout=self._timeout)
 
     def end(self) -> None:
-        """Close connections and ports, even where a traceback still holds the group."""
+        """Close connections and ports, even where a traceback still refers to the group."""
         if self.group is not None:
             self.group.close()
         self.group = self._store = None
@@ -257,7 +257,7 @@ class _Gloo:
 
 @contextmanager
 def _interface(address: str) -> Iterator[None]:
-    """Let gloo use Dask's network interface, and not that of the host name, which others may not reach."""
+    """Let gloo use Dask's network interface, and not that of the host name, which other workers may not reach."""
     import psutil
 
     name = "GLOO_SOCKET_IFNAME"

@@ -1,7 +1,7 @@
 """Collections of Dask as shards: blocks of a number of neighbouring rows, from any partitions.
 
-Partitions may have any sizes, some of them 0, and those of a frame are unknown. A shard's rows follow from its
-number only, so that a fit's bits depend on the rows and neither on partitions nor on workers.
+Partitions may have any sizes, some of them 0, and those of a frame are unknown. A shard's rows follow from its index
+alone, so that a fit's bits depend on the rows, and on neither partitions nor workers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_series(value: Any) -> bool:
 
 
 def names_of(frame: Any, columns: Any, context: Any, weights: Any) -> tuple[list[Any], Any, Any]:
-    """Names of the features; and of context and weights, where they are columns of the frame and nothing else."""
+    """Names of the features; and of context and weights, where they are columns of the frame."""
     given = [None if has_rows(value) else value for value in (context, weights)]
     features, conditions, counts = chosen_columns(list(frame.columns), columns, *given)
     return features, conditions or None, counts[0] if counts else None
@@ -46,7 +46,7 @@ def called(x: Any, columns: Any, context: Any, weights: Any) -> Names:
 
 
 def has_rows(value: Any) -> bool:
-    """Whether a value holds rows, rather than names of columns."""
+    """Whether a value contains rows, rather than names of columns."""
     return is_array(value) or is_frame(value) or is_series(value) or isinstance(value, np.ndarray)
 
 
@@ -75,7 +75,7 @@ class _Parts:
 def shards_of(
     client: Any, prefix: str, x: Any, context: Any, weights: Any, columns: Sequence[Any] | None, rows: int
 ) -> list[Any]:
-    """Futures of (x, context, weights), each of this number of rows; the last has the rest.
+    """Futures of (x, context, weights), each of this number of rows; the last one has the remainder.
 
     Context and weights are names of columns of a frame x, or collections, or arrays of NumPy.
     """
@@ -173,7 +173,7 @@ def _parts(client: Any, collection: Any) -> _Parts:
 
 
 def _cut(prefix: str, *pieces: Pieces | None) -> tuple[Any, ...]:
-    """One shard: x, context, weights; a view of a partition where one holds all of it."""
+    """One shard: x, context, weights; a view of a partition where one contains all of it."""
     named = zip(("x", "context", "weights"), pieces, strict=True)
     return tuple(None if of is None else _joined(f"{prefix}{name}", of) for name, of in named)
 

@@ -1,4 +1,4 @@
-"""Advice for the next step where a test speaks against a density, in words of Python or of the command line."""
+"""Advice for the next step after a test against a density, in words of Python or of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Words(NamedTuple):
     command_line: str
 
     def of(self, command_line: bool) -> str:
-        """The text for one of the two."""
+        """The text for Python or for the command line."""
         return self.command_line if command_line else self.python
 
 
@@ -23,13 +23,13 @@ _NOWHERE = Words("", "")
 
 
 class Advice(NamedTuple):
-    """A next step, as it depends on the flow and on where the advice is read."""
+    """A next step, which depends on the flow and on the reader's interface."""
 
     step: Words
     look: Words = _NOWHERE
-    """Where pictures show more."""
+    """Pictures that show more."""
     has_splines: bool = False
-    """Whether splines in place of affine maps would help, for a flow that has none."""
+    """Whether to advise splines in place of affine maps, for a flow without splines."""
 
     def text(self, command_line: bool, splines: bool = True, pictures: bool = True) -> str:
         """The advice; `splines`, `pictures`: whether these would be new to the reader."""

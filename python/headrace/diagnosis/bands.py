@@ -1,4 +1,4 @@
-"""Bands in which curves and histograms of uniform numbers lie as a whole, with 95 % probability, by simulation.
+"""Bands that contain curves and histograms of uniform values as a whole, with 95 % probability, by simulation.
 
 As T. Säilynoja, P.-C. Bürkner, A. Vehtari, *Graphical test for discrete uniformity and its applications*, Statistics
 and Computing 32, 2022: every point has the same part in it, and the band's width follows from simulated curves.
@@ -15,7 +15,7 @@ from headrace._base.types import Floats
 POINTS = 100
 LEVEL = 0.95
 _SIMULATED, _MOST_SIMULATED = 2000, 50_000
-_KEY = 0x62616E64  # of the simulation, which is the same each time
+_KEY = 0x62616E64  # key of the simulation, which is the same each time
 
 
 def curve(uniform: Floats) -> Floats:
@@ -39,7 +39,7 @@ def curve_band(rows: int, curves: int = 1) -> Floats:
 def histogram_band(rows: int, bins: int, histograms: int = 1) -> tuple[int, int]:
     """The least and the largest count of any of the equal bins, in all of the histograms.
 
-    These may depend on each other, like those of columns (Bonferroni).
+    Histograms may depend on each other, like those of columns (Bonferroni).
     """
     simulated = min(max(_SIMULATED, 200 * histograms), _MOST_SIMULATED)
     drawn = np.random.default_rng(_KEY).multinomial(rows, np.full(bins, 1.0 / bins), simulated)

@@ -1,13 +1,13 @@
-"""Whether columns, distances to a point and log densities have the right places among draws with the same context.
+"""Ranks of columns, distances to a point and log densities among draws with the same context.
 
-A row and its draws are exchangeable under the right conditional density, so that any statistic computed from each
-of them in the same way has a uniform rank, exactly.
+A row and its draws are exchangeable under the right conditional density, so that any statistic that is computed from
+each of them in the same way has a uniform rank, exactly.
 
 - Statistics of a single column: simulation-based calibration. S. Talts and others, *Validating Bayesian inference
   algorithms with simulation-based calibration*, arXiv:1804.06788, 2018.
-- Distances to a random point (TARP), which see errors that regions of highest density miss: a density that ignores its
-  context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior estimators
-  for general inference*, ICML 2023.
+- Distances to a random point (TARP), which detect errors that regions of highest density miss: a density that ignores
+  its context has right regions on average. P. Lemos and others, *Sampling-based accuracy testing of posterior
+  estimators for general inference*, ICML 2023.
 - Log densities: the rank among those of draws is the share of the region of highest density that a row is in. For
   conditional densities J. Hermans and others, *A trust crisis in simulation-based inference?*, Transactions on Machine
   Learning Research, 2022.
@@ -32,7 +32,7 @@ BLOCK = 1 << 20  # values drawn at a time
 def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Finding, Floats]:
     """A test of the ranks; and for each of at most `MOST_ROWS` rows the smallest region of highest density it is in.
 
-    A region is given by its share of the density, a number between 0 and 1 that is uniform under the right one.
+    A region is given by its share of the density, a value between 0 and 1 that is uniform under the right one.
     """
     rng = stream(seed, 5)
     index = rows.some(MOST_ROWS, rng)
@@ -48,7 +48,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
         found = flow.log_prob(x, context)
         less[begin : begin + step] = (found < log_prob[part]).sum(axis=0)
         equal[begin : begin + step] = (found == log_prob[part]).sum(axis=0)
-    # Equal ones are ordered at random, and a rank becomes any number in its part of the unit interval.
+    # Equal values are ordered at random, and a rank becomes a uniform value in its part of the unit interval.
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank
     p = of.anderson_darling_tail(of.anderson_darling(rank[:, None], region[:, None]), index.size)
@@ -60,7 +60,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
     """Two tests; and of at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
 
-    The shapes are (rows, features) and (rows,). Ranks become any number in their part of the unit interval.
+    The shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
     """
     assert rows.context is not None
     rng = stream(seed, 9)
@@ -81,7 +81,8 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
 def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
     """A point for each row, in standard deviations of its draws: a random function of the context.
 
-    A point may depend on the context and not on the row. It has to, or a density that ignores its context would pass.
+    A point may depend on the context and not on the row. The points have to depend on the context, or a density that
+    ignores its context would pass.
     """
     ranks = np.argsort(np.argsort(context, axis=0, kind="stable"), axis=0) / max(len(context) - 1, 1) - 0.5
     turn = rng.standard_normal((context.shape[1], features)) / np.sqrt(context.shape[1])
@@ -91,14 +92,14 @@ def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> F
 def _distances(every: Floats, points: Floats) -> Floats:
     """Squared distances of a row and its draws, shape (1 + draws, rows, features), to the row's point.
 
-    Each column is scaled by all of them alike, so that they stay exchangeable.
+    Each column is scaled by all of them together, so that they stay exchangeable.
     """
     middle, spread = every.mean(axis=0), every.std(axis=0)
     return np.asarray(np.square((every - middle) / np.where(spread > 0, spread, 1.0) - points).sum(axis=2))
 
 
 def _rank(every: Floats, rng: np.random.Generator) -> Floats:
-    """The rank of the first one among all, divided by their number; equal ones are ordered at random."""
+    """The rank of the first value among all, divided by their number; equal values are ordered at random."""
     less, equal = (every[1:] < every[0]).sum(axis=0), (every[1:] == every[0]).sum(axis=0)
     return np.asarray((less + rng.random(less.shape) * (equal + 1.0)) / len(every))
 

@@ -1,12 +1,14 @@
 """Whether a classifier can tell rows from rows drawn.
 
-It learns from one half of the pairs of a row and a draw, and is then shown the others: which of the two is the row?
-Under the right density that is right as often as a coin, exactly, whatever the classifier. (Over several folds it would
-not be so: classifiers of different folds err in the same direction.)
+The classifier learns from one half of the pairs of a row and a draw, and is then shown the other pairs: which of the
+    two is the row?
+Under the right density its answers are right as often as heads of a coin, exactly, for any classifier. (Over several
+folds it would not be so: classifiers of different folds err in the same direction.)
 
 Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
 
-Beside it, whether draws lie nearer to training rows than rows held out do, a sign of a density that memorises.
+A second test compares the distances of draws and of held-out rows to training rows, which show a density that
+memorises.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _TILE = 1 << 22  # distances at a time
 def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
     """The test, and the share of pairs of a draw and a row in which the draw is nearer to a training row.
 
-    Both are new to the training rows under the right density, so that each is the nearer one as often as a coin has
-    heads, exactly. Distances are in standard deviations of the training rows, context included.
+    Both are independent of the training rows under the right density, so that each is the nearer one with a probability
+    of exactly one half. Distances are in standard deviations of the training rows, context included.
     """
     assert rows.training is not None
     rng = stream(seed, 7)
@@ -56,7 +58,8 @@ def nearer(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float]:
 def copies(rows: Looked) -> tuple[int, bool]:
     """The number of rows of x that equal training rows in all values, and whether new rows would explain it.
 
-    Of new rows as many are copies as of training rows are copies of others, for example with few different values.
+    New rows have as many copies as training rows have among themselves, for example of columns with few different
+    values.
     """
     if rows.training is None:
         return 0, False
@@ -71,7 +74,7 @@ def copies(rows: Looked) -> tuple[int, bool]:
 
 
 def is_training(x: Any, context: Any, training: Any) -> bool:
-    """Whether training rows are the same tables as x and its context, in one order."""
+    """Whether training rows are the same tables as x and its context, in the same order."""
     given = training if isinstance(training, tuple) else (training,)
     return training is not None and all(map(_same, (x, context), (*given, None)))
 
@@ -109,12 +112,12 @@ def _distances(points: Floats, rows: Floats) -> Floats:
 
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000
-_MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features of which squares are multiplied
+_MOST_TERMS, _MOST_BENT = 600, 10  # of the logistic model: terms, and features whose squares are multiplied
 _RIDGE, _STEPS = 1.0, 12
 
 
 def two_samples(flow: Any, rows: Looked, seed: int) -> tuple[Finding, float, int]:
-    """The test, the share of pairs in which the classifier knew the row, and the number of pairs."""
+    """The test, the share of pairs in which the classifier recognised the row, and the number of pairs."""
     rng = stream(seed, 6)
     index = rng.permutation(rows.some(MOST_ROWS, rng))
     context = rows.context_of(index)
@@ -143,7 +146,8 @@ def _boosted(learnt: Floats, truth: Floats, shown: Floats, seed: int) -> Floats:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # which scikit-learn needs
 
     model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=15, early_stopping=False, random_state=seed)
-    # Some thousand rows gain nothing by threads, which wait for each other for minutes where others have the cores.
+    # Threads gain nothing for some thousand rows, and wait for each other for minutes where other processes occupy the
+    # cores.
     with threadpool_limits(1, user_api="openmp"):
         odds: Floats = model.fit(learnt, truth).decision_function(shown)
     return odds

@@ -1,7 +1,8 @@
-"""The distributions that p-values come from, without SciPy.
+"""The distributions of p-values, without SciPy.
 
-All work on arrays in float64, and keep their relative accuracy in the tails. SciPy's, where it is installed, would not
-replace them: SciPy is no requirement, so they would have to stay, and verdicts must not depend on installed packages.
+All work on arrays in float64, and keep their relative accuracy in the tails. SciPy's functions, where it is installed,
+would not replace them: SciPy is not required, so that they would have to stay, and verdicts must not depend on
+installed packages.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def normal_tail(z: Any) -> Floats:
 
 
 def normal_quantile(probability: Any) -> Floats:
-    """The z below which a standard normal number lies with this probability; 0 counts as 1e-300.
+    """The quantile of the standard normal distribution at this probability; 0 counts as 1e-300.
 
     >>> normal_quantile([0.5, 0.975]).round(3).tolist()
     [0.0, 1.96]
@@ -76,7 +77,7 @@ def spread_tails(square: Any, degrees: int) -> Floats:
 
 
 def anderson_darling(lower: Floats, upper: Floats) -> Floats:
-    """The statistic A² of each column of numbers that should be uniform, shape (rows, columns) → (columns,).
+    """The statistic A² of each column of values that should be uniform, shape (rows, columns) → (columns,).
 
     Args:
         lower, upper: The numbers, and 1 minus them, each with its own digits.
@@ -90,10 +91,11 @@ def anderson_darling(lower: Floats, upper: Floats) -> Floats:
 def anderson_darling_tail(square: Any, rows: int) -> Floats:
     """P(A² > square) for `rows` uniform values, without estimated parameters.
 
-    It is that of infinitely many, which is right to some 2 % of 0.05 for 8 rows, and 15 % for two; one row is exact.
+    The distribution is that of infinitely many rows, which is right to some 2 % of 0.05 for 8 rows, and 15 % for two;
+    one row is exact.
 
-    A² is then the sum of squared normal numbers over j (j + 1). Smirnov's formula for such sums is an integral over
-    every second interval between these numbers, and the product in it is -cos(π s) / (π u), u = s² - 1/4.
+    A² is then the sum of squared normal variables over j (j + 1). Smirnov's formula for such sums is an integral over
+    every second interval between these values, and the product in it is -cos(π s) / (π u), u = s² - 1/4.
 
     Source: T. W. Anderson, D. A. Darling, Annals of Mathematical Statistics 23, 1952, for the sum; N. V. Smirnov,
     Matematicheskii Sbornik 2, 1937, for the formula.
@@ -114,7 +116,7 @@ _LEAST_SQUARE = 0.1  # P(A² > 0.1) is 1 - 1e-5
 
 
 def _smirnov() -> tuple[Floats, Floats]:
-    """Nodes u and factors of the sum that the integral is; s = 2k + sin(t) / 2 takes away the roots at its ends."""
+    """Nodes u and factors of the sum that replaces the integral; s = 2k + sin(t) / 2 removes the roots at its ends."""
     intervals = np.arange(1, 13)
     nodes, weights = np.polynomial.legendre.leggauss(40)
     angle = 0.5 * math.pi * nodes
@@ -146,7 +148,7 @@ def binomial_tail(successes: int, trials: int) -> float:
 
 
 def correlation_tails(correlation: Any, rows: int) -> Floats:
-    """P(|R| > |correlation|) where R is the cosine between a row of normal numbers and anything independent of it.
+    """P(|R| > |correlation|) where R is the cosine between a row of normal values and an independent vector.
 
     R² is beta distributed and R √ν / √(1 - R²), ν = rows - 1, is Student's t: here by Wallace's approximation of that,
     which is right to 1 % of p for ν ≥ 10 and p > 1e-3, and errs to the large side beyond.

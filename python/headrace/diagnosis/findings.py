@@ -1,4 +1,4 @@
-"""Findings of a diagnosis: one test, and several of them together."""
+"""Findings of a diagnosis: a single test, and several of them together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from headrace._base.layout import Block, Grid, Item, lines_of
 from headrace.diagnosis.sizes import Size
 
-LEVEL = 0.05  # of all tests together
+LEVEL = 0.05  # for all tests together
 COORDINATES = "latent coordinates"
 OF_COLUMNS = ("rows without a density", COORDINATES, "independence", "dependence on the context", "farthest number")
 
@@ -25,15 +25,15 @@ class Finding:
     """Short, as "latent coordinates"."""
     p_value: float
     looked: int
-    """The number of statistics it looked at; `p_value` takes that into account."""
+    """The number of statistics in the test, which `p_value` takes into account."""
     sentence: str
-    """The oddest of them with its size, in words."""
+    """A description of the most extreme of them with its size."""
     adjusted: float = 1.0
-    """The p-value among all tests, by Holm's method: at most 0.05 where the test speaks against the density."""
+    """The p-value among all tests, by Holm's method: at most 0.05 if the test speaks against the density."""
 
     @property
     def misses(self) -> bool:
-        """Whether it speaks against the density at the 5 % level, among all tests."""
+        """Whether the test speaks against the density at the 5 % level, among all tests."""
         return self.adjusted <= LEVEL
 
 
@@ -43,7 +43,7 @@ class Tested:
     tests: tuple[Finding, ...]
     size: Size
     least_right: str
-    """The column, or the value of a step, that is least right, given which others, and in which direction."""
+    """The column, or the value of a step, with the largest misfit, its conditions, and the direction of the misfit."""
 
     def blocks(self) -> list[Block]:
         """The paragraphs and tables of the printed text."""
@@ -65,17 +65,19 @@ class Tested:
 
     @property
     def grade(self) -> str:
-        """ "very good", "usable" or "wrong", by the sizes of the misfit; "" where nothing measures one."""
+        """ "very good", "usable" or "wrong", by the sizes of the misfit; "" if no size was measured."""
         return self.size.grade
 
     @property
     def verdict(self) -> str:
-        """The grade with its sizes, the least right column if a test speaks against the density, and the p-value."""
+        """The grade with its sizes, the column with the largest misfit if a test speaks against the density, and the
+        p-value.
+        """
         return " ".join(self.sentences)
 
     @property
     def sentences(self) -> list[str]:
-        """Those of the verdict, the p-value last."""
+        """The sentences of the verdict, the p-value last."""
         if not self.tests:
             return ["Nothing was tested."]
         looked = sum(one.looked for one in self.tests)

@@ -22,12 +22,12 @@ class Looked:
     context: NDArray[Any] | None
     weights: NDArray[np.float64] | None
     index: NDArray[np.int64]
-    """The rows that follow the density that is meant: all of them, or with weights a draw of them."""
+    """The rows that represent the density: all of them, or with weights a draw of them."""
     training: NDArray[Any] | None
     training_context: NDArray[Any] | None
     names: tuple[str, ...]
     context_names: tuple[str, ...] = ()
-    """Names of columns; indices where none are given."""
+    """Names of columns; indices if there are no names."""
 
     def some(self, most: int, key: np.random.Generator) -> NDArray[np.int64]:
         """At most `most` elements of `index`, drawn."""
@@ -41,7 +41,7 @@ class Looked:
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
-    """Random numbers of one purpose, so that one test does not depend on whether another ran."""
+    """Random values for one purpose, so that a test does not depend on whether another ran."""
     return np.random.default_rng([seed, 0x64696167, purpose])
 
 

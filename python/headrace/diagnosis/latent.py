@@ -1,8 +1,8 @@
-"""Tests of latent rows: under the right density they are independent rows of the base, and nothing else.
+"""Tests of latent rows: under the right density they are independent rows of the base.
 
-They are looked at as scores, standard normal numbers in their place by the base's own distribution. Those of a
-conditional flow are the probability integral transforms of each coordinate given those before it and the context.
-Nothing is estimated from the rows, so that all p-values are those of completely known distributions.
+They are tested as scores, standard normal values that have the same probability in the base's distribution. Scores of a
+conditional flow are the probability integral transforms of each coordinate given those before it and the context. No
+parameter is estimated from the rows, so that all p-values are those of completely known distributions.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _mixture(base: NormalMixture, value: Floats) -> Tails:
 
 
 def _drawn(base: Base, value: Floats, seed: int) -> Tails:
-    """Places among many draws of a base of independent coordinates, one by one."""
+    """Ranks among many draws of a base of independent coordinates, column by column."""
     features = value.shape[1]
     rows = max(min(max(_DRAWS, 20 * len(value)), _MOST_DRAWN // features), 1000)
     draws = np.sort(np.asarray(Flow([], base, dtype="float64").sample(rows, seed=stream(seed, 3))), axis=0)
@@ -145,7 +145,7 @@ def least_right(score: Floats, called: Sequence[str]) -> str:
 
 
 def _moments(values: Floats) -> str:
-    """A sentence on a distribution's moments beside the expected ones."""
+    """A sentence on a distribution's moments and the expected ones."""
     mean, spread = float(values.mean()), float(values.std())
     text = f"mean {mean:.3f} and standard deviation {spread:.3f} where 0 and 1 are expected"
     n = len(values)
@@ -181,7 +181,7 @@ def radii(score: Floats) -> Finding:
 
 
 def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Finding:
-    """Whether the largest of all scores is too large, or none is large enough."""
+    """Whether the largest of all scores is too large, or too small."""
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
@@ -198,10 +198,10 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
 
 
 def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
-    """Whether coordinates depend on each other: signs and sizes of one against those of another.
+    """Whether coordinates depend on each other, by correlations of their signs and sizes.
 
-    Sizes are made standard normal themselves, so that each pair of columns has a correlation of exactly
-    known distribution. Second, the correlations of signs, shape (features, features).
+    Sizes are converted to standard normal values, so that the correlation of each pair of columns has an exactly known
+    distribution. Second, the correlations of signs, shape (features, features).
     """
     rows, features = score.shape
     size = sizes(score)
@@ -228,7 +228,7 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
 def dependence_on_context(
     score: Floats, context: NDArray[Any], labels: list[str], names: Sequence[str] | None = None
 ) -> Finding:
-    """Whether latent numbers depend on the context: both, and sizes, against ranks of each of its columns."""
+    """Whether latent values depend on the context: values and sizes, against ranks of each of its columns."""
     rows = len(score)
     size = sizes(score)
     least, message, looked = 2.0, "no column of context has two numbers", 0
@@ -253,5 +253,5 @@ def dependence_on_context(
 
 
 def sizes(score: Floats) -> Floats:
-    """Standard normal values that grow with the absolute values of standard normal ones."""
+    """Standard normal values that increase with the absolute values of other standard normal values."""
     return np.asarray(-of.normal_quantile(2.0 * of.normal_tail(np.abs(score))))

@@ -15,7 +15,7 @@ from headrace._fit.starts.kernels import KernelDensity
 from headrace.diagnosis.judged_rows import Looked, stream
 
 MOST_FEATURES = 4  # for kernels: with more, no bandwidth is good
-MOST_POINTS, MOST_JUDGED = 10_000, 2000  # of kernels, and rows
+MOST_POINTS, MOST_JUDGED = 10_000, 2000  # the most points of kernels, and the most rows
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Likelihood:
 def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood], str]:
     """Likelihoods of the flow, a Gaussian, and kernels where features are few; and the rows of the simple fits.
 
-    Those are the training rows where they are given. Without, both halves of x in turn: each row is judged by the
-    Gaussian of the half that it is not in. With context, the Gaussian's mean is linear in it.
+    The simple densities are fitted to the training rows, if these are given. Without them, to both halves of x in turn:
+    each row is judged by the Gaussian of the half that does not contain it. With context, the Gaussian's mean is linear
+    in it.
     """
     found = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
@@ -47,7 +48,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     try:
         for learnt, judged in parts:
             gaussian[judged] = _gaussian(rows, learnt, judged)
-    except np.linalg.LinAlgError:  # if rows lie in a plane, or are too few
+    except np.linalg.LinAlgError:  # rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
         found.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))

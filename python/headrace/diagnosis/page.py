@@ -1,4 +1,4 @@
-"""A diagnosis as one page that needs nothing from elsewhere, and that a phone can show."""
+"""A diagnosis as a self-contained page that fits the screen of a phone."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
 
 
 def _text(text: str) -> str:
-    """Text for a page; "5 %" is not broken, nor is an option of the command line."""
+    """Text for a page, without breaks in "5 %" and in options of the command line."""
     whole = escape(re.sub(r"(\d) %", "\\1\xa0%", printable(text)))
     return re.sub(r"(?<!\w)--[a-z][a-z-]*", r"<code>\g<0></code>", whole)
 
 
 def _p(p_value: float) -> str:
-    """Without the letter, under a head that has it."""
+    """A p-value without the letter, because the head has it."""
     return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
@@ -135,7 +135,7 @@ def _provenance(diagnosis: Record, data: str | None) -> str:
 
 
 def _columns(diagnosis: Record) -> list[str]:
-    """A section with each column, rows held out beside draws; nothing where there are no draws."""
+    """A section with each column, held-out rows beside draws; empty if there are no draws."""
     if not can_draw() or diagnosis.samples is None or not len(diagnosis.samples):
         return []
     svgs, left_out = vector_columns(diagnosis)
@@ -158,7 +158,7 @@ def _separate(svgs: Sequence[str], prefix: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:
-    """A table; numbers are not broken, and marked rows have a colour. On a phone each row is a list under its head."""
+    """A table, without breaks in numbers; marked rows have a colour. On a phone each row is a list under its head."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
         plain = [len(cell) < 24 for cell in row]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from headrace.diagnosis.record import Record
 
 MOST_CURVES = 60  # of coordinates
-MOST_COLUMNS = 12  # that a page shows, the ones in which rows and draws differ most
+MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
 SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
-BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # of histograms, and of those of fewer rows
+BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of histograms of few rows
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def vector_panels(diagnosis: Record) -> list[str]:
 
 
 def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
-    """Each column as an SVG element, rows held out beside draws, and the number of columns that are left out."""
+    """Each column as an SVG element, held-out rows beside draws, and the number of columns that are left out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -134,7 +134,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
-    """Probability integral transforms of latent rows; None where there are none, which the panel then shows."""
+    """Probability integral transforms of latent rows; without any, the panel shows a text."""
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return None
@@ -160,7 +160,9 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 
 def _coordinate(diagnosis: Record, i: int) -> str:
-    """The name of a latent coordinate in a legend: that of its column, or of the one that goes most with it."""
+    """The name of a latent coordinate in a legend: that of its column, or of the column that is most correlated with
+    it.
+    """
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
     if label.startswith(COLUMN):
         return f"column {_short(label.removeprefix(COLUMN))}"
@@ -169,7 +171,9 @@ def _coordinate(diagnosis: Record, i: int) -> str:
 
 
 def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
-    """Columns by how far their distributions are from uniform, the farthest first: colours go by it in all panels."""
+    """Columns by the distance of their distributions from uniform, the farthest first: colours follow this order in all
+    panels.
+    """
     away = np.stack([bands.curve(column) for column in uniform.T]) - np.linspace(0.0, 1.0, bands.POINTS + 1)
     return np.argsort(-np.abs(away).max(axis=1), kind="stable")
 
@@ -208,7 +212,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """Draw a histogram for each column, beside the band in which all bins of all of them lie, and mark the oddest."""
+    """Draw a histogram for each column, with the band that contains all bins of all columns, and mark the oddest."""
     rows, count = uniform.shape
     bins = BINS if rows >= COARSE_BELOW else COARSE_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -247,7 +251,7 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
 
 
 def _legend(axis: Axes) -> None:
-    """Below the curves, where nothing is covered."""
+    """Below the curves, which the legend does not cover."""
     low, high = axis.get_ylim()
     most = max(abs(low), abs(high))
     axis.set_ylim(-1.45 * most, most)
@@ -299,7 +303,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
 _PANELS = (_log_densities, _ranks, _transforms, _coverage, _calibration, _p_values)
 
 
-SPREAD = 1.96  # standard deviations that hold 95 % of one value
+SPREAD = 1.96  # standard deviations that contain 95 % of a normal distribution
 
 
 def draw_sequences(diagnosis: Any, path: str) -> None:

@@ -1,9 +1,9 @@
 """A repair of calibration at the latent end of a fitted flow, by rows that the fit has not seen.
 
-The latent rows of the right density are independent standard normal ones. Where they are not, as often after a fit to
-few simulations, a monotone map of each latent coordinate to a normal distribution makes up for a part of it, without a
-change of the learnt density. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep
-learning using calibrated regression*, ICML 2018.
+The latent rows of the right density are independent standard normal ones. If they are not, as often after a fit to few
+simulations, a monotone map of each latent coordinate to a normal distribution corrects a part of it, without a change
+of the learnt density. For scalar predictions: V. Kuleshov and others, *Accurate uncertainties for deep learning using
+calibrated regression*, ICML 2018.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def recalibrate(
     """A flow with a map before the given one that makes up for its miscalibration, fitted to rows held out.
 
     Each coordinate of the rows' latent rows gets a spline of four bins and a scale, where coordinates are clearly
-    correlated behind a rotation. They are kept unless five-fold cross-validation of the rows finds a loss of
+    correlated behind a rotation. The maps are kept unless five-fold cross-validation of the rows finds a loss of
     log-likelihood above its standard error. The map is the same for each context: it repairs a density that is too wide
     or too narrow throughout, and not one that is so for some contexts alone.
 
@@ -105,7 +105,7 @@ class _FitOfMap(Fit):
     mixes = False
 
 
-@silent(FREQUENT)  # of the rows themselves there was one
+@silent(FREQUENT)  # the call has warned of the rows already
 def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The map, as a flow with latent rows for data."""
     n = z.shape[1]

@@ -26,7 +26,7 @@ class Worst:
     row: int
     log_prob: float
     coordinate: int | None
-    """The latent coordinate that is farthest out; None of an ensemble, or where the row has no latent one."""
+    """The latent coordinate that is farthest out; None for an ensemble, or if the row has no latent value."""
     value: float
     """The position of the coordinate, in standard deviations."""
     label: str | None = None
@@ -40,11 +40,11 @@ class Record(Tested):
     """The flow's class."""
     rows: int
     looked_at: int
-    """The number of rows in the tests: all, or with weights those that were kept."""
+    """The number of rows in the tests: all, or with weights those that were drawn."""
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
-    """The flow's, then a Gaussian's and kernels' where there are such."""
+    """The flow's likelihood, then those of a Gaussian and of kernels if they exist."""
     fitted_to: str
     """The rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
@@ -53,17 +53,18 @@ class Record(Tested):
     copies: int
     """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether these are more than half of x, not counting copies that repeated values explain."""
+    """Whether these are more than half of x, without copies that are explained by repeated values."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
     """Log densities of all rows, shape (rows,)."""
     scores: Floats | None = field(default=None, compare=False)
-    """Latent rows as standard normal scores, shape (looked_at, features); None of an ensemble."""
+    """Latent rows as standard normal scores, shape (looked_at, features); None for an ensemble."""
     regions: Floats | None = field(default=None, compare=False)
-    """For each of at most 2000 rows the smallest region of highest density that it lies in, as a share."""
+    """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
     column_ranks: Floats | None = field(default=None, compare=False)
-    """Of as many rows, the ranks of each column among draws with the same context, as shares; None without context."""
+    """For the same rows, the ranks of each column among draws with the same context, as shares; None without context.
+    """
     point_ranks: Floats | None = field(default=None, compare=False)
     """Ranks of their distances to random points."""
     drawn: Floats | None = field(default=None, compare=False)
@@ -73,11 +74,11 @@ class Record(Tested):
     """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
     column that correlates most with each, if one does."""
     held: Floats | None = field(default=None, compare=False)
-    """At most 5,000 of the rows that the tests took, shape (rows, features)."""
+    """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
-    """As many draws with the same context, in the same columns."""
+    """The same number of draws with the same context, in the same columns."""
     made: tuple[tuple[str, str], ...] = ()
-    """How and when the diagnosis was made: pairs of a name and a value."""
+    """The origin and the date of the diagnosis: pairs of a name and a value."""
     on_the_command_line: bool = False
     """Whether advice names options of the command line, and not arguments of Python."""
     size: Size = field(default_factory=Size)
@@ -88,7 +89,7 @@ class Record(Tested):
 
     @property
     def sentences(self) -> list[str]:
-        """Those of the verdict, the p-value last."""
+        """The sentences of the verdict, the p-value last."""
         if self.tests and self.of_training:
             known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
             return [f"Nothing can be said of new rows: {known} were trained on."]
@@ -97,7 +98,7 @@ class Record(Tested):
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
 
-        Under the right density all bins lie in the band, ends included, with a probability of at least 95 %.
+        Under the right density all bins lie within the band, ends included, with a probability of at least 95 %.
 
         Raises:
             ValueError: there are no latent rows, for example of an ensemble.
@@ -109,7 +110,7 @@ class Record(Tested):
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
         """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
 
-        That is simulation-based calibration. The column is given by its index or its name.
+        The histogram is that of simulation-based calibration. The column is given by its index or its name.
 
         Raises:
             ValueError: the density has no context, or there is no such column.
@@ -122,7 +123,7 @@ class Record(Tested):
         return _histogram(self.column_ranks[:, place], bins)
 
     def summary(self) -> dict[str, Any]:
-        """All of it but the rows, in plain numbers and texts for JSON."""
+        """The whole record without rows, in plain numbers and texts for JSON."""
         found = super().summary()
         for one, test in zip(self.tests, found["tests"], strict=True):
             test["next"] = self.next_step(one) if one.misses else None
@@ -167,7 +168,7 @@ class Record(Tested):
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
     def next_steps(self, on_a_page: bool = False) -> list[str]:
-        """Advice about all findings that speak against the density, each step once."""
+        """Advice on all findings that speak against the density, each step once."""
         first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
         return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
 
@@ -189,7 +190,7 @@ class Record(Tested):
     @staticmethod
     def _likelihood(one: Likelihood) -> tuple[str, str, str]:
         comparison, more = "", "more" if not one.gain < 0 else "less"
-        if one.name != "flow" and not np.isnan(one.gain):  # as of two densities that are 0 at some row
+        if one.name != "flow" and not np.isnan(one.gain):  # for two densities that are 0 at some row
             comparison = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
         return one.name, f"{one.mean:.4f}{_error(one.error)}", comparison
 
@@ -205,7 +206,7 @@ def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, 
 
 
 def _error(error: float) -> str:
-    """The error behind a mean; empty for one row, or for an infinite mean."""
+    """The error of a mean in words; empty for one row, or for an infinite mean."""
     return "" if np.isnan(error) else f" ± {error:.4f}"
 
 

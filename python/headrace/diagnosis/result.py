@@ -24,7 +24,7 @@ class Diagnosis(Record):
     """
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw all of it to a file that matplotlib can write, such as diagnosis.png.
+        """Draw all panels to a file that matplotlib can write, such as diagnosis.png.
 
         Raises:
             ImportError: matplotlib is not installed.

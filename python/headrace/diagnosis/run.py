@@ -190,14 +190,14 @@ class _Look:
     least_right: str = ""
 
     def tests(self, shown: Any) -> None:
-        """Each test, added to `done` once it is there."""
+        """Run each test, and add it to `done` when it is complete."""
         for finding in self._each():
             self.done.append(finding)
             shown.set_postfix_str(finding.name, refresh=False)
             shown.update(min(1, shown.total - shown.n))
 
     def expected(self) -> int:
-        """The number of tests, where no row has a density of 0."""
+        """The number of tests, if no row has a density of 0."""
         count = (
             1
             + 2 * (self.rows.context is not None)
@@ -243,7 +243,7 @@ class _Look:
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
-        self.all_scores = every  # with labels, as Ctrl-C may come here
+        self.all_scores = every  # with labels, because Ctrl-C may come here
         index = self.rows.index
         if not good[index].all():
             yield self._nowhere(index[~good[index]])
@@ -298,7 +298,7 @@ class _Look:
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:
-    """Names of latent coordinates that are no columns: by index, and by the columns that go most with each."""
+    """Names of latent coordinates that are no columns: by index, and by the columns that correlate most with each."""
     numbers = [f"latent coordinate {i}" for i in range(score.shape[1])]
     if len(score) < 10 or score.shape[1] == 1:
         return numbers

@@ -1,7 +1,7 @@
 """Looking at a density of sequences: its latent steps have to be independent draws of the base.
 
-Autocorrelations of latent values show the part of the past that a network has not learned, those of their sizes the
-same of the level; their distribution shows whether the shape of a step's density is right.
+Autocorrelations of latent values show the part of the past that a network has not learned, and autocorrelations of
+their sizes that part of the level; their distribution shows whether the shape of a step's density is right.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from headrace.diagnosis.picture import draw_sequences
 from headrace.diagnosis.sizes import Size, missing_nats
 
 LAGS, CLASSES, CELLS = 40, 5, 20
-REGRESSED = 10  # steps before one, that may still know of it
-WINDOW = 400  # steps whose loudness is one number, at most
+REGRESSED = 10  # earlier steps that may still predict a step
+WINDOW = 400  # the most steps with a common loudness
 
 
 @public("headrace.diagnosis")
@@ -45,24 +45,28 @@ class SequenceDiagnosis(Tested):
     nats: float
     """The mean log density of a step."""
     error: float
-    """Its standard error, from the sequences, or from ten parts of the only one."""
+    """Its standard error, from the sequences, or from ten parts of a single one."""
     tests: tuple[Finding, ...]
     autocorrelation: Floats = field(compare=False)
-    """Of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
+    """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
-    """Of their sizes, made standard normal: in place of squares, whose products have long tails."""
+    """Autocorrelations of their sizes, converted to standard normal values: in place of squares, whose products have
+    long tails.
+    """
     integral_transform: Floats = field(compare=False)
     """Counts of the probability integral transform of each feature in cells of equal width, shape (cells, features)."""
     pairs: NDArray[np.int64] = field(compare=False)
-    """How many pairs of steps each lag has, shape (lags,)."""
+    """The number of pairs of steps at each lag, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
-    """Of equally many steps each, from quiet to loud: the least and the largest loudness, and the mean log density."""
+    """Parts with equal numbers of steps, from quiet to loud: the lowest and the highest loudness, and the mean log
+    density.
+    """
     size: Size = field(default_factory=partial(Size, unit="step"))
     """The sizes of the misfit, by which it has its grade."""
     least_right: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """All of it in plain numbers and texts for JSON."""
+        """The whole record in plain numbers and texts for JSON."""
         return {
             "kind": self.kind,
             "sequences": self.sequences,
@@ -123,7 +127,7 @@ def diagnose_sequences(
         rng: Instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `SequenceDiagnosis`; print it. It also has nats a step by loudness.
+        A `SequenceDiagnosis`; print it. The result also has nats a step by loudness.
 
     Raises:
         TypeError, ValueError: As in `SequenceFlow.log_prob`; integers, which have no density.

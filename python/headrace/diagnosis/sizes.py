@@ -1,6 +1,6 @@
-"""The size of a misfit: how well a classifier knows rows from draws, the nats that are missing, and in which column.
+"""The size of a misfit: how well a classifier distinguishes rows from draws, the missing nats, and the column.
 
-P-values shrink with the number of rows, sizes do not. A grade is that of the sizes alone.
+P-values shrink with the number of rows; sizes do not. A grade is that of the sizes alone.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from headrace.diagnosis.recalibration import LEAST_ROWS, gains
 
 MOST_ROWS = 4000  # for the map that shows missing nats
 FARTHEST = 38.0  # the score of a probability of 1e-315
-PROBED, NAMED = 16, 3  # rows that show which columns a coordinate depends on; names of these in a sentence
+PROBED, NAMED = 16, 3  # rows by which the columns of a coordinate are found; columns that a sentence names
 
 COLUMN = "latent column "  # before the name of a column that a latent coordinate is
 
-# Grades, best first, with the largest sizes of each: the share of pairs that the classifier knows, nats, and rows
+# Grades, best first, with the largest sizes of each: the share of pairs that the classifier recognises, nats, and rows
 # without a density. Chosen by `python -m bench.diagnosis.grades`.
 GRADES = (("very good", 0.55, 0.02, 0.0), ("usable", 0.65, 0.1, 0.01))
 WORST = "wrong"
@@ -32,10 +32,10 @@ WORST = "wrong"
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a misfit that do not depend on the number of rows; NaN where nothing measures one."""
+    """Sizes of a misfit that do not depend on the number of rows; NaN for a size that was not measured."""
 
     known: float = math.nan
-    """The share of pairs of a row and a draw in which a classifier knows the row: 0.5 under the right density."""
+    """The share of pairs of a row and a draw in which a classifier recognises the row: 0.5 under the right density."""
     pairs: int = 0
     nats: float = math.nan
     """The gain of a density with corrected latent coordinates (`headrace.recalibrate`) on rows held out from it, or
@@ -47,7 +47,7 @@ class Size:
 
     @property
     def grade(self) -> str:
-        """ "very good", "usable" or "wrong", by the part beyond one standard error; "" where nothing was measured."""
+        """ "very good", "usable" or "wrong", by the part beyond one standard error; "" if no size was measured."""
         if math.isnan(self.known) and math.isnan(self.nats) and not self.nowhere:
             return ""
         known = self.known - (0.5 / math.sqrt(self.pairs) if self.pairs else 0.0)
@@ -72,7 +72,7 @@ class Size:
         return ", ".join(parts)
 
     def beside(self, likelihoods: Sequence[Likelihood]) -> Size:
-        """With the nats that a simple density has more than the flow, where these are more."""
+        """These sizes with the nats by which a simple density exceeds the flow, if these are more."""
         more = [(-one.gain, one.gain_error) for one in likelihoods[1:] if math.isfinite(one.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
         known = 0.0 if math.isnan(self.nats) else self.nats
@@ -90,7 +90,7 @@ def missing_nats(score: Floats, seed: int) -> tuple[float, float]:
 
 
 def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tuple[int, str]] | None:
-    """For each latent coordinate the column that it is, and the others that it is given, in words.
+    """For each latent coordinate a description of its column, and of the columns that are its conditions.
 
     None if a transform mixes columns, such as a rotation. A column depends on those that change its coordinate in some
     of a few rows.
@@ -106,7 +106,7 @@ def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tu
     before, given = np.asarray(flow.to_latent(rows, of_rows)[0]), np.zeros((features, features), bool)
     for j in range(features):
         moved = rows.copy()
-        moved[:, j] = np.roll(moved[:, j], 1)  # which stays between the bounds of the column
+        moved[:, j] = np.roll(moved[:, j], 1)  # the value stays between the bounds of the column
         given[:, j] = (np.asarray(flow.to_latent(moved, of_rows)[0]) != before).any(axis=0)
     return [(column[i], _given(i, column[i], given[i], names, flow.context)) for i in range(features)]
 

@@ -2,8 +2,8 @@
 
 A `Group` is the processes of a fit: `local` for only this process, `from_torch` for a process group of PyTorch
 (torchrun), `from_mpi` for a communicator of MPI, `from_dask` for workers of Dask (`headrace.dask` starts them). Each
-rank holds some shards of the table (numbered blocks of rows); the result does not depend on which rank holds which.
-docs/scale.md explains how to start it.
+rank holds some shards of the table (numbered blocks of rows); the result is the same for any distribution of the
+shards. docs/scale.md explains how to start it.
 """
 
 from headrace._base.group import Group

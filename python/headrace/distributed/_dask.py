@@ -24,7 +24,7 @@ LARGE = 1 << 16  # bytes above which more than two ranks each sum a part
 GRACE = 5.0  # seconds between two reports of a rank's progress
 _LOOK = 0.25  # seconds between two checks that the result is still wanted
 _AGAIN = 0.05  # seconds between two tries at the start
-_BACK = 1 << 20  # the number of a message to a rank beyond the largest power of two
+_BACK = 1 << 20  # the index of a message to a rank beyond the largest power of two
 _KEPT = 256  # groups that an office remembers
 _NAME = "headrace"
 
@@ -34,7 +34,7 @@ Arrays = dict[int, NDArray[Any]]
 def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start: float = 300.0) -> Group:
     """Some workers of a cluster of Dask; call it in a task on each of them, and all at the same time.
 
-    Numbers go from worker to worker as Dask's own data do, with its encryption, and through no port but its own; that
+    Values are sent from worker to worker like Dask's own data, with its encryption, and through no further port; that
     takes longer than gloo or MPI. `headrace.dask` makes such groups.
 
     Args:
@@ -46,7 +46,7 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
 
     Raises:
         RuntimeError: no task of Dask is running here.
-        GroupError: not all ranks came.
+        GroupError: some ranks did not come.
     """
     try:
         from distributed import get_worker
@@ -79,10 +79,10 @@ class Office:
 
     def __init__(self, worker: Any) -> None:
         """Open it; `Office.of` finds the office of a worker."""
-        self.id = uuid.uuid4().hex  # of this process of the worker: another one may have the same address
+        self.id = uuid.uuid4().hex  # of this process of the worker, because another one may have the same address
         self.changed = threading.Condition()
-        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, number in it, sending rank
-        self.begun: dict[str, int] = {}  # group → number of verbs that the rank here has begun
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # group, verb, its index, sending rank
+        self.begun: dict[str, int] = {}  # group → number of verbs that this rank has begun
         self.broken: dict[str, str] = {}  # group → reason for its end
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
         worker.extensions[_NAME] = self
@@ -102,7 +102,7 @@ class Office:
             return self.broken.get(group, "")
 
     async def asked(self, group: str) -> int:
-        """The number of verbs that the rank here has begun."""
+        """The number of verbs that this rank has begun."""
         with self.changed:
             return self.begun.get(group, 0)
 
@@ -142,7 +142,7 @@ class DaskGroup(Ranks):
         self._doubled(np.zeros(1, np.int64), np.add)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
-        """See `Group`; each rank that has the array sends it half as far as in the round before."""
+        """See `Group`; in each round, each rank that has the array sends it half as far as in the round before."""
         part = np.ascontiguousarray(part)
         if self.size == 1 or not part.size:
             return part
@@ -163,7 +163,7 @@ class DaskGroup(Ranks):
 
     @contextmanager
     def patiently(self, seconds: float) -> Iterator[None]:
-        """Inside the block, ranks may let the others wait for this long."""
+        """Inside the block, ranks may keep the others waiting for this long."""
         before, self._timeout = self._timeout, seconds
         try:
             yield
@@ -175,7 +175,7 @@ class DaskGroup(Ranks):
         self._office.end_here(self._name, why)
 
         async def announce(other: int) -> None:
-            with suppress(Exception):  # it may have ended as well
+            with suppress(Exception):  # the worker may have ended as well
                 call = self._worker.rpc(self._workers[other]).headrace_end(group=self._name, why=why)
                 await asyncio.wait_for(call, GRACE)
 
@@ -214,7 +214,7 @@ class DaskGroup(Ranks):
         return flat
 
     def _scattered(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Each rank sums a part of the values, and sends it to all others."""
+        """Each rank sums a part of the values, and sends the sums to all others."""
         ends = [flat.size * i // self.size for i in range(self.size + 1)]
         of = [flat[begin:end] for begin, end in pairwise(ends)]
         others = [i for i in range(self.size) if i != self.rank]
@@ -240,7 +240,9 @@ class DaskGroup(Ranks):
                 del begun[next(iter(begun))]
 
     def _exchanged(self, given: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
-        """Send arrays to some ranks, and wait for those of others, which must match `like`, until all have arrived."""
+        """Send arrays to some ranks, and wait for arrays of other ranks, which must match `like`, until all have
+        arrived.
+        """
         sent = {to: self._started(self._sent(to, number, array)) for to, array in given.items()}
         try:
             found = {source: self._taken(source, number, sent) for source in wanted}
@@ -276,7 +278,7 @@ class DaskGroup(Ranks):
                 return
             if self._verb > 1 or self._name in self._office.broken:
                 raise GroupError(answer or f"rank {to} has ended")
-            await asyncio.sleep(_AGAIN)  # the office does not exist yet
+            await asyncio.sleep(_AGAIN)  # the receiving object does not exist yet
 
     def _taken(self, source: int, number: int, sent: dict[int, Future[Any]]) -> NDArray[Any]:
         key = self._name, self._verb, number, source
@@ -314,7 +316,7 @@ class DaskGroup(Ranks):
                 raise GroupError(f"group: {error}") from error
 
     def _who(self) -> str:
-        """The ranks that do not answer: workers report their ranks' progress, even where these stand still."""
+        """The ranks that do not answer: workers report their ranks' progress, even of blocked ones."""
         others = [rank for rank in range(self.size) if rank != self.rank]
 
         async def ask(other: int) -> int:

@@ -26,8 +26,8 @@ def from_mpi(comm: Any, *, timeout: float = 60.0) -> Group:
     Args:
         comm: An ``mpi4py.MPI.Comm``.
         timeout: Seconds that a rank may let the others wait. After twice as many and 5 seconds at the latest they raise
-            `GroupError`, which names the ranks that do not answer. (A rank that ends is the affair of MPI, which ends
-            the whole job by default.)
+            `GroupError`, which names the ranks that do not answer. (A rank that ends is handled by MPI, which ends the
+            whole job by default.)
     """
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
     if not hasattr(comm, "Iallreduce"):
@@ -43,7 +43,7 @@ class _Mpi(_groups.Ranks):
 
         self._mpi, self._comm, self._timeout = MPI, comm, timeout
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
-        self._broken = ""  # the reason why no call is possible any more
+        self._broken = ""  # the reason if no call is possible any more
         self._left: list[Any] = []  # unfinished requests: MPI may still touch their memory
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:

@@ -25,8 +25,8 @@ _LEAVING = 0.5  # seconds in which gloo may end its threads and connections
 def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
     """The ranks of a process group of PyTorch; by default of the whole job, as torchrun starts it.
 
-    Call it on all ranks of the group at the same time, after ``torch.distributed.init_process_group``. Sums go through
-    gloo groups of their own over the same ranks, whatever backend the given one has.
+    Call it on all ranks of the group at the same time, after ``torch.distributed.init_process_group``. Sums use gloo
+    groups of their own over the same ranks, for any backend of the given group.
 
     Args:
         process_group: As ``torch.distributed.new_group`` makes it; None for all ranks.
@@ -76,8 +76,9 @@ class _Torch(_groups.Ranks):
     def _leave(self) -> None:
         """Free the groups, which are useless after an error; otherwise the interpreter does when it ends.
 
-        Gloo joins threads there. A thread that does not end, such as that of a lost rank, would keep the process from
-        ending: this thread is not joined.
+        Gloo joins its threads when the group is deleted. A thread that does not end, such as that of a lost rank, would
+        keep the process from
+        ending: this thread is therefore not joined.
         """
         groups = [group for group in (self._group, self._watch) if group is not None]
         self.close()
@@ -102,11 +103,11 @@ class _Torch(_groups.Ranks):
         array = np.require(part, requirements=("C", "W", "A"))
         if not array.size:
             return array
-        if self._group is None:  # because PyTorch takes None for all ranks
+        if self._group is None:  # PyTorch takes None for all ranks
             raise GroupError(self._ended)
         try:
             call(torch.from_numpy(array))
-        except RuntimeError as error:  # DistBackendError and others are such
+        except RuntimeError as error:  # such as DistBackendError
             self._ended = f"{self._who()}; PyTorch says: {error}"
             traceback.clear_frames(error.__traceback__)  # PyTorch's hold the group
             self._leave()
@@ -116,7 +117,7 @@ class _Torch(_groups.Ranks):
     def _who(self) -> str:
         """The ranks that do not answer: every rank sends all others a value after a failure, and waits for theirs.
 
-        No rank leaves before those that answered have its own value: until then gloo has only queued it.
+        No rank leaves before the answering ranks have its value: until then gloo has only queued it.
         """
         import torch
 

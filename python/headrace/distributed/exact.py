@@ -1,6 +1,6 @@
 """Sums of floating-point numbers, independent of their order, by integers.
 
-Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits of which an int64 takes
+Single values are summed exactly: each is an integer times 2^-1074, written in 32-bit digits, of which an int64 sums
 2^30 without a carry. Gradients have one scale for all entries instead, so that an entry is one int64.
 """
 
@@ -18,7 +18,7 @@ from headrace._base.types import Floats
 Integers = NDArray[np.int64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
-_WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that its last ones may reach
+_WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that carries may reach
 _NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # indices of their counts
 DIGITS = _WORDS + 3
 
@@ -69,7 +69,7 @@ def value_of(digits: Integers) -> float:
     for word in reversed(words):
         total = (total << 32) + word
     try:
-        return total / (1 << -_LOWEST)  # of integers: rounded once
+        return total / (1 << -_LOWEST)  # integers: rounded once
     except OverflowError:
         return math.inf if total > 0 else -math.inf
 
@@ -113,7 +113,7 @@ class FixedSum:
         """Add a gradient; one that is too large, or not finite, is counted."""
         scale = math.ldexp(1.0, exponent)
         least, most = (float(end(initial=0.0)) * scale for end in (gradient.min, gradient.max))
-        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # nor is NaN within them
+        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # NaN is not within them either
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, self.size, self._BLOCK):
                 part = gradient[begin : begin + self._BLOCK]

@@ -22,7 +22,7 @@ GRACE = 5.0  # seconds beyond a timeout in which ranks report that they live
 
 @public("headrace.distributed")
 class GroupError(RuntimeError):
-    """Some rank did not answer: it ended, stands still, or did something else than the others."""
+    """Some rank did not answer: it ended, is blocked, or made another call than the others."""
 
 
 def who_is_silent(
@@ -64,7 +64,7 @@ class Ranks:
 
 
 class _Local(Ranks):
-    """A group of one."""
+    """A group of a single rank."""
 
     rank, size = 0, 1
 
@@ -97,11 +97,11 @@ def local() -> Group:
 
 
 _KINDS = {kind.__name__: kind for kind in (TypeError, ValueError, OSError, FileFormatError, KeyError, MemoryError)}
-_OTHER = RuntimeError  # the exception on the other ranks for an error of none of these types
+_OTHER = RuntimeError  # the exception on the other ranks for an error of another type
 
 
 def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
-    """A value of one rank; those of the others are not compared."""
+    """A value of one rank; values of the other ranks are not compared."""
     if group.size == 1:
         return data
     length = int(group.broadcast(np.array([len(data)], np.int64), root)[0])
@@ -112,7 +112,7 @@ def broadcast_bytes(group: Group, data: bytes, root: int = 0) -> bytes:
 
 
 def agree(group: Group, error: Exception | None) -> None:
-    """Raise the error of any rank on all ranks; nothing without one."""
+    """Raise the error of any rank on all ranks; return if there is none."""
     found = np.zeros(group.size, np.int64)
     found[group.rank] = error is not None
     found = group.sum(found)
@@ -127,7 +127,7 @@ def agree(group: Group, error: Exception | None) -> None:
 
 
 def _kind_of(error: Exception) -> str:
-    """The nearest base class that others can raise, such as OSError for FileNotFoundError."""
+    """The nearest base class that other ranks can raise, such as OSError for FileNotFoundError."""
     names = (kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind)
     return next(names, _OTHER.__name__)
 

@@ -1,7 +1,7 @@
 """`Flow.fit` with a group: the sums of a step, the order of rows, and the losses of held-out rows on several ranks.
 
-Every rank does the whole fit, except the gradients of chunks and the densities of rows on other ranks. These come
-as integers (`headrace.distributed.exact`), so that all ranks, however many, agree to the last bit.
+Every rank computes the whole fit, except the gradients of chunks and the densities of rows on other ranks. These are
+sent as integers (`headrace.distributed.exact`), so that any number of ranks agree to the last bit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from headrace.distributed.shards import ShardedRows, opened, shared_names, split
 
 CHUNK_ROWS = 512  # the most rows that the core sums in one call
 _STATE = "state"  # key in the state's arrays, none of which has this name
-_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # distinguish draws from others of the same seed
+_ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # distinguish draws from other draws of the same seed
 
 
 class Chunk(NamedTuple):
@@ -71,7 +71,9 @@ class Chunks:
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 
     def epoch(self, epoch: int) -> Iterator[list[Chunk]]:
-        """Batches of one chunk from each stretch of the table, with a stretch for each chunk: ranks share the work."""
+        """Batches of one chunk from each stretch of the table, with one stretch for each chunk, so that ranks share the
+        work.
+        """
         count, strata = self.count, min(self.of_a_batch, self.count)
         drawn = np.full((-(-count // strata), strata), -1)  # a column for each stretch, some with one chunk less
         for j in range(strata):
@@ -108,7 +110,7 @@ class SharedRun(Run):
     def _begin_stage(self) -> None:
         super()._begin_stage()
         self.taken = 0  # the exponent at each step count of this optimiser
-        self.exponents: dict[int, int] = {}  # of the next step and, during a step, the one after it
+        self.exponents: dict[int, int] = {}  # for the next step and, during a step, the one after it
 
     def also_kept(self, clock: int) -> dict[str, Any]:
         """See `Run`."""
@@ -149,7 +151,7 @@ class SharedRun(Run):
         return float(total / (self.mean_weight * self.size))
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
-        """The gradient of the mean loss over a batch; the exponent for the next step, or None if one is not finite."""
+        """The gradient of the mean loss over a batch; the exponent for the next step, None if a value is not finite."""
         group: Group = self.table.group
         exponent = self.exponents.get(self.taken)
         if exponent is not None:
@@ -199,7 +201,7 @@ class SharedRun(Run):
 
 @dataclass(frozen=True)
 class OwnFile(os.PathLike[str]):
-    """A checkpoint path for each rank of its own, where ranks share no folder."""
+    """A checkpoint path for each rank, if ranks share no folder."""
 
     path: str
 
@@ -209,7 +211,7 @@ class OwnFile(os.PathLike[str]):
 
 
 class SharedCheckpoint(Checkpoint):
-    """One file for all ranks, which rank 0 reads and writes; or one for each, of which all ranks take the newest."""
+    """One file for all ranks, which rank 0 reads and writes; or one for each rank, of which all use the newest."""
 
     def __init__(self, path: Any, every: Any, group: Group) -> None:
         """See `Checkpoint`."""

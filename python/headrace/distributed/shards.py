@@ -1,4 +1,4 @@
-"""Rows in shards: the part of a table on each rank, checked together with all others; names of columns likewise."""
+"""Rows in shards: the part of a table on each rank, checked together with all other parts; names of columns, too."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from headrace._flow.transforms.support import Support
 from headrace.distributed.exact import exact_sum
 from headrace.distributed.groups import broadcast_bytes, gathered, same_everywhere, together
 
-ROWS = 1 << 16  # of a shard, by default
+ROWS = 1 << 16  # rows of a shard, by default
 MOST_SHARDS = 1 << 24
 STANDING = 1 << 14  # the most rows in the memory of each rank that represent all,
-JUDGED = 8  # one of this many of which judges a trial
-_HELD_OUT = 0x4E1D  # distinguishes draws from others of the same seed
+JUDGED = 8  # one of this number of shards judges a trial
+_HELD_OUT = 0x4E1D  # distinguishes draws from other draws of the same seed
 
 Integers = NDArray[np.int64]
 
@@ -40,8 +40,8 @@ def shards(array: Any, group: Group, rows: int = ROWS) -> dict[int, Any]:
     """The share of a rank in a table that all ranks can read, such as a mapped file: shard number → rows.
 
     The table is cut into shards of ``rows`` rows, and each rank has neighbouring ones. A fit's bits depend on the
-    shards, and not on which rank has them. So ranks may also read their own shards from anywhere, and give a dict of
-    them to `fit`: each shard on one rank, numbered from 0 without gaps, of any sizes.
+    shards, and not on which rank has them. Ranks may also read their own shards from anywhere, and give a dict of them
+    to `fit`: each shard on one rank, numbered from 0 without gaps, of any sizes.
 
     Args:
         array: Shape (rows, ...); views of it are returned.
@@ -91,7 +91,7 @@ class ShardedRows(RowSource):
         return ShardedRows(self.group, shards, self.sizes, taken, self.seed, self.kind)
 
     def sum(self, parts: Iterable[Any], zero: Any) -> Any:
-        """See `RowSource`; rounded once."""
+        """See `RowSource`; the sum is rounded once."""
         return exact_sum(self.group, [zero, *parts])
 
     def total(self, parts: Iterable[float]) -> float:
@@ -139,13 +139,13 @@ class ShardedRows(RowSource):
         return ArrayRows(Data(x, context if contexts else None, weights, (), self.support))
 
     def trial(self, standing: ArrayRows, judge: RowSource, most: int, seed: int) -> tuple[ArrayRows, RowSource]:
-        """See `RowSource`; because no rank has all rows to judge by, some of `standing` take their place."""
+        """See `RowSource`; because no rank has all rows to judge by, some of `standing` are used instead."""
         key = int(np.random.default_rng(seed).integers(1 << 63))
         train, rest = (RowPart(standing.size, standing.size // JUDGED, key, out=out) for out in (False, True))
         return standing.of(train), standing.of(rest)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `RowSource`; of all rows, context and weights."""
+        """See `RowSource`; the fingerprint of all rows, context and weights."""
         sums = np.zeros((self.sizes.size, 3), np.int64)
         for shard in self.shards:
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
@@ -182,7 +182,7 @@ def opened(
             number: _opened(prefix, number, part, others, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
-    # Ranks without a shard do not know whether there are weights; those with one must all have some, or none.
+    # Ranks without a shard do not know whether there are weights; either all ranks with a shard have weights, or none.
     of_all = local.values()
     facts = [any(d.weights is not None for d in of_all), any(d.weights is None for d in of_all)]
     facts.append(any(d.x.dtype == np.float32 for d in of_all))

@@ -73,12 +73,12 @@ def _packages(model: Any) -> set[str]:
 
 
 def _is_face(part: Any) -> bool:
-    """Whether a part stands for a model of another library."""
+    """Whether a part represents a model of another library."""
     return any(kind.__name__ == "Replacing" for kind in type(part).__mro__) and part._original is not None
 
 
 def _is_flow(part: Any) -> bool:
-    """Whether a module is a flow or an estimator of a library as a whole, and no part of one."""
+    """Whether a module is a flow or an estimator of a library, and not only a part of one."""
     return bool(_packages(part) & (LIBRARIES | {"sbi"})) and (
         all(hasattr(part, name) for name in ("_transform", "_distribution"))  # nflows, glasflow, nessai
         or all(hasattr(part, name) for name in ("flows", "q0"))  # normflows
@@ -87,7 +87,7 @@ def _is_flow(part: Any) -> bool:
 
 
 def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
-    """Parts of a module by their paths, without those inside of one."""
+    """Parts of a module by their paths, without parts inside of these."""
     parts: dict[str, Any] = {}
     for path, part in model.named_modules():
         if is_wanted(part) and not any(path.startswith(f"{above}.") or not above for above in parts):
@@ -123,11 +123,11 @@ def _same_mode(face: Any, model: Any) -> Any:
 
 
 def restore(accelerated: Any) -> Any:
-    """The model that was accelerated, in its own library, with the weights of now.
+    """The model that was accelerated, in its own library, with the current weights.
 
-    Its `state_dict` loads where headrace is not installed. Each parameter of the flow has to be one of the model, as it
-    is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation is another one since
-    `Flow.fit` has no such model.
+    Its `state_dict` can be loaded where headrace is not installed. Each parameter of the flow has to be one of the
+    model, as it is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation was
+    changed by `Flow.fit` has no such model.
 
     Args:
         accelerated: The result of `headrace.accelerate`; a module or a posterior of sbi with such parts gives a copy

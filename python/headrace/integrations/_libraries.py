@@ -1,4 +1,4 @@
-"""`headrace.accelerate_libraries`: models that other libraries make are accelerated, and programs stay as they are."""
+"""`headrace.accelerate_libraries`: models of other libraries are accelerated, in unchanged programs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ CLASSES = {
 
 
 def accelerate_libraries(*names: str) -> Acceleration:
-    """From now on each flow that these libraries make is `headrace.accelerate` of it where it can be.
+    """From now on each flow that these libraries make is replaced by `headrace.accelerate` of it where possible.
 
     Classes do not change: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
-    those that the library draws, and random numbers after them the same. Flows stay as they are where headrace refuses
-    them, where they are of a class of your own, where they come from a pickle or a copy, and inside of another of
-    these libraries, which takes them apart. The logger "headrace.libraries" has a line, once, for each kind of model:
+    those that the library draws, and later random values are the same. Flows stay as they are where headrace refuses
+    them, where they are of a class of your own, where they come from a pickle or a copy, and inside of another of these
+    libraries, which uses their parts. The logger "headrace.libraries" has a line, once, for each kind of model:
     accelerated, or why not. A flow is made from a copy of its parts: an optimiser has to have ``flow.parameters()`` and
     not those of a transform that was made before.
 
     Libraries are patched when they are imported, so that this imports none. ``python -m headrace run script.py`` does
-    the same for a program as it stands.
+    the same for an unchanged program.
 
     Args:
         *names: Of "zuko", "nflows", "normflows" and "sbi"; without any, all that are installed.
@@ -63,14 +63,14 @@ class Acceleration(MetaPathFinder):
 
     def __init__(self, names: Iterable[str]) -> None:
         self._waiting = {module: kinds for name in names for module, kinds in CLASSES[name].items()}
-        self._patched: list[tuple[Any, Any]] = []  # with what made them before
+        self._patched: list[tuple[Any, Any]] = []  # with their former constructors
         for module in [*self._waiting]:
             if module in sys.modules:
                 self._patch(sys.modules[module])
         sys.meta_path.insert(0, self)
 
     def undo(self) -> None:
-        """Let the libraries make plain models again; those that were accelerated stay so."""
+        """Let the libraries make their own models again; accelerated models stay accelerated."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         while self._patched:
@@ -86,7 +86,7 @@ class Acceleration(MetaPathFinder):
     def _patch(self, module: ModuleType) -> None:
         for name in self._waiting.pop(module.__name__):
             kind = getattr(module, name)
-            # A class without a `__new__` does not have its object's again once it had one of its own.
+            # Once a class had a `__new__` of its own, deleting it does not restore that of `object`.
             self._patched.append((kind, vars(kind).get("__new__", staticmethod(_plain))))
             kind.__new__ = staticmethod(functools.partial(_made, kind.__module__.split(".")[0]))
 
@@ -131,7 +131,7 @@ def _plain(kind: Any, *arguments: Any, **settings: Any) -> Any:
 def _made(library: str, kind: Any, *arguments: Any, **settings: Any) -> Any:
     """A model, accelerated if it can be: an object of another type, for which Python does not call `__init__` again.
 
-    Pickles and copies call without arguments, and libraries take flows apart that they make themselves.
+    Pickles and copies call without arguments, and libraries use the parts of flows that they make themselves.
     """
     model = object.__new__(kind)
     caller = str(sys._getframe(1).f_globals.get("__name__")).split(".")[0]

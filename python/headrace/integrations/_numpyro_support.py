@@ -1,4 +1,4 @@
-"""Rows between ends, each column with its own: a constraint of numpyro, and the bijection from all reals to it."""
+"""Rows with columns between ends: a constraint of numpyro, and the bijection from all real numbers to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ Ends = tuple[float, ...]
 
 
 def rectangle(low: Sequence[float], high: Sequence[float]) -> Any:
-    """The constraint that each column lies between its ends; infinite ones are none."""
+    """The constraint that each column lies between its ends; an infinite end is no constraint."""
     return _Rectangle(tuple(map(float, low)), tuple(map(float, high)))
 
 
 class _Rectangle(constraints.Constraint):
-    """Vectors with columns between ends; it holds numbers of Python, because it is static in compiled code."""
+    """Vectors with columns between ends, which are numbers of Python, because the constraint is static in compiled
+    code.
+    """
 
     is_discrete = False
     event_dim = 1
@@ -29,7 +31,7 @@ class _Rectangle(constraints.Constraint):
         self.low, self.high = low, high
 
     def __call__(self, x: Any) -> Any:
-        """Whether each vector lies between the ends, which belong to it."""
+        """Whether each vector lies between the ends, ends included."""
         return ((x >= np.array(self.low)) & (x <= np.array(self.high))).all(-1)
 
     def feasible_like(self, prototype: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Flows for aspire, in place of its own.
+"""Flows for aspire, instead of its own.
 
     from aspire import Aspire
 
     sampler = Aspire(..., flow_backend="headrace", flow_class="NSF")
 
-Where headrace is installed, aspire finds it by that name (the entry points "aspire.flows").
+If headrace is installed, aspire finds it by that name (the entry points "aspire.flows").
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class HeadraceFlow(AspireFlow):
         return int(self._generator.integers(2**62))
 
     def _rows(self, x: Any) -> NDArray[Any]:
-        """Rows as NumPy's floats; float64 stays: near a bound the transform of the data needs every digit."""
+        """Rows as NumPy's floats; float64 stays, because near a bound the transform of the data needs every digit."""
         rows = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         return rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float64)
 

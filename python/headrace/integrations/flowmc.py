@@ -1,4 +1,4 @@
-"""Flows for flowMC's global proposals, in place of its own.
+"""Flows for flowMC's global proposals, instead of its own.
 
     from flowMC.resource_strategy_bundle.RQSpline_MALA import RQSpline_MALA_Bundle
     from headrace.integrations.flowmc import use
@@ -35,7 +35,7 @@ __all__ = ["FlowModel", "use"]
 class FlowModel(NFModel):
     """A flow as a model of flowMC: a pytree of the flow's parameters and of means and covariances of the data.
 
-    It works on data that are standardised by these, as flowMC's flows do; `train` sets them.
+    The model reads data that are standardised by these, as flowMC's flows do; `train` sets them.
 
     Args:
         flow: Without a context.

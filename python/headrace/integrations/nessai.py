@@ -1,4 +1,4 @@
-"""Flows for nessai's nested sampling, in place of its own.
+"""Flows for nessai's nested sampling, instead of its own.
 
     from headrace.integrations.nessai import FlowProposal
     from nessai.flowsampler import FlowSampler
@@ -46,7 +46,7 @@ _DECAY = 0.01  # of PyTorch's AdamW, the default without `optimiser_kwargs`
 class NessaiFlow(FlowModule, BaseFlow):
     """A flow with the methods that nessai calls, made by ``flow_config={"flow": NessaiFlow, ...}``.
 
-    nessai's own loop can train it too, for example in its importance nested sampler.
+    nessai's own loop can train the module too, for example in its importance nested sampler.
 
     Args:
         n_inputs: Features.
@@ -94,7 +94,7 @@ class NessaiFlow(FlowModule, BaseFlow):
         self._fresh = fresh
 
     def reset_parameters(self) -> None:
-        """Begin anew, with other weights."""
+        """Start again, with other weights."""
         device, dtype = self.vector.device, str(self.vector.dtype).removeprefix("torch.")
         self.flow = self._fresh().astype(dtype)
         self.to(device)
@@ -155,7 +155,7 @@ class FlowModel(NessaiFlowModel):
     """
 
     def setup_from_input_dict(self, flow_config: Any, training_config: Any) -> None:
-        """Take the configuration; see the class.
+        """Use the configuration; see the class.
 
         Raises:
             ValueError: a setting without a counterpart, by name.
@@ -214,7 +214,7 @@ class FlowModel(NessaiFlowModel):
         arguments, train, held = self._arguments(words, len(samples))
 
         def part(chosen: Any) -> list[Any]:
-            """Rows, contexts and weights; those in double precision stay so."""
+            """Rows, contexts and weights; arrays in double precision stay so."""
             return [None if a is None else np.asarray(a, float)[chosen] for a in (samples, conditional, weights)]
 
         x, context, w = part(train)

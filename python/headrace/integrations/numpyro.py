@@ -53,11 +53,11 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 class FlowDistribution(Distribution):
     """The density of a flow, given one context or many.
 
-    Its support is the vectors of all reals, or between the flow's bounds; where these depend on other columns it is
-    all reals, too, and log densities outside are -inf.
+    Its support consists of the vectors of real numbers, or those between the flow's bounds; if bounds depend on other
+    columns it is unbounded, too, and log densities outside are -inf.
 
-    It is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. So it can be made
-    outside of a model or inside, be an argument of compiled functions, and be trained.
+    It is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. It can therefore be
+    made outside of a model or inside, be an argument of compiled functions, and be trained.
 
     Args:
         module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is final: no gradient by its
@@ -100,7 +100,7 @@ class FlowDistribution(Distribution):
         return self.module.sample(key, tuple(sample_shape), self.context)
 
     def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> tuple[jax.Array, list[Any]]:
-        """``(draws, [log densities])``, of one pass: those of a guide need no second one, which may be sequential."""
+        """``(draws, [log densities])``, of one pass: a guide needs no second one, which may be sequential."""
         x, log_prob = self.module.sample_and_log_prob(key, tuple(sample_shape), self.context)
         return x, [log_prob]
 
@@ -134,7 +134,7 @@ class FlowDistribution(Distribution):
 class FlowTransform(Transform):
     """The direction of a flow from latent to data, as a bijector of numpyro; the flow's base takes no part.
 
-    In a `TransformedDistribution` it is a density of its own. With `numpyro.infer.reparam.TransformReparam` a sampler
+    In a `TransformedDistribution` it is a density by itself. With `numpyro.infer.reparam.TransformReparam` a sampler
     moves in the latent space, where a flow that was fitted to the target has made it simple (neural transport).
 
     Args:
@@ -166,7 +166,7 @@ class FlowTransform(Transform):
         return self.module.to_latent(y, self.context)[0]
 
     def call_with_intermediates(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        """Data, and the log-determinants that came with it."""
+        """Data, and the log-determinants that were computed with them."""
         return self.module.to_data(x, self.context)
 
     def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> jax.Array:

@@ -1,10 +1,10 @@
-"""Flows for pocoMC's preconditioned Monte Carlo, in place of its own.
+"""Flows for pocoMC's preconditioned Monte Carlo, instead of its own.
 
     from headrace.integrations.pocomc import Sampler
 
     sampler = Sampler(prior, likelihood, flow="nsf6")  # all else as of pocomc.Sampler
 
-Each step of its chains goes from latent to data, where pocoMC's flows need a network pass for each dimension.
+Each step of its chains is from latent to data, where pocoMC's flows need a network pass for each dimension.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Flow:
 class Sampler(pocomc.Sampler):
     """`pocomc.Sampler` with a flow of headrace; all arguments but `flow` are its own.
 
-    State files of one are loaded by the same class.
+    A class loads the state files that it wrote.
 
     Args:
         *args: Of `pocomc.Sampler`.
@@ -171,7 +171,7 @@ class Sampler(pocomc.Sampler):
     """
 
     def __init__(self, *args: Any, flow: str | HeadraceFlow | Flow = "nsf6", **kwargs: Any) -> None:
-        super().__init__(*args, flow="maf3", **kwargs)  # which is replaced: the constructor takes only zuko's
+        super().__init__(*args, flow="maf3", **kwargs)  # replaced below, because the constructor accepts only zuko's
         self.flow = flow if isinstance(flow, Flow) else Flow(self.n_dim, flow)
         if self.flow.n_dim != self.n_dim:
             raise ValueError(f"flow: expected {self.n_dim} dimensions, as the prior has, got {self.flow.n_dim}")

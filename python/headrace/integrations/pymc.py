@@ -31,7 +31,7 @@ from headrace._flow.flow import Flow
 
 __all__ = ["FlowDistribution", "log_prob"]
 
-KIND = "float64"  # of all arrays between the two: PyMC's own, unless configured otherwise
+KIND = "float64"  # dtype of all arrays between the two, the default of PyMC
 
 
 class _Rows(Op):
@@ -124,7 +124,7 @@ def _checked(flow: Any, context: Any) -> Flow:
 def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # as PyMC's
     """A random variable of a model with a flow's density, given one context or none.
 
-    Its first value is the median of some draws, because zeros may lie outside of the support.
+    Its initial value is the median of some draws, because zeros may lie outside of the support.
 
     Args:
         name: Of the variable.

@@ -4,7 +4,7 @@
 
     trainer = NPE(prior=prior, density_estimator=posterior_nn("nsf"))
 
-trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` takes over a trained model.
+trains in sbi's own loop, embedding net included, and ``headrace.accelerate(posterior)`` converts a trained model.
 ``headrace.accelerate(builder)`` of one of sbi's own builders trains sbi's architecture on headrace's core.
 `FlowEstimator` of a flow that `headrace.Flow.fit` trained is an estimator for sbi's posteriors. `run_sbc` calibrates
 over thousands of observations in batches.
@@ -70,7 +70,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
         return self._embedding_net
 
     def _context(self, condition: Tensor) -> Tensor | None:
-        """Outputs of the embedding net for conditions, shape (..., columns); each is embedded once."""
+        """Outputs of the embedding net for conditions, shape (..., columns); each condition is embedded once."""
         self._check_condition_shape(condition)
         if not self.net.context_features:
             return None
@@ -103,7 +103,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
             return self.sample_and_log_prob(sample_shape, condition)[0]
 
     def _shape(self, sample_shape: Any, condition: Tensor) -> tuple[int, ...]:
-        """Leading dimensions that do not come with a context."""
+        """Leading dimensions that the context does not have."""
         return tuple(sample_shape) if self.net.context_features else (*sample_shape, condition.shape[0])
 
     def inverse_transform(self, input: Tensor, condition: Tensor) -> Tensor:
@@ -166,11 +166,12 @@ def _builder(
 def accelerate(model: Any, *, verify: bool = True) -> Any:
     """The counterpart of a part of sbi that computes with headrace; see `headrace.accelerate`.
 
-    Of a posterior all is copied but its estimators, which are converted. `DirectPosterior` has one; posteriors by MCMC,
-    rejection, importance sampling or variational inference have one in their potential, and ensembles several.
+    For a posterior, everything is copied except its estimators, which are converted. `DirectPosterior` has one;
+    posteriors by MCMC, rejection, importance sampling or variational inference have one in their potential, and
+    ensembles several.
 
-    Of a builder, as `sbi.neural_nets.posterior_nn` gives one, the result is a builder. Its estimators have the
-    architecture and the fresh weights of the builder's, and are trained on headrace's core.
+    For a builder, such as the result of `sbi.neural_nets.posterior_nn`, the result is a builder. Its estimators have
+    the architecture and the fresh weights of the builder's, and are trained on headrace's core.
 
     Args:
         model: An estimator, a posterior, or a builder: a function of parameters and data that gives an estimator.
@@ -236,7 +237,7 @@ def _estimator(model: Any, verify: bool) -> FlowEstimator:
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
 
-MOST_TRIES = 10_000  # draws for one inside of the prior, before the warning that nearly none are
+MOST_TRIES = 10_000  # draws for one inside of the prior, before the warning that nearly all are outside
 
 
 def run_sbc(
@@ -250,9 +251,9 @@ def run_sbc(
 ) -> tuple[Tensor, Tensor]:
     """Simulation-based calibration, or expected coverage, of many observations, like `sbi.diagnostics.run_sbc`.
 
-    Draws of many observations are made by one call, and each outside of the prior is drawn again for its own
-    observation, so that one that leaks holds up no other. Ranks need no normalised density. sbi's `check_sbc`,
-    `sbc_rank_plot` and the others take the results.
+    Draws for many observations are made by one call, and each draw outside of the prior is repeated for its own
+    observation, so that one observation with many such draws does not delay the others. Ranks need no normalised
+    density. sbi's `check_sbc`, `sbc_rank_plot` and the others take the results.
 
     Args:
         thetas: Shape (observations, parameters), from the prior.

@@ -58,8 +58,8 @@ Shape = tuple[int, ...]
 def structure(flow: Flow) -> Structure:
     """A flow without its parameters: hashable and static, the first argument of the functions here.
 
-    A flow has the same structure until `fit` sets its standardisation, which is part of it. Code that
-    was compiled with a structure needs it to stay alive: keep it, the flow's `FlowModule` or the function that uses it.
+    A flow has the same structure until `fit` sets its standardisation, which is part of it. Code that was compiled with
+    a structure needs the structure to exist: keep it, the flow's `FlowModule` or the function that uses it.
 
     Raises:
         TypeError: no flow.
@@ -110,7 +110,7 @@ def to_data(flow: Flow | Structure, params: Any, z: Any, context: Any = None) ->
 def sample(flow: Flow | Structure, params: Any, key: Any, n: int | Sequence[int], context: Any = None) -> jax.Array:
     """Draw n rows, shape (n, features), differentiable by parameters and context.
 
-    The noise is JAX's, that of `jax.random.normal` by the key. So draws differ from those of `Flow.sample`.
+    The noise is JAX's, that of `jax.random.normal` by the key. Draws therefore differ from those of `Flow.sample`.
 
     Args:
         flow, params: As in `log_prob`.
@@ -146,10 +146,10 @@ Stack._log_prob, Stack._to_latent = staticmethod(log_prob), staticmethod(to_late
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(init=False, repr=False, eq=False)
 class FlowModule:
-    """A flow as a pytree: its parameters are the one leaf, its structure is static.
+    """A flow as a pytree: its parameters are the only leaf, its structure is static.
 
-    Everything that takes pytrees takes it: jit, grad, vmap, scan, optimisers. It is immutable; `with_params` gives
-    a new one, and so do `jax.tree.map` and `dataclasses.replace`.
+    All functions of pytrees support it: jit, grad, vmap, scan, optimisers. It is immutable; `with_params` returns a
+    new one, and so do `jax.tree.map` and `dataclasses.replace`.
 
     Args:
         flow: A flow on the CPU. Later changes of it change nothing here.
@@ -181,7 +181,7 @@ class FlowModule:
         vars(self).update(structure=own, params=params)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse assignment: compiled code would not see it."""
+        """Refuse assignment, because compiled code would not notice it."""
         raise AttributeError(f"{name}: a FlowModule does not change; call .with_params(params)")
 
     def __repr__(self) -> str:
@@ -210,7 +210,7 @@ class FlowModule:
         return FlowModule.tree_unflatten(self.structure, (params,))
 
     def freeze(self) -> FlowModule:
-        """A module without a leaf, which keeps its parameters where the core finds them; see `freeze`."""
+        """A module without a leaf, whose parameters are stored in the structure; see `freeze`."""
         return freeze(self)
 
     def to_flow(self) -> Flow:
@@ -319,7 +319,9 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
 
 
 def _noise(base: Base, key: Any, shape: Shape, dtype: Any) -> Any:
-    """Rows of the standard density under a base without own trained parameters, or with some that move noise."""
+    """Rows of the standard density under a base without trained parameters, or with parameters that shift and scale
+    noise.
+    """
     if isinstance(base, Independent):
         names = tuple(dict.fromkeys(base.densities))
         places = [[c for c, own in enumerate(base.densities) if own == name] for name in names]
@@ -385,7 +387,7 @@ def _params(own: Structure, params: Any) -> Any:
 
 
 def _context(own: Structure, context: Any) -> Any:
-    """Shape (..., context); (0,) where there is none."""
+    """Shape (..., context); (0,) without context."""
     if own.context == 0:
         if context is not None:
             raise errors.takes_no_context()

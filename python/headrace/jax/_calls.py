@@ -1,6 +1,6 @@
 """A flow's compiled program in JAX: runs and their gradients as functions of matrices, with rules for grad and vmap.
 
-Rows of a mapped axis become rows of one run; mapped parameters are taken one after another. `headrace.jax` is the
+Rows of a mapped axis become rows of one run; mapped parameters are used one after another. `headrace.jax` is the
 public side, which turns any shapes into matrices.
 """
 
@@ -36,9 +36,9 @@ _ONCE = (
 class Structure:
     """A flow without its parameters: hashable, compared by identity, and static in code that JAX compiles.
 
-    Numbers that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
-    the flow, so that nothing that happens to the flow changes it. `structure_of` gives the same one for the same flow
-    until `fit` changes such numbers.
+    Values that are no parameters belong to it: permutations, standardisation, the scale of a context. It has a copy of
+    the flow, so that later changes of the flow do not affect it. `structure_of` returns the same structure for a flow
+    until `fit` changes such values.
     """
 
     target = "headrace"  # names of the calls of compiled code, on every platform
@@ -71,7 +71,7 @@ class Structure:
         return _unpickled, (self.flow, self.frozen)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Structure:
-        """Itself: nothing in it changes."""
+        """Return the structure itself, because it is immutable."""
         return self
 
     def __copy__(self) -> Structure:
@@ -83,7 +83,7 @@ class Structure:
         return f"Structure({type(self.flow).__name__}, features={self.features}, context={self.context}, {self.dtype})"
 
     def direction(self, inverse: bool, base: bool, value: bool, row: bool) -> Direction:
-        """The function of one direction, always the same one."""
+        """The function of one direction, the same object for each call."""
         key = (inverse, base, value, row)
         found = self.directions.get(key)
         return self.directions.setdefault(key, Direction(self, *key)) if found is None else found
@@ -103,14 +103,14 @@ def structure_of(flow: Flow) -> Structure:
         found = _of_programs.get(id(flow._program))
         if found is None:
             found = Structure(flow)
-            found.original = flow._program  # keeps the number of this object taken
+            found.original = flow._program  # keeps the id of this object in use
             _of_programs[id(flow._program)] = found
         return found
 
 
 @lru_cache(maxsize=1)
 def _on_devices() -> Any:
-    """The compiled module for CUDA devices, where there are such."""
+    """The compiled module for CUDA devices, if there are any."""
     return None if _core.cuda_unavailable() else _core.cuda
 
 
@@ -118,14 +118,14 @@ def _on_devices() -> Any:
 def register() -> None:
     """Makes the core's handlers known to JAX."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build has no code for
+    elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build does not support
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
-    except Exception as error:  # of jaxlib, where the class depends on the version
+    except Exception as error:  # jaxlib's error, whose class depends on the version
         raise ImportError(
             f"jax: expected 0.5 or newer, whose compiled code calls the core, got {jax.__version__}: {error}"
         ) from error
@@ -135,7 +135,7 @@ class Direction:
     """One direction of a program: ``(params, x, context) -> results``, differentiable once in reverse mode.
 
     The arrays are (n,) (or empty for the structure's own numbers), (rows, features) and (rows, context) or
-    (1, context). Results are those wanted of the value, (rows, features), and of a number for each row: the
+    (1, context). Results are the requested ones of the value, (rows, features), and of one value for each row: the
     log-determinant, or where `base` is part of the run, the log-density.
     """
 
@@ -154,8 +154,8 @@ class Direction:
         """Results, and their tangents as a linear function that has only a transpose (`headrace.jax._tangents`)."""
         wanted = tuple(not isinstance(t, jax.custom_derivatives.SymbolicZero) for t in tangents)
         params, x, _ = primals
-        # For one value a row, the values and the derivatives of their sum come from one run. That by parameters must
-        # then be kept, by each iteration of a scan: only where it is small beside the rows.
+        # For one value a row, the values and the derivatives of their sum are computed in one run. The gradient by
+        # parameters must then be kept, by each iteration of a scan: only where it is small compared to the rows.
         by_sum = wanted[0] and params.size <= _MOST_KEPT * x.size
         known: Arrays = ()
         if self.value or (wanted[0] and not by_sum):
@@ -167,7 +167,7 @@ class Direction:
         return results, pushed(self, wanted, moved, primals, known)
 
     def transposed(self, wanted: tuple[bool, ...], given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
-        """Gradients of the wanted arrays by cotangents of results, of which None stands for zero.
+        """Gradients of the requested arrays by cotangents of results, where None means zero.
 
         Args:
             wanted: Of parameters, rows and context.
@@ -245,7 +245,7 @@ class Direction:
         context: Any,
         *by: Any,
     ) -> Arrays:
-        """Gradients of one run, those wanted by parameters, rows and context; with `ones` after the row's number."""
+        """Gradients of one run, those requested by parameters, rows and context; with `ones` after the row's index."""
         left, none = iter(by), jnp.zeros((0,), x.dtype)
         parts = iter(present)
         by_value = next(left) if self.value and next(parts) else none
@@ -261,7 +261,9 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
-        """The value of each row, and gradients of the sum: whether there is one by parameters, it, and by rows."""
+        """The value of each row, and gradients of the sum: whether there is one by parameters, this gradient, and that
+        by rows.
+        """
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))
         results = self._call("unit", [(x.shape[0],), (1,), parameters, *by_rows], (params, x, context), {})
@@ -284,7 +286,7 @@ class Direction:
 
 
 def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[..., Arrays]:
-    """With a rule for vmap: rows become rows; those with parameters or their gradient of their own go one by one."""
+    """Add a rule for vmap: rows become rows; examples with different parameters are computed one by one."""
     mapped: Any = jax.custom_batching.custom_vmap(function)
 
     def rule(size: int, batched: Any, *given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Couplings in JAX whose parameters come from a network of your own.
+"""Couplings in JAX whose parameters are outputs of a network of your own.
 
 Compiled code calls the core without Python on the CPU (cpp/bindings/xla_couplings.hpp), and calls back to Python on
 other platforms.
@@ -32,8 +32,8 @@ def coupling(
     """One map for every element under jit, grad and vmap (docs/ops.md).
 
     Compiled code calls the core without Python on the CPU. On a device it calls back to Python, which computes on the
-    CPU: arrays are copied there and back. Examples of a vmap are rows of one call. There are first derivatives in
-    reverse mode alone.
+    CPU: arrays are copied there and back. Examples of a vmap are rows of one call. Only first derivatives in reverse
+    mode are supported.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -63,7 +63,7 @@ def coupling(
     if isinstance(how.bound, list):
         how = how._replace(bound=tuple(how.bound))
     _couplings.arguments(how, "value", own.shape, given.shape)
-    # Behind a mapped axis in front of both, dimensions have to meet again.
+    # If a mapped axis precedes both, their dimensions have to be aligned again.
     missing = own.ndim + 1 - given.ndim
     arrays = own, given.reshape(*(1,) * missing, *given.shape)
     axes = axes_of(*arrays)  # marked here, the gradient of an array that devices share is summed over these

@@ -19,7 +19,7 @@ _KINDS = ("parameters", "inputs", "context", "covariates")
 
 
 class _Fixed:
-    """A flow of which only the structure counts; compiled code holds on to it."""
+    """A flow of which only the structure matters; compiled code refers to it."""
 
     def __init__(self, flow: SequenceFlow) -> None:
         self.flow = flow
@@ -68,10 +68,10 @@ _log_prob_steps.defvjp(_forth, _back)
 
 @jax.tree_util.register_pytree_node_class
 class SequenceModule:
-    """A flow of sequences as a pytree, on the CPU: its parameters are the one leaf.
+    """A flow of sequences as a pytree, on the CPU: its parameters are the only leaf.
 
-    jit, grad and optimisers take it; vmap goes through its examples one by one. Gradients are there for flows that read
-    data, by sequences, context, covariates and parameters; there are no second derivatives.
+    jit, grad and optimisers support it; vmap computes its examples one by one. There are gradients for flows that read
+    data, by sequences, context, covariates and parameters, but no second derivatives.
 
     Args:
         flow: Its parameters are copied. Later changes of it change nothing here.
@@ -109,7 +109,7 @@ class SequenceModule:
         return SequenceModule.tree_unflatten(self._fixed, (params,))
 
     def to_flow(self) -> SequenceFlow:
-        """A flow of its own with these parameters, to sample and save."""
+        """A new flow with these parameters, to sample and save."""
         flow: SequenceFlow = copy(self._fixed.flow)
         flow.parameters = np.asarray(self.params)
         return flow

@@ -1,4 +1,4 @@
-"""`headrace.jax.stack`: flows side by side, each with rows of its own, in one call for each structure."""
+"""`headrace.jax.stack`: flows side by side, each with separate rows, in one call for each structure."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def _affine(n: int, maps: list[Transform]) -> tuple[Any, Any, Any]:
 
 
 class _Group:
-    """Flows of one structure: their indices, and what is fixed and each flow's own."""
+    """Flows of one structure: their indices, their common parts, and the parts of each flow."""
 
     def __init__(self, indices: Sequence[int], parts: Sequence[_Parts]) -> None:
         first = parts[0]
         self.indices = np.array(indices)
         self.params = jnp.asarray(np.stack([one.core.parameters for one in parts]))
         self.structure, self.curves = structure_of(first.core), [structure_of(curve) for curve in first.curves]
-        self.ends = first.ends if first.curves else None  # of rows that have no latent
+        self.ends = first.ends if first.curves else None  # for rows without a latent value
         of_each = [(one.affine, [curve.parameters for curve in one.curves], one.scale) for one in parts]
         self.fixed = jax.tree.map(lambda *a: np.stack(a).astype(first.core.dtype), *of_each)
 
@@ -77,10 +77,10 @@ class _Group:
 def stack(flows: Sequence[Flow]) -> Stack:
     """Flows as one pytree, whose calls take rows of each flow: a product over events, for example.
 
-    Flows that differ in parameters and in what `fit` sets at the data end alone (standardisation, rotations, curves of
-    a `Gaussianize`, the scale of the context) are one group: one call of the core, and one leaf. Others, such as flows
-    with a `Gaussianize` beside flows without, with other networks or with fixed mixtures as bases, are groups of their
-    own. One call compiles once, for any number of flows.
+    Flows that differ only in parameters and in the settings of `fit` at the data end (standardisation, rotations,
+    curves of a `Gaussianize`, the scale of the context) are one group: one call of the core, and one leaf. Other flows,
+    such as flows with a `Gaussianize` and flows without, with other networks or with fixed mixtures as bases, are in
+    separate groups. One call compiles once, for any number of flows.
 
     Args:
         flows: At least one, on the CPU, of the same features, context and dtype.
@@ -121,7 +121,7 @@ class Stack:
         indices: Which flows each group has, in a tuple of arrays.
     """
 
-    # Of one flow, `headrace.jax.log_prob` and `to_latent`, which are made after this.
+    # `headrace.jax.log_prob` and `to_latent` of one flow, which are defined later.
     _log_prob: ClassVar[Callable[..., Any]]
     _to_latent: ClassVar[Callable[..., Any]]
 

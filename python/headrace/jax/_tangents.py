@@ -1,10 +1,10 @@
 """The tangent of a flow's run in JAX: a linear function that the core has only in reverse, as a primitive of JAX.
 
-`jax.custom_jvp` has to give tangents, and the compiled core has gradients alone. So tangents are results of a primitive
-without an implementation, which has a transpose: reverse mode never evaluates it, and forward mode ends in its error.
-A function with a rule of its own for gradients (`jax.custom_vjp`) would not do: JAX differentiates a mapped function
-after it was mapped, and would ask such a rule for one gradient by parameters for each element of the mapped axis. Here
-the rows of a mapped axis become rows of one tangent, and the gradient by parameters that all of them share is one run.
+`jax.custom_jvp` has to give tangents, and the compiled core has gradients alone. Tangents are therefore results of a
+primitive without an implementation, which has a transpose: reverse mode never evaluates it, and forward mode ends in
+its error. A function with a rule for gradients (`jax.custom_vjp`) would not suffice: JAX differentiates a mapped
+function after it was mapped, and would request one gradient by parameters for each element of the mapped axis. Here the
+rows of a mapped axis become rows of one tangent, and the gradient by the common parameters is one run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def folded(size: int, batched: Flags, given: Arrays) -> list[Any]:
 
 
 def _unfolded(array: Any, batched: bool, size: int, rows: int) -> Any:
-    """An array of one or all rows, (1 or rows, ...), as (size * rows, ...); of a batched one the size is first."""
+    """An array of one or all rows, (1 or rows, ...), as (size * rows, ...); the size is the first axis of a batched
+    array.
+    """
     every = array if batched else array[None]
     return jnp.broadcast_to(every, (size, rows, *every.shape[2:])).reshape(size * rows, *every.shape[2:])
 
@@ -72,7 +74,7 @@ def axes_of(*arrays: Any) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     for array in arrays:
         kind = jax.typeof(array) if hasattr(jax, "typeof") else None
-        kind = getattr(kind, "manual_axis_type", kind)  # of JAX 0.10; before it was the array's type itself
+        kind = getattr(kind, "manual_axis_type", kind)  # for JAX 0.10; before, it was the array's type itself
         found |= getattr(kind, "varying", getattr(kind, "vma", frozenset()))
     return found
 
@@ -80,7 +82,7 @@ def axes_of(*arrays: Any) -> frozenset[str]:
 def varying(array: Any, axes: frozenset[str]) -> Any:
     """The array marked as different on the devices along these axes of `shard_map`; its transpose sums over them.
 
-    Without the mark the gradient of an array that all devices share would be that of one of them.
+    Without the mark the gradient of an array that all devices share would be that of a single device.
     """
     missing = tuple(sorted(axes - axes_of(array)))
     if not missing:
@@ -92,7 +94,7 @@ def varying(array: Any, axes: frozenset[str]) -> Any:
 
 # ---- the primitive ---------------------------------------------------------------------------------------------------
 
-# Arguments: tangents, parameters, rows, context, and known gradients. Where parameters are mapped, each element of the
+# Arguments: tangents, parameters, rows, context, and known gradients. If parameters are mapped, each element of the
 # mapped axis has a gradient of its own, so that it cannot become rows: all arguments have `axes` such axes in front.
 
 _tangent = Primitive("headrace_tangent")
@@ -113,7 +115,7 @@ def _abstract_results(*arguments: Any, direction: Any, wanted: Flags, axes: int)
     """The tangent by value is like the rows, that by row like the rows without their last axis."""
     _, (_, x, _), _ = _parts(wanted, arguments)
     more = {}
-    if getattr(x, "sharding", None) is not None:  # which counts the axes
+    if getattr(x, "sharding", None) is not None:  # a sharding counts the axes
         more["sharding"] = x.sharding.update(spec=jax.sharding.PartitionSpec(*x.sharding.spec[: x.ndim - 1]))
     return list(compress((x, x.update(shape=x.shape[:-1], **more)), (direction.value, direction.row)))
 
@@ -131,7 +133,7 @@ def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: i
         results = _tangent.bind(*every, direction=direction, wanted=wanted, axes=axes + 1)
         return results, [0] * len(results)
     rows = given[1].shape[-2]
-    # A context for all rows stays one if its tangent is one, too.
+    # A context for all rows stays one row if its tangent is one row, too.
     shared = given[2].shape[-2] == 1 and not have[1][2] and not (wanted[2] and have[0][-1])
     arrays = [
         a if of_parameters or (shared and of_context) else _unfolded(a, b, size, rows)
@@ -148,7 +150,7 @@ def _mapped(arguments: Any, dims: Any, *, direction: Any, wanted: Flags, axes: i
 
 
 def _transposed(cotangents: Any, *arguments: Any, direction: Any, wanted: Flags, axes: int) -> list[Any]:
-    """Gradients in place of tangents."""
+    """The gradients that correspond to tangents."""
     tangents, given, known = _parts(wanted, arguments)
     present = tuple(type(c) is not ad.Zero for c in cotangents)
     if not any(present):

@@ -1,7 +1,7 @@
 """Flows as graphs of ONNX, which runtimes of many languages and devices compute: ``pip install ".[onnx]"``.
 
 `headrace.Flow.to_onnx` and ``headrace export`` are the ways in. A graph has float32 inputs of any number of rows, and
-holds only the parallel direction of the verb. It is made from the contents of the flow's file (docs/files.md).
+contains only the parallel direction of the verb. It is made from the contents of the flow's file (docs/files.md).
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class _Chain:
 
     def __init__(self, o: Operators, value: Value, context: Value | None, arrays: Mapping[str, Any]) -> None:
         self.o, self.value, self.context, self.arrays = o, value, context, arrays
-        self.logs: list[Value] = []  # one value a row each
+        self.logs: list[Value] = []  # each with one value a row
         self.log_det = 0.0  # values that all rows share
 
     def run(self, header: Mapping[str, Any], i: int, to_data: bool) -> None:
-        """Run one transform, the one at index i of the flow."""
+        """Run the transform at index i of the flow."""
         o, self.o.place = self.o, f"transforms[{i}]"
         if (kind := transforms.inner_of(header)[0]["kind"]) not in transforms.KINDS:
             raise ValueError(f"{o.place}: expected a transform that ONNX export knows, got a {kind}")
@@ -117,7 +117,7 @@ class _Chain:
 
 
 def _is_fixed(header: Any) -> bool:
-    """Whether it is one of those that the core leaves to storing a row."""
+    """Whether it is one of the transforms that the core computes when a row is stored."""
     return _is_fixed(header["transform"]) if header["kind"] == "Inverse" else header["kind"] in _FIXED
 
 

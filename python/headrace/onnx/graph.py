@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # that of ONNX 1.12, because these are its operators: runtimes since 2022 read it
+IR_VERSION = 8  # that of ONNX 1.12, which has these operators: runtimes since 2022 support it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 
@@ -33,13 +33,13 @@ class Graph:
         return Value(self, name)
 
     def output(self, name: str, value: Value, columns: int | None) -> None:
-        """Rows of float32, or one number a row."""
+        """Rows of float32, or one value a row."""
         shape: list[Any] = ["rows"] if columns is None else ["rows", columns]
         self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, number: Number, dtype: Any = np.float32) -> Value:
-        """A constant; equal arrays are kept once. A value beyond float32 becomes its largest one."""
+        """A constant; equal arrays are stored once. A value beyond float32 becomes its largest one."""
         array = np.asarray(number)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
@@ -114,7 +114,7 @@ class Value:
     exp, log, sqrt = _unary("Exp"), _unary("Log"), _unary("Sqrt")
 
     def softplus(self) -> Value:
-        """log(1 + e^x) by two branches, of which none overflows: not every runtime's operator has them."""
+        """log(1 + e^x) by two branches without overflow, because some runtimes' operator lacks them."""
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:

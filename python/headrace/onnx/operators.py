@@ -20,7 +20,7 @@ from headrace.onnx.graph import Graph, Value, highest, where
 Header = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
-_BEYOND = -1e30  # where x meets a factor that is 0 long before: infinity times 0 would be NaN
+_BEYOND = -1e30  # where x is multiplied by a factor that is 0 long before, because infinity times 0 would be NaN
 
 
 def _gelu_argument(x: Value) -> Value:
@@ -154,7 +154,7 @@ class Operators:
     # ---- choices and sums over the last axis ----------------------------------------------------------------------
 
     def within(self, x: Value, low: float, high: float) -> Value:
-        """Between two bounds, where nothing reads the result of NaN: runtimes differ in that."""
+        """Clip between two bounds, where the result for NaN is not read: runtimes differ in it."""
         return x.apply("Clip", low, high)
 
     kept_within = within
@@ -176,15 +176,15 @@ class Operators:
         return where(x > other, other, x) if isinstance(x, Value) else np.minimum(x, other)
 
     def any(self, x: Value) -> Value:
-        """Whether one of the last axis holds."""
+        """Whether any element along the last axis is true."""
         return where(x, 1.0, 0.0).sum() > 0.0
 
     def largest(self, x: Value) -> Value:
-        """The largest element of the last axis, which stays."""
+        """The largest element along the last axis, which is kept."""
         return x.apply("ReduceMax", axes=[-1], keepdims=1)
 
     def norm(self, x: Value) -> Value:
-        """The length of the last axis, which stays; beyond 1e18, where nothing moves that shows, 1e18."""
+        """The norm along the last axis, which is kept; limited to 1e18, beyond which no map has an effect."""
         length = (x * x).sum(keep=True).sqrt()
         return where(length > 1e18, 1e18, length)
 
@@ -203,8 +203,8 @@ class Operators:
         return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64), exclusive=1)[0]
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
-        """1 for the bin that begins last at or below a target, 0 for others: for `pick`."""
-        begins = (target >= edges).number()  # 1 up to that bin, so that differences of neighbours are 1 there alone
+        """1 for the last bin that begins at or below a target, 0 for other bins: for `pick`."""
+        begins = (target >= edges).number()  # 1 up to that bin, so that differences of neighbours are 1 for it alone
         return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
     def pick(self, table: Value, here: Value) -> list[Value]:
@@ -218,7 +218,7 @@ class Operators:
         return self.graph.node("Unsqueeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def lowered(self, x: Value) -> Value:
-        """Values of that shape as they were."""
+        """Values in their original shape."""
         return self.graph.node("Squeeze", x, self.graph.constant([-2, -1], np.int64))[0]
 
     def stacked(self, rows: Sequence[Value]) -> Value:
@@ -238,7 +238,7 @@ class Operators:
         return self.graph.node("Gather", table, self.graph.constant([i], np.int64), axis=-2)[0]
 
     def scaled_rows(self, x: NDArray[Any], indices: Sequence[int], factors: Sequence[float]) -> Floats:
-        """Rows of a matrix or vector, of which -1 is one of zeros, times factors."""
+        """Rows of a matrix or vector, where -1 means a row of zeros, times factors."""
         rows: Floats = np.concatenate([x, np.zeros((1, *x.shape[1:]))])[list(indices)]
         rows *= np.reshape(factors, (-1, *[1] * (x.ndim - 1)))
         return rows
@@ -262,7 +262,7 @@ class Operators:
         return self.graph.node("Unsqueeze", x, self.graph.constant([1], np.int64))[0]
 
     def settled(self, levels: Sequence[int], level: int, new: Value, old: Value) -> Value:
-        """The coordinates of a level, of which there is only one; see `levels`."""
+        """The coordinates of the only level; see `levels`."""
         return new
 
     # ---- products ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Functional kernels: only the maps, with parameters from a network of your own.
+"""Functions of kernels: only the maps, with parameters from a network of your own.
 
-Couplings map each element by itself, planar and radial maps all coordinates of a row at once (docs/ops.md).
+Couplings map each element separately, planar and radial maps all coordinates of a row together (docs/ops.md).
 
-They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and nothing is copied but a
+They are strict: C-contiguous arrays of one framework and one dtype, float32 or float64, and no array is copied except a
 coupling's parameters that rows share. They compute where the first array is: on the CPU or on a CUDA device.
 """
 
@@ -106,8 +106,8 @@ def coupling_vjp(
         out: ``(grad_input, grad_params)`` to write into, memory of their own.
 
     Returns:
-        ``(grad_input, grad_params)``, shaped as `value` and `params`. Where rows share parameters, the gradient by
-        these is the sum over the rows, in float64 and in a fixed order.
+        ``(grad_input, grad_params)``, shaped as `value` and `params`. If rows share parameters, the gradient by these
+        is the sum over the rows, in float64 and in a fixed order.
 
     >>> import numpy as np, headrace as hr
     >>> ones, params = np.ones((1, 1)), np.zeros((1, 1, 2))
@@ -130,7 +130,7 @@ def vector_map(
     negative_slope: float = _SLOPE,
     out: tuple[A, A] | None = None,
 ) -> tuple[A, A]:
-    """One map of all coordinates of a row at once.
+    """One map of all coordinates of a row together.
 
     Args:
         value: Shape (rows, features): z of the direction "forward", x of "inverse".
@@ -222,7 +222,7 @@ def dual_ascent_step(
     log_scale: float = 0.0,
     weights: A | None = None,
 ) -> tuple[A, A, A | None]:
-    """One step of dual ascent, and the sums from which the next one is chosen, in one pass over the rows.
+    """One step of dual ascent, and the sums from which the next step is chosen, in one pass over the rows.
 
     The map of eq. 25 in the form in which the log-likelihood is concave: each coordinate goes to z + bend sqrt(square +
     (z - center)²); the straight line that belongs to the map is part of the affine map after it (docs/dual_ascent.md).
@@ -242,8 +242,8 @@ def dual_ascent_step(
     Returns:
         ``(moved, log_det, sums)``: shapes (rows, n) and (rows,), and (n, 6) in float64, or None: for each coordinate of
         what was moved, weighted sums of z, z², r, z r, q and 1 / r², with r = sqrt(square + (z - center)²)
-        and q = (z - center) / r. The same bits for any number of threads. On a device, `maps`, `matrix`, `shift`,
-        `next` and the sums go through the host, which is waited for.
+        and q = (z - center) / r. The result has the same bits for any number of threads. On a device, `maps`, `matrix`,
+        `shift`, `next` and the sums are copied through the host, and the call waits.
 
     Raises:
         TypeError: not arrays of float32 or float64.
@@ -296,7 +296,7 @@ def _blocks(caller: Caller, matrix: Any, n: int) -> list[NDArray[np.float64]]:
 
 
 def _finite(caller: Caller, name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Finite numbers of a shape, in float64 on the host."""
+    """Finite values of a shape, in float64 on the host."""
     opened = _arrays.shaped(name, value, shape, caller)
     with caller.queue():
         array = _arrays.on_host(opened)
@@ -338,7 +338,7 @@ def _rows(caller: Caller, map: str, value: Any, params: Any) -> tuple[NDArray[An
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of one map and one direction under their old names: `planar_inverse`, `coupling_backward`."""
+    """The functions of one map and one direction under their former names: `planar_inverse`, `coupling_backward`."""
     map, _, verb = name.partition("_")
     if map not in ("coupling", *VECTOR_MAPS) or verb not in ("forward", "inverse", "backward"):
         raise AttributeError(f"module 'headrace.ops' has no attribute {name!r}")

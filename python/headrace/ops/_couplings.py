@@ -43,7 +43,7 @@ class Keywords(TypedDict, total=False):
 
 _DEFAULTS = {name: getattr(MapSettings, name) for name in Keywords.__annotations__} | {"bins": None}
 Settings: Any = cast("Any", namedtuple)("Settings", ("map", *_DEFAULTS), defaults=_DEFAULTS.values())
-"""The name of a map and the `Keywords`, as they are given."""
+"""The name of a map and the `Keywords`, unchanged."""
 
 
 def takes_settings(function: F) -> F:
@@ -101,7 +101,7 @@ def _is_shared(shape: Shape, full: Shape) -> bool:
 
 
 class _Elements:
-    """The arrays of one call, and the arguments of the core before and behind them."""
+    """The arrays of one call, and the arguments of the core before and after them."""
 
     __slots__ = ("batch", "before", "caller", "full", "named", "params", "shared", "value")
 

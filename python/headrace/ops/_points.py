@@ -18,17 +18,17 @@ from headrace._core import device as _device
 class Points:
     """Rows between data and latent, with their log-Jacobians, which start at 0.
 
-    A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and computes sums
-    for the choice of the next step, all in one pass over the rows. Sums are added up in float64, and have the same bits
-    for any number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are
-    waited for; `_device.ascent` moves points there without waiting.
+    A step maps each coordinate by x + g sqrt(e2 + (x - x0)²), then all of them by a linear map, and computes sums for
+    the choice of the next step, in one pass over the rows. Sums are added up in float64, and have the same bits for any
+    number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are waited
+    for; `_device.ascent` moves points there without waiting.
 
     Args:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
         weights: Shape (rows,): the weight of each row in the sums; 1 by default.
         dtype: float32 or float64, of the positions.
-        keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less, and
-            `Chosen` has their sums.
+        keeps_log_jacobian: Whether each row's log-Jacobian is kept. Without it a step on the CPU writes less memory,
+            and `Chosen` has their sums.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Chosen:
         self.compiled.kink(numbers, sizes, list(order), rows, drawn)
 
     def finish(self) -> None:
-        """Move all points by the kinks chosen last; nothing can be chosen afterwards."""
+        """Move all points by the kinks that were chosen last; no further kinks can be chosen."""
         self.compiled.finish()
 
     def kinks(self) -> Floats:
@@ -156,8 +156,8 @@ class Chosen:
     def log_likelihoods(self) -> Floats:
         """Log-likelihoods before each kink, and after the last of a finished ascent, up to constants of units and base.
 
-        Shape (count, 4): of the points, of those held out (NaN without any), and of the checked rows of either; on a
-        device (count, 2).
+        Shape (count, 4): of the points, of the held-out points (NaN without any), and of the checked rows of either; on
+        a device (count, 2).
         """
         return self.compiled.log_likelihoods()
 

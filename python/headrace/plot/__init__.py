@@ -1,7 +1,7 @@
 """Pictures of densities, of rows, of signals and of fits, by matplotlib: ``pip install ".[plot]"``.
 
 Each function returns a matplotlib ``Figure`` outside of ``pyplot``: save it by ``figure.savefig("a.png")``, or
-let a notebook show it. Nothing is drawn to a screen, and the state of ``pyplot`` does not change.
+let a notebook show it. There is no output on a screen, and the state of ``pyplot`` does not change.
 """
 
 from headrace.plot.conditional import conditional

@@ -1,4 +1,4 @@
-"""The figure that all pictures are drawn into. Only this module imports matplotlib when it is imported itself."""
+"""The figure that all pictures are drawn into. This module alone imports matplotlib at its own import."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grid(panels: int, width: float = 3.6, height: float = 2.9, most: int = 4) ->
 
 
 def limit_ticks(axis: Axes, x: int | None = 4, y: int | None = 4, *, prune: str | None = None) -> None:
-    """Limit the number of ticks at each axis; None leaves one as it is. `prune` removes those at the ends."""
+    """Limit the number of ticks at each axis; None leaves the axis unchanged. `prune` removes those at the ends."""
     for count, one in ((x, axis.xaxis), (y, axis.yaxis)):
         if count is not None:
             one.set_major_locator(MaxNLocator(count, min_n_ticks=2, prune=prune))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
-BEYOND = 0.4  # of the range of 99 % of the values, shown beyond either end
-MOST_WHOLE = 40  # different whole numbers that have a bin each
+BEYOND = 0.4  # margin at either end, as a share of the range of 99 % of the values
+MOST_WHOLE = 40  # the most different whole numbers that have a bin each
 
 
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
@@ -57,7 +57,9 @@ def histogram(values: NDArray[Any], edges: Floats, weights: NDArray[Any] | None 
 
 
 def smoothed(table: Floats, deviation: float) -> Floats:
-    """Blurred by a normal kernel, its width in bins along each axis; mirrored at the edges, so that mass stays."""
+    """A table blurred by a normal kernel, its width in bins along each axis; mirrored at the edges, so that mass is
+    kept.
+    """
     reach = max(int(np.ceil(4 * deviation)), 1)
     kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / deviation))
     kernel /= kernel.sum()

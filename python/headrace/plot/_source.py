@@ -37,14 +37,14 @@ class Drawn:
     """Kinds and names of the columns of rows."""
 
     def rows(self, x: Any, contexts: int = 0, context: Any = None) -> PlottedRows:
-        """Rows, checked, and their columns that the density has, with such noise as the fit saw."""
+        """Rows, checked, in the columns of the density, with the kind of noise that the fit added."""
         found = self.given(x, contexts, context)
         return PlottedRows(self.columns.used.spread(found.x, _table.LOOK), found.context, found.weights)
 
     def given(self, x: Any, contexts: int = 0, context: Any = None, weights: Any = None) -> PlottedRows:
-        """Rows as they come, checked; without those that miss a number, where the fit left such rows out.
+        """Rows in their original form, checked; without rows with missing values, if the fit left these out.
 
-        Of a frame columns are taken in the order of the fit.
+        Columns of a frame are in the order of the fit.
         """
         names, table, used = self.columns.used_names, self.columns.table, self.columns.used
         x = in_order(frames.without_text(x, names or ())[0], names)
@@ -81,7 +81,7 @@ class PlottedRows:
 
 
 def require() -> None:
-    """Refuse to go on without matplotlib.
+    """Raise an error if matplotlib is missing.
 
     Raises:
         ImportError: it is not installed.
@@ -97,7 +97,7 @@ def density_of(flow: Any) -> Drawn:
         TypeError: none of these.
     """
     if isinstance(flow, (str, os.PathLike)):
-        flow = of_file(files.load(flow), files.read_notes(flow))
+        flow = of_file(*files.contents(flow))
     if hasattr(flow, "as_table"):
         found = flow.as_table()
         flow, columns = found.flow, found.columns
@@ -137,13 +137,13 @@ def _present(x: Any, *others: Any) -> tuple[Any, ...]:
 
 
 def _floats(x: Any) -> Any:
-    """Whole numbers and truth values as floats: a picture has no use for the difference."""
+    """Whole numbers and truth values as floats, because a picture does not distinguish them."""
     whole = isinstance(x, np.ndarray) and x.dtype.kind in "iub"
     return np.asarray(x, np.float64) if whole or is_frame(x) or isinstance(x, (list, tuple)) else x
 
 
 def row_of(context: Any, contexts: int) -> Rows | None:
-    """One row of context, shape (contexts,), or None where there is none."""
+    """One row of context, shape (contexts,), or None without context."""
     if (context is None) != (contexts == 0):
         wanted = f"one row of {contexts} numbers" if contexts else "None, as the density takes no context"
         raise ValueError(f"context: expected {wanted}, got {'None' if context is None else 'an array'}")

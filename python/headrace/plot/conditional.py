@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES, MOST_FRAMES = 6, 24
-SECOND = 6  # frames in one, of an animation
+SECOND = 6  # frames in one second of an animation
 
 
 @takes_rng
@@ -152,7 +152,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], titles: list[str]) -> Fig
 
 
 def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], path: str) -> None:
-    """One panel after another in one place, with the same axes and heights, there and back."""
+    """One panel after another at the same position, with the same axes and heights, forth and back."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     from headrace.plot import _figure
@@ -166,7 +166,7 @@ def _animate(panels: list[Panel], names: tuple[str, ...], titles: list[str], pat
         def draw(i: int) -> tuple[()]:
             axis.clear()
             shown = draw_panel(axis, panels[i], names, highest=highest)
-            if shown is not None and not bars:  # one for all, because the colours mean the same in each
+            if shown is not None and not bars:  # one for all, because the colours have the same meaning in each
                 bars.append(name_colours(figure, shown, axis))
             axis.set_title(titles[i], fontsize=10)
             return ()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLUMNS = 20
-MARKS_BELOW = 25  # rows below which each is a mark of its own, and nothing is counted
-SHARES = (0.5, 0.9)  # of the samples, that contours hold
+MARKS_BELOW = 25  # number of rows below which each is a separate mark, without counts
+SHARES = (0.5, 0.9)  # shares of the samples within contours
 
 
 @takes_rng
@@ -146,7 +146,7 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
 def _ends(
     wanted: Any, names: tuple[str, ...], chosen: list[int], drawn: NDArray[Any], rows: NDArray[Any] | None
 ) -> list[tuple[float, float]]:
-    """The ends of each axis: as given, around a share of all values, or where nearly all of them lie."""
+    """The ends of each axis: given, around a share of all values, or around nearly all of them."""
     share = None
     entries: list[Any] = [None] * len(names)
     if isinstance(wanted, (int, float, np.floating)):
@@ -285,7 +285,7 @@ def _alone(
     i: int,
     ends: tuple[float, float],
 ) -> None:
-    """One column: rows as a filled histogram, draws as a line; few of either as marks."""
+    """One column: rows as a filled histogram, draws as a line; small numbers of either as marks."""
     rows, weights = (None, None) if whole is None else (whole[0][:, i], whole[1])
     many = len(drawn) >= MARKS_BELOW
     edges = planes.edges_of(ends, 40 if many else 15, rows, drawn if many else None)
@@ -327,7 +327,7 @@ def _pair(
 
 
 def _mark(axis: Any, across: float | None, up: float | None) -> None:
-    """Lines at true values, and a mark where two of them meet."""
+    """Lines at true values, and a mark where two of them cross."""
     if across is not None:
         axis.axvline(across, color=INK, linewidth=1.0)
     if up is not None:
@@ -359,7 +359,7 @@ def summary(values: NDArray[Any]) -> str:
 
 
 def _label(axis: Any, i: int, j: int, names: list[str]) -> None:
-    """Names at the left and below; numbers only there."""
+    """Names at the left and below, where the only numbers are."""
     from headrace.plot._figure import limit_ticks
 
     n = len(names)

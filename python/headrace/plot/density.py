@@ -1,4 +1,4 @@
-"""Densities of one and two columns: marginals, and slices where all other columns are held."""
+"""Densities of one and two columns: marginals, and slices with fixed values of all other columns."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 LINE, PLANE = 400, 120  # points along an axis
 MOST_PANELS = 24
-DECADES = 4.0  # of a density that colours show
+DECADES = 4.0  # decades of a density that colours show
 SHARES = (0.5, 0.9)
 POINTS = 500  # rows in a plane
-LOOKS = 6  # at a slice, each from closer or from farther away
-SEEN = 1e-3  # of a slice's highest density: lower values are invisible
+LOOKS = 6  # evaluations of a slice, each from closer or from farther away
+SEEN = 1e-3  # share of a slice's highest density below which values are invisible
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def density(
 ) -> Figure:
     """Draw densities of single columns and of pairs: marginals, or slices through a row.
 
-    A marginal is exact if it is known: of all columns, and of those that depend on no others (`Flow.marginal`).
+    A marginal is exact if it is known: of all columns, and of columns that depend on no others (`Flow.marginal`).
     Otherwise it is a smoothed one of draws, and marked so in the title.
 
     Args:
@@ -139,7 +139,7 @@ def panel(
     table: PlottedRows | None = None,
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
-    """The density of these columns, on a grid where the draws are, or between `ends`."""
+    """The density of these columns, on a grid around the draws, or between `ends`."""
     found = ends
     if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
@@ -161,7 +161,7 @@ def panel(
 def _grid(
     ends: Sequence[tuple[float, float]], cells: int
 ) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
-    """Edges of cells, their middles as rows, and the shape of values there."""
+    """Edges of cells, their centres as rows, and the shape of their values."""
     edges = tuple(np.linspace(*end, cells + 1) for end in ends)
     middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
     grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(edges))
@@ -215,7 +215,7 @@ def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
         return flow
     try:
         return flow.marginal(columns) if isinstance(flow, Flow) else None
-    except ValueError:  # they depend on others
+    except ValueError:  # the columns depend on others
         return None
 
 
@@ -231,7 +231,7 @@ def _conditional(log_prob: NDArray[Any], shape: tuple[int, ...], edges: tuple[Fl
 
 
 def _drawn(drawn: NDArray[Any], edges: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
-    """A density of draws, smoothed by about the resolution of their number; in cells of that size."""
+    """A density of draws, smoothed by about the resolution of their number, in cells of that size."""
     columns = drawn.shape[1]
     cells = int(np.clip(len(drawn) ** (1 / 3) * 3, 20, 120 if columns == 1 else 64))
     coarse = tuple(np.linspace(edge[0], edge[-1], cells + 1) for edge in edges)
@@ -260,7 +260,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
 def draw_panel(
     axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None = None, highest: float = 0.0
 ) -> Any:
-    """A density, and its colours if it is one of two columns; `highest`: of all panels in one scale, or 0."""
+    """A density, and its colours if it has two columns; `highest`: of all panels in one scale, or 0."""
     if len(one.columns) == 2:
         return _draw_plane(axis, one, names, float(np.log10(highest)) if highest > 0 else None)
     _draw_curve(axis, one, names, table, 1.06 * highest if highest > 0 else None)
@@ -273,7 +273,7 @@ def name_colours(figure: Any, shown: Any, axes: Any) -> Any:
 
 
 def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRows | None, top: float | None) -> None:
-    """A density of one column, and rows as a histogram behind it."""
+    """A density of one column, and a histogram of rows behind it."""
     from headrace.plot._figure import limit_ticks
 
     ends = float(one.edges[0][0]), float(one.edges[0][-1])
@@ -290,7 +290,7 @@ def _draw_curve(axis: Any, one: Panel, names: tuple[str, ...], table: PlottedRow
 
 
 def _draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None) -> Any:
-    """A density of two columns in colours, and contours that hold half and nine tenths of it."""
+    """A density of two columns in colours, and contours that contain half and nine tenths of it."""
     from headrace.plot._figure import limit_ticks
 
     with np.errstate(divide="ignore"):

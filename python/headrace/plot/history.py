@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24  # panels
-FIRST = 0.1  # of a fit, which may be off the top of the picture
+FIRST = 0.1  # share of a fit that may be above the picture
 
 
 def history(fit: Any, across: str = "epochs") -> Figure:

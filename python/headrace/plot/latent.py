@@ -20,7 +20,7 @@ from headrace.plot._source import columns_of, density_of, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 5  # coordinates, the farthest from normal ones
+SHOWN = 5  # coordinates, those farthest from normal ones
 MOST_SHOWN = 12
 SHARES = (0.5, 0.9, 0.99)
 POINTS = 3000
@@ -30,7 +30,7 @@ POINTS = 3000
 def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed: int = 0, rng: Rng = None) -> Figure:
     """Draw rows in latent space, two coordinates at a time, beside the standard normal density that they should have.
 
-    Circles hold 50, 90 and 99 % of a normal density. Latent numbers of another base are shown as the normal ones of the
+    Circles hold 50, 90 and 99 % of a normal density. Latent values of another base are shown as normal values of the
     same probability.
 
     Args:

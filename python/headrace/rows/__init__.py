@@ -1,9 +1,9 @@
 """Rows that do not fit in memory, for `Flow.fit`, `DualAscentFlow.fit` and `FlowDensity.fit`: ``hr.rows``.
 
-Give a stream in place of ``x``; it has its own context and weights. Up to ``buffer`` rows are read as a whole: then a
-fit has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch.
-If there are weights, or if the number of rows is unknown, they are first read once to count rows.
-docs/scale.md describes the steps of such a fit, and its memory.
+Pass a stream instead of ``x``; it has its own context and weights. Up to ``buffer`` rows are read at once: then a fit
+has the same bits as with an array. Longer streams are read once to check and to measure them, and once each epoch. If
+there are weights, or if the number of rows is unknown, they are first read once to count rows. docs/scale.md describes
+the steps of such a fit, and its memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Path = str | os.PathLike[str]
 
 
 def blocks(source: Iterable[Any] | Callable[[], Iterable[Any]], *, buffer: int = BUFFER) -> Stream:
-    """Blocks of rows that a program makes, in its own order: shuffled within the buffer, and no further.
+    """Blocks of rows from a program, in its own order: shuffled within the buffer, and no further.
 
     Args:
         source: An object that can be iterated repeatedly, or a function that gives an iterator. Each block is x, or a
@@ -53,7 +53,7 @@ def memmap(
 ) -> Stream:
     """Rows of .npy files, or of arrays as `numpy.memmap`, read 16,384 at a time in random order.
 
-    A fit also takes a mapped array as it is. Then its pages, which the system may free, count as memory in use.
+    A fit also takes a mapped array directly. In that case its pages, which the system may free, count as used memory.
 
     Args:
         x: Shape (rows, features), float32 or float64.

@@ -34,7 +34,7 @@ def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None
 
 
 def of_source(source: Source, columns: Any, context: Any, weights: Any, buffer: int) -> Stream:
-    """A stream of columns of a table, chosen by name, or by index where there are no names; missing values are NaN."""
+    """A stream of columns of a table, chosen by name, or by index if there are no names; missing values are NaN."""
     source.missing = True
     there = list(range(source.n_columns)) if source.names is None else list(source.names)
     chosen = chosen_columns(there, columns, context, weights)

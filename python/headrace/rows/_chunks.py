@@ -31,7 +31,7 @@ def whole_rows(array: Any) -> Any:
 
 
 def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
-    """An array of Dask, checked to be rows, each in one chunk; `columns` are for frames alone."""
+    """An array of Dask, checked to be rows, each in one chunk; `columns` apply to frames alone."""
     if not is_array(x):
         raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
     if columns is not None:
@@ -53,7 +53,7 @@ def aligned(name: str, array: Any, x: Any) -> Any:
 
 
 def is_of_dask(value: Any) -> bool:
-    """Whether a value is an array or a frame of Dask; without Dask imported none is."""
+    """Whether a value is an array or a frame of Dask; false without Dask imported."""
     return is_array(value) or is_frame(value)
 
 

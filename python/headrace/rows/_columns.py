@@ -13,7 +13,7 @@ from headrace.rows._source import Source
 def chosen_columns(
     there: Sequence[Any], columns: Any, context: Any, weights: Any
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """Names of features, of context and of weights, at most one of these; by default all are features that are neither.
+    """Names of features, of context and of weights (at most one); by default all other columns are features.
 
     Args:
         there: Names of all columns, or their indices where they have no names.

@@ -22,7 +22,7 @@ PACKED = ".gz"
 OF_TEXT = (*TEXTS, *(f"{suffix}{PACKED}" for suffix in TEXTS))
 READ = (".npy", ".npz", *OF_TEXT, ".parquet")
 READABLE = f".npy, .npz, {', '.join(TEXTS)}, these also with {PACKED}, .parquet"
-"""The same in words."""
+"""The suffixes in words."""
 
 
 def suffix_of(path: str) -> str:

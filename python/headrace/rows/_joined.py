@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 from headrace.rows._source import Source
 from headrace.rows._stream import Stream, joint_kind
 
-BUFFER_BYTES = 1 << 28  # of rows that are held in memory, by default
+BUFFER_BYTES = 1 << 28  # bytes of rows in memory, by default
 
 
 class Joined(Source):
-    """Tables of the same columns, one below the other, of which one is open at a time; columns go by their names."""
+    """Tables of the same columns, one below the other, of which one is open at a time; columns are matched by their
+    names.
+    """
 
     def __init__(self, paths: Sequence[str], opened: Callable[[str], Source]) -> None:
         self.path, self.paths, self.opened = f"{paths[0]} and {len(paths) - 1} more", paths, opened
-        self._pieces: list[tuple[int, int]] = []  # index of the file, and of the piece there
+        self._pieces: list[tuple[int, int]] = []  # index of the file, and of the piece in it
         self._sizes: list[int | None] = []
-        self._orders: list[list[int | None]] = []  # of each file: places of the first file's columns
+        self._orders: list[list[int | None]] = []  # for each file: indices of the first file's columns
         self._open: tuple[int, Source] | None = None
         for i, path in enumerate(paths):
             source = opened(path)
@@ -104,7 +106,7 @@ class Columns(Stream):
     def __init__(self, source: Source, columns: Sequence[Sequence[int]], buffer: int | None, what: str = "") -> None:
         """`columns`: of features, context and weights. `buffer`: in rows; None for as many as `BUFFER_BYTES` hold.
 
-        `what`: the name in messages of rows whose three parts are of one dtype; otherwise each has its own.
+        `what`: the name in messages of rows whose three parts have the same dtype; otherwise each has its own.
         """
         self._apart = not what
         self._source, self._columns = source, [list(part) for part in columns]
@@ -113,7 +115,7 @@ class Columns(Stream):
         row_bytes = max(len(self._every), 1) * source.dtype(self._every).itemsize
         super().__init__(max(BUFFER_BYTES // row_bytes, 1) if buffer is None else buffer, source.pieces())
         self.shown: Any = None
-        """A bar of the rows that are read; None for no bar."""
+        """A bar of the rows that were read; None for no bar."""
         self._names, self._what = tuple(source.label(column) for column in columns[0]), what or "x"
         self.called = None if source.names is None else tuple(source.names[column] for column in columns[0])
 

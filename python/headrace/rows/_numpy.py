@@ -109,7 +109,7 @@ class Rows:
 
 
 def _on_demand(file: IO[bytes]) -> Rows | None:
-    """An array of which any rows can be read by themselves; None for one that is read otherwise, or refused there."""
+    """An array of which any rows can be read separately; None for an array that is read otherwise, or refused there."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         return None

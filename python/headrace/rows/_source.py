@@ -24,7 +24,7 @@ class Source(abc.ABC):
     """A table in a file, before its values are read: the number and names of its columns."""
 
     path: str
-    names: tuple[str, ...] | None  # None where the file has none
+    names: tuple[str, ...] | None  # None if the file has no names
     n_columns: int
     dashes = ""
     """Before the names of arguments in messages: "--" on the command line."""
@@ -32,7 +32,7 @@ class Source(abc.ABC):
     """Whether missing values become NaN; else they are refused."""
 
     labels: Mapping[int, tuple[str, ...]] = MappingProxyType({})
-    """Of columns of text, which are read as codes: the places of labels, -1 for others, NaN for missing ones."""
+    """Labels of text columns, which are read as codes: indices of labels, -1 for other texts, NaN for missing ones."""
 
     def learn_labels(self, columns: Sequence[int]) -> None:
         """Read columns of text as codes, but those with too many labels, or with another one in each row."""
@@ -64,7 +64,7 @@ class Source(abc.ABC):
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """These columns in blocks, none so short that its scores would differ in bits; at least one."""
+        """These columns in blocks, of which none is so short that its scores would differ in bits; at least one."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:
@@ -78,7 +78,7 @@ class Source(abc.ABC):
             yield from self.piece(number, columns)
 
     def pieces(self) -> list[int | None]:
-        """Rows of each piece of the table that can be read by itself; None where not counted."""
+        """Rows of each piece of the table that can be read separately; None for pieces that were not counted."""
         return [None]
 
     @abc.abstractmethod
@@ -90,7 +90,7 @@ class Source(abc.ABC):
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
-        """Refuse columns that the file is known not to have, or that have no numbers."""
+        """Refuse columns that are known to be missing in the file, or to have no numbers."""
         del columns  # a file of text is read first
 
     def label(self, column: int) -> str:
@@ -98,7 +98,7 @@ class Source(abc.ABC):
         return _columns.label(column, self.names)
 
     def choosing(self, columns: Sequence[int] = ()) -> str:
-        """The end of an error: the argument that takes these columns, or some, if there are none."""
+        """The end of an error: the argument that takes these columns, or some if it is empty."""
         if not columns:
             return f"; {self.dashes}columns chooses other columns"
         chosen = f"--columns {_columns.ranges(columns)}" if self.dashes else f"columns={list(columns)}"

@@ -38,7 +38,7 @@ class Blocks(Stream):
         super().__init__(buffer, [None])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the iterator, which cannot be pickled."""
+        """The state without the iterator, which cannot be pickled."""
         return {**vars(self), "_made": None}
 
     def _read(self, part: int) -> Iterator[Any]:
@@ -56,7 +56,7 @@ class Blocks(Stream):
 
 
 class Mapped(Stream):
-    """Arrays of which any rows can be read."""
+    """Arrays from which any rows can be read."""
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.memmap`."""

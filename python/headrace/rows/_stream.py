@@ -86,12 +86,12 @@ class Stream(abc.ABC):
         self.buffer = check.integer("buffer", buffer, least=1)
         """The number of rows that are shuffled together, and the most that are held out."""
         self._sizes = list(sizes)
-        self._kind: tuple[Any, ...] | None = None  # of the first block
+        self._kind: tuple[Any, ...] | None = None  # kind of the first block
         self._names: tuple[str, ...] = ()
         self._what = "x"  # the name in messages
         self._takes_whole = False
         self.called: tuple[str, ...] | None = None
-        """The names of the columns of x, where there are some; of blocks they are known once one was read."""
+        """The names of the columns of x, if there are any; of blocks they are known once one was read."""
         self.kinds: list[str] | None = None
         """The kinds of the columns of x, "float", "integer" or "boolean", in blocks read so far; None for floats."""
 
@@ -116,7 +116,7 @@ class Stream(abc.ABC):
         return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
 
     def read(self, part: int) -> Iterator[Block]:
-        """The rows of a part, checked for the same number each time, one dtype and this number of columns."""
+        """The rows of a part, checked for the same number in each pass, one dtype and this number of columns."""
         rows, size = 0, self._sizes[part]
         for item in self._read(part):
             block = self._opened(item, part, rows)
@@ -166,7 +166,7 @@ class Stream(abc.ABC):
 
     @takes_rng
     def some(self, seed: int = 0, most: int | None = None, *, rng: Rng = None) -> Block:
-        """All rows if they are at most `most`, or else as many of them, drawn evenly from the whole stream.
+        """All rows if they are at most `most`, or else that number of rows, drawn uniformly from the whole stream.
 
         Args:
             seed: Of the choice.
@@ -179,9 +179,9 @@ class Stream(abc.ABC):
 
     @takes_rng
     def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
-        """A stream without some rows, and these: a share of all, at most as many as the buffer holds.
+        """A stream without some rows, and these rows: a share of all, at most as many as the buffer holds.
 
-        They are drawn evenly from the whole stream: one row of each run of neighbours.
+        They are drawn from the whole stream: one row of each run of neighbours.
 
         Args:
             share: From 0 and below 1; None are held out where it is 0.
@@ -252,7 +252,7 @@ class Stream(abc.ABC):
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:
-        """The layout with the kinds of a block: a column is whole where all blocks have whole numbers."""
+        """The layout with the kinds of a block: a column is whole if all blocks have whole numbers."""
         if self._kind is None:  # the first one
             self.kinds = kinds
         elif self.kinds is not None:

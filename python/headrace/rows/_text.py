@@ -81,8 +81,8 @@ class Text(Source):
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds by the first lines that have some value of each column: "text" if none of these is a number,
-        "boolean" for a first truth value, else "float".
+        """The kinds by the first lines with a value of each column: "text" if none of these is a number, "boolean" for
+        a first truth value, else "float".
         """
         kinds, lines = ["float"] * self.n_columns, islice(self._lines(), self.before, CHUNK)
         left = {*range(self.n_columns)}
@@ -133,7 +133,7 @@ class Text(Source):
         return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
 
     def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """Cells of the lines; None where lengths differ from the file's first line, or texts that are no `dtype`."""
+        """Cells of the lines; None if lengths differ from the file's first line, or texts are no `dtype`."""
         try:
             found = self._loaded(lines, dtype)
         except ValueError:
@@ -154,7 +154,7 @@ class Text(Source):
             yield np.stack([self._text_of(self._checked(some), i) for i in columns], axis=1)
 
     def _text_of(self, cells: NDArray[Any], column: int) -> NDArray[Any]:
-        """The texts of a column, "" for missing ones."""
+        """The texts of a column, "" for missing cells."""
         texts = np.char.strip(cells[:, column])
         return np.where(np.isin(np.char.lower(texts), (*MISSING, "nan")), "", texts)
 
@@ -166,7 +166,7 @@ class Text(Source):
         return cells
 
     def _converted(self, lines: Lines, chosen: list[int], is_first: bool) -> NDArray[Any]:
-        """Rows with texts of values. `is_first`: a word in the first of them is likely a column of text."""
+        """Rows with texts of values. `is_first`: a word in the first line probably means a column of text."""
         cells = self._checked(lines)
         texts = _plain(cells[:, chosen])
         coded = {k: self.codes(i, self._text_of(cells, i)) for k, i in enumerate(chosen) if i in self.labels}

@@ -1,4 +1,4 @@
-"""Signals in WAV files of 16-bit PCM, by Python's own `wave`: integers, one or more channels, and their rate."""
+"""Signals in WAV files of 16-bit PCM, by Python's `wave`: integers, one or more channels, and their rate."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_all(paths: Sequence[str]) -> list[Wave]:
 
 
 def check_like(one: Wave, rate: int, channels: int, other: str) -> None:
-    """Refuse a signal of another rate or number of channels than those of `other`."""
+    """Refuse a signal with a rate or number of channels that differs from those of `other`."""
     if one.rate != rate:
         way_out = convertible(one.path, f"-ar {rate} ")
         raise ValueError(f"{one.path}: expected {rate} Hz, as {other} has, got {one.rate} Hz; {way_out}")

@@ -1,4 +1,4 @@
-"""Linear prediction from the past's own spectrum, and a running scale, as a transform of a sequence."""
+"""Linear prediction by the spectrum of the past, and a running scale, as a transform of a sequence."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ _SCALE, _LONGEST = 40, 320  # steps of the scale and of the longest running size
 
 @storable
 class AdaptivePrediction(OverTime):
-    """A transform of sequences: data are a prediction by the steps before and their own filter, plus a scaled residual.
+    """A transform of sequences: data are a prediction by the steps before and a filter computed from them, plus a
+    scaled residual.
 
-    x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature by itself. Each `every` steps from the first one, the coefficients
-    a are solved anew (Levinson 1947) from the autocorrelation of the `window` steps before, so that they follow a
-    spectrum that changes; s[t] is the mean size of the last 40 residuals before t, from `floor` to `ceiling`. Both are
-    functions of the past alone: there are no parameters. A `CausalConvolution` with ``sizes=True`` at its latent side
-    reads logarithms of three running sizes, of 8, 40 and 320 steps.
+    x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Each `every` steps from the first one, the
+    coefficients a are solved again (Levinson 1947) from the autocorrelation of the `window` steps before, so that they
+    follow a spectrum that changes; s[t] is the mean size of the last 40 residuals before t, from `floor` to `ceiling`.
+    Both are functions of the past alone: there are no parameters. A `CausalConvolution` with ``sizes=True`` at its
+    latent side reads logarithms of three running sizes, of 8, 40 and 320 steps.
 
-    Before the first step x is zero, and the sizes of residuals are `start`. From data to latent there are all
-    gradients, through the solutions; from latent to data there are none.
+    Before the first step x is zero, and the sizes of residuals are `start`. From data to latent all gradients are
+    supported, through the solutions; from latent to data none.
 
     Args:
         features: Number of values in each step.
@@ -47,7 +48,7 @@ class AdaptivePrediction(OverTime):
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
         start: The size of each residual before the first step.
-        damping: Its power i is a factor of a[i], from 0 to 1. With 1, resonances of drawn steps sharpen themselves from
+        damping: Its power i is a factor of a[i], from 0 to 1. With 1, resonances of drawn steps become sharper from
             solution to solution, and signals become too loud.
 
     Raises:
@@ -92,11 +93,13 @@ class AdaptivePrediction(OverTime):
         return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
     def bounded(self, values: list[Array], step: float | None) -> Self:
-        """This with bounds and start for standardised sequences, (steps, features) each, on a grid or on none.
+        """This transform with bounds and start for standardised sequences, (steps, features) each, on a grid or
+        without.
 
-        The ceiling is the running size of 40 steps that one step in a thousand exceeds: beyond, a network has learned
-        too little to bring a drawn signal back. The floor is a thousandth of it, or the size of rounding noise. The
-        start is the mean size of the first 40 residuals of the sequences, among which the mean of all steps is one.
+        The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
+        too little to bring a drawn signal back. The floor is a thousandth of the ceiling, or the size of rounding
+        noise. The start is the mean size of the first 40 residuals of the sequences, among which the mean of all steps
+        is one.
         """
         given = self._header()
         probe = type(self)(**given | {"start": self.floor})

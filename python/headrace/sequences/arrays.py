@@ -96,7 +96,7 @@ class Sequences:
 
     @cached_property
     def core(self) -> Any:
-        """The same for calls of the core."""
+        """The sequences in the form of the core."""
         arrays = self._arrays if self.is_list else self.array
         return cpu.GivenSequences(self.name, arrays, self.features, self.lengths)
 
@@ -107,14 +107,14 @@ class Sequences:
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
-        """Memory for results of each step in the shape of the sequences, of which those after an end become zero."""
+        """Memory for results of each step in the shape of the sequences; results after an end become zero."""
         empty = self._caller.empty
         if self.is_list:
             return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Such results for the caller."""
+        """Convert such results for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 

@@ -26,7 +26,8 @@ _TOGETHER = 48  # draws of a prefix that take steps together, at least
 class Continuation:
     """The density of the steps after a prefix, exactly; `SequenceFlow.given` makes it.
 
-    A continuation keeps the flow of that time. The prefix was run once: later calls cost only their own steps.
+    A continuation keeps the flow's parameters of that moment. The prefix is run once: later calls cost only their own
+    steps.
     """
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
@@ -149,7 +150,7 @@ class Continuation:
         self._run.covariates.check_steps(self._position + steps)
 
     def _together(self, draws: int) -> Iterator[tuple[slice, Any]]:
-        """Draws of all prefixes that are computed together, as rows, and the stream of these."""
+        """Draws of all prefixes that are computed together, as rows, and their stream."""
         size = max(1, _TOGETHER // max(self._rows, 1))
         for first in range(0, draws, size):
             last = min(first + size, draws)

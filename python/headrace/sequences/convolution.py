@@ -58,16 +58,16 @@ class CausalConvolution(OverTime):
     """A transform of sequences: each step is mapped with parameters that a network computes from the steps before it.
 
     The network is that of WaveNet (van den Oord et al. 2016): layers of dilated convolutions over time, each with a
-    gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` it sees x: log densities of all steps
+    gate tanh(a) · sigmoid(b), residual sums and skip sums. With ``reads="data"`` it reads x: log densities of all steps
     are computed at once, samples step after step. With ``reads="latent"`` (Parallel WaveNet's student; van den Oord et
-    al. 2017) it sees z, and samples are computed at once. **Both directions compute the same bits from the same
+    al. 2017) it reads z, and samples are computed at once. **Both directions compute the same bits from the same
     values**, in any pieces, batches and threads. Before the first step the values of every layer are zero.
 
     With `inner`, the values of a step depend on each other too: outputs of the network are the context of that flow
-    over the values of a step. Without, each value has a map with parameters of its own.
+    over the values of a step. Without it, each value has a map with parameters of its own.
 
-    Its weights are named as ``torch.nn.Conv1d`` has them, (outputs, inputs, taps), the oldest tap first; those of the
-    inner flow begin with ``inner.``.
+    Its weights are named as in ``torch.nn.Conv1d``, (outputs, inputs, taps), the oldest tap first; those of the inner
+    flow begin with ``inner.``.
 
     Args:
         **keywords: Those of `Convolution`.
@@ -127,7 +127,7 @@ class CausalConvolution(OverTime):
     def _fresh(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Random weights that preserve the variance of values, with outputs close to the map's identity.
 
-        Residual sums grow by a fixed total, whatever the number of layers.
+        Residual sums grow by a fixed total, for any number of layers.
         """
         rng = np.random.default_rng(list(seeds))
         layers = len(self._settings.dilations)
@@ -186,11 +186,11 @@ class CausalConvolution(OverTime):
 
     @property
     def reads(self) -> str:
-        """The side that the network sees, "data" or "latent"."""
+        """The side that the network reads, "data" or "latent"."""
         return self._settings.reads
 
     def _with_sizes(self, seed: int) -> Self:
-        """A fresh one that reads running sizes in place of companded values."""
+        """A fresh transform that reads running sizes in place of companded values."""
         other = type(self).__new__(type(self))
         other._set(replace(self._settings, sizes=True, companded=False), self._dtype)
         other._take_parameters(other._fresh([seed, 1], self._dtype))
@@ -203,7 +203,7 @@ class CausalConvolution(OverTime):
 
     @property
     def inner(self) -> Flow | None:
-        """The flow of the values of a step, with a copy of the current parameters; None where each has a map."""
+        """The flow of the values of a step, with a copy of the current parameters; None if each value has a map."""
         inner = self._settings.inner
         if inner is None:
             return None

@@ -1,7 +1,7 @@
-"""Sequences of a fit: crops of them to train on, and steps held out.
+"""Sequences of a fit: crops to train on, and held-out steps.
 
-Crops are no `RowSource` (`headrace._fit.source`): they are no rows of a table, of which each is drawn by itself, but
-overlap in the steps before them, and moments are those of all steps.
+Crops are no `RowSource` (`headrace._fit.source`): they are no independent rows of a table, but overlap in the steps
+before them, and moments are those of all steps.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class OpenSequences:
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
         self.quantised, self.dtype, self.support = quantised, dtype, support
-        # Steps become float32 after they are standardised: those far from zero lose nothing.
+        # Steps become float32 after they are standardised, so that steps far from zero stay precise.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
         self.every = 1  # steps from one solution of an adaptive prediction to the next, which crops keep
@@ -98,7 +98,7 @@ class OpenSequences:
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
         """Steps to train on, and steps to hold out: whole sequences, or else the end of each.
 
-        Whole sequences in random order, at most half of them, where these have the share of the steps without more than
+        Whole sequences in random order, at most half of them, if these have the share of the steps without more than
         twice as many.
         """
         stretches = self.whole()
@@ -122,9 +122,11 @@ class OpenSequences:
         return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
 
     def limit(self, of: str) -> None:
-        """Bring the few values far from all others of a feature, such as clicks, as near as the outermost; a warning.
+        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost of these,
+        with a warning.
 
-        In front of networks they would make the others hardly differ, and held out they would decide alone.
+        As inputs of networks they would hide the differences of the other values, and in held-out steps they would
+        decide alone.
         """
         stretches = self.whole()
         ends = np.cumsum([one.steps for one in stretches])
@@ -169,14 +171,16 @@ class OpenSequences:
         return found.found()
 
     def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
-        """Those of the context's columns over sequences."""
+        """Moments of the context's columns over sequences."""
         assert self.context is not None
         found, index = Moments(), [one.sequence for one in stretches]
         found.add(self.context[index].astype(np.float64), self.weights[index])
         return found.found()
 
     def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
-        """Of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of cells."""
+        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of
+        cells.
+        """
         found = np.zeros((most + 1, len(mean)))
         for one in stretches:
             for begin in range(one.begin, one.end, _LONGEST):
@@ -207,7 +211,9 @@ class OpenSequences:
         return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
     def start_of(self, one: Stretch, before: int | None) -> int:
-        """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
+        """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all steps
+        before.
+        """
         begin = 0 if before is None else max(one.begin - before, 0)
         return begin - begin % math.lcm(self.hop, self.every)
 
@@ -218,7 +224,7 @@ class OpenSequences:
         return self.context[[one.sequence for one in stretches]]
 
     def frames_of(self, one: Stretch, first: int) -> Array:
-        """Frames of the steps from `first` on, and the one after them, to which the last is interpolated."""
+        """Frames of the steps from `first` on, and the next one, to which the last is interpolated."""
         own = self.covariates[0 if len(self.covariates) == 1 else one.sequence]
         return own[first // self.hop : (one.end - 1) // self.hop + 2]
 
@@ -244,10 +250,10 @@ def _text_of(arrays: list[Array]) -> str:
 
 
 class Crops:
-    """Steps to train on, in crops of at most this many steps, of which an epoch has each once.
+    """Steps to train on, in crops of at most this many steps; an epoch has each step once.
 
-    A crop begins with the steps before it on which its densities depend: real ones, which do not count. So its
-    gradient is that of its steps in the whole sequence, exactly, and each step has the same share in an epoch.
+    A crop begins with the steps before it on which its densities depend, which do not count. Its gradient is
+    therefore exactly that of its steps in the whole sequence, and each step has the same share in an epoch.
 
     Args:
         given: The sequences.
@@ -291,7 +297,7 @@ class Crops:
         if not given.covariates:
             return Batch(x, weights, given.context_of(crops), None)
         frames = [given.frames_of(one, start) for one, start in zip(crops, starts, strict=True)]
-        most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is held
+        most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is repeated
         filled = [np.concatenate([own, np.repeat(own[-1:], most - len(own), axis=0)]) for own in frames]
         return Batch(x, weights, given.context_of(crops), filled)
 
@@ -318,7 +324,7 @@ class HeldSequences:
     def sample(self, crop: int, most: int) -> HeldSequences:
         """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
 
-        Where a density depends on all steps before, sequences stay whole.
+        If a density depends on all steps before, sequences stay whole.
         """
         pieces = self._stretches
         if self._before is not None:
@@ -353,5 +359,5 @@ class HeldSequences:
         return [own[one.begin - start :] for (one, start), own in zip(self._pairs, found, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
-        """Of the given sequences."""
+        """The fingerprint of the given sequences."""
         return self._given.fingerprint()

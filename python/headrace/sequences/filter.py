@@ -16,12 +16,12 @@ class Filter:
         """`parameters`: whose hyperbolic tangents are reflection coefficients, (features * order,)."""
         theta = parameters.astype(np.float64).reshape(features, order)
         self.k = np.tanh(theta)
-        with np.errstate(invalid="ignore"):  # of parameters that are NaN
+        with np.errstate(invalid="ignore"):  # for parameters that are NaN
             self.log_gain = (np.logaddexp(theta, -theta) - np.log(2.0)).sum(axis=1)
 
     @property
     def coefficients(self) -> Floats:
-        """Those of the steps before, of the last one first, (features, order)."""
+        """Coefficients of the steps before, that of the last one first, (features, order)."""
         return cpu.step_up(self.k)
 
     def of_core(self) -> tuple[Floats, Floats, float]:

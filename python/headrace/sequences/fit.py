@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from headrace._flow.program.evaluation import Pair
     from headrace.sequences.internals import SequenceInterior
 
-# A crop has four times the steps before it, so that four fifths of the work counts; of short series 64 crops, but at
-# least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
+# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series have 64 crops, but
+# with at least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
@@ -340,7 +340,7 @@ class CropRun(Run):
     """Steps between two judgements; 0: only at the end of an epoch."""
 
     def also_kept(self, clock: int) -> dict[str, Any]:
-        """See `Run`; no further state."""
+        """No state beyond that of `Run`."""
         return {}
 
     def restored(self, kept: dict[str, Any], clock: int) -> None:
@@ -378,7 +378,7 @@ class CropRun(Run):
         return total / weight
 
     def _judge_in_between(self, batch: int) -> None:
-        """Judge the weights before this batch, if it is time. A fit that goes on from here does so again."""
+        """Judge the weights before this batch, if it is time. A fit that resumes here judges again."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return

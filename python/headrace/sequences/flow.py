@@ -50,8 +50,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     Sequences are arrays (rows, steps, features), one of them is (steps, features), and of different lengths they are a
     list of such. A context is one row for a whole sequence, shape (rows, context), or (context,) for all. Covariates
-    are known of time, also ahead of it: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for
-    each `hop` steps, of as many frames as the steps need.
+    are known over time, also ahead: shape (rows, frames, covariates), or (frames, covariates) for all, a frame for each
+    `hop` steps, with as many frames as the steps need.
 
     Args:
         transforms: In latent → data order, at least one of them a `CausalConvolution`.
@@ -147,7 +147,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def transforms(self) -> tuple[Any, ...]:
         """The transforms in latent → data order, with copies of the current parameters, on the CPU.
 
-        Where `standardize_context` is set, each expects the context standardised.
+        With `standardize_context`, each expects a standardised context.
         """
         vector, parts = self._vector(), self._interior.parts
         return tuple(
@@ -243,8 +243,8 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> tuple[Any, Array]:
         """Data to latent: ``(z, log_det)``, z in the shape of x, log_det (rows,), log \\|det dz/dx\\|; see `log_prob`.
 
-        Of a flow that fits its data, the values of z are independent draws of the base: their autocorrelations show
-        where it does not.
+        If a flow fits its data, the values of z are independent draws of the base: their autocorrelations show where it
+        does not.
         """
         return Run.opened(self, "x", x, context, covariates, parameters).both(True)
 
@@ -331,7 +331,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         covariates: Array | None = None,
         state: dict[str, NDArray[Any]] | None = None,
     ) -> Stream:
-        """Sequences that go on: push new steps, pull drawn ones; see `Stream`.
+        """Sequences that proceed step by step: push new steps, pull drawn ones; see `Stream`.
 
         Args:
             rows: How many sequences go on together, step by step.
@@ -374,16 +374,16 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> History:
         """Maximise the likelihood of sequences, and keep the weights that are best on sequences held out.
 
-        Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop has
-        `field` steps more in front, real ones, that do not count. So gradients are exactly those of its steps in the
+        Steps are taken on crops: an epoch has each step of the sequences once, in crops in a new order. A crop is
+        preceded by `field` further steps, which do not count. Gradients are therefore exactly those of its steps in the
         whole sequence. Losses are in nats a step.
 
         A `Standardize` at the flow's data end is set from the training steps, if it still is the identity, and context
-        columns are standardised. Then a `StandardNormal` below an inner flow becomes a `StudentT`, unless held-out
-        steps lose by it in a short trial or `gaussianize` is False. Likewise the linear prediction of a `WaveNet` of
-        one feature becomes an `AdaptivePrediction`, and its network another, where there are 50,000 steps to train on
-        and steps held out gain by it (`History.adaptive`): the flow has other parameters then. Few values far from all
-        others, such as clicks, are taken as the outermost of these, with a warning.
+        columns are standardised. In that case a `StandardNormal` below an inner flow becomes a `StudentT`, unless
+        held-out steps lose by it in a short trial or `gaussianize` is False. Likewise the linear prediction of a
+        `WaveNet` of one feature becomes an `AdaptivePrediction`, and its network another, where there are 50,000 steps
+        to train on and steps held out gain by it (`History.adaptive`): the flow has other parameters then. Few values
+        far from all others, such as clicks, are replaced by the outermost of these, with a warning.
 
         As in `Flow.fit` the same seed gives the same bits for any number of threads, a later fit is never worse on what
         it holds out than it began, and Ctrl-C keeps the best weights so far.
@@ -433,7 +433,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     @property
     def _interior(self) -> SequenceInterior:
-        """The private parts, as they are now."""
+        """The private parts, in their present state."""
         return SequenceInterior(self)
 
     def _scored(self, quantised: Any, x: Any, *arguments: Any) -> Any:

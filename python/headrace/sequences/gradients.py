@@ -1,4 +1,4 @@
-"""Derivatives of flows of sequences: gradients from one run there and back."""
+"""Derivatives of flows of sequences: gradients from one run forward and backward."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ MOST_OF_MATRIX = 2**15  # rows or columns
 class SequenceDerivatives(Sequential):
     """The derivatives of a `SequenceFlow`.
 
-    Where a `CausalConvolution` makes all steps at once, from data to latent if it reads data, from latent to data if it
-    reads latent values, a gradient takes windows of steps there and back. In the other direction the steps are made one
-    after another, and a gradient takes them one by one from the last to the first, too.
+    If a `CausalConvolution` computes all steps at once, from data to latent if it reads data, from latent to data if it
+    reads latent values, a gradient is computed in windows of steps. In the other direction the steps are computed one
+    after another, and so is a gradient, from the last step to the first.
     """
 
     _run_of: Callable[..., Run]
     _refuse_device: Callable[[str], None]
 
     def _optimiser(self, *options: float, momentum: float | None = None) -> VectorAdam:
-        """The optimiser of `Adam`, or with a momentum of `Muon`, in place of a program's: matrices of networks decay.
+        """The optimiser of `Adam`, or with a momentum that of `Muon`, in place of a program's: matrices of networks
+        decay.
 
         The matrix of a convolution has a row for each unit, and a column for each input and tap. An inner flow's steps
         are Adam's.
@@ -72,11 +73,11 @@ class SequenceDerivatives(Sequential):
         parameters: Array | None = None,
         values: bool = False,
     ) -> Gradients:
-        """Vector-Jacobian product of `log_prob`: gradients of a number from its gradient by the log densities.
+        """Vector-Jacobian product of `log_prob`: gradients of a scalar from its gradient by the log densities.
 
-        Memory does not grow with the number of sequences, except the result: one sequence takes a part of it at a
-        time, with its layers' values at the borders of the parts. The gradients have the same bits for any number
-        of threads, and those of a sequence's values the same alone and among others.
+        Memory does not grow with the number of sequences, except the result: a sequence is computed part by part, with
+        its layers' values stored at the borders of the parts. The gradients have the same bits for any number of
+        threads, and those of a sequence's values the same alone and among others.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`.
@@ -141,8 +142,8 @@ class SequenceDerivatives(Sequential):
     ) -> tuple[Any, ...]:
         """The mean negative log-likelihood **of a step** in nats, and its gradient, shape (n,), as in `parameters`.
 
-        A step's density depends on `field` steps before it at most. So crops of long sequences, with that many steps
-        more in front whose weights are zero, have the terms, and the gradients, of the whole sequences.
+        A step's density depends on `field` steps before it at most. Crops of long sequences, preceded by that many
+        steps of weight zero, therefore have the terms, and the gradients, of the whole sequences.
 
         Args:
             x, context, covariates, lengths, parameters: As in `log_prob`; at least one sequence.

@@ -29,7 +29,7 @@ class SequenceInterior(Restorable):
 
     @property
     def parts(self) -> list[slice]:
-        """Those of the vector of parameters that are each transform's."""
+        """For each transform, its slice of the vector of parameters."""
         return slices(*(size_of(t) for t in self.chain), first=self._flow._base_size())
 
     @property
@@ -60,7 +60,7 @@ class SequenceInterior(Restorable):
         return max((t._widest for t in self.chain if hasattr(t, "_widest")), default=0)
 
     def products(self, matmul: Any) -> str:
-        """How products are computed in the steps of a fit: as by the flow."""
+        """How the steps of a fit compute products: as the flow does."""
         own: str = self._flow.matmul
         if matmul not in (None, own):
             raise ValueError(
@@ -76,7 +76,7 @@ class SequenceInterior(Restorable):
     def set_starts(self, starts: dict[int, Any], context: Pair | None, base: Base | None = None) -> None:
         """Replace transforms by others, with their own parameters; standardise the context.
 
-        `starts`: by the index in the chain. A `base` takes the place of the flow's, with its own parameters.
+        `starts`: by the index in the chain. A `base` replaces the flow's, with its own parameters.
         """
         flow, vector = self._flow, self.vector()
         parts = [vector[: flow._base_size()] if base is None else base._initial(flow.dtype)]
@@ -90,7 +90,7 @@ class SequenceInterior(Restorable):
         flow._take_parameters(np.concatenate([part.astype(flow.dtype) for part in parts]), **structure)
 
     def check_field(self, crop: int | None, longest: int) -> int | None:
-        """The steps before a crop that its densities depend on; None where only whole sequences are exact.
+        """The number of steps before a crop that its densities depend on; None if only whole sequences are exact.
 
         Raises:
             ValueError: crops of a flow whose networks read latent values, which depend on all steps before.

@@ -81,7 +81,7 @@ class PredictionLinkOnDevice(_LinkOnDevice):
     """Residuals of x with a gain, and x from residuals; the device makes the filter of its parameters, too."""
 
     def __init__(self, features: int, order: int, device: Device, dtype: np.dtype[Any]) -> None:
-        """Of this many columns, each predicted from `order` steps before."""
+        """A prediction of this many columns, each from `order` steps before."""
         super().__init__(device, dtype)
         self._shape = features, order
 
@@ -98,15 +98,15 @@ class PredictionLinkOnDevice(_LinkOnDevice):
 
 
 class StepLinkOnDevice:
-    """A transform of rows, applied to each step by itself."""
+    """A transform of rows, applied to each step separately."""
 
     def __init__(self, transform: Transform, device: Device, dtype: np.dtype[Any]) -> None:
-        """One without context; each call gives its parameters."""
+        """A link without context; each call passes its parameters."""
         if transform.dtype is None:
             transform = transform._on(device)
         else:
             transform = transform._remade(np.zeros(size_of(transform), dtype), dtype, device)
-        transform._program_and_dtype(dtype)  # takes its memory on the device here, where a lack of it is expected
+        transform._program_and_dtype(dtype)  # allocates memory on the device here, where a failure is expected
         self._transform = transform
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
@@ -118,7 +118,7 @@ class StepLinkOnDevice:
 
 
 def _at_least_a_tile(rows: CuPyArray) -> CuPyArray:
-    """The rows, followed by copies of the first one if they are few, so that bits do not depend on their number."""
+    """The rows, followed by copies of the first one if there are few, so that bits do not depend on their number."""
     if not 0 < len(rows) < LEAST_ROWS:
         return rows
     tile = _arrays.library(rows).empty((LEAST_ROWS, rows.shape[1]), rows.dtype)
@@ -133,8 +133,8 @@ LinkOnDevice = CausalLinkOnDevice | PredictionLinkOnDevice | StepLinkOnDevice
 class ProgramOnDevice:
     """A chain on a device, whose calls queue work on CuPy's current stream.
 
-    The vector of parameters is never changed but replaced. Another stream than that of its writer waits for that, and
-    the vector is kept until the work of such a stream is done, because CuPy uses memory again in the order of one.
+    The vector of parameters is never changed but replaced. A stream other than the writer's waits for the writer, and
+    the vector is kept until the work of such a stream is done, because CuPy reuses memory in the order of one stream.
     """
 
     def __init__(
@@ -155,9 +155,9 @@ class ProgramOnDevice:
         ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
-        device.current_stream().synchronize()  # so that these are there on every stream
+        device.current_stream().synchronize()  # so that these exist on every stream
 
-    # ---- calls; nothing in them waits
+    # ---- calls, none of which waits
 
     def score(
         self,
@@ -268,11 +268,11 @@ class ProgramOnDevice:
             self.device.retried(lambda: self._take(np.ascontiguousarray(values, self.dtype)))
 
     def queued_on(self, stream: Any) -> SimpleNamespace:
-        """Its weights, to be set by work on this stream."""
+        """The weights, to be set by work on this stream."""
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:
-        """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
+        """Replace the parameters by a copy of these, where entries that are no weights become zero."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self.dtype.type(0))
             self._current = vector, stream

@@ -46,11 +46,11 @@ class _Reflections:
 class LinearPrediction(OverTime):
     """A transform of sequences: data are a linear prediction by `order` steps before, plus a residual.
 
-    With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature by itself. The coefficients come from
+    With coefficients a, x[t] = Σᵢ a[i] x[t − i] + z[t] / g, each feature separately. The coefficients are computed from
     reflection coefficients tanh(θ) by the step-up recursion (Markel, Gray 1976), so that the filter from z to x is
-    stable whatever the parameters θ are, and g = Π cosh(θ), with which the residual of an autoregressive process of
-    variance 1 has variance 1. Zeros, which are the parameters at first, are the identity. Before a `Standardize` at the
-    data end, which nothing has set, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
+    stable for any parameters θ, and g = Π cosh(θ), with which the residual of an autoregressive process of variance 1
+    has variance 1. Zeros, which are the parameters at first, are the identity. If a `Standardize` that has not been set
+    follows at the data end, `SequenceFlow.fit` begins with Levinson's solution for the training steps.
 
     Before the first step x is zero. Named parameters: "reflection", θ, shape (features, order).
 
@@ -79,7 +79,7 @@ class LinearPrediction(OverTime):
 
     @classmethod
     def of_reflections(cls, reflections: Any, dtype: DTypeLike = "float32") -> Self:
-        """That of reflection coefficients, shape (features, order), between -1 and 1."""
+        """A prediction with these reflection coefficients, shape (features, order), between -1 and 1."""
         k = np.atleast_2d(np.asarray(reflections, np.float64))
         if not (np.abs(k) <= 1.0).all():
             raise ValueError(f"reflections: expected numbers between -1 and 1, got {k[~(np.abs(k) <= 1.0)][0]:g}")
@@ -104,7 +104,7 @@ class LinearPrediction(OverTime):
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing: as long as that is so, `SequenceFlow.fit` sets it."""
+        """Whether it is the identity: in that case `SequenceFlow.fit` sets it."""
         return not self._vector().any()
 
     def _blocks(self) -> list[tuple[str, Block]]:

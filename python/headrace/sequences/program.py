@@ -24,7 +24,7 @@ MOST_DRAWN_STEPS = 2**32
 Link = tuple[Any, ...]
 """A transform in the core's form: ("network", transform, whether weights are rounded to bf16, whether it reads running
 sizes), ("prediction", order), ("adaptive", order, window, every, floor, ceiling, start, damping) or ("steps", program,
-its like in the other dtype or None)."""
+the same program in the other dtype or None)."""
 
 
 class Weights(NamedTuple):
@@ -72,11 +72,11 @@ class SequenceProgram:
         return self._current[1]
 
     def vector_of(self, caller: Any) -> Weights:
-        """The same for a call."""
+        """The vector in the form of a call."""
         return self.vector
 
     def read_by_calls(self, parameters: Array) -> Weights:
-        """These parameters, a vector of `n_weights`, as calls read them."""
+        """These parameters, a vector of `n_weights`, in the form of a call."""
         filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
         own = [one.of_core() for one in filters.values()]
         return Weights(self.core.weights(np.ascontiguousarray(parameters), own), filters)
@@ -86,7 +86,7 @@ class SequenceProgram:
         return self._current[0].copy()
 
     def set_weights(self, values: Array) -> None:
-        """Replace the parameters by a copy of these, of which entries that are no weights become zero."""
+        """Replace the parameters by a copy of these, where entries that are no weights become zero."""
         self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
@@ -127,7 +127,7 @@ class SequenceProgram:
 
 
 def packed(blocks: Sequence[Block], values: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy of parameters, of which entries that are no weights become zero."""
+    """A copy of parameters, where entries that are no weights become zero."""
     vector = np.array(values, dtype)
     for block, part in zip(blocks, slices(*(block.size for block in blocks)), strict=True):
         vector[part] = block.pack_named(block.named(vector[part]))

@@ -1,4 +1,4 @@
-"""Probabilities of values on a grid, such as integers: the mass of the cell around each."""
+"""Probabilities of values on a grid, such as integers: the mass of the cell around each value."""
 
 from __future__ import annotations
 

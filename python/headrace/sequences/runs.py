@@ -17,9 +17,9 @@ from headrace.sequences.arrays import Covariates, Sequences, given_as
 class Run:
     """One checked call: sequences, context, covariates, and the parameters from its start."""
 
-    given: Sequences  # of a call that takes some
-    shapes: tuple[Any, Any]  # of the context and the covariates of such a call as they were given; None for lists
-    cells: Any = None  # the scorer of steps in place of their density, a `Cells`
+    given: Sequences  # for a call with several sequences of different lengths
+    shapes: tuple[Any, Any]  # original shapes of the context and the covariates of such a call; None for lists
+    cells: Any = None  # a `Cells`, which scores steps instead of their density
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Run:
         lengths: Any = None,
         integers: bool = False,
     ) -> Run:
-        """The checked arguments of a call of a flow, of which the first one has this name."""
+        """The checked arguments of a call of a flow, the first of which has this name."""
         caller, program, where = flow._caller(), flow._program, flow.device
         is_list = isinstance(value, (list, tuple))
         if caller.device is not None and (is_list or lengths is not None):
@@ -75,7 +75,7 @@ class Run:
         """A copy of the context of each sequence, (rows, columns)."""
         if self.context is None:
             return None
-        # What is standardised is rounded after that: columns far from zero lose nothing.
+        # Columns are standardised before they are rounded, so that columns far from zero stay precise.
         rows = np.broadcast_to(self.context, (math.prod(self.batch), self.context.shape[1]))
         return np.array(rows, self.dtype if self.program.scale is None else None, order="C")
 

@@ -26,7 +26,7 @@ class Sequential(Parametrised):
 
     @property
     def covariates(self) -> int:
-        """Number of columns that are known of time, 0 for none."""
+        """Number of columns that are known over time, 0 for none."""
         return self._covariates
 
     @property
@@ -35,7 +35,8 @@ class Sequential(Parametrised):
         return self._hop
 
     def to(self, device: str, matmul: str = "exact") -> Any:
-        """A copy on another device: a `SequenceFlow` there takes arrays of it (docs/gpu.md), with its transforms.
+        """A copy on another device: a `SequenceFlow` there takes arrays on that device (docs/gpu.md), with its
+        transforms.
 
         Args:
             device: "cpu", or of a flow "cuda:0", or "cuda", CuPy's current device.
@@ -65,7 +66,7 @@ class Sequential(Parametrised):
 class OverTime(Sequential):
     """A transform that reads the past: a link of a `SequenceFlow`, through which it computes."""
 
-    is_network = False  # whether it has a context, covariates and products of its own
+    is_network = False  # whether it has a context, covariates and a setting of products
 
     @property
     @abc.abstractmethod
@@ -74,10 +75,10 @@ class OverTime(Sequential):
 
     @abc.abstractmethod
     def _link(self, dtype: np.dtype[Any], products: str) -> Link:
-        """Its link of a chain, whose products may be others."""
+        """The link of a chain for this transform, whose products may differ from the flow's."""
 
     def _link_on(self, device: Device, dtype: np.dtype[Any]) -> Any:
-        """Its link on a device."""
+        """The link for this transform on a device."""
         raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
 
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:

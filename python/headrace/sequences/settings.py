@@ -111,8 +111,8 @@ class CausalSettings(MapSettings):
         companded: Whether the network also reads each value as asinh(512 v) / asinh(512), which shows it levels that
             lie decades apart.
         level: Whether the network also gives each value a level c, the logarithm of its scale, between -13 and 2, and
-            x = e^c · map(z). So the other parameters are in units of the level, and can stay as they are where a signal
-            becomes quiet.
+            x = e^c · map(z). The other parameters are therefore in units of the level, and can stay as they are where a
+            signal becomes quiet.
         sizes: Whether the network also reads logarithms of running sizes, three of each value, of the
             `AdaptivePrediction` that is next to it at its data side; then without covariates.
     """
@@ -134,7 +134,7 @@ class CausalSettings(MapSettings):
     sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
     reads: str = setting("data", lambda settings, value: check.choice("reads", value, ("data", "latent")))
     # A flow without parameters, or None; see `header`.
-    inner: Any = setting(None, _inner, stored=False)  # a Flow or None once it is checked
+    inner: Any = setting(None, _inner, stored=False)  # a Flow or None after the check
 
     @property
     def outputs(self) -> int:
@@ -147,7 +147,7 @@ class CausalSettings(MapSettings):
         return self.n_params + self.level
 
     def header(self) -> dict[str, Any]:
-        """Everything by name; beside an inner flow there are no settings of a map."""
+        """All settings by name; with an inner flow there are no settings of a map."""
         named = super().header()
         if self.inner is None:
             return named
@@ -156,7 +156,7 @@ class CausalSettings(MapSettings):
 
     @classmethod
     def from_file(cls, stored: Stored, *, inner: Flow | None = None, **fixed: Any) -> Self:
-        """See `header`; the inner flow has parameters, and is read before."""
+        """The settings from a `header`; the inner flow has parameters, and is read before."""
         of_map = {} if inner is None else {one.name: one.default for one in MapSettings._own()}
         return super().from_file(stored, inner=inner, **of_map, **fixed)
 

@@ -19,18 +19,18 @@ from headrace.sequences.runs import Run, tiled
 
 @public("headrace.sequences")
 class Stream:
-    """Sequences that go on step by step, all of them together; `SequenceFlow.stream` makes it.
+    """Sequences that proceed step by step, all of them together; `SequenceFlow.stream` makes it.
 
-    Pushed steps get their log densities, pulled ones are drawn, and both become the past of later steps. The bits
+    Pushed steps get their log densities, pulled steps are drawn, and both become the past of later steps. The bits
     of pushes are those of `SequenceFlow.log_prob_steps`, those of pulls of `SequenceFlow.sample`, for any lengths. It
-    keeps the flow as it was when it was made, and its memory does not grow.
+    keeps the flow's parameters of the moment when it was made, and its memory does not grow.
     """
 
     def __init__(self, flow: Any, run: Run, state: Any = None) -> None:
         """`run`: a run of sequences before their first step, or with the state that they have."""
         (self._rows,) = run.batch
         self._flow, self._run = flow, run
-        # A MemoryError at once, where the state would not fit.
+        # A MemoryError at once, if the state would not fit.
         np.empty((self._rows, sum(run.program.states(1).numbers)), run.dtype)
         self._context, self._frames = run.context_rows(), run.covariates.stacked()
         self._core = run.stream(state)
@@ -50,7 +50,7 @@ class Stream:
         return f"Stream(rows={self._rows}, position={self.position})"
 
     def push(self, x: Array, *, latent: bool = False, quantised: float | None = None) -> Any:
-        """Steps that came, and their log densities given all before them.
+        """Push new steps, and return their log densities given all steps before them.
 
         Args:
             x: Shape (rows, steps, features), float32 or float64, with `quantised` also integers; any number of steps.
@@ -115,10 +115,10 @@ class Stream:
         return np.asarray(self._core.pull(total, key, 0))
 
     def extend(self, covariates: Array) -> None:
-        """Frames that come after those that are known; shape (rows, frames, columns), or (frames, columns) for all.
+        """Add frames after the known ones; shape (rows, frames, columns), or (frames, columns) for all.
 
-        Between two frames covariates are interpolated, and the last one is held. So with a `hop` above 1 a step has
-        the bits of the whole sequence if the frame after it is known too.
+        Between two frames covariates are interpolated, and the last one is held. With a `hop` above 1 a step therefore
+        has the bits of the whole sequence if the frame after it is known too.
         """
         frames = Covariates(self._flow, Caller(), covariates, self._run.batch).stacked()
         if frames is None or self._frames is None:
@@ -128,7 +128,7 @@ class Stream:
         self._core.set_frames(joined)
 
     def copies(self, n: int) -> Stream:
-        """n streams of the same past for each of these, to be gone on with differently.
+        """n streams with the same past for each of these, which then proceed independently.
 
         Row j * rows + r of the result is copy j of row r.
 

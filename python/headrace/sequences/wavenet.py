@@ -67,11 +67,11 @@ class WaveNet(SequenceFlow):
     """A flow of `CausalConvolution`, and with it of `LinearPrediction`, over a `Standardize` at the data end.
 
     With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
-    after step. It reads, and models, the residual of a linear prediction, at two scales. With
-    ``reads="latent"`` (van den Oord et al. 2017, Ping et al. 2019) it is three: samples of all steps at once, densities
-    step after step. By default the distribution of a step of one value is a mixture of 10 logistic
-    ones (Salimans et al. 2017), and that of a step of several values a neural spline flow, the context of which the
-    network computes from the past (Rasul et al. 2021).
+    after step. It reads, and models, the residual of a linear prediction, at two scales. With ``reads="latent"`` (van
+    den Oord et al. 2017, Ping et al. 2019) it is three convolutions: samples of all steps at once, densities step after
+    step. By default the distribution of a step of one value is a mixture of 10 logistic ones (Salimans et al. 2017),
+    and that of a step of several values a neural spline flow, the context of which the network computes from the past
+    (Rasul et al. 2021).
 
     Args:
         layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
@@ -83,7 +83,7 @@ class WaveNet(SequenceFlow):
             given, each value has that map, and values of one step are independent given the past.
         transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
         prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
-            default 32 (``reads="latent"``: 0). `fit` begins with that of the training steps.
+            default 32 (``reads="latent"``: 0). `fit` starts with the prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
             reads running sizes. By default `fit` decides.
         companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which shows them levels that

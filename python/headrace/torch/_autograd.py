@@ -1,7 +1,7 @@
 """Derivatives of the operators: for `backward`, and for torch.func's grad, vmap and jacrev.
 
 Rows do not depend on each other, so that a batch dimension of vmap is more rows. The parameters' gradient is a sum over
-rows: where vmap asks for one of each example, there is one call for each.
+rows: if vmap requires one for each example, there is one call for each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Last(torch.autograd.Function):
 
 
 class _First(Last):
-    """First derivatives, as they are."""
+    """First derivatives, unchanged."""
 
     generate_vmap_rule = True
 
@@ -53,7 +53,7 @@ class _First(Last):
 
 
 def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Tensor]:
-    """First derivatives by the causes, which refuse a second one where PyTorch would ask for it."""
+    """First derivatives by the causes, which refuse a second one if PyTorch asks for it."""
     if not torch.is_grad_enabled():
         return gradients
     return list(_First.apply(len(gradients), *gradients, *causes))
@@ -169,7 +169,7 @@ class _LogProb(torch.autograd.Function):
 class _LogProbInOneRun(torch.autograd.Function):
     """Log densities with the gradients of their sum, which are those of most losses but for a factor.
 
-    Gradients by rows are a product with the rows' own factors, whatever these are. The parameters' gradient is a sum
+    Gradients by rows are a product with the rows' factors, for any factors. The parameters' gradient is a sum
     over rows: where factors differ between rows it takes a second run, and the entry records that.
     """
 
@@ -253,7 +253,7 @@ class _PlainRun(torch.autograd.Function):
         given = value, context, parameters, grad_value, grad_number
         if is_plain(grad_value, grad_number) and not is_batched_the_old_way(grad_value, grad_number):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
-        else:  # as for gradients that are mapped
+        else:  # also for gradients that are mapped
             made = list(_Vjp.apply(*given, *options, wrt))
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 

@@ -1,7 +1,7 @@
 """Operators of PyTorch on compiled flows, with their rules for autograd, vmap, compile and export.
 
-A schema holds only tensors and numbers, so that a flow is passed as the index of its entry in a table. The table does
-not keep it: the caller does. Operators are defined through `torch.library.Library`, which imports no compiler.
+A schema contains only tensors and numbers, so that a flow is passed as the index of its entry in a table. The table
+does not keep it: the caller does. Operators are defined through `torch.library.Library`, which imports no compiler.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace._flow.flow import Flow
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()
-_lock = threading.Lock()  # of _table, for Pythons without a lock of their own
+_lock = threading.Lock()  # the lock of _table, for Pythons without a global lock
 # From a random one: a graph that another process exported must find no module here rather than a wrong one.
 _numbers = itertools.count(secrets.randbits(61) + 1)
 
@@ -41,7 +41,7 @@ class Compiled:
             _table[self.handle] = self
 
     def replace(self, flow: Flow) -> None:
-        """Stand for another flow of the same sizes from now on."""
+        """Represent another flow of the same sizes from now on."""
         if {flow.matmul, self.matmul} & BF16_KINDS.keys():  # part of the density, as "tf32" on a device is not
             self.matmul = flow.matmul
         self.flow = flow.to("cpu", flow.matmul if flow.matmul in BF16_KINDS else "exact")
@@ -88,7 +88,7 @@ def _restored(content: bytes, matmul: str) -> Compiled:
 
 
 def compiled(handle: int) -> Compiled:
-    """The entry of this number."""
+    """The entry with this index."""
     with _lock:
         found = _table.get(handle)
     if found is None:
@@ -209,7 +209,7 @@ def _gradients_like(value: Tensor, context: Tensor | None, parameters: Tensor, *
     ]
 
 
-# By name: the schema, the body, and the body for tensors without values, of which only shapes matter.
+# By name: the schema, the body, and the body for tensors without values, for which only shapes matter.
 _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "log_prob": (
         "(Tensor x, Tensor? context, Tensor parameters, int handle) -> Tensor",
@@ -240,4 +240,4 @@ for _name, (_schema, _body, _fake) in _SCHEMAS.items():
         library.impl(_name, _body, _key)
     torch.library.register_fake(f"headrace::{_name}", _fake, lib=library)
 
-ops = torch.ops.headrace  # these through PyTorch's dispatcher, which tracing needs
+ops = torch.ops.headrace  # operators through PyTorch's dispatcher, which tracing needs

@@ -1,7 +1,7 @@
 """PyTorch's threads as headrace's.
 
 After every parallel operation PyTorch's OpenMP threads watch for the next one for some milliseconds. Workers of a pool
-beside them get half a core each. So long calls run on these threads, where both libraries have as many.
+beside them get half a core each. Long calls therefore run on these threads, if both libraries have the same number.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from headrace._core import cpu
 
 _OPENMP = re.compile(r"lib(gomp|iomp5|omp)[-.]")
-_kept: list[ctypes.CDLL] = []  # a library with functions in use stays loaded
+_kept: list[ctypes.CDLL] = []  # keeps a library with functions in use loaded
 
 
 def borrow() -> None:
-    """Let long calls run on PyTorch's OpenMP threads, where its library is found."""
+    """Let long calls run on PyTorch's OpenMP threads, if its library is found."""
     path = library()
     if path is None:
         return
@@ -38,7 +38,7 @@ _NEEDED = ("GOMP_parallel", "omp_get_max_threads")
 
 
 def library(maps: str = "/proc/self/maps", torch_file: str = torch.__file__) -> Path | None:
-    """The OpenMP library that PyTorch uses: the one that came with it, or the only one of the process."""
+    """The OpenMP library that PyTorch uses: the one in its package, or the only one of the process."""
     try:
         lines = Path(maps).read_text().splitlines()
     except OSError:

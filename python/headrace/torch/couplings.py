@@ -1,4 +1,4 @@
-"""Couplings whose parameters come from a network of your own: the maps of `headrace.ops`, with gradients.
+"""Couplings whose parameters are outputs of a network of your own: the maps of `headrace.ops`, with gradients.
 
 Graphs of `torch.compile`, `torch.export` and `torch.jit.trace` hold them as operators of PyTorch.
 """
@@ -26,10 +26,10 @@ def coupling(
 ) -> tuple[Tensor, Tensor]:
     """One map for every element, differentiable by values and parameters (docs/ops.md).
 
-    Gradients are those of `headrace.ops.coupling_vjp`: first ones, in reverse mode. They are there under
-    `torch.func.grad` too, and under `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile`
-    takes it whole, also with ``fullgraph=True``. Under `torch.autocast` tensors of half the size become float32, and so
-    does the result.
+    Gradients are those of `headrace.ops.coupling_vjp`: first ones, in reverse mode. They are also available under
+    `torch.func.grad` and `torch.func.vmap`, where mapped examples are rows of one call. `torch.compile` compiles it as
+    a whole, also with ``fullgraph=True``. Under `torch.autocast` tensors of half the size become float32, and so does
+    the result.
 
     Args:
         value: Shape (..., active): z of the direction "forward", x of "inverse".
@@ -65,7 +65,7 @@ def coupling(
             raise errors.wrong_kind(name, "a PyTorch tensor", errors.type_of(given))
         if given.layout is not torch.strided:
             raise errors.not_dense(name, given.layout)
-    if torch.is_autocast_enabled(value.device.type):  # as its operations that need float32
+    if torch.is_autocast_enabled(value.device.type):  # like PyTorch's operations that need float32
         value, params = (of.float() if of.dtype in (torch.bfloat16, torch.float16) else of for of in (value, params))
     how = *settings_of(map, settings), inverse
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
@@ -80,7 +80,7 @@ Ready = tuple[Any, "How"]
 
 
 def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords) -> Ready | None:
-    """The settings for the core; None where the longer path checks, copies, repeats, traces or refuses something."""
+    """The settings for the core; None if the longer path has to check, copy, repeat, trace or refuse something."""
     if not (isinstance(value, Tensor) and isinstance(params, Tensor) and _autograd.is_plain(value, params)):
         return None
     shape, dtype = params.shape, value.dtype
@@ -91,7 +91,7 @@ def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords
         return None
     try:
         return _compiled(map, direction, shape[-2], shape[-1], **settings)
-    except (TypeError, ValueError):  # whose messages have the shapes there
+    except (TypeError, ValueError):  # errors with the shapes are raised there
         return None
 
 

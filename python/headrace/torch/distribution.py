@@ -89,9 +89,9 @@ class FlowDistribution(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Any:
-        """The constraint on rows: of each column all real numbers, an interval, or one above or below a bound.
+        """The constraint on rows: for each column all real numbers, an interval, or one above or below a bound.
 
-        A periodic column has one period: the density goes on around it, and integrates to 1 over a period.
+        A periodic column has one period: the density continues around it, and integrates to 1 over a period.
         `torch.distributions.biject_to` takes it, except where transforms that mix the columns follow a base with ends
         (`headrace.Uniform`): then it checks rows by their density, and has no bijection.
         """
@@ -186,7 +186,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # between the two, neither would be the nearer one
+@register_kl(FlowDistribution, FlowDistribution)  # without this one, neither of the two would be the nearer match
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -217,7 +217,7 @@ class BoundTransform(TorchTransform):
 
     def _state(self) -> tuple[Any, ...]:
         vector = self._module.vector
-        version = None if torch.compiler.is_compiling() else vector._version  # which no trace can compare
+        version = None if torch.compiler.is_compiling() else vector._version  # traces cannot compare versions
         return vector, version, torch.is_grad_enabled()
 
     def _call(self, x: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class _Inverse(_InverseTransform):
 
 
 def draw(base: Base, shape: tuple[int, ...], dtype: torch.dtype, device: Any) -> Tensor:
-    """Rows of the density that a flow's parameters then move; they themselves depend on no trained parameter.
+    """Rows of the density that a flow's parameters then transform; they depend on no trained parameter.
 
     Args:
         base: One without trained parameters that determine how values are drawn.

@@ -50,7 +50,7 @@ def _without_a_state(kind: Any) -> Any:
 
 
 class Replacing:
-    """In place of a model, of which it also loads states that were saved before it was accelerated."""
+    """A replacement of a model, which also loads states that were saved before the model was accelerated."""
 
     _original: tuple[Any, Convert] | None = None  # a tuple, so that the model is no part of the module
 
@@ -60,16 +60,16 @@ class Replacing:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """The model's class, so that `isinstance` takes the one for the other; `type` has the class of the face."""
+        """The model's class, so that `isinstance` accepts the replacement; `type` returns its actual class."""
         return type(self) if self._original is None else type(self._original[0])
 
     def __reduce__(self) -> Any:
         """For pickles and copies, which otherwise refuse an object whose class is not its type."""
-        own = getattr(self, "__getstate__", None)  # of every object from Python 3.11 on
+        own = getattr(self, "__getstate__", None)  # an attribute of every object from Python 3.11 on
         return _without_a_state, (type(self),), self.__dict__.copy() if own is None else own()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state of this module, or one of the model that it stands for.
+        """Load a state of this module, or a state of the model that it replaces.
 
         Raises:
             RuntimeError: the state is neither; PyTorch's message names the keys.
@@ -91,7 +91,7 @@ class Replacing:
 
 
 def outside(model: Any) -> list[nn.Module]:
-    """The embedding net of a model, which is no part of its flow, if there is one."""
+    """The embedding net of a model, which is not part of its flow, if there is one."""
     net = getattr(model, "embedding_net", None) or getattr(model, "_embedding_net", None)
     return [net] if isinstance(net, nn.Module) else []
 
@@ -220,7 +220,7 @@ class NflowsFace(_Face):
         return x.transpose(0, 1), log_prob.transpose(0, 1)
 
     def sample(self, num_samples: int, context: Any = None, batch_size: int | None = None) -> Tensor:
-        """Only the draws; there is no need for batches."""
+        """Return only the draws; batches are not needed."""
         return self.sample_and_log_prob(num_samples, context)[0]
 
     def transform_to_noise(self, inputs: Any, context: Any = None) -> Tensor:
@@ -294,7 +294,7 @@ class NessaiFace(GlasflowFace):
         return _Base(self.flow).sample(n)
 
     def freeze_transform(self) -> None:
-        """Keep the parameters as they are."""
+        """Exclude the parameters from training."""
         self.flow.requires_grad_(False)
 
     def unfreeze_transform(self) -> None:
@@ -326,7 +326,7 @@ class NormflowsFace(_Face):
 
     @property
     def flows(self) -> list[_LatentToData]:
-        """One transform, which is all transforms of the model."""
+        """A single transform, which consists of all transforms of the model."""
         return [_LatentToData(self.flow)]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:

@@ -95,7 +95,7 @@ _PLAIN = (torch.float32, torch.float64)
 class _Module(nn.Module):
     """The base of modules of flows and of transforms."""
 
-    vector: Tensor  # a parameter; with `layers` no attribute of its own (`__getattr__`)
+    vector: Tensor  # a parameter; with `layers` it is computed (`__getattr__`)
     layers: Layers | None
 
     def __init__(self, flow: Flow, layers: bool = False) -> None:
@@ -106,13 +106,14 @@ class _Module(nn.Module):
         else:
             self.layers = None
             self.vector = nn.Parameter(torch.from_numpy(self._entry.flow.parameters).to(flow.device))
-        # A mark of the fixed part where PyTorch stacks tensors of several modules; in no state: that has all of it.
+        # A mark of the fixed part, for cases in which PyTorch stacks tensors of several modules; it is in no state,
+        # because a state has the whole part.
         self._mark = torch.tensor(self._entry.mark, dtype=torch.float64, device=flow.device)
         self.register_buffer("structure", self._mark, persistent=False)
         self._leaves: list[tuple[Tensor, int, int, bool]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy has no optimiser yet."""
+        """The state of a copy, without an optimiser."""
         return {**self.__dict__, "_leaves": []}
 
     def __getattr__(self, name: str) -> Any:
@@ -138,7 +139,7 @@ class _Module(nn.Module):
         return self.vector if self.layers is None else self.layers.dense()[0]
 
     def _current(self) -> Flow:
-        """A flow with the parameters of now."""
+        """A flow with the current parameters."""
         flow = self._entry.at(self.vector).__copy__()
         flow.parameters = self.vector.detach()
         return flow
@@ -166,7 +167,7 @@ class _Module(nn.Module):
 
         With `layers` they are its parameters, of which those with two axes decay. Otherwise their tensors are views of
         `vector`, and their gradients of its gradient: clipping or reducing `vector.grad` in place changes theirs. The
-        vector itself belongs in no group beside them.
+        vector itself must not be in a group in addition to them.
 
         Args:
             weight_decay: Of the matrices.
@@ -223,7 +224,7 @@ class _Module(nn.Module):
 
     def _check_mark(self, mark: Any) -> None:
         """Check a buffer that replaces the module's own, for example by `functional_call`."""
-        if torch.compiler.is_compiling():  # the module itself is traced then
+        if torch.compiler.is_compiling():  # the module itself is traced in this case
             return
         while torch._C._functorch.is_functorch_wrapped_tensor(mark):
             mark = torch._C._functorch.get_unwrapped(mark)
@@ -423,7 +424,7 @@ class FlowModule(_Module):
 
         Their shape is `sample_shape`, an int or a tuple of ints, then the leading dimensions of the context, then
         (features,).
-        Random numbers are PyTorch's, so that `torch.manual_seed` sets them.
+        Random numbers are PyTorch's, so that `torch.manual_seed` seeds them.
 
         Raises:
             ValueError: the base is a `StudentT` or a `NormalMixture` whose parameters are trained: they determine how
@@ -447,7 +448,7 @@ class FlowModule(_Module):
         """Rows of the standard density under the base."""
         base = self._entry.flow._base
         if not base.moves_noise and not torch.is_grad_enabled():
-            base = self.flow.base  # with the parameters of now
+            base = self.flow.base  # with the current parameters
         elif not base.moves_noise:
             raise ValueError(
                 f"base: expected one whose draws are functions of its parameters, got {base!r}, whose trained "

@@ -22,7 +22,7 @@ def _wanted(flags: Any) -> tuple[str, ...]:
 
 
 def _spread(found: list[Tensor], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
-    """One gradient for each argument, in its dtype, or None."""
+    """A gradient for each argument, in its dtype, or None."""
     own = dict(zip(kinds, found, strict=True))
     return [
         own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)
@@ -36,7 +36,7 @@ def _detached(tensors: Any) -> list[Any]:
 class _LogProb(torch.autograd.Function):
     """Log densities with the gradients of their sum, which are those of most losses but for a factor.
 
-    Where factors differ between sequences, or between steps, gradients take a second run.
+    If factors differ between sequences, or between steps, gradients need a second run.
     """
 
     @staticmethod
@@ -102,7 +102,7 @@ class SequenceModule(nn.Module):
     """A flow of sequences as a module of PyTorch, on the CPU.
 
     Only ``vector`` is trained: one parameter in the layout of `SequenceFlow.parameters`. Any optimiser trains it.
-    There are no second derivatives, and no rules for `torch.func`.
+    Second derivatives and rules for `torch.func` are not supported.
 
     Args:
         flow: Its parameters are copied; later changes of one do not reach the other.
@@ -159,14 +159,14 @@ class SequenceModule(nn.Module):
         return self._run("z", z, context, covariates, True)
 
     def forward(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
-        """The same as `log_prob`."""
+        """An alias of `log_prob`."""
         return self.log_prob(x, context, covariates)
 
     def _kind(self) -> str:
         return str(self.vector.dtype).removeprefix("torch.")
 
     def _current(self) -> SequenceFlow:
-        """The flow in the dtype of now; its parameters are given with each call."""
+        """The flow in the current dtype; its parameters are passed with each call."""
         if self._flow.dtype.name != self._kind():
             self._flow = self._flow.astype(self._kind())
         return self._flow
@@ -192,7 +192,7 @@ class SequenceModule(nn.Module):
         return self._call(_Run, verb, to_data, **named, context=context, covariates=covariates)
 
     def _call(self, function: Any, verb: str, flag: bool, **arguments: Any) -> Any:
-        """The function where a gradient may be asked for, and otherwise the flow's own call, which keeps nothing."""
+        """The function if a gradient may be requested, and otherwise the flow's own call, which stores nothing."""
         flow, given = self._current(), [self._checked(name, tensor) for name, tensor in arguments.items()]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
             return function.apply(flow, flag, *given, self.vector)
@@ -203,7 +203,7 @@ class SequenceModule(nn.Module):
         return torch.frombuffer(bytearray(files.to_bytes(self._flow)), dtype=torch.uint8)
 
     def set_extra_state(self, state: Any) -> None:
-        """The same from a `state_dict`; a flow of another size is refused."""
+        """Set the same attributes from a `state_dict`; a flow of another size is refused."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
             raise ValueError(

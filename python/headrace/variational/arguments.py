@@ -71,7 +71,7 @@ class Evaluated(TypedDict, total=False):
 
 
 class ToDensity(OfSteps, Evaluated, total=False):
-    """Keywords of `fit_to_density`, whose docstring has the meanings of its own."""
+    """Keywords of `fit_to_density`, whose docstring has the meanings of its additional ones."""
 
     gradient: Annotated[str, argument("returned")]
     estimator: Annotated[str, argument("sticking_the_landing", check.one_of("sticking_the_landing", "plain"))]
@@ -92,13 +92,13 @@ class OfStudents(OfSteps, total=False):
 
 
 class Distilled(OfStudents, Evaluated, total=False):
-    """Keywords of `distill`, whose docstring has the meanings of its own."""
+    """Keywords of `distill`, whose docstring has the meanings of its additional ones."""
 
     temperature: Annotated[float, argument(1.0, check.real(above=0.0))]
 
 
 class DistilledOverTime(OfStudents, total=False):
-    """Keywords of `distill_sequences`, whose docstring has the meanings of its own."""
+    """Keywords of `distill_sequences`, whose docstring has the meanings of its additional ones."""
 
     length: Annotated[int, argument(512, check.whole(2))]
     covariates: Annotated[Any, argument()]

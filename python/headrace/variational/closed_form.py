@@ -1,10 +1,10 @@
 """KL between two affine autoregressive flows of one order, coordinate by coordinate in closed form.
 
 The student draws x_i = μ_i + σ_i z_i and the teacher has x_i ~ N(m_i, t_i²), each given the coordinates before. In the
-teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the ones
-before.
-With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean of the sum over all
-is the KL of the whole, by the chain rule. The noise that a sample of ½u² gets from its own z_i is gone.
+teacher's latent space u_i = a_i + b_i z_i with a_i = (μ_i - m_i) / t_i and b_i = σ_i / t_i, functions of the
+coordinates before. With normal bases the KL of a coordinate given those before is ½(a² + b² - 1) - log b, and the mean
+of the sum over all coordinates is the KL of the whole, by the chain rule. The noise of a sample's ½u² by its own z_i is
+removed.
 
 From z to u leads a chain of links: the student's transforms forward, then the teacher's inverted. Each reads the side
 that it is given, so that it is a network, then an affine map with the network's outputs. Networks run in the student's
@@ -40,7 +40,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_KINDS:
-            return f"the {name}'s products are in bf16"  # and networks are made anew here
+            return f"the {name}'s products are in bf16"  # and networks are made again here
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
         for t in interior.chain:
@@ -54,7 +54,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     base = student._interior.base
     if isinstance(base, Normal) and base.trainable:
         return "the student's base is trained"
-    for _ in range(n):  # a coordinate that depends on none of those left comes next in the common order
+    for _ in range(n):  # a coordinate that depends on none of the remaining ones is next in the common order
         free = ~reads.any(axis=1)
         reads[:, free] = 0.0
     if reads.any():
@@ -206,7 +206,7 @@ class ConditionalStep:
 
 
 def draw_of(flow: Flow, contexts: Contexts, rng: Rng) -> Draw:
-    """Noise of a flow, in float64, and context to go with it."""
+    """Noise of a flow, in float64, and context for it."""
 
     def draw(rows: int) -> tuple[Floats, NDArray[Any] | None]:
         return noise_of(flow, rows, seed_of(rng)).astype(np.float64), contexts(rows, rng)

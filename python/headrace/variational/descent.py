@@ -1,8 +1,8 @@
 """Descent along reparametrised gradients, for fits to a density and for distillation.
 
 The noise ε comes from the flow's own generator, x(ε) is the flow's sample, and both its value and log q(x) are
-differentiated by the parameters along the direction to data: one pass there to know where the density has to be
-evaluated, and one there and back once its gradient is available.
+differentiated by the parameters along the direction to data: a forward pass to know where the density has to be
+evaluated, and a forward and a backward pass once its gradient is available.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Rng = np.random.Generator
 Judge = Callable[[NDArray[Any]], tuple[float, float]]  # weights -> free energy, standard error
 
-JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and their samples for each one of a step
+JUDGED, JUDGE_BY = 20, 8  # number of evaluations in a descent, and the ratio of their samples to those of a step
 MOST_SLACK = 0.05  # nats; two standard errors of the lowest free energy if that is less
 LOST = 1.0  # nats above the lowest that are worth a warning
 
@@ -39,7 +39,7 @@ class StepHistory:
     """The history of `fit_to_density` or `distill`: values of each step before its change of the weights."""
 
     free_energy: list[float] = field(default_factory=list)
-    """The mean of log q - log p over the step's samples, in nats, whatever the annealing: -log Z of p, plus KL."""
+    """The mean of log q - log p over the step's samples, in nats, without the annealing: -log Z of p, plus KL."""
     standard_error: list[float] = field(default_factory=list)
     """Standard errors of the free energy for independent samples, also where they share a context."""
     beta: list[float] = field(default_factory=list)
@@ -72,7 +72,7 @@ class StepHistory:
 
 @dataclass(frozen=True)
 class DescentPlan:
-    """The arguments of a descent that its steps go by, checked."""
+    """The checked arguments of a descent that its steps use."""
 
     steps: int
     samples: int
@@ -87,7 +87,7 @@ class DescentPlan:
 
     @classmethod
     def of(cls, given: Any, **settings: Any) -> DescentPlan:
-        """That of arguments of `headrace.variational.arguments`, checked, with other values of some."""
+        """The plan of arguments of `headrace.variational.arguments`, checked, with other values of some."""
         names = [one.name for one in fields(cls) if hasattr(given, one.name)]
         return cls(**{name: settings.get(name, getattr(given, name)) for name in names})
 
@@ -112,7 +112,7 @@ def noise_of(flow: Flow, rows: int, seed: int) -> NDArray[Any]:
 
 
 class Paths:
-    """Samples of a flow as functions of its parameters: noise, the samples, their log densities, and the way back."""
+    """Samples of a flow as functions of its parameters: noise, samples, log densities, and the backward pass."""
 
     def __init__(self, flow: Flow, rows: int) -> None:
         """Memory for the rows."""
@@ -160,15 +160,16 @@ class StepOutcome:
 
     excess: NDArray[np.float64]  # of the samples that count
     skipped: int
-    gradient: NDArray[Any] | None  # None: too few samples of the flow itself were finite
+    gradient: NDArray[Any] | None  # None: too few samples of the flow were finite
 
 
 class PathStep:
     """The pathwise gradient of E[log q - β log p].
 
-    With `landing` parameters are held fixed in log q(x), since its own gradient has the mean 0; the remainder vanishes
-    sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It takes the score of q, another
-    pass to latent and back. Without, log q falls by the log-determinant; its gradient comes with that of x.
+    With `landing` parameters are held fixed in log q(x), because its own gradient has the mean 0; the remainder
+    vanishes sample by sample where q is p (sticking the landing; Roeder, Wu, Duvenaud 2017). It needs the score of q,
+    another pass to latent and back. Without it, log q falls by the log-determinant, whose gradient is computed with
+    that of x.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class PathStep:
 
 
 def evaluate(target: Target, x: NDArray[Any], context: NDArray[Any] | None, good: NDArray[np.bool_]) -> Pair:
-    """The target's values and gradients in float64, of the good rows; NaN in the others."""
+    """The target's values and gradients in float64, for the finite rows; NaN in the others."""
     if good.all():
         value, slope = target(x, context)
         return value.astype(np.float64), slope.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Probability density distillation (van den Oord et al. 2017): a flow learns the density of another one.
+"""Probability density distillation (van den Oord et al. 2017): a flow learns the density of another flow.
 
 docs/variational.md has the objectives, the estimators and the measurements behind the defaults.
 """
@@ -37,7 +37,8 @@ from headrace.variational.layerwise import Alone, correspondence, learn_one_by_o
 from headrace.variational.over_time import distill_sequences
 from headrace.variational.target import Contexts, Target, contexts_of
 
-# Many steps of few samples: at equal time they come nearer than fewer steps of more (docs/variational.md).
+# Many steps of few samples: at equal time their result is nearer than that of fewer steps of more
+# (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
 STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without these; in closed form
 RATE, FIRST_RATE = 0.3, 6.0  # of the default of `Flow.fit`; of this for single transforms and in closed form
@@ -47,13 +48,13 @@ TIMED_ROWS, TIMED_CALLS = 8192, 5
 @public("headrace.variational")
 @dataclass(frozen=True)
 class Speed:
-    """Rows a second of one flow: the median of a few calls with 8192 rows, with the current number of threads."""
+    """Rows a second of a flow: the median of a few calls with 8192 rows, with the current number of threads."""
 
     log_prob: float
     sample: float
 
     def __repr__(self) -> str:
-        """The number in thousands."""
+        """The rate in thousands."""
         return f"Speed(log_prob={self.log_prob / 1e3:.0f}k, sample={self.sample / 1e3:.0f}k rows/s)"
 
 
@@ -65,7 +66,7 @@ class Distillation:
     kl: float
     """KL(student ‖ teacher) in nats, from fresh samples of the student; NaN if it was interrupted."""
     kl_error: float
-    """The standard error of that."""
+    """The standard error of `kl`."""
     estimates: FreeEnergy | None
     """Estimates of KL and log_z. Both densities are normalised, so the true log_z is 0: a lower one shows that the
     student misses a part of the teacher, which KL(student ‖ teacher) hardly counts. With context from an array,
@@ -73,10 +74,10 @@ class Distillation:
     estimator: str
     """"pathwise" or "closed_form"."""
     transform_kl: list[float]
-    """Of each transform that learnt on its own: KL in nats of the teacher with this one exchanged for the student's, to
-    the teacher, from 16,384 samples; empty if none did."""
+    """For each transform that learnt on its own: KL in nats of the teacher with this transform exchanged for the
+    student's, to the teacher, from 16,384 samples; empty if none did."""
     not_alone: str
-    """The reason why no transform learnt on its own first; empty if they did, and in closed form."""
+    """The reason why no transform first learnt on its own; empty if they did, and in closed form."""
     history: StepHistory
     seconds: float
     """Seconds of all steps and the estimate."""
@@ -101,7 +102,7 @@ def distill(
 
     If the student has at least as many transforms as the teacher, and each pair of them, counted from the latent end,
     could be compared in closed form (below), each transform of the student first learns only that of the teacher, from
-    samples of the transforms before it. Those that the student has more begin as the identity.
+    samples of the transforms before it. Additional transforms of the student begin as the identity.
 
     If the student ends in a `Standardize` that still is the identity, and the teacher in one, it takes over the
     teacher's, with a `Gaussianize` before it, and likewise the standardisation of the context. Fixed transforms that
@@ -204,7 +205,7 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
-    """Both without their common fixed transforms at the data end: no divergence changes by these.
+    """Both flows without their common fixed transforms at the data end, which do not change a divergence.
 
     Maps of marginals and bounds hide the affine chain that closed forms need; a `Standardize` alone does not.
     """
@@ -212,7 +213,7 @@ def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
     if all(isinstance(one, Standardize) for one, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
-    apart = slice(None, -len(alike))  # of transforms, where an ascent's own slices are of steps
+    apart = slice(None, -len(alike))  # slice of transforms, because an ascent's own slices are of steps
     inner, own = Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
     return inner, own
 
@@ -226,7 +227,7 @@ def _is_same(one: Transform, other: Transform) -> bool:
 
 
 def _default_steps(closed: bool, paired: bool) -> int:
-    """Default numbers of steps, so that no kind of distillation takes much longer than another."""
+    """Default numbers of steps, so that the kinds of distillation take similar times."""
     if closed:
         return STEPS_CLOSED
     return STEPS if paired else STEPS_AT_ONCE
@@ -252,7 +253,7 @@ def target_of_flow(flow: Flow) -> Target:
 
 
 def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
-    """Rows of context for samples: none, the one for all, or a draw of those given."""
+    """Rows of context for samples: none, the one for all, or a draw of the given ones."""
     if teacher.context != student.context:
         raise ValueError(
             f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}"
@@ -287,7 +288,7 @@ def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _take_over(teacher: Flow, student: Flow) -> None:
-    """The scales of data and context, where the student has none of its own."""
+    """Copy the scales of data and context, if the student has none."""
     ends = (teacher._interior.support, student._interior.support)
     supports = [end and (end.bounds, end.periodic, end.linear) for end in ends]
     is_same = supports[0] == supports[1]  # standardised rows are off the support

@@ -1,8 +1,8 @@
 """KL of a student of sequences to its teacher, its gradient, and the contexts, covariates and signals of samples.
 
 **In closed form** (Ping et al. 2019, of one value a step): the student's x_t is affine in its noise ε_t, given the
-noise before, and the teacher's latent u_t is affine in x_t, given the steps before. So u_t = a_t + b_t ε_t with log b_t
-the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) - log b_t.
+noise before, and the teacher's latent u_t is affine in x_t, given the steps before. Then u_t = a_t + b_t ε_t with log
+b_t the sum of both log-derivatives, and a_t = u_t - b_t ε_t. With normal bases KL_t = ½(a_t² + b_t² - 1) - log b_t.
 
 **From samples** (van den Oord et al. 2017): log q(x) = log p_base(z) - Σ log-derivatives is that of the student's
 samples x, and log p(x) and its gradient by x are the teacher's.
@@ -38,17 +38,17 @@ class Batch:
     seed: int  # of the noise
     context: Array | None  # (rows, context)
     covariates: Array | None  # (rows, frames, covariates)
-    signals: Array | None  # (rows, steps, features), of these covariates
+    signals: Array | None  # (rows, steps, features), for these covariates
     origin: NDArray[np.int64] | None = None  # (rows,), equal where two rows have the same context and covariates
 
     def some(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Batch:
-        """These rows, by a mask or by index."""
+        """Some rows, by a mask or by index."""
         own = (self.context, self.covariates, self.signals, self.origin)
         return Batch(self.seed, *(a if a is None else a[keep] for a in own))
 
     @property
     def same(self) -> NDArray[np.bool_] | None:
-        """Whether a row has the inputs of the row after it, (rows - 1,); None where all are drawn by themselves."""
+        """Whether a row has the inputs of the row after it, (rows - 1,); None if all are drawn independently."""
         return None if self.origin is None else self.origin[1:] == self.origin[:-1]
 
 
@@ -106,7 +106,7 @@ class Inputs:
         return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
 
     def draw_twice(self, rows: int, rng: Rng) -> Batch:
-        """Inputs of this many samples, of which two each have the same, side by side."""
+        """Inputs of this many samples, where two adjacent samples each have the same."""
         origin = np.arange(-(-rows // 2))
         return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
@@ -159,7 +159,7 @@ class Divergence:
         self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
 
     def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
-        """The samples, and KL in nats a step of each sequence; all of `rows`, a number, or those of a mask."""
+        """The samples, and KL in nats a step of each sequence; of all `rows`, a number, or of the rows of a mask."""
         own, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
         self._vector = own.vector if parameters is None else own.read_by_calls(parameters)
         n = rows if isinstance(rows, int) else len(rows)
@@ -182,7 +182,7 @@ class Divergence:
         log_b = log_b + math.log(scale / deviation)
         self._b = np.exp(log_b)
         self._a = (u[..., 0].astype(np.float64) - mean) / deviation - self._b * noise
-        self._slope = self._b * (self._b - self._a * noise)  # of ½(a² + b²) by log b
+        self._slope = self._b * (self._b - self._a * noise)  # derivative of ½(a² + b²) by log b
         return np.asarray(0.5 * (self._a**2 + self._b**2 - 1.0) - log_b)
 
     def back(self, batch: Batch, beta: float, weight: float, by_x: Floats | None) -> Array:

@@ -27,9 +27,9 @@ from headrace.variational.target import Contexts, Target, contexts_of, target_of
 
 CHUNK = 8192  # samples at a time in an estimate
 
-RATE = 0.4  # of the default of `Flow.fit`
+RATE = 0.4  # factor of the default of `Flow.fit`
 RATE_WITHOUT_NETWORKS = 1e-2  # for transforms with a few parameters of their own
-CONTEXTS = 256  # of an estimate, at most
+CONTEXTS = 256  # the most contexts of an estimate
 
 
 @public("headrace.variational")
@@ -37,7 +37,7 @@ CONTEXTS = 256  # of an estimate, at most
 class FreeEnergy:
     """Estimates from independent samples of a flow q, for a density p = e^log_density / Z; all in nats.
 
-    With a table of contexts, or a function that draws them, they are means over `contexts` of them, each with the same
+    With a table of contexts, or a function that draws them, these are means over `contexts` of them, each with the same
     number of samples. Each context then has its own log Z and KL. With n samples there are √n contexts with √n samples
     each, but at most 256 contexts, and no more than a table has rows.
     """
@@ -50,11 +50,11 @@ class FreeEnergy:
     """log Z by importance weights: the log of the mean of e^(log_density - log q). Below the truth, by KL at most,
     where samples miss some of p."""
     log_z_error: float
-    """The standard error of that, to first order; not to be trusted where few samples carry the weights."""
+    """The standard error of `log_z`, to first order; unreliable if few samples have most of the weight."""
     kl: float
     """KL(q ‖ p) with log Z as estimated: free_energy + log_z."""
     kl_error: float
-    """The standard error of that, to first order."""
+    """The standard error of `kl`, to first order."""
     effective_samples: float
     """(Σ w)² / Σ w² of the importance weights w; `samples` where q is p."""
     samples: int
@@ -84,8 +84,7 @@ class DensityFit:
 
     history: descent.StepHistory
     final: FreeEnergy | None
-    """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or nothing was to be
-    evaluated."""
+    """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or `evaluated` is 0."""
 
     def __repr__(self) -> str:
         """Both parts of the result."""
@@ -103,9 +102,8 @@ def fit_to_density(
 
     After each twentieth of the steps the running mean of the weights is judged by its free energy on samples from
     always the same noise, and kept unless it is clearly worse than the best. At the end the flow has the weights that
-    were kept, also if Ctrl-C or an error ends the fit early; before any are, such an end leaves the flow as it was
-    before the call, and Ctrl-C is raised. The same seed gives the same bits for any number of
-    threads, if the density does.
+    were kept, also if Ctrl-C or an error ends the fit early; before there are any, the flow stays as it was before the
+    call, and Ctrl-C is raised. The same seed gives the same bits for any number of threads, if the density does.
 
     Args:
         flow: Its weights are changed in place. A `Standardize` in it stays as it is.
@@ -204,7 +202,7 @@ def estimate_or_none(
     rng: np.random.Generator,
     history: descent.StepHistory,
 ) -> FreeEnergy | None:
-    """The estimate after a fit; Ctrl-C leaves it out, and the fit is whole."""
+    """The estimate after a fit; None after Ctrl-C, which does not affect the fit."""
     try:
         return how(flow, target, contexts, samples, rng)
     except KeyboardInterrupt:
@@ -231,7 +229,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """Standard error of the mean over only those contexts, or over all that they stand for."""
+        """Standard error of the mean over the sampled contexts only, or over the population that they represent."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
     pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and errors of the free energy, log Z and KL
@@ -252,7 +250,7 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     log_z = float(largest) + math.log(mean)
     finite = log_w > -np.inf
     energy, error = descent.mean_and_error(-log_w[finite])
-    # To first order log of a mean moves by its terms over the mean; a free energy moves by its own terms.
+    # To first order the log of a mean changes by its terms over the mean; a free energy changes by its own terms.
     _, kl_error = descent.mean_and_error(w[finite] / mean - log_w[finite])
     log_z_error, effective = descent.mean_and_error(w / mean)[1], float(w.sum() ** 2 / np.square(w).sum())
     kl = energy + log_z

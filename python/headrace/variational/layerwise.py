@@ -1,4 +1,4 @@
-"""The first phase of a distillation: each transform of the student learns its counterpart among the teacher's.
+"""The first phase of a distillation: each transform of the student learns the teacher's transform of the same index.
 
 A transform of a MAF, seen from its latent side, is one of an IAF with another network, and the two have a KL in closed
 form. Transforms correspond from the latent end on; docs/variational.md has the measurements.
@@ -26,13 +26,13 @@ COMPARED = 16_384  # samples of the divergence of one exchanged transform
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Each transform of the teacher with the student's, as flows of their own."""
+    """Each transform of the teacher with the student's, as separate flows."""
 
     pairs: list[tuple[Flow, Flow]]
     starts: list[int]
-    """Numbers of the teacher's transforms before each pair."""
+    """Indices of the teacher's first transform in each pair."""
     reason: str
-    """The reason why there are no pairs; empty if there are."""
+    """The reason if there are no pairs; else empty."""
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Alone:
 
     histories: list[StepHistory] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
-    """KL of the teacher's first k transforms with the last of them exchanged for the student's, to the same k of the
-    teacher; the transforms after them change no divergence."""
+    """KL to the teacher's first k transforms, of the same transforms with the last exchanged for the student's; later
+    transforms do not change it."""
 
     @property
     def is_interrupted(self) -> bool:
@@ -53,8 +53,8 @@ class Alone:
 def correspondence(teacher: Flow, student: Flow) -> Correspondence:
     """Pairs from the latent end on, one for each transform of the teacher; none unless each has a closed form.
 
-    Further transforms of a student, at the data end, are no part of a pair, and have to be the identity. Its fixed
-    scales there are part of the last pair, because the teacher's are.
+    Further transforms of a student, at the data end, are no part of a pair, and have to be the identity. The student's
+    fixed scales at that end are part of the last pair, because the teacher's are.
     """
     base, own_base = teacher._interior.base, student._interior.base
     if type(base) is not type(own_base):
@@ -91,7 +91,9 @@ def learn_one_by_one(
     rng: np.random.Generator,
     progress: bool,
 ) -> Alone:
-    """Each transform of the student learns the teacher's of the same index; those without one become the identity."""
+    """Each transform of the student learns the teacher's transform of the same index; further transforms become the
+    identity.
+    """
     alone = Alone()
     for k, ((theirs, own), start) in enumerate(zip(found.pairs, found.starts, strict=True)):
         before = teacher[:start] if start else Flow([], teacher.base, dtype=teacher.dtype)
@@ -142,7 +144,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
 
 
 def _exchanged(before: Flow, theirs: Flow, own: Flow, contexts: Contexts, rng: np.random.Generator) -> float:
-    """KL of `own` after `before` to `theirs` after `before`, from samples; NaN where one is not finite."""
+    """KL of `own` after `before` to `theirs` after `before`, from samples; NaN if one is not finite."""
     u, context = _draw_before(before, contexts, rng)(COMPARED)
     x, own_log_det = own.to_data(u.astype(own.dtype), context if own.context else None)
     v, their_log_det = theirs.to_latent(x, context if theirs.context else None)
@@ -152,7 +154,7 @@ def _exchanged(before: Flow, theirs: Flow, own: Flow, contexts: Contexts, rng: n
 
 
 def _identity_weights(t: Transform) -> NDArray[Any]:
-    """The transform's weights, with a last layer that makes its map the identity whatever it reads."""
+    """The transform's weights, with a last layer that makes its map the identity for any inputs."""
     packed: NDArray[Any] = t.parameters
     if isinstance(t, MaskedAutoregressive):
         tensors = [tensor.copy() for tensor in t._network.core.unpack(packed)]

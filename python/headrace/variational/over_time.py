@@ -1,4 +1,4 @@
-"""Distillation of sequences: a student that makes all steps at once learns a teacher's density.
+"""Distillation of sequences: a student that computes all steps at once learns a teacher's density.
 
 docs/sequences.md has the objectives and their limits.
 """
@@ -26,15 +26,15 @@ from headrace.variational.divergence_over_time import Batch, Divergence, Inputs,
 from headrace.variational.spectra import WINDOW, Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 
 STEPS, SAMPLES = 2000, 16
-RATE = 0.8  # of the default of `fit`
-FIRST = 0.25  # of the steps by spectra alone
+RATE = 0.8  # factor of the default of `fit`
+FIRST = 0.25  # share of the steps that use spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # batches of a judgement and of the report
 LEVEL_FRAME, PITCH_FRAME = 160, 320  # steps: of 8 kHz 20 ms, and 40 ms
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A figure of samples of the student, beside the teacher's own and the signals'."""
+    """A figure of the student's samples, of the teacher's, and of the signals."""
 
     student: float
     teacher: float
@@ -48,12 +48,12 @@ class Sides:
 @public("headrace.variational")
 @dataclass(frozen=True)
 class SequenceDistillation:
-    """The result of `distill_sequences`. **A small KL alone is no good student**: see the others."""
+    """The result of `distill_sequences`. **A small KL alone does not make a good student**: see the other figures."""
 
     kl: float
     """KL(student ‖ teacher) in nats a step, from fresh samples of the student; NaN if it was interrupted."""
     kl_error: float
-    """The standard error of that, from the differences between sequences."""
+    """The standard error of `kl`, from the differences between sequences."""
     estimator: str
     """"closed_form" or "pathwise"."""
     spectrum: float
@@ -109,7 +109,7 @@ class SequenceStep:
     rng: Rng
 
     def __post_init__(self) -> None:
-        """Find the spectra that all samples are compared with, unless they have signals of their own."""
+        """Compute the spectra that all samples are compared with, unless they have signals of their own."""
         self._common: Floats | None = None
         if self.spectrum is not None and not self.inputs.is_paired:
             crops = self.inputs.crops(REPORT_BY * self.plan.samples, np.random.default_rng(seed_of(self.rng)))
@@ -167,7 +167,7 @@ class SequenceStep:
         return self.spectrum.energy(x, self._target(batch), batch.same) if np.isfinite(x).all() else math.nan
 
     def reported(self, seed: int) -> tuple[Floats, Floats, Floats]:
-        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, of one seed."""
+        """KL of each sequence, each batch's distance of spectra, and mean squares of samples, for one seed."""
         rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
         for _ in range(REPORT_BY):
             batch = self.inputs.draw(self.plan.samples, rng)
@@ -189,9 +189,10 @@ def distill_sequences(
     """Minimise KL(student ‖ teacher) of flows of sequences, by samples of the student and densities of the teacher.
 
     The teacher's networks read data, and the student's latent values, so that it draws all steps at once. **A small KL
-    alone is no good student**: it may whisper, because there the teacher's density is high. `signals` are for that
-    (docs/sequences.md). A sample is a sequence, and divergences are in nats a step. Scales of data and context are the
-    teacher's, where the student has none of its own. How it ends, bits and threads: see `headrace.fit_to_density`.
+    alone does not make a good student**: its samples may be too quiet, because the teacher's density is high there.
+    `signals` are for that (docs/sequences.md). A sample is a sequence, and divergences are in nats a step. Scales of
+    data and context are the teacher's, if the student has none. How it ends, bits and threads: see
+    `headrace.fit_to_density`.
 
     Args:
         teacher: A flow; it is not changed.
@@ -300,7 +301,7 @@ def _check_flows(teacher: Any, student: Any) -> None:
 
 
 def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
-    """The scales of data and context, where the student has none of its own."""
+    """Copy the scales of data and context, if the student has none."""
     interior, last = student._interior, teacher.transforms[-1]
     starts = {}
     if interior.is_fresh and isinstance(last, Standardize):
@@ -311,7 +312,7 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The range of levels and the strength of the pitch, of one batch for each side."""
+    """The range of levels and the strength of the pitch, for one batch of each kind."""
     inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
     batch = inputs.draw(step.plan.samples, rng)
     x, _ = divergence.forth(None, batch, step.plan.samples)

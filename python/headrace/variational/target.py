@@ -1,7 +1,7 @@
 """Densities that a user brings: a callable on NumPy arrays, or a function of PyTorch or JAX, and its gradient.
 
-Contexts of samples are none, one for all, or drawn from a table or by the user's function. Where samples have contexts
-of their own, the density takes these as its second argument.
+Contexts of samples: none, one for all, or draws from a table or from the user's function. If samples have different
+contexts, the density takes these as its second argument.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCALED = 8192  # rows of a function of contexts from which the standardisation i
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of samples. At most one of the three is given; without any the flow reads no context."""
+    """The contexts of samples. At most one of the three is given; with none the flow reads no context."""
 
     one: NDArray[Any] | None = None  # (1, context), for all samples
     table: NDArray[Any] | None = None  # (rows, context), drawn from with replacement
@@ -38,7 +38,7 @@ class Contexts:
 
     @property
     def vary(self) -> bool:
-        """Whether samples have contexts of their own."""
+        """Whether samples have different contexts."""
         return self.table is not None or self.draw is not None
 
     def __call__(self, rows: int, rng: Rng) -> NDArray[Any] | None:
@@ -53,7 +53,7 @@ class Contexts:
         return replace(self, repeats=repeats)
 
     def some(self, most: int, rng: Rng) -> NDArray[Any]:
-        """The whole table, or `most` rows if it has more, each once, or as many of the function's."""
+        """The whole table, or `most` different rows of a larger one, or that number of rows from the function."""
         if self.table is None:
             return self._rows(most, rng)
         if len(self.table) <= most:
@@ -61,7 +61,7 @@ class Contexts:
         return self.table[rng.choice(len(self.table), most, replace=False)]
 
     def standardize(self, flow: Flow, rng: Rng) -> None:
-        """Let a flow standardise its context by these, unless it standardises it already."""
+        """Let a flow standardise its context by these contexts, unless it standardises it already."""
         if self.vary and flow.standardize_context is None:
             rows = self._rows(SCALED, rng) if self.table is None else self.table
             flow._interior.rescale(None, ArrayRows(Data(rows, rows, None)).moments(of_context=True, say=True))
@@ -126,7 +126,7 @@ def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: C
     of = made(log_density) if made else _of_jax(log_density, dtype)
 
     def target(x: NDArray[Any], context: NDArray[Any] | None) -> Pair:
-        x = x.copy()  # which may be changed in place, or kept
+        x = x.copy()  # the function may change it in place, or keep it
         if not takes_context:
             return of(x)
         assert context is not None

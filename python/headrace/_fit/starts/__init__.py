@@ -1,1 +1,1 @@
-"""Densities of few parameters, with which fits begin and with which others are compared; each stands here once."""
+"""Densities of few parameters, with which fits begin and with which others are compared."""

@@ -1,7 +1,7 @@
 """Curves that make a column about normal, through quantiles of its rows or of a density of kernels.
 
-Rows that a curve has not seen judge it. Curves of many rows have their knots at quantiles; between nine quantiles of a
-hundred rows lie too few of them, so that few rows have densities of normal kernels (Parzen 1962), which have as much
+Rows that a curve has not seen judge it. Curves of many rows have their knots at quantiles; for a hundred rows there are
+too few rows between nine quantiles, so that few rows have densities of normal kernels (Parzen 1962), which have as much
 detail as their width allows.
 """
 
@@ -26,14 +26,14 @@ _NORMAL = NormalDist()
 
 FOLDS = 4
 DISTINCT = 3  # values between two quantiles, at least: a column of fewer has no density
-SPREAD = 3e-6  # of the range, between knots closer than `Gaussianize` allows
+SPREAD = 3e-6  # share of the range between knots that are closer than `Gaussianize` allows
 
 # Curves of few rows.
 LEAST_ROWS = 40
-WIDTHS = (0.4, 0.6, 0.9, 1.4, 2.2)  # of kernels, in units of deviation / rows^(1/5)
+WIDTHS = (0.4, 0.6, 0.9, 1.4, 2.2)  # kernel widths, in units of deviation / rows^(1/5)
 KNOTS = 17
 TAIL, SHARE = 10.0, 0.05  # rows beyond the outermost knots, at most, and their share
-CELLS = 512  # of the grid of a density
+CELLS = 512  # cells of the grid of a density
 CLEARLY = 1.0  # standard errors by which unseen rows must gain
 DIFFERENT = 0.9  # share of values that differ, at least: a column that repeats its values has no density
 
@@ -53,7 +53,7 @@ class Column:
         return cls(x[order], share[order], order % FOLDS)
 
     def folds(self) -> list[tuple[Column, Column]]:
-        """The rows of all folds but one, and those of that one."""
+        """For each fold, the rows of all other folds, and its own rows."""
         return [(self.where(self.fold != fold), self.where(self.fold == fold)) for fold in range(FOLDS)]
 
     def shares(self) -> Floats:
@@ -93,7 +93,7 @@ class Curve:
     slope: Floats
 
     def at(self, x: Floats) -> tuple[Floats, Floats]:
-        """z and log dz/dx. In NumPy, because there are many curves of few rows."""
+        """z and log dz/dx. NumPy is used, because there are many curves of few rows."""
         k = np.clip(np.searchsorted(self.x, x, side="right") - 1, 0, self.x.size - 2)
         width, height = np.diff(self.x)[k], np.diff(self.z)[k]
         steep, d0, d1 = height / width, self.slope[k], self.slope[k + 1]
@@ -107,7 +107,7 @@ class Curve:
         return z, np.log(slope)
 
     def placed(self, latent: Floats, spread: bool = False) -> Curve | None:
-        """Nearly the same curve with knots at these values; None where `Gaussianize` allows none as close.
+        """Nearly the same curve with knots at these values; None where `Gaussianize` does not allow knots as close.
 
         `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
         """
@@ -134,7 +134,8 @@ class Curve:
 def _spread(x: Floats, latent: Floats, slope: Floats) -> tuple[Floats, Floats, Floats]:
     """Knots as far apart as `Gaussianize` requires, and slopes of their chords where they moved.
 
-    The ends keep their slopes, because these are those of the tails: a spike's would throw all rows beyond far out.
+    The ends keep their slopes, because these are those of the tails: the slope of a spike would move all rows beyond it
+        far out.
     """
     moved, middle, least = x.copy(), x.size // 2, SPREAD * (x[-1] - x[0])
     for i in range(middle + 1, x.size):
@@ -200,7 +201,7 @@ def of_quantiles(column: Column, ends: Floats, closest: float | None = None) -> 
 
 
 def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
-    """The curve with a long tail at its upper end, if there is one; further knots lie within `room`."""
+    """The curve with a long tail at its upper end, if `tail` is not None; further knots are within `room`."""
     further = None if tail is None else tail.knots(float(curve.x[-1]), float(curve.z[-1]), room)
     if further is None:
         return curve
@@ -212,7 +213,7 @@ def lengthened(curve: Curve, tail: LongTail | None, room: float) -> Curve:
 def _slopes(gaps: Floats, rises: Floats) -> Floats:
     """Slopes at the knots without overshoot: harmonic means of chords (Fritsch and Butland 1984).
 
-    At the ends it is the slope of the last chord.
+    At the ends the slope is that of the last chord.
     """
     chords = rises / gaps
     inner = (
@@ -233,8 +234,8 @@ def _with_tails(column: Column, knots: Floats, latent: Floats, slopes: Floats) -
 def _tail(beyond: Floats, end: float, share: Floats, otherwise: float) -> float:
     """The slope of a straight tail: the most likely one for the rows beyond its knot.
 
-    They become z = end + slope · beyond, and have log densities log slope - z² / 2. Heavy tails make it small, so that
-    a row far out costs its own density, and not more.
+    Rows in the tail become z = end + slope · beyond, with log densities log slope - z² / 2. Heavy tails make the slope
+    small, so that a row far out loses only its own density.
     """
     is_beyond = (beyond > 0) & (share > 0)
     if not is_beyond.any():

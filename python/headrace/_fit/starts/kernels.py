@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace._base.types import Floats, Self
 
 BANDWIDTHS: tuple[float, ...] = tuple(np.geomspace(0.03, 2.0, 25).tolist())
-"""Bandwidths of kernel densities, in units of the points' own spread."""
+"""Bandwidths of kernel densities, in units of the points' standard deviation."""
 
 LEFT_OUT = 500  # points by which a bandwidth is chosen
 _TILE = 16  # rows at a time: with 50,000 points their distances fit into a cache
@@ -95,7 +95,7 @@ def _log_sums(
     found = np.empty((len(bandwidths), len(rows)))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
-        with np.errstate(over="ignore"):  # of rows very far out
+        with np.errstate(over="ignore"):  # for rows very far out
             distance = sum(np.square(tile[i] - points[i]) for i in range(len(points)))
         distance[:, absent] = np.inf
         if left_out is not None:

@@ -17,15 +17,15 @@ from headrace._base.types import Floats
 
 _NORMAL = NormalDist()
 
-SHARE = 0.04  # of all rows: the outermost on a side, by which its tail is estimated,
-LEAST_ROWS = 40  # if there are enough of them: from 1000 rows on
+SHARE = 0.04  # share of all rows: the outermost rows on a side, by which its tail is estimated,
+LEAST_ROWS = 40  # if they are at least this many: from 1000 rows on
 CLEARLY = 1.0  # nats that their log-likelihood gains, at least, beside an exponential tail
 LONGER = 0.5  # nats that a larger shape may cost, within a standard error: rows far out lose little by a larger shape
 STEEPEST = 1.0  # the largest shape: that of a Cauchy distribution
-KNOTS, TOP = 8, 6.0  # beyond a column's outermost quantile, and where the last one lies in units of N(0, 1)
-WIDEST = 100.0  # times as far as the quantiles reach: from there on the curve is straight
+KNOTS, TOP = 8, 6.0  # knots beyond a column's outermost quantile, and position of the last one in units of N(0, 1)
+WIDEST = 100.0  # times the distance of the outermost quantile: the curve is straight from there on
 _STEEP = np.geomspace(1e-2, 1e2, 61)  # shape / scale in units of 1 / median distance, where the shape is positive,
-_SHALLOW = np.geomspace(0.05, 0.95, 9)  # and in units of -1 / largest distance, where it is negative
+_SHALLOW = np.geomspace(0.05, 0.95, 9)  # in units of -1 / largest distance, where the shape is negative
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class LongTail:
     def knots(self, knot: float, end: float, room: float) -> tuple[Floats, Floats, Floats] | None:
         """Knots at and beyond the outermost quantile, at latent `end`: distances from it, latent z, dz / d distance.
 
-        There are fewer knots where the curve would not stay within `room` up to the last value of `beyond`: from there
-        it is straight. None where the curve leaves `room` even without any.
+        There are fewer knots where the curve would leave `room` before the last value of `beyond`; after them it is
+        straight. None where the curve leaves `room` even without knots.
         """
         scale = self.scale + self.shape * (knot - self.threshold)  # beyond it the distribution is of the same kind
         if not knot >= self.threshold:

@@ -1,9 +1,9 @@
 """Mixtures of normal densities of few rows, by expectation maximisation (Dempster, Laird, Rubin 1977).
 
-Components have variances of their own along common axes, which a flow has as a `NormalMixture` base and fixed links, or
-whole covariances of their own, which no base has: a flow learns these from samples (`headrace._fit.few_rows`). Each
-covariance is shrunk towards a common one, as if its component had some more rows of that (a conjugate prior; Fraley and
-Raftery 2007), so that none collapses onto a row.
+Components have diagonal variances along common axes, which a flow has as a `NormalMixture` base and fixed links, or
+full covariances, which no base has: a flow learns these from samples (`headrace._fit.few_rows`). Each covariance is
+shrunk towards a common one, as if its component had some additional rows of that covariance (a conjugate prior; Fraley
+and Raftery 2007), so that no component collapses onto a row.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.rotation import Rotation
 from headrace._flow.transforms.transform import Transform
 
-COMPONENTS = (2, 3, 4, 6, 8)  # numbers of them among which rows choose,
-PRIOR = 10.0  # and rows of the common variances that each component has beside its own
-STARTS = 2  # of which the more likely one is taken
-COMPONENTS_OF_FULL = (2, 3, 4, 6, 8, 10)  # likewise, where components have whole covariances
+COMPONENTS = (2, 3, 4, 6, 8)  # numbers of components from which rows choose,
+PRIOR = 10.0  # rows of the common variances that each component has in addition
+STARTS = 2  # starts, of which the likeliest is taken
+COMPONENTS_OF_FULL = (2, 3, 4, 6, 8, 10)  # numbers of components with full covariances
 PRIORS_OF_FULL = (1.0, 4.0, 16.0)  # among which rows choose
 STARTS_OF_FULL = 10
-STEPS = 100  # of expectation maximisation, at most,
-GAIN = 1e-5  # and until one gains less than this in nats a row
+STEPS = 100  # the most steps of expectation maximisation,
+GAIN = 1e-5  # which ends earlier if a step gains less than this in nats a row
 GAIN_OF_FULL = 1e-4
-ROUNDS = 20  # of k-means, with which a start of whole covariances begins
+ROUNDS = 20  # rounds of k-means, with which a start of full covariances begins
 SHARED = 0.1  # share of the identity in the common covariance
 LEAST_VARIANCE = 1e-6  # of a direction
 
@@ -59,7 +59,7 @@ class Mixture:
         return np.linalg.slogdet(self.roots)[1] if self.roots.ndim == 3 else np.log(self.roots).sum(axis=1)
 
     def sample(self, size: int, rng: np.random.Generator) -> Floats:
-        """Rows of a mixture of whole covariances, shape (size, features)."""
+        """Rows of a mixture of full covariances, shape (size, features)."""
         component = rng.choice(self.shares.size, size, p=self.shares)
         noise = rng.standard_normal((size, self.loc.shape[1]))
         back = np.linalg.inv(self.roots)
@@ -93,10 +93,10 @@ def fitted(
 ) -> Mixture:
     """A mixture of this many components of standardised rows with weights, shape (rows,).
 
-    `prior`: rows of the common covariance in each component. `full`: whether components have whole covariances; else
-    their axes are those of the covariance within components, where all have the same one.
+    `prior`: rows of the common covariance in each component. `full`: whether components have full covariances; else
+    their axes are those of the covariance within components, of which there is a single one.
     """
-    weights = share * share.sum() / np.square(share).sum()  # of sum of the effective number of rows (Kish)
+    weights = share * share.sum() / np.square(share).sum()  # with the effective number of rows (Kish) as their sum
     begun = []
     for start in range((STARTS_OF_FULL if full else STARTS) if starts is None else starts):
         loc = _spread_out(z, share / share.sum(), components, np.random.default_rng([seed, start, components]))
@@ -107,7 +107,7 @@ def fitted(
 
 
 def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: bool) -> tuple[float, Mixture]:
-    """The mixture of components with covariances of their own from one with a common one, and its log density."""
+    """The mixture of components with separate covariances from one with a common covariance, and its log density."""
     values, vectors = np.linalg.eigh(np.linalg.inv(common.roots[0] @ common.roots[0].T))
     root = vectors / np.sqrt(np.maximum(values, LEAST_VARIANCE))
     unit = np.eye(z.shape[1])[None] if full else np.ones(common.loc.shape)
@@ -139,7 +139,7 @@ def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]
 
 
 def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) -> tuple[float, Mixture]:
-    """The likeliest mixture from a first one, and its mean log density; `prior`: see `_from_members`."""
+    """The likeliest mixture from an initial one, and its mean log density; `prior`: see `_from_members`."""
     size, last, found, full = weights.sum(), -math.inf, begun, begun.roots.ndim == 3
     gain = GAIN if prior is None or not full else GAIN_OF_FULL
     for _ in range(STEPS):
@@ -160,8 +160,8 @@ def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) 
 def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | None, *, full: bool) -> Mixture:
     """The mixture of the highest density given the memberships of rows, shape (rows, components).
 
-    `prior`: rows of covariance 1 that each component has beside its own; None: all have the covariance within
-    components, with some of the identity. `full`: whether covariances are whole, and not along the axes.
+    `prior`: rows of covariance 1 that each component has in addition; None: all components have the covariance within
+    components, with some of the identity. `full`: whether covariances are full, instead of diagonal along the axes.
     """
     features, each = u.shape[1], (members * weights[:, None]).T
     rows = each.sum(axis=1)

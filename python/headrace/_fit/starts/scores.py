@@ -1,8 +1,8 @@
 """Functions that make a column normal, by its kernel density on a grid.
 
-Passes over all rows run on their device, by NumPy or CuPy: order, quantiles, moments and counts in cells. The
-rest, some thousand values, is done on the host. Of rows on several ranks quantiles are found by bisection, and masses
-by sums of integers.
+Passes over all rows run on their device, by NumPy or CuPy: order, quantiles, moments and counts in cells. The remaining
+work, on some thousand values, is done on the host. For rows on several ranks quantiles are found by bisection, and
+masses by sums of integers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import PlainSums, Sums
 from headrace._base.types import Floats
 
-CELLS = 1024  # of a kernel density's grid
+CELLS = 1024  # cells of a kernel density's grid
 TAIL = 10.0  # rows beyond the last knot on either side
 
 # Masses are sums of integers, so that the order of summation on a device does not change them.
@@ -90,10 +90,10 @@ def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Score | None:
 def normal_scores(
     columns: Sequence[Sequence[Floats]], counts: Sequence[Any], shares: Shares, bandwidth: float, source: Any = None
 ) -> list[Score | None]:
-    """The functions that take columns to N(0, 1), by Gaussian kernel densities; None where there is no spread.
+    """The functions that map columns to N(0, 1), by Gaussian kernel densities; None where all values are equal.
 
-    A kernel of width h (in units of the standard deviation) makes a density wider, so the function takes it to
-    N(0, 1 + h²): a normal column stays unchanged for any h.
+    A kernel of width h (in units of the standard deviation) makes a density wider, so the function maps it to N(0, 1 +
+    h²): a normal column stays unchanged for any h.
 
     Args:
         columns: The values of each, part by part, on the host or on a device.

@@ -1,1 +1,1 @@
-"""Parameters and a compiled program, and calls of it: the base of transforms and flows."""
+"""The base of transforms and flows: parameters, a compiled program, and calls of it."""

@@ -1,4 +1,4 @@
-"""Parameters that are the same for all rows: the biases of a network that reads nothing, by name."""
+"""Parameters that are the same for all rows, by name: the biases of a network without inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unread(settings: Settings, **options: Any) -> MaskedNetwork:
 
 
 class BiasTable:
-    """The biases of a network as a table with a row for each coordinate, or one row, of which names have columns."""
+    """The biases of a network as a table with a row for each coordinate, or one row, and columns for names."""
 
     def __init__(self, network: MaskedNetwork, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
         """`shapes`: the shape of each named array, whose values are those of the rows in turn."""

@@ -32,7 +32,7 @@ _BLOCK = 1 << 16  # rows of another byte order or width that are converted at a 
 
 @dataclass(frozen=True, eq=False)
 class Cotangents:
-    """Gradients of a scalar by the results of a run; None stands for zero, or for one in every row."""
+    """Gradients of a scalar by the results of a run; None means zero, or one in every row."""
 
     value: NDArray[Any] | None = None  # by the values
     row: NDArray[Any] | None = None  # by the log-determinants, or by the log-densities
@@ -65,7 +65,7 @@ def kinds_of(wrt: Any, options: tuple[str, ...] = ("inputs", "parameters", "cont
 
 
 class RowModule(Parametrised):
-    """Base of transforms and flows of rows: a list of steps, which rows go through in either direction."""
+    """Base of transforms and flows of rows: a list of steps, which rows pass in either direction."""
 
     @abc.abstractmethod
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
@@ -107,7 +107,7 @@ class RowModule(Parametrised):
         return self._program, self._dtype
 
     def _opened(self, name: str, value: Any, context: Any, parameters: Any, raw: bool = False) -> Opened:
-        """The arguments of every verb, checked: rows, context, and a vector in place of the parameters."""
+        """The arguments of every verb, checked: rows, context, and a vector that replaces the parameters."""
         caller = self._caller()
         rows = opened(caller, name, value, context, self._features, self._context, raw)
         assert rows.array is not None
@@ -116,7 +116,7 @@ class RowModule(Parametrised):
         return caller, rows, program, dtype, vector
 
     def _own_parameters(self, value: Any, program: Program, dtype: np.dtype[Any], caller: Caller) -> NDArray[Any]:
-        """A vector given in place of the parameters, in the core's form."""
+        """A vector that replaces the parameters, in the core's form."""
         array = _arrays.shaped("parameters", value, (program.n_weights,), caller)
         return _arrays.ready(array, dtype, caller)
 
@@ -235,7 +235,8 @@ class RowModule(Parametrised):
             values: Whether to return ``((x, log_det), gradients)`` from the one run.
 
         Returns:
-            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and all of the parameters'.
+            A tuple of arrays. A row with a NaN or an infinity makes its own gradient NaN, and the gradient of all
+            parameters.
 
         >>> import numpy as np, headrace as hr
         >>> flow = hr.MAF(3, transforms=2, hidden=(8,))
@@ -331,7 +332,7 @@ class RowModule(Parametrised):
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    """Parts of about as many rows as are converted at a time; none is so small that it takes another path."""
+    """Blocks of about as many rows as are converted at a time; no block is so small that another kernel computes it."""
     count = max(1, round(rows / _BLOCK))
     edges = [rows * i // count for i in range(count + 1)]
     for begin, end in pairwise(edges):

@@ -22,7 +22,8 @@ from headrace._core import device as _device
 from headrace._core.device import Device
 
 _changes = threading.RLock()
-"""The lock for changes of parameters: of two threads that change different ones at once neither undoes the other's."""
+"""The lock for changes of parameters: two threads that change different ones at once do not undo each other's changes.
+"""
 
 
 def _unheld() -> None:
@@ -36,14 +37,14 @@ if hasattr(os, "register_at_fork"):
 
 P = TypeVar("P", bound="Parametrised")
 Program = Any
-"""`_cpu`'s or `_device`'s; a call is to `Caller.queued` of it."""
+"""A program of `_cpu` or of `_device`, which is called through `Caller.queued`."""
 
 
 class _OnFirstUse:
     """`Parametrised._program`: the first read compiles it; after that it is an attribute like any other."""
 
     def __get__(self, module: Any, owner: Any = None) -> Program:
-        with _changes:  # of several threads that read it at once, one compiles
+        with _changes:  # if several threads read it at once, one compiles
             attributes = module.__dict__
             if "_program" not in attributes:
                 attributes["_program"] = module._compile_waiting()
@@ -56,7 +57,7 @@ class Block(Protocol):
 
     @property
     def size(self) -> int:
-        """Numbers in the vector."""
+        """Number of values in the vector."""
 
     def named(self, packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Dense arrays by name."""
@@ -69,14 +70,14 @@ class Parametrised(abc.ABC):
     """Base of all that has parameters, computes, and has a file: transforms and flows, of rows or of sequences.
 
     Parameters are one vector. The program is compiled when it is first used; the vector waits until then, and lives in
-    the program afterwards. Reading parameters gives a copy and assigning copies in; other threads that are evaluating
-    see the old or the new values whole. Of two threads that set different parameters by name neither undoes the other's
-    assignment.
+    the program afterwards. Reading parameters copies them, and so does assignment; other threads that are evaluating
+    use either the old or the new values. Two threads that set different parameters by name do not undo each other's
+    assignments.
     """
 
     _program: Program = _OnFirstUse()
-    _waiting: NDArray[Any] | None = None  # on the host; None once it is in the program
-    _device: Device | None = None  # where it computes; None: on the CPU
+    _waiting: NDArray[Any] | None = None  # on the host; None once the program has them
+    _device: Device | None = None  # the place of computation; None: on the CPU
     _products: str = "exact"  # how products of networks are computed on the CPU
     _caller: Callable[[], Caller] = Caller
 
@@ -114,7 +115,7 @@ class Parametrised(abc.ABC):
         return {}
 
     def _with_notes(self, notes: Mapping[str, Any]) -> Self:
-        """This object with the information in texts of `_notes`; in a file, these may be missing or anything."""
+        """This object with the information in texts of `_notes`; texts of a file may be missing or invalid."""
         return self
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:
@@ -134,7 +135,7 @@ class Parametrised(abc.ABC):
                 self._program, self._waiting = program, None
 
     def _owned(self, parameters: NDArray[Any]) -> NDArray[Any]:
-        """A copy in the dtype of the program: a view would keep the whole array alive."""
+        """A copy in the dtype of the program, because a view would keep the whole array alive."""
         array = np.require(parameters, self._dtype or np.dtype(np.float32), ("C", "A"))
         return array if array.base is None else array.copy()
 
@@ -164,7 +165,7 @@ class Parametrised(abc.ABC):
 
     @abc.abstractmethod
     def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        """A program where this computes; parameters come from the host."""
+        """A program where this object computes; parameters are on the host."""
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
         """Copy parameters in from the host."""
@@ -182,7 +183,7 @@ class Parametrised(abc.ABC):
         return self._program.weights() if self._device is None else self._program.host_weights()
 
     def _place(self, device: Device | None, products: str = "exact") -> None:
-        """Compute there from now on; programs are to be compiled anew. `products` are those of the CPU."""
+        """Compute there from now on, with programs that are compiled again. `products` are those of the CPU."""
         matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
         if matmul != "exact" and self._dtype == np.float64:
             raise ValueError(
@@ -196,7 +197,7 @@ class Parametrised(abc.ABC):
     def _remade(
         self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
-        """A module of this structure with these parameters, which come from the host."""
+        """A module of this structure with these parameters, which are on the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype
@@ -210,15 +211,17 @@ class Parametrised(abc.ABC):
     def __copy__(self) -> Self:
         """A copy with parameters of its own."""
         if self._dtype is None:
-            return self  # nothing in it can change
+            return self  # the object is immutable
         return self._with_parameters(self._vector(), self._dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy like that of `__copy__`: nothing else can change."""
+        """A copy like that of `__copy__`, because the other attributes cannot change."""
         return self.__copy__()
 
     def __reduce__(self) -> Any:
-        """Through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits stay."""
+        """Pickle through the bytes of a file (docs/files.md): no code of this library is in a pickle, and the bits
+        stay.
+        """
         return files.unpickled, (files.to_bytes(self), self.device, self.matmul)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -227,7 +230,8 @@ class Parametrised(abc.ABC):
         The file appears whole or not at all: an interrupted or failed save leaves an older file as it was.
 
         Raises:
-            TypeError: the path is none, or a part is of a class without a form in files, such as your own.
+            TypeError: the path is no path, or a part is of a class without a form in files, such as a subclass of
+                yours.
             OSError: the folder does not exist, the path is a folder, or the file cannot be written.
             ValueError: it is too large for a file: above 2^17 features or 16 MiB of header, or masks whose structure
                 takes far more memory to derive than they themselves take.
@@ -277,7 +281,7 @@ class Parametrised(abc.ABC):
         place = _device.device_named(device, matmul)
         other = self._on(place, matmul if place is None else "exact")
         if place is not None:
-            _ = other._program  # takes its memory on the device here, where a lack of it is expected
+            _ = other._program  # allocates memory on the device here, where a failure is expected
         return other
 
     def _on(self, device: Device | None, products: str = "exact") -> Self:
@@ -306,7 +310,7 @@ class Parametrised(abc.ABC):
 
     @property
     def n_parameters(self) -> int:
-        """The number of trained parameters: the entries of `named_parameters` but masked ones, without any padding.
+        """The number of trained parameters: the entries of `named_parameters` without masked ones and padding.
 
         >>> import headrace as hr
         >>> hr.transforms.Planar(3).n_parameters
@@ -322,7 +326,7 @@ class Parametrised(abc.ABC):
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, in the user's order of units; masked weights are zero.
 
-        They are NumPy arrays wherever the parameters are.
+        The arrays are NumPy's, also if the parameters are on a device.
         """
         vector, named, start = self._vector(), {}, 0
         for prefix, block in self._blocks():

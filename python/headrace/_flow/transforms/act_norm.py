@@ -22,8 +22,8 @@ class ActNorm(Transform):
 
     It is `Elementwise` with ``map="affine", scale="exp"``, and the identity while it is fresh. Before its first step
     `Flow.fit` sets each one of a flow, beginning at the data's side, so that training rows leave it towards the latent
-    side with mean 0 and standard deviation 1. Then its numbers are trained like all others. A later fit goes on from
-    them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.
+    side with mean 0 and standard deviation 1. Then its values are trained like all other parameters. A later fit starts
+    from them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.
 
     Args:
         features: Number of coordinates D.

@@ -1,4 +1,4 @@
-"""A transform around one other, whose parameters it has: the base of such ones, and `Inverse`."""
+"""A transform that contains another one and shares its parameters: the base of `OnColumns` and of `Inverse`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Around(Transform):
         return own._remade(vector, self._dtype, self._device, self._products)
 
     def _arranged(self, vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-        """Parameters of one of the two transforms, with its blocks, in the other one's order."""
+        """The parameters of one of the two transforms, by its blocks, in the other transform's order."""
         return vector
 
     def _map_of_network(self) -> str | None:
@@ -106,6 +106,6 @@ class Inverse(Around):
 
 
 def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The parameters of these blocks with the last block first."""
+    """The parameters of these blocks, with the last block first."""
     ends = np.cumsum([block.size for _, block in blocks])
     return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector

@@ -1,4 +1,4 @@
-"""The arguments of planar transforms and of flows of these."""
+"""The arguments of planar transforms and of flows of planar transforms."""
 
 from typing import Annotated, TypedDict
 
@@ -12,7 +12,7 @@ _SLOPE = "of leaky_relu below zero, between 0 and 1"
 
 
 class Bend(TypedDict, total=False):
-    """How a planar transform bends.
+    """The shape of a planar transform's bend.
 
     Args:
         nonlinearity: h, "tanh" or "leaky_relu".

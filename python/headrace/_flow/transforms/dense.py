@@ -68,7 +68,7 @@ def checked_dense(
 
 
 def _opened(name: str, array: Any) -> Any:
-    """An array of any library; tensors that are trained are copied as they are."""
+    """An array of any library; tensors with gradients are copied without them."""
     return Caller().open(name, array.detach() if getattr(array, "requires_grad", False) else array)
 
 
@@ -119,7 +119,7 @@ def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) ->
 
 
 def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Staircase | None:
-    """Levels and degrees as a file gives them; None where they follow from the masks."""
+    """Levels and degrees from a file; None where they follow from the masks."""
     levels, degrees = stored.take("levels"), stored.take("degrees")
     if levels is None and degrees is None:
         check_derivable(dense.masks, settings)

@@ -30,7 +30,7 @@ def _numbers(values: NDArray[np.float64]) -> str:
 @storable
 @documented
 class Elementwise(Transform):
-    """A map for each coordinate, with its own parameters that do not depend on the other coordinates: a marginal map.
+    """A marginal map: a map for each coordinate, with parameters that do not depend on the other coordinates.
 
     Args:
         features: Number of coordinates D.
@@ -136,7 +136,7 @@ class Elementwise(Transform):
             dtype: "float32" or "float64".
 
         Raises:
-            ValueError: numbers out of range, or not one for each coordinate.
+            ValueError: values out of range, or not one for each coordinate.
 
         >>> import numpy as np, headrace as hr
         >>> t = hr.transforms.Elementwise.from_notes([0.5], [1.0], [0.2], [0.0], [2.0])

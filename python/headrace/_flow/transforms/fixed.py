@@ -73,7 +73,7 @@ class Standardize(Fixed):
     """x = mean + std · z for each coordinate, so that inverse gives data mean 0 and standard deviation 1.
 
     At the data end of a flow the subtraction is done in float64 whatever the flow's dtype, so that data far from zero
-    lose nothing. Its numbers are not trainable parameters.
+    stay precise. Mean and standard deviation are not trainable parameters.
 
     Args:
         mean, std: Shape (features,); std positive.
@@ -90,7 +90,7 @@ class Standardize(Fixed):
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing: as long as that is so, `Flow.fit` sets one at the end of a flow."""
+        """Whether it is the identity: in that case `Flow.fit` sets it at the end of a flow."""
         return not self.mean.any() and bool((self.std == 1).all())
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:

@@ -1,4 +1,4 @@
-"""Fixed marginal splines, which take each column to a normal distribution before the rest of a flow."""
+"""Fixed marginal splines, which map each column to a normal distribution before the rest of a flow."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Gaussianize(Fixed):
         self._take((float(low), float(high)), Standardize(self.data[:, 0] - std * low, std), raw)
 
     def _take(self, ends: tuple[float, float], scale: Standardize, raw: dict[str, Floats]) -> None:
-        """A spline within the ends, by raw parameters of shape (features, numbers), and the map before it."""
+        """A spline between the ends, by raw parameters of shape (features, values), and the map before it."""
         self._scale, self._raw = scale, raw
         self._settings = Settings(
             features=scale.features,
@@ -106,7 +106,7 @@ class Gaussianize(Fixed):
         return steps[::-1] if inverted else steps
 
     def trained(self, dtype: Any) -> tuple[Elementwise, Standardize]:
-        """The spline with its numbers as parameters, and the map from there to data."""
+        """The spline with its values as parameters, and the map from there to data."""
         spline = {key: value for key, value in self._settings.header().items() if key in _KEYS}
         return Elementwise._of(self._raw, dtype=dtype, **spline), self._scale
 
@@ -171,7 +171,7 @@ class Gaussianize(Fixed):
         return cls._of(interval_of(settings.map, settings.bound), Standardize(mean, std), raw)
 
     def __repr__(self) -> str:
-        """The numbers of columns and knots."""
+        """The number of columns and of knots."""
         return f"Gaussianize({self._features} columns, {self.latent.size} knots)"
 
 

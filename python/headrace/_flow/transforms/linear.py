@@ -49,7 +49,7 @@ class _Triangle:
 
 
 class _Diagonal(BiasTable):
-    """The positive diagonal: the raw scales of a network that reads nothing; its shifts are zero for good."""
+    """The positive diagonal: the raw scales of a network without inputs, whose shifts are zero and stay zero."""
 
     def named(self, packed: NDArray[Any]) -> Named:
         return {"log_diagonal": super().named(packed)["log_diagonal"]}
@@ -78,7 +78,7 @@ class _Last(_Triangle):
 
 @storable
 class Linear(Transform):
-    """x = P L D U z + shift: a linear map of all coordinates, trained, to stand between networks, or fixed.
+    """x = P L D U z + shift: a linear map of all coordinates, trained, to be placed between networks, or fixed.
 
     L is lower triangular and U upper triangular, both with ones on their diagonals, and D is diagonal and positive, so
     that every choice of parameters has an inverse (Kingma, Dhariwal 2018). P is fixed: it changes the order of the
@@ -97,7 +97,8 @@ class Linear(Transform):
             takes rows by one matrix for each factor, which it keeps in float64; L and U are then inverted once.
 
     The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D; "lower"
-    (D, D), L below its diagonal; and "shift" (D,). All else in the two matrices is zero, whatever is set.
+    (D, D), L below its diagonal; and "shift" (D,). All other entries of the two matrices are zero, also after an
+    assignment.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")
@@ -228,7 +229,7 @@ class Linear(Transform):
         if not self.trainable:
             steps = self._fixed_steps(inverted)
         back = [int(i) for i in np.argsort(self.order)]
-        if -1 in self.signs:  # of each coordinate before it is permuted, in blocks of one value
+        if -1 in self.signs:  # for each coordinate before it is permuted, in blocks of one value
             signs = np.array([self.signs[i] for i in back], np.float64)
             steps.append(StepSpec("RotationStep", inverted=inverted, matrix=signs, blocks=[1] * n))
         if self.order != tuple(range(n)):
@@ -259,7 +260,7 @@ class Linear(Transform):
         return {} if self.trainable else self._fixed
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """Of a fixed one that leaves coordinates where they are: those that are made from kept ones alone."""
+        """For a fixed map that keeps coordinates in place: the kept coordinates, if they depend on kept ones alone."""
         if self.trainable or self.order != tuple(range(self._features)):
             return super()._part(kept)
         matrix, shift = self.to_matrix()
@@ -278,7 +279,7 @@ class Linear(Transform):
     def _shear(cls, matrix: Matrix, shift: Any = 0.0) -> Linear:
         """The fixed map of a matrix with ones on its diagonal in which no coordinate is both changed and read.
 
-        Then (1 + L) (1 + U) = 1 + L + U, whatever the order of the coordinates, and the inverse is 1 - L - U.
+        Then (1 + L) (1 + U) = 1 + L + U for any order of the coordinates, and the inverse is 1 - L - U.
         """
         n = len(matrix)
         named = {"upper": np.triu(matrix, 1), "lower": np.tril(matrix, -1), "log_diagonal": np.zeros(n)}
@@ -336,7 +337,7 @@ def _inverse_of_unit(matrix: Matrix, *, is_lower: bool) -> Matrix:
     for i in range(n) if is_lower else range(n - 1, -1, -1):
         for k in range(i) if is_lower else range(i + 1, n):
             if matrix[i, k]:
-                inverse[i] -= matrix[i, k] * inverse[k]  # one after another, as cpp/c/lowered_file.cpp does
+                inverse[i] -= matrix[i, k] * inverse[k]  # row after row, as in cpp/c/lowered_file.cpp
     return inverse
 
 
@@ -357,7 +358,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
 
 
 def _eliminated(matrix: Matrix) -> tuple[NDArray[np.intp], Matrix]:
-    """``(rows, factors)``: matrix[rows] = L V; L's entries lie below the diagonal of `factors`, V's on and above it."""
+    """``(rows, factors)``: matrix[rows] = L V; L's entries are below the diagonal of `factors`, V's on and above it."""
     a, n = matrix.copy(), len(matrix)
     rows = np.arange(n)
     for k in range(n):

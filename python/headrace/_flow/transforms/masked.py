@@ -153,7 +153,8 @@ class MaskedAutoregressive(_Masked):
         levels = [0] * n
         for level, coordinate in enumerate(visit, start=1):
             levels[coordinate] = level
-        # Degrees spread evenly over those that an output can see: 1 to D - 1, and 0 where there is context to read.
+        # Degrees are spread evenly over those that an output can read: 1 to D - 1, and 0 where there is context to
+        # read.
         first = 0 if settings.context or n == 1 else 1
         degrees = [[first + i * (n - first) // size for i in range(size)] for size in described.units]
         network = _network(settings, range(n), range(n), Staircase(levels, degrees), described)
@@ -177,8 +178,8 @@ class MaskedAutoregressive(_Masked):
     ) -> Self:
         """Take over the weights of any masked autoregressive network, exactly.
 
-        The masks may be any that let no coordinate depend on itself: levels and degrees are derived from what each unit
-        reaches. Zeros of a mask stay zero.
+        All masks are allowed under which no coordinate depends on itself: levels and degrees are derived from the
+        inputs that each unit reaches. Zeros of a mask stay zero.
 
         Args:
             weights: One array a layer, (out, in), all float32 or all float64; tensors that require gradients are
@@ -437,7 +438,7 @@ def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) ->
 def _options(
     settings: Settings, reads: Sequence[int], active: Sequence[int], described: Network | None
 ) -> dict[str, Any]:
-    """Options of the core; layers that are all alike have only an activation, the form of older versions' files."""
+    """Options of the core; layers that are all alike have only an activation, as in files of older versions."""
     is_plain = described is None or described.common_activation is not None
     return settings.options(reads, active) | ({} if is_plain else {"network": described})
 

@@ -1,4 +1,4 @@
-"""A transform of some columns, beside which the others stay as they are."""
+"""A transform of some columns that leaves the other columns unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from headrace._flow.transforms.transform import Transform
 
 @storable
 class OnColumns(Around):
-    """A transform of some coordinates; all others pass bit for bit. The parameters are copied.
+    """A transform of some coordinates, which leaves all others unchanged to the bit. The parameters are copied.
 
     Args:
         transform: Any transform but `Standardize`, `Support` and `Gaussianize`, which have options for single columns,
@@ -85,7 +85,7 @@ class OnColumns(Around):
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
     def _network(self, own: MaskedNetwork) -> MaskedNetwork:
-        """A network of the transform, which reads and moves these columns: its weights lie as before."""
+        """A network of the transform that reads and moves these columns, with the same layout of weights."""
         if id(own) not in self._networks_here:
             self._networks_here[id(own)] = own, own.among(self.columns, self._features)
         return self._networks_here[id(own)][1]

@@ -1,4 +1,4 @@
-"""Some coordinates of a chain by themselves, where they depend on no others.
+"""The density of some coordinates of a chain, if these depend on no others.
 
 Each transform implements `Transform._restricted`, its part on the coordinates that are kept; this module does so for a
 masked network, and for a chain.
@@ -39,7 +39,7 @@ class Restriction:
 
 
 def columns_of(columns: Any, features: int) -> tuple[int, ...]:
-    """Different columns, at least one; an int n stands for the first n."""
+    """Different columns, at least one; an int n means the first n."""
     if not np.iterable(columns):
         return tuple(range(check.integer("columns", columns, least=1, most=features)))
     chosen = check.coordinates("columns", columns, features)
@@ -52,7 +52,7 @@ def chain_of(transforms: Sequence[Any], columns: Sequence[int]) -> tuple[list[An
     """Transforms of only some columns of data, from latent to data, and their latent coordinates.
 
     Raises:
-        ValueError: a transform computes one of them from another column; the message names it.
+        ValueError: a transform computes one of the columns from another column; the message names it.
     """
     kept, chain = tuple(columns), list[Any]()
     for i in range(len(transforms) - 1, -1, -1):
@@ -101,7 +101,7 @@ def cut(
 ) -> tuple[Dense, Staircase | None]:
     """The layers of a network for the kept coordinates, without units that only others need.
 
-    Units that see other coordinates are removed, and no kept unit may read them.
+    Units that depend on other coordinates are removed, and no kept unit may read them.
     """
     masks, network = dense.masks, dense.network
     reads = masks[0].shape[1] - context
@@ -159,7 +159,7 @@ def _refuse(
     outside: Flags,
     context: int,
 ) -> None:
-    """Raise an error that names a kept coordinate and the one that it needs."""
+    """Raise an error that names a kept coordinate and the coordinate that it depends on."""
     output = next(o for o in part.outputs if any(sees[-1][place[o]].any() for place in places))
     rows = np.concatenate([place[output] for place in places])
     for column in np.flatnonzero(outside):
@@ -171,7 +171,7 @@ def _refuse(
 
 
 def _lower(staircase: Staircase, coordinates: Sequence[int], keep: Sequence[NDArray[np.intp]]) -> Staircase:
-    """Levels and degrees of the kept part, counted anew."""
+    """Levels and degrees of the kept part, counted again from their first."""
     levels = np.asarray(staircase.levels)[list(coordinates)]
     steps = np.unique(levels)
 

@@ -25,10 +25,10 @@ Matrix = NDArray[np.float64]
 class Rotation(Fixed):
     """x = Q z with an orthogonal matrix Q (a reflection counts too); log_det is 0.
 
-    The matrix is not trainable. It is kept in float64.
+    The matrix is not trainable. The matrix is kept in float64.
 
-    A block diagonal one (`from_blocks`) costs a row as many multiply-adds as its blocks have numbers. A `Permutation`
-    between two of them lets all coordinates mix.
+    A block diagonal rotation (`from_blocks`) costs as many multiply-adds a row as its blocks have entries. A
+    `Permutation` between two of them lets all coordinates mix.
 
     Args:
         matrix: Shape (features, features), with QᵀQ the identity within 1e-6; at most 8192 features.
@@ -39,7 +39,7 @@ class Rotation(Fixed):
     """
 
     blocks: tuple[Matrix, ...]
-    """The matrices on the diagonal, read-only; one is the whole matrix."""
+    """The read-only matrices on the diagonal; a single one is the whole matrix."""
 
     def __init__(self, matrix: Any) -> None:
         self._take((_orthogonal("matrix", matrix),))
@@ -69,7 +69,7 @@ class Rotation(Fixed):
     @classmethod
     @takes_rng
     def random(cls, features: int, seed: Any = None, *, rng: Rng = None, block: int | None = None) -> Self:
-        """A matrix drawn evenly from all orthogonal ones (Haar's measure).
+        """A matrix drawn uniformly from all orthogonal ones (Haar's measure).
 
         Args:
             features: Rows of the matrix.
@@ -93,7 +93,7 @@ class Rotation(Fixed):
 
     @property
     def matrix(self) -> Matrix:
-        """The whole matrix, shape (features, features), read-only."""
+        """The matrix with all blocks, shape (features, features), read-only."""
         return self.blocks[0] if len(self.blocks) == 1 else matrix_of(self._numbers(), self._sizes())
 
     def _numbers(self) -> Matrix:
@@ -133,7 +133,7 @@ class Rotation(Fixed):
 
 
 def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
-    """The whole matrix, read-only, from its blocks row by row, one after another."""
+    """The read-only matrix of blocks that are given row by row, one after another."""
     whole, start, at = np.zeros((sum(sizes), sum(sizes))), 0, 0
     for size in sizes:
         whole[at : at + size, at : at + size] = numbers[start : start + size * size].reshape(size, size)
@@ -144,7 +144,7 @@ def matrix_of(numbers: NDArray[Any], sizes: Sequence[int]) -> Matrix:
 
 def _haar(n: int, rng: np.random.Generator) -> Matrix:
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # of a QR with a positive diagonal
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)  # from a QR decomposition with a positive diagonal
 
 
 def square(name: str, value: Any) -> Matrix:
@@ -160,7 +160,7 @@ def square(name: str, value: Any) -> Matrix:
 def _orthogonal(name: str, value: Any) -> Matrix:
     """A read-only float64 copy, checked."""
     matrix = square(name, value)
-    with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is one
+    with np.errstate(over="ignore", invalid="ignore"):  # an error that is infinite, or not a number, is too large
         error = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max()
     if not error <= 1e-6:  # a NaN is no orthogonal matrix either
         raise ValueError(f"{name}: expected an orthogonal matrix, got one with QᵀQ off the identity by {error:.3g}")

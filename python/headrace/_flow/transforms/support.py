@@ -19,12 +19,12 @@ Bounds = Sequence["tuple[float | None, float | None] | None"]
 Periods = Sequence["tuple[float, float] | None"]
 ColumnBounds = Bounds | Mapping[str, "tuple[float | None, float | None]"] | Mapping[int, Any]
 ColumnPeriods = Periods | Mapping[str, "tuple[float, float]"] | Mapping[int, Any]
-"""Those of each column, or of some by name or index."""
+"""A period for each column, or for some columns by name or index."""
 
 
 @storable
 class Support(Fixed):
-    """Takes unbounded numbers to the support of each column: forward goes to the support, inverse comes from it.
+    """Maps unbounded values to the support of each column: forward goes to the support, inverse comes from it.
 
     Args:
         bounds: For each column ``(low, high)``, with None for an end without a bound, or None for no bounds.
@@ -33,26 +33,27 @@ class Support(Fixed):
         linear: Whether columns ``(low, high)`` have the linear map from [-1, 1], in place of the logistic function.
             With transforms of that interval onto itself and a `Uniform` base, a density need not vanish at the bounds.
 
-    An unbounded number y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and
-    low + (high - low) / (1 + e^-y) for ``(low, high)``. With `linear` the last is low + (high - low) (1 + y) / 2, and y
-    beyond [-1, 1] becomes the nearest number inside the bounds.
+    An unbounded value y becomes x = low + e^y for ``(low, None)``, high - e^-y for ``(None, high)``, and low + (high -
+    low) / (1 + e^-y) for ``(low, high)``. With `linear` the last map is low + (high - low) (1 + y) / 2, and y beyond
+    [-1, 1] becomes the nearest number inside the bounds.
 
     A periodic column is wrapped into [low, high), and this is taken to [-1, 1): inverse gives the same for x and for x
     plus any number of periods, up to rounding, and forward wraps numbers outside of [-1, 1) likewise.
 
-    All of them rise. An interval has the logistic function: its inverse and its derivatives are elementary functions,
-    so that they are exact near both ends, which is not so of a normal distribution function. The transform has no
-    parameters. At the data end of a flow it is computed in float64 whatever the flow's dtype, from the rows as they are
-    given, so that float64 rows close to a bound keep their distance to it.
+    All these maps increase. An interval has the logistic function: its inverse and its derivatives are elementary
+    functions, so that they are exact near both ends, which is not so of a normal distribution function. The transform
+    has no parameters. At the data end of a flow it is computed in float64 whatever the flow's dtype, from the original
+    rows, so that float64 rows close to a bound keep their distance to it.
 
     **No row that comes out lies on a bound or beyond**, in the dtype of the rows: a number that rounds to one becomes
-    the nearest number inside, and its log_det is that of the number before. (Where no number of the dtype lies inside,
-    it is the one nearest to the middle.) A row that goes in on a bound or beyond has no latent: NaN, and where the
-    transform is a flow's last one a `log_prob` of -inf. One that overflows is NaN, as everywhere.
+    the nearest number inside, and its log_det is that of the number before. (If no number of the dtype lies inside, the
+    result is the one nearest to the middle.) A row on a bound or beyond has no latent value: the result is NaN, and
+    where the transform is a flow's last one, `log_prob` is -inf. A row that overflows is NaN, as everywhere.
 
     Raises:
         TypeError: `bounds` or `periodic` is no sequence of pairs and None, or `linear` is no bool.
-        ValueError: it is empty, an end is infinite or NaN (write None), low is not below high, or a column has both.
+        ValueError: the sequence is empty, an end is infinite or NaN (write None), low is not below high, or a column
+            has both.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Support([(0.0, None), (0.0, 1.0), None])
@@ -133,7 +134,7 @@ class Support(Fixed):
         return f"Support({list(self.bounds)}{more}{', linear=True' if self.linear else ''})"
 
 
-NUMBERS = 1000  # of a dtype that an interval has room for
+NUMBERS = 1000  # the least number of values of a dtype in an interval
 
 _KINDS = {(False, False): "any", (True, False): "lower", (False, True): "upper", (True, True): "interval"}
 

@@ -82,7 +82,7 @@ class Transform(RowModule):
     def _program_for(self, dtype: np.dtype[Any]) -> Program:
         """The program of a transform without a dtype of its own, one for each dtype."""
         if dtype not in self._programs:
-            with _module._changes:  # of several threads that need it at once, one compiles
+            with _module._changes:  # if several threads need it at once, one compiles
                 if dtype not in self._programs:
                     self._programs[dtype] = self._compile(dtype)
         return self._programs[dtype]
@@ -94,28 +94,28 @@ class Transform(RowModule):
         return super()._compile_waiting() if self._dtype is not None else self._program_for(np.dtype(np.float32))
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
-        """The transform of only some coordinates, where these depend on no others; see `restriction`.
+        """The transform of only some coordinates, if these depend on no others; see `restriction`.
 
         Args:
             kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
             inverted: Whether it is those of z that are given.
 
-        Returns:
-            That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to `kept`.
+        Returns: That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to
+            `kept`.
 
         Raises:
-            Mixed: they depend on others.
+            Mixed: the coordinates depend on others.
         """
         if kept == tuple(range(self._features)):
             return self, kept
         return self._part(kept), kept
 
     def _part(self, kept: tuple[int, ...]) -> Transform | None:
-        """`_restricted` for coordinates that keep their places."""
+        """`_restricted` for coordinates that keep their indices."""
         raise Mixed("makes each coordinate from all others")
 
     def _networks(self) -> tuple[Network, ...]:
-        """Hidden layers that are described one by one."""
+        """The networks whose hidden layers have different settings."""
         return ()
 
     def _map_of_network(self) -> str | None:

@@ -1,4 +1,6 @@
-"""Planar and radial transforms: all coordinates move along by one amount. Both have an inverse for any parameters."""
+"""Planar and radial transforms, which move all coordinates along a common direction. Both are invertible for any
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from headrace._flow.transforms.transform import Transform
 
 
 class _Vector(Transform):
-    """The base of planar and radial transforms: own parameters, or those of a network that reads the context."""
+    """The base of planar and radial transforms: with parameters of its own, or of a network that reads the context."""
 
     _map: str
     _OWN: tuple[str, ...] = ()  # attributes of only this class that belong in a file
@@ -54,7 +56,7 @@ class _Vector(Transform):
         self._block: Block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
-        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # long chains of these stay near the identity
+        begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # so that long chains stay near the identity
         self._take_parameters(begin)
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:

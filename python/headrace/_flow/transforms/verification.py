@@ -16,8 +16,8 @@ def verify_inverse(transform: Transform, known: Any) -> None:
     """Compare a transform's inverse with known results; see `MaskedAutoregressive.from_dense`.
 
     Raises:
-        ValueError: numbers that are not finite, or z or log_det differ by more than rounding: half of the digits of
-            the coarser dtype, relative to numbers above 1.
+        ValueError: values that are not finite, or z or log_det that differ by more than rounding: half of the digits of
+            the coarser dtype, relative to values above 1.
     """
     if not isinstance(known, (tuple, list)) or len(known) != 3 + bool(transform.context):
         given = f"{len(known)} values" if isinstance(known, (tuple, list)) else type(known).__name__

@@ -3,9 +3,9 @@
     flow = load("flow.safetensors")  # a file of headrace, which the package safetensors opens
     log_prob = flow(x)
 
-It computes the formulas of docs/files.md by PyTorch's operators: autograd, `torch.export` and `torch.compile` take
-it. A direction that builds one coordinate after another runs the network once for each. Names in a `state_dict` are
-those of the tensors in a file.
+The module computes the formulas of docs/files.md by PyTorch's operators: autograd, `torch.export` and `torch.compile`
+support it. A direction that computes one coordinate after another runs the network once for each. Names in a
+`state_dict` are those of the tensors in a file.
 
 The meaning of a file is in `transforms.py`, which needs no library: graphs of ONNX are made by it too, without PyTorch.
 """

@@ -36,7 +36,7 @@ def log_prob(o: Any, header: Mapping[str, Any], tensors: Mapping[str, Any], z: A
     if kind == "Normal":
         u, log_det = o.affine(z, *o.location(header, tensors, z), False)
         if header["trainable"]:
-            u = u + (u - u)  # a step like others: overflow gives NaN
+            u = u + (u - u)  # a step like the others: overflow gives NaN
         return o.sum(COLUMNS["normal"](o, u)) + log_det
     return o.sum(COLUMNS[NAMES[kind]](o, z))
 

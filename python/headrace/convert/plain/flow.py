@@ -63,7 +63,7 @@ class _Part(nn.Module):
 
 
 class _Transform(_Part):
-    """One transform; a call of it with ``to_data`` goes from latent to data."""
+    """One transform; its call with ``to_data`` is from latent to data."""
 
     def __init__(self, header: Header, tensors: Tensors) -> None:
         inner = transforms.inner_of(header)[0]
@@ -132,7 +132,7 @@ class PlainFlow(nn.Module):
         self.features, self.context_features = int(header["features"]), int(header["context"])
         self.standardize_context = header["standardize_context"]
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # of rows, on any device
+        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # a tensor of the rows' device
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
         self.transforms = nn.ModuleList(
             _Transform(part, transforms.below(tensors, f"transforms.{i}."))

@@ -1,4 +1,4 @@
-"""Maps of a number and the logarithms of their derivatives, from raw parameters."""
+"""Maps of a coordinate and the logarithms of their derivatives, from raw parameters."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _bent_line(o: Any, slope: float, params: Params, value: Any, inverse: bool) 
     t = (value - shift) * (-log_a).exp() - center
     rest, bent, near = (1.0 - gamma) * (gamma + 1.0), abs(gamma) * epsilon, t * 0.5
     root = o.hypot(epsilon * rest.sqrt() + t * 0.0, t)
-    cancels = gamma * t > 0.0  # of t - gamma root: there it is (t² - (gamma epsilon)²) / (t + gamma root) instead
+    cancels = gamma * t > 0.0  # where t - gamma root cancels: (t² - (gamma epsilon)²) / (t + gamma root) instead
     below = o.where(cancels, gamma * 0.5 * root + near, 1.0)
     w = o.where(cancels, (t - bent) * ((bent * 0.5 + near) / below), (t - gamma * root) / rest)
     q = w / o.hypot(epsilon + w * 0.0, w)

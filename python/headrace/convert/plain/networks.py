@@ -10,7 +10,7 @@ from .splines import SPLINES, unit_of
 
 Header = Mapping[str, Any]
 Tensors = Mapping[str, Any]
-Rows = tuple[list[int], list[float]]  # indices, of which -1 is a row of zeros, and a factor for each
+Rows = tuple[list[int], list[float]]  # indices, where -1 means a row of zeros, and a factor for each
 
 
 def n_layers(tensors: Tensors) -> int:
@@ -73,7 +73,7 @@ def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
 
 
 def knot_rows(header: Header, active: int) -> Rows:
-    """The last layer's rows with which its outputs are `splines.knots_of`, one coordinate after another."""
+    """The rows of the last layer whose outputs are `splines.knots_of`, one coordinate after another."""
     names, ends, indices = rows_of(header, active), SPLINES[header["map"]].ends, []
     for width, height, raw in zip(names["width"], names["height"], names["derivative"], strict=True):
         if ends == "one":
@@ -102,7 +102,7 @@ def reads_of(eye: Any, header: Header, tensors: Tensors) -> list[set[int]]:
 
 
 def levels_of(eye: Any, header: Header, tensors: Tensors) -> list[int]:
-    """The number of passes that settle each coordinate: 1 if it depends on no other."""
+    """The number of passes after which each coordinate is final: 1 if it depends on no other."""
     n, reads = header["features"], reads_of(eye, header, tensors)
     levels = [1] * n
     for _ in range(n):

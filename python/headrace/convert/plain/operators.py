@@ -39,7 +39,7 @@ class Operators:
 
     library: Any = torch
     differentiates = True
-    is_fixed = False  # whether tensors of a file are constants, of which others may be made
+    is_fixed = False  # whether tensors of a file are constants, from which others may be computed in advance
     softplus = staticmethod(_softplus)
     sigmoid, tanh, round, floor = map(staticmethod, (torch.sigmoid, torch.tanh, torch.round, torch.floor))
     exp, log, log1p, expm1 = map(staticmethod, (torch.exp, torch.log, torch.log1p, torch.expm1))
@@ -86,7 +86,7 @@ class Operators:
         return float(torch.finfo(like.dtype).eps)
 
     def spoiled(self, log: Tensor, header: Header, params: Tensors) -> Tensor:
-        """NaN where a parameter is; a tensor that is computed from all of them is already."""
+        """NaN where a parameter is NaN; a tensor that is computed from all parameters is NaN already."""
         return log
 
     # ---- choices and sums over the last axis ------------------------------------------------------------------------
@@ -95,14 +95,14 @@ class Operators:
         """Between two bounds."""
         return x.clamp(low, high)
 
-    within = clip  # where nothing reads the result of NaN
+    within = clip  # used where the result for NaN is not read
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
-        """The same, with the derivative 1."""
+        """As `within`, with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
-        """Zero where a condition does not hold; NaN may stay."""
+        """Zero where a condition does not hold; NaN may remain."""
         return torch.where(condition, x, 0.0)
 
     def highest(self, x: Tensor, other: Any) -> Tensor:
@@ -118,11 +118,11 @@ class Operators:
         return x.sum(-1, keepdim=keep)
 
     def any(self, x: Tensor) -> Tensor:
-        """Whether one of the last axis holds."""
+        """Whether any element along the last axis is true."""
         return x.any(-1)
 
     def largest(self, x: Tensor) -> Tensor:
-        """The largest element of the last axis, which stays."""
+        """The largest element along the last axis, which is kept."""
         return x.amax(-1, keepdim=True)
 
     def norm(self, x: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class Operators:
         """Values in the shape that `pick` gives."""
         return x
 
-    lowered = lifted  # values of that shape as they were
+    lowered = lifted  # values in their original shape
 
     def stacked(self, rows: Sequence[Tensor]) -> Tensor:
         """A table of rows."""
@@ -191,19 +191,19 @@ class Operators:
         return x[..., 0]
 
     def split(self, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """The last axis in parts."""
+        """The parts of the last axis."""
         return list(x.split(list(sizes), -1))
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """Along the last axis; other axes are repeated where one part has less of them."""
-        # Asked first, because it takes 0.1 ms to find.
+        """Concatenate along the last axis; other axes are repeated where one part has fewer of them."""
+        # Checked first, because the next call takes 0.1 ms.
         if any(part.shape[:-1] != parts[0].shape[:-1] for part in parts):
             batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
             parts = [part.expand(*batch, part.shape[-1]) for part in parts]
         return torch.cat(list(parts), -1)
 
     def reshaped(self, x: Tensor, *shape: int) -> Tensor:
-        """The last axis as several."""
+        """The last axis as several axes."""
         return x.reshape(*x.shape[:-1], *shape)
 
     def rows_of_components(self, x: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Operators:
         return x[..., None, :]
 
     def settled(self, levels: Sequence[int], level: int, new: Tensor, old: Tensor) -> Tensor:
-        """The new values of coordinates of one level, and the old ones of others."""
+        """The new values of coordinates of one level, and the old values of the other coordinates."""
         return torch.where(torch.tensor([own == level for own in levels], device=new.device), new, old)
 
     # ---- products ----------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ class Operators:
         """Degrees of freedom ν, and log Γ((ν + 1)/2) − log Γ(ν/2) − log(ν π)/2, in float64."""
         df = tensors["log_df"].double().exp() if header["trainable"] else self.wide_constant(header["df"], like)
         x = 0.5 * df
-        t = 1.0 / x.clamp(min=30.0)  # lgamma(x + ½) - lgamma(x) - ½ log x, of which large numbers would cancel
+        t = 1.0 / x.clamp(min=30.0)  # lgamma(x + ½) - lgamma(x) - ½ log x, whose terms would cancel for large x
         series = t * (-1 / 8 + t * t * (1 / 192 + t * t * (-1 / 640 + t * t * (17 / 14336))))
         near = x.clamp(max=30.0)
         exact = torch.lgamma(near + 0.5) - torch.lgamma(near) - 0.5 * near.log()

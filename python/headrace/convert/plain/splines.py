@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines; within a bin everything is in its own units, sums of positive terms."""
+"""Monotone rational-quadratic splines; within a bin values are in the bin's units, sums of positive terms."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def soft_clamp(raw: Any, slope: float) -> Any:
 def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], given: Any, inverse: bool) -> Pair:
     """The spline that a header names, and the log of its derivative, in the direction that runs.
 
-    `params` are width, height and derivative, or "knots": the four rows of all bins that `knots_of` makes of them.
+    `params` are width, height and derivative, or "knots": the four rows of all bins, from `knots_of`.
     """
     kind, bound = SPLINES[header["map"]], header["bound"]
     low, high = bound if isinstance(bound, (list, tuple)) else (-bound, bound)
@@ -105,7 +105,7 @@ def knots_of(o: Any, header: Mapping[str, Any], params: Mapping[str, Any]) -> An
 
 
 def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pair:
-    """Of two rows each: widths and heights of the bins in the interval, and derivatives at both knots."""
+    """Two pairs of rows: widths and heights of the bins in the interval, and derivatives at both knots."""
     kind, bins = SPLINES[header["map"]], header["bins"]
     if not kind.has_least:
         sizes, raw = o.halves(o.softsign(knots) * o.rounded([[1.0 / unit] for unit in unit_of(header)], knots))
@@ -123,7 +123,7 @@ def _shares_and_derivatives(o: Any, header: Mapping[str, Any], knots: Any) -> Pa
 
 
 def _solved(o: Any, eta: Any, d0: Any, d1: Any) -> Pair:
-    """The place in the bin at which the spline has risen by eta, and the rest of the bin: without cancellation."""
+    """The position in the bin at which the spline has risen by eta, and the rest of the bin: without cancellation."""
     rest = 1.0 - eta
     q = d0 * rest - d1 * eta
     root = abs(q) + o.hypot(2.0 * o.highest(eta * rest, o.tiny(eta)).sqrt(), q)

@@ -13,7 +13,7 @@ _NAMES = {(False, False): "any", (True, False): "lower", (False, True): "upper",
 
 
 def _columns(header: Header) -> tuple[list[str], list[tuple[float, float]]]:
-    """The kind of each column, and both its ends; 0 where there is none."""
+    """The kind of each column, and both its ends; 0 for missing ends."""
     kinds, bounds = [], []
     for pair, period in zip(header["bounds"], header.get("periodic") or [None] * header["features"], strict=True):
         low, high = period or pair or (None, None)
@@ -31,7 +31,7 @@ def has_ends(header: Header) -> bool:
 def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
     """Unbounded rows of float64 onto the support, or back: NaN beyond a bound, an infinity on it.
 
-    And the logarithms of the derivatives, by the columns that have any.
+    The values, and the logarithms of the derivatives, for the columns that have any.
     """
     (kinds, bounds), rules = _columns(header), _TO_DATA if to_data else _TO_LATENT
     parts, logs, order = [], [], []
@@ -48,7 +48,7 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
 
 
 def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[str], like: Any) -> Pair:
-    """Both ends of each column in the rows' dtype, infinite where its kind has none."""
+    """Both ends of each column in the rows' dtype, infinite for missing ends."""
     kinds, bounds = _columns(header)
     low = [own[0] if kind in with_low else -math.inf for kind, own in zip(kinds, bounds, strict=True)]
     high = [own[1] if kind in with_high else math.inf for kind, own in zip(kinds, bounds, strict=True)]
@@ -64,7 +64,7 @@ def is_outside(o: Any, header: Header, rows: Any) -> Any:
 def inside(o: Any, header: Header, rows: Any) -> Any:
     """Rows with values rounded to a bound or beyond moved to the nearest value inside; a circle includes its low end.
 
-    Where none lies inside, it is the one nearest to the middle.
+    If no value lies inside, it is the one nearest to the middle.
     """
     both, xp = ("interval", "linear", "circle"), o.library
     low, high = _ends(o, header, ("lower", *both), ("upper", *both), rows)

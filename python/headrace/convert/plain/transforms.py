@@ -1,7 +1,7 @@
-"""Each transform, from the header and the tensors that its file has: the one place that defines the meaning of a file.
+"""Each transform, from the header and the tensors of its file: the only definition of the meaning of a file.
 
-Nothing here belongs to a library. `o` has the operators of one, on values of its own with the arithmetic of arrays:
-those of PyTorch are in `operators.py`, those of a graph of ONNX in `headrace.onnx.operators`.
+No code here depends on a library. `o` has the operators of a library, on its arrays: those of PyTorch are in
+`operators.py`, those of a graph of ONNX in `headrace.onnx.operators`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of eac
 
 
 def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    """The tensors with names that start so, by the rest of their names."""
+    """The tensors whose names start with a prefix, by the remainders of their names."""
     return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
-    """The innermost transform inside of wrappers, of these kinds or of all, and whether it runs inverted."""
+    """The innermost transform inside of wrappers of these kinds, or of all kinds, and whether it is inverted."""
     is_flipped = False
     while header["kind"] in (around or ("Inverse", "OnColumns")):
         is_flipped, header = is_flipped != (header["kind"] == "Inverse"), header["transform"]
@@ -49,7 +49,7 @@ def run(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_d
 
 
 def support_at_end(chain: Sequence[Header], *, passes_permutations: bool) -> tuple[Header, list[int]] | None:
-    """The `Support` that rows come to first, and which of their columns its own are.
+    """The `Support` that rows pass first, and the indices of its columns.
 
     Transforms without effect before it are skipped, and permutations with `passes_permutations`.
     """
@@ -77,7 +77,7 @@ def _permutation(o: Any, header: Header, tensors: Tensors, value: Any, context: 
 
 
 def _is_identity(header: Header) -> bool:
-    """Whether a `Standardize` changes nothing."""
+    """Whether a `Standardize` is the identity."""
     return not any(header["mean"]) and all(std == 1.0 for std in header["std"])
 
 
@@ -157,7 +157,7 @@ def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
     if (header["reads"] == "data") != to_data:
         return mapped(value, value)
     built, levels = value * 0.0, o.levels(header, tensors)
-    for level in range(1, max(levels) + 1):  # coordinates that are not settled yet stay 0
+    for level in range(1, max(levels) + 1):  # coordinates that are not final yet stay 0
         found, log = mapped(built, value)
         built = o.settled(levels, level, found, built)
     return built, log
@@ -188,4 +188,4 @@ KINDS: dict[str, Callable[..., Pair]] = {
     "Planar": _vector,
     "Radial": _vector,
 }
-_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # take float64 whatever the flow's dtype
+_WIDE = ("Permutation", "Standardize", "Support", "Gaussianize")  # rows in float64 for any dtype of the flow

@@ -1,4 +1,4 @@
-"""Planar and radial maps, which move all coordinates at once."""
+"""Planar and radial maps, which move all coordinates together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def planar(o: Any, header: Header, params: Sequence[Any], value: Any, inverse: b
 
 
 def _ready(o: Any, w: Any, u: Any) -> Pair:
-    """û and s = 1 + w·û; w is divided by its largest magnitude, so that nothing overflows, and w = 0 leaves u."""
+    """û and s = 1 + w·û; w is divided by its largest magnitude, so that squares do not overflow, and w = 0 keeps u."""
     tiny = o.tiny(w)
     largest = o.largest(abs(w))
     scaled = w / o.where(largest > 0.0, largest, 1.0)
