@@ -19,13 +19,13 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # too. The page is drawn from this list.
 STOREYS = {
     "base": (1150, "_base"),
-    "core": (2150, "_arrays _core config"),
+    "core": (2100, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7200, "_fit distributed rows training"),
-    "methods": (6150, "ascent continuum sequences variational"),
-    "analysis": (5350, "_tables choosing diagnosis plot"),
+    "methods": (6100, "ascent continuum sequences variational"),
+    "analysis": (5400, "_tables choosing diagnosis plot"),
     "clients": (
-        11900,
+        11850,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
