@@ -26,11 +26,10 @@ try:
 except ImportError as error:
     raise ImportError(f"headrace.integrations.aspire needs aspire: {install('aspire')}") from error
 
+from headrace import IAF, MAF, NSF, Flow, RealNVP
 from headrace._base import arguments as check
 from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._flow.flow import Flow
-from headrace._flow.flows import IAF, MAF, NSF, RealNVP
 from headrace.files import from_bytes, to_bytes
 
 __all__ = ["HeadraceFlow"]

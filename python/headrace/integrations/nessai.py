@@ -30,11 +30,10 @@ except ImportError as error:
 
 from torch import Tensor
 
+from headrace import MAF, NSF, Flow, RealNVP
 from headrace._base import arguments as check
 from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._flow.flow import Flow
-from headrace._flow.flows import MAF, NSF, RealNVP
 from headrace.torch import FlowModule
 
 __all__ = ["FlowModel", "FlowProposal", "NessaiFlow"]

@@ -23,12 +23,11 @@ except ImportError as error:
 
 from torch import Tensor
 
+from headrace import MAF, NSF, RealNVP, StandardNormal
+from headrace import Flow as HeadraceFlow
 from headrace._base import arguments as check
 from headrace._base.warn import fixed_epochs
 from headrace._fit.history import whole
-from headrace._flow.bases import StandardNormal
-from headrace._flow.flow import Flow as HeadraceFlow
-from headrace._flow.flows import MAF, NSF, RealNVP
 
 __all__ = ["Flow", "Sampler"]
 

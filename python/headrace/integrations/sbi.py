@@ -22,9 +22,8 @@ from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
 from sbi.utils.sbiutils import standardizing_net, within_support
 from torch import Tensor, nn
 
+from headrace import MAF, NSF, Flow, RealNVP
 from headrace._base import arguments as check
-from headrace._flow.flow import Flow
-from headrace._flow.flows import MAF, NSF, RealNVP
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
 from headrace.torch import FlowModule

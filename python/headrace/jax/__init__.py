@@ -25,11 +25,9 @@ except ImportError as error:
 
 check.framework("jax", jax.__version__, (0, 5))
 
+from headrace import Base, Flow, Independent, Logistic, NormalMixture, StudentT, Uniform  # noqa: E402
 from headrace._base.types import Self  # noqa: E402
-from headrace._flow.bases import Base, Logistic  # noqa: E402
-from headrace._flow.flow import Flow  # noqa: E402
 from headrace._flow.flow_errors import no_flow  # noqa: E402
-from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform  # noqa: E402
 from headrace.jax._calls import Structure, structure_of  # noqa: E402
 from headrace.jax._couplings import coupling  # noqa: E402
 from headrace.jax._sequences import SequenceModule  # noqa: E402

@@ -9,18 +9,12 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from headrace import files
+from headrace import Flow, files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
-from headrace._flow.flow import Flow
 from headrace._flow.flow_errors import no_flow
-from headrace._flow.transforms.fixed import Permutation, Standardize
-from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace._flow.transforms.linear import Linear
-from headrace._flow.transforms.rotation import Rotation
-from headrace._flow.transforms.support import Support
-from headrace._flow.transforms.transform import Transform
 from headrace.jax._calls import structure_of
+from headrace.transforms import Gaussianize, Linear, Permutation, Rotation, Standardize, Support, Transform
 
 _AFFINE = (Linear, Permutation, Rotation, Standardize)
 

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace import files
+from headrace import Flow, files
 from headrace._core.device import BF16_KINDS, MATMULS
-from headrace._flow.flow import Flow
 
 _NUMPY: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 _table: weakref.WeakValueDictionary[int, Compiled] = weakref.WeakValueDictionary()

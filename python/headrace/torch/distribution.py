@@ -14,10 +14,8 @@ from torch.distributions import Transform as TorchTransform
 from torch.distributions.kl import register_kl
 from torch.distributions.transforms import _InverseTransform
 
-from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
-from headrace._flow.flow import Flow
+from headrace import Base, Flow, Independent, Logistic, Normal, NormalMixture, StandardNormal, StudentT, Uniform
 from headrace._flow.support_ends import Ends, ends_of, periodic_of
-from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
 
 
 class _HasDensity(constraints.Constraint):

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headrace import Flow, StandardNormal
 from headrace._base import array_errors as errors
-from headrace._flow.bases import StandardNormal
-from headrace._flow.flow import Flow
 from headrace.torch.distribution import BoundTransform, FlowDistribution
 from headrace.torch.module import FlowModule
 

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headrace import files
+from headrace import Flow, files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace._core.device import BF16_KINDS
-from headrace._flow.flow import Flow
 from headrace._flow.flow_errors import no_flow
 from headrace._flow.transforms.transform import Transform
 from headrace.torch import _autograd
