@@ -17,7 +17,7 @@ ROWS = 400
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     """Lengths compete among few rows, and joint trainings take no time."""
-    for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 200, "LENGTHS": (2, 4, 6)}.items():
+    for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 600, "LENGTHS": (2, 4, 6)}.items():
         monkeypatch.setattr(_contest, constant, value)
 
 
@@ -31,40 +31,49 @@ def paired(flow, other, x, weights=None):
 
 @pytest.mark.parametrize("map", ["spline", "kink"])
 @pytest.mark.parametrize(("seed", "weighted"), [(0, False), (1, True), (2, False)])
-def test_longer_chains_are_taken_while_rows_held_out_gain_clearly(map, seed, weighted):
-    """The fit of each length has the bits of a fit with `steps=` of this length."""
+def test_longer_chains_are_taken_while_rows_held_out_gain_clearly(map, seed, weighted, monkeypatch):
     x = cases.rng("bent, for lengths", seed).standard_normal((ROWS, 4))
     x[:, 1:] += np.sin(2.0 * x[:, :-1])
     weights = cases.rng("weights, for lengths", seed).uniform(0.5, 2.0, ROWS) if weighted else None
     held = x[300:], None, None if weights is None else weights[300:]
     arguments = {"weights": None if weights is None else weights[:300], "validation": held, "progress": False}
-
-    def model(**more):
-        return hr.DualAscentFlow(map=map, refine=True, patience=None, seed=seed, **more)
-
-    by_steps = {steps: model(steps=steps).fit(x[:300], **arguments) for steps in (2, 4, 6)}
-    want, tried = 2, [2]
-    for steps in (4, 6):
-        tried.append(steps)
-        mean, error = paired(by_steps[steps], by_steps[want], x[300:], held[2])
-        if not mean > error:
-            break
-        want = steps
-    chosen = model()
-    flow = chosen.fit(x[:300], **arguments)
-    assert list(chosen.history.lengths) == tried
-    assert len(flow) == len(by_steps[want])
-    cases.assert_same_bits(flow.log_prob(x), by_steps[want].log_prob(x))
-    assert chosen.history.lengths[want] == chosen.history.refinement.best_loss
+    compared, gains = [], _contest._Fits._gains
+    monkeypatch.setattr(_contest._Fits, "_gains", lambda fits, *pair: compared.append(pair) or gains(fits, *pair))
+    model = hr.DualAscentFlow(map=map, refine=True, patience=None, seed=seed)
+    flow = model.fit(x[:300], **arguments)
+    want = compared[0][1]
+    for i, (new, old) in enumerate(compared):
+        assert old.flow is want.flow
+        mean, error = paired(new.flow, old.flow, x[300:], held[2])
+        assert mean > error or i == len(compared) - 1
+        want = new if mean > error else want
+    assert list(model.history.lengths) == [2, 4, 6][: len(compared) + 1]
+    assert want is old or len(compared) == 2
+    cases.assert_same_bits(flow.log_prob(x), want.flow.log_prob(x))
+    assert model.history.refinement.best_loss in model.history.lengths.values()
 
 
 @pytest.mark.parametrize(("gains", "chosen"), [((), 2), ((True,), 4), ((True, True), 6)], ids=str)
 def test_each_length_can_win(gains, chosen, monkeypatch):
-    left = [*gains, False]
+    """A longer chain begins with the trained steps of the one before it."""
+    left, trained, refined = [*gains, False], [], _contest._Fits._refined
     monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: left.pop(0))
+
+    def noted(fits, flow, rng, clock, begun, end, parts):
+        assert parts == 3
+        for step, before in zip(begun, trained[-1]._by_step() if trained else [], strict=True):
+            for link, other in zip(step, before, strict=True):
+                cases.assert_same_bits(link.parameters, other.parameters)
+        result = refined(fits, flow, rng, clock, begun, end, parts)
+        assert result[1].epochs == round(200 * 32 / 360)  # a third of the updates, of 32 rows each
+        trained.append(result[0])
+        return result
+
+    monkeypatch.setattr(_contest._Fits, "_refined", noted)
     flow = hr.DualAscentFlow(patience=None).fit(bent(ROWS, 4), progress=False)
-    want = hr.DualAscentFlow(patience=None, steps=chosen).fit(bent(ROWS, 4), progress=False)
-    cases.assert_same_bits(flow.log_prob(bent(ROWS, 4)), want.log_prob(bent(ROWS, 4)))
+    assert [len(one) for one in trained] == [2, 4, 6][: len(gains) + 2]
+    assert len(flow) == chosen
+    cases.assert_same_bits(flow.parameters, trained[len(gains)].parameters)
 
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
@@ -138,8 +147,10 @@ def interrupted_training(monkeypatch, number):
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
     """The ascent itself in the first length, the trained chain of the first in the second."""
     x = bent(ROWS, 4)
-    rest = {"refine": False, "bins": 4} if number == 1 else {}
-    want = hr.DualAscentFlow(patience=None, steps=2, **rest).fit(x, progress=False)
+    rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
+    with monkeypatch.context() as changed:
+        changed.setattr(_contest, "REFINE_STEPS", _contest.REFINE_STEPS // 3)
+        want = hr.DualAscentFlow(patience=None, **rest).fit(x, progress=False)
     interrupted_training(monkeypatch, number)
     model = hr.DualAscentFlow(patience=None)
     flow = model.fit(x, progress=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,21 +130,27 @@ class _Fits:
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
         """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
-        history = fitted.history
-        if fitted.is_over or not clock.has(0.0):
-            return fitted
+        if not fitted.is_over and clock.has(0.0):
+            self._train(fitted, rng, clock.share(share) if share < 1.0 else clock)
+        return fitted
+
+    def _train(self, fitted: Fitted, rng: np.random.Generator, clock: Clock, *growing: Any) -> AscentFlow | None:
+        """Train the steps of an ascent as a whole; the result becomes the fit's flow where rows held out gain.
+
+        `growing`: the last arguments of `_refined`.
+        """
+        history, flow = fitted.history, None
         try:
-            whole = fitted.whole()
-            flow, refinement = self._refined(whole, rng, clock.share(share) if share < 1.0 else clock)
+            flow, refinement = self._refined(fitted.whole(), rng, clock, *growing)
             history.refinement = refinement
             judged = history.validation_log_likelihood
             if not judged or refinement.best_loss < -judged[history.best_step]:
-                fitted.flow, history.best_step, history.refined = flow, len(whole), True
+                fitted.flow, history.best_step, history.refined = flow, len(flow), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
         except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
             history.stopped = "interrupted"
-        return fitted
+        return flow
 
     def better_alone(self, fitted: Fitted, rng: np.random.Generator, clock: Clock) -> Fitted:
         """The fit, or an ascent without a joint training where that is better."""
@@ -166,31 +171,27 @@ class _Fits:
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
         """The fit of the best length. Longer ones are tried while the last gained clearly.
 
-        Each has the draws of a fit with `steps=` of its length.
+        Each begins with the trained steps of the one before it, so that all together take as many updates as one.
         """
-        tried: dict[int, Fitted] = {}
-        best: Fitted | None = None
-        interrupted = False
-        for at, steps in enumerate(lengths):
+        best, chain = self.ascent(rng, True, lengths[-1], clock.share(ASCENDING)), list[list[Transform]]()
+        tried: dict[int, float] = {}
+        for at, length in enumerate(lengths):
+            if best.is_over or not clock.has(0.0):
+                break
+            fitted, part = replace(best, history=replace(best.history)), clock.share(1.0 / (len(lengths) - at))
+            trained = self._train(fitted, rng, part, chain, length, len(lengths))
+            gains, history = not at, fitted.history
+            if trained is not None and history.refinement is not None:
+                tried[length], chain = history.refinement.best_loss, trained._by_step()
             try:
-                fitted = self.trained(copy.deepcopy(rng), steps, clock.share(1.0 / (len(lengths) - at)))
-                tried[steps] = fitted
-                better = best is None or self._gains(fitted, best)
+                gains = gains or (trained is not None and self._gains(fitted, best))
             except KeyboardInterrupt:
-                if best is None:
-                    raise
-                better, interrupted = False, True
-            interrupted = interrupted or fitted.history.stopped == "interrupted"
-            if not better:
+                history.stopped = "interrupted"
+            if not gains:
+                best.history.stopped = history.stopped
                 break
             best = fitted
-            if best.is_over or best.history.refinement is None or not clock.has(0.0):
-                break
-        assert best is not None
-        if interrupted:
-            best.history.stopped = "interrupted"
-        refined = {steps: fitted.history.refinement for steps, fitted in tried.items()}
-        best.history.lengths = {steps: history.best_loss for steps, history in refined.items() if history is not None}
+        best.history.lengths = tried
         return best
 
     def _gains(self, fitted: Fitted, other: Fitted) -> bool:
@@ -207,10 +208,21 @@ class _Fits:
         error = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0) * squares) / sums[0]
         return mean > CLEARLY * error
 
-    def _refined(self, flow: AscentFlow, rng: np.random.Generator, clock: Clock) -> tuple[AscentFlow, History]:
-        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations."""
+    def _refined(
+        self,
+        flow: AscentFlow,
+        rng: np.random.Generator,
+        clock: Clock,
+        begun: Sequence[list[Transform]] = (),
+        end: int | None = None,
+        parts: int = 1,
+    ) -> tuple[AscentFlow, History]:
+        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations.
+
+        `begun`: trained steps in place of the first ones; `end`: of the steps; `parts`: that the updates have.
+        """
         s, rows, n = self.settings, self.rows, flow.features
-        steps = [_with_shears(step, n, s.dtype) for step in flow._by_step()]
+        steps = [*begun, *(_with_shears(step, n, s.dtype) for step in flow._by_step()[len(begun) : end])]
         refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=s.dtype)
         if rows.device is not None:
             refined = refined.to(repr(rows.device))
@@ -224,7 +236,7 @@ class _Fits:
             x,
             weights=weights,
             validation=held_out,
-            epochs=min(max(1, round(REFINE_STEPS * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
+            epochs=min(max(1, round(REFINE_STEPS // parts * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",
