@@ -59,13 +59,13 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
     left, trained, refined = [*gains, False], [], _contest._Fits._refined
     monkeypatch.setattr(_contest._Fits, "_gains", lambda *fits: left.pop(0))
 
-    def noted(fits, flow, chain, updates, *rest):
-        assert updates == _contest.REFINE_STEPS // 3
-        for step, before in zip(chain, trained[-1]._by_step() if trained else [], strict=False):
-            assert len(step) == len(before)
+    def noted(fits, flow, rng, clock, begun, end, parts):
+        assert parts == 3
+        for step, before in zip(begun, trained[-1]._by_step() if trained else [], strict=True):
             for link, other in zip(step, before, strict=True):
                 cases.assert_same_bits(link.parameters, other.parameters)
-        result = refined(fits, flow, chain, updates, *rest)
+        result = refined(fits, flow, rng, clock, begun, end, parts)
+        assert result[1].epochs == round(200 * 32 / 360)  # a third of the updates, of 32 rows each
         trained.append(result[0])
         return result
 
@@ -78,7 +78,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
 def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
-    """Fewer rows have fewer steps, because the variance of many is more than they gain."""
+    """The fewer, the fewer rows there are: the variance of many is more than they gain."""
     flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
     headers = [link._header() for link in flow.transforms]
     assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
@@ -131,7 +131,7 @@ def test_a_budget_is_kept_with_a_contest():
 
 
 def interrupted_training(monkeypatch, number):
-    """Ctrl-C before the joint training with this index."""
+    """Ctrl-C before the joint training of this number."""
     refined, calls = _contest._Fits._refined, []
 
     def interrupted(self, *arguments):
@@ -145,7 +145,7 @@ def interrupted_training(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_interrupted_length_keeps_the_best_so_far(number, monkeypatch):
-    """The ascent in the first length, the trained chain of the first length in the second."""
+    """The ascent itself in the first length, the trained chain of the first in the second."""
     x = bent(ROWS, 4)
     rest = {"steps": 6, "refine": False, "bins": 4} if number == 1 else {"steps": 2}
     with monkeypatch.context() as changed:

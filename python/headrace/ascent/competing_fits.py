@@ -1,4 +1,4 @@
-"""The competing fits of a dual ascent: an ascent alone, or ascents of some lengths whose steps are trained jointly."""
+"""The competing fits of a dual ascent: an ascent alone, or one whose steps are trained as a whole, of some length."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from headrace.ascent.splines import SplineAscent
 from headrace.ascent.standardised_rows import StandardisedRows
 
 # Defaults, by docs/dual_ascent.md.
-STEPS = {"spline": 600, "kink": 2000}  # the most steps of an ascent without a joint training
-BINS = 40  # bins of an ascent's splines
+STEPS = {"spline": 600, "kink": 2000}  # of an ascent without a joint training, at most
+BINS = 40  # of an ascent's splines
 
 # Shares of a time budget.
 ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # share of the remaining time for the joint training where another ascent competes
+REFINING = 0.6  # of the rest, for the joint training where another ascent competes
 
-# Defaults of an ascent whose steps are trained jointly afterwards.
+# Defaults of an ascent that is trained as a whole afterwards.
 COMPETES_BELOW = 5000  # below, an ascent without a joint training competes
 REFINED_BINS = 8  # in up to three dimensions
 MANY_COLUMNS_BINS = 4  # above
@@ -40,7 +40,7 @@ REFINE_STEPS, REFINE_RATE = 12_000, 4e-3  # of the optimiser
 MOST_BATCH = 256
 COPIES = 16  # in up to three dimensions
 MOST_COPIED = 150_000  # rows with all copies
-LENGTHS = (16, 32, 48)  # lengths of chains that compete above three dimensions
+LENGTHS = (16, 32, 48)  # of chains that compete above three dimensions
 CLEARLY = 1.0  # standard errors of the rows' gain from which a longer chain is better
 
 
@@ -55,7 +55,7 @@ class Fitted:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further fit is possible: Ctrl-C came, or no column has a spread."""
+        """Whether nothing can follow: Ctrl-C came, or no column has a spread."""
         return self.history.stopped in ("interrupted", "constant")
 
 
@@ -63,7 +63,7 @@ def best_fit(settings: Any, rows: StandardisedRows, rng: np.random.Generator, cl
     """The best of the competing fits by the rows held out. Ctrl-C keeps the best so far.
 
     Raises:
-        KeyboardInterrupt: before the first step.
+        KeyboardInterrupt: before there is a step to keep.
     """
     is_small = rows.count < COMPETES_BELOW
     refine = not is_small or rows.judge is not None if settings.refine is None else settings.refine
@@ -106,7 +106,7 @@ class _Fits:
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
         fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
-            raise KeyboardInterrupt  # without a step to return
+            raise KeyboardInterrupt  # there is no step to return
         return fitted
 
     def _refined_bins(self) -> int:
@@ -115,27 +115,27 @@ class _Fits:
         return SMALL_TABLE_BINS if self.rows.count < COMPETES_BELOW else MANY_COLUMNS_BINS
 
     def trained(self, rng: np.random.Generator, steps: int, clock: Clock, share: float = 1.0) -> Fitted:
-        """An ascent whose steps are then trained jointly; `share`: of the time after the ascent."""
+        """An ascent whose steps are then trained as a whole; `share`: of the time after the ascent."""
         fitted = self.ascent(rng, True, steps, clock.share(ASCENDING))
         if not fitted.is_over and clock.has(0.0):
-            chain = [self._with_shears(step) for step in fitted.whole()._by_step()]
-            self._train(fitted, chain, REFINE_STEPS, rng, clock.share(share) if share < 1.0 else clock)
+            self._train(fitted, rng, clock.share(share) if share < 1.0 else clock)
         return fitted
 
-    def _train(
-        self, fitted: Fitted, chain: list[list[Transform]], updates: int, rng: np.random.Generator, clock: Clock
-    ) -> AscentFlow | None:
-        """Train a chain as a whole by some updates; the result becomes the fit's flow where rows held out gain."""
+    def _train(self, fitted: Fitted, rng: np.random.Generator, clock: Clock, *growing: Any) -> AscentFlow | None:
+        """Train the steps of an ascent as a whole; the result becomes the fit's flow where rows held out gain.
+
+        `growing`: the last arguments of `_refined`.
+        """
         history, flow = fitted.history, None
         try:
-            flow, refinement = self._refined(fitted.flow, chain, updates, rng, clock)
+            flow, refinement = self._refined(fitted.whole(), rng, clock, *growing)
             history.refinement = refinement
             judged = history.validation_log_likelihood
             if not judged or refinement.best_loss < -judged[history.best_step]:
-                fitted.flow, history.best_step, history.refined = flow, len(chain), True
+                fitted.flow, history.best_step, history.refined = flow, len(flow), True
             if refinement.stopped == "interrupted":
                 history.stopped = "interrupted"
-        except KeyboardInterrupt:  # also outside of the fit: the flow is complete up to this point
+        except KeyboardInterrupt:  # also if it came outside of the fit: the flow so far is complete
             history.stopped = "interrupted"
         return flow
 
@@ -156,27 +156,24 @@ class _Fits:
         return fitted
 
     def of_best_length(self, lengths: Sequence[int], rng: np.random.Generator, clock: Clock) -> Fitted:
-        """The fit of the best length. Longer chains are tried while the last one gained clearly.
+        """The fit of the best length. Longer ones are tried while the last gained clearly.
 
         Each begins with the trained steps of the one before it, so that all together take as many updates as one.
         """
-        best = self.ascent(rng, True, lengths[-1], clock.share(ASCENDING))
-        steps, chain, tried = best.whole()._by_step(), list[list[Transform]](), dict[int, float]()
+        best, chain = self.ascent(rng, True, lengths[-1], clock.share(ASCENDING)), list[list[Transform]]()
+        tried: dict[int, float] = {}
         for at, length in enumerate(lengths):
-            if best.is_over or len(chain) >= len(steps) or not clock.has(0.0):
+            if best.is_over or not clock.has(0.0):
                 break
-            chain += [self._with_shears(step) for step in steps[len(chain) : length]]
             fitted, part = replace(best, history=replace(best.history)), clock.share(1.0 / (len(lengths) - at))
-            trained = self._train(fitted, chain, REFINE_STEPS // len(lengths), rng, part)
-            history = fitted.history
-            if trained is None or history.refinement is None:
-                best.history.stopped = history.stopped
-                break
-            tried[length], chain = history.refinement.best_loss, trained._by_step()
+            trained = self._train(fitted, rng, part, chain, length, len(lengths))
+            gains, history = not at, fitted.history
+            if trained is not None and history.refinement is not None:
+                tried[length], chain = history.refinement.best_loss, trained._by_step()
             try:
-                gains = not at or self._gains(fitted, best)
+                gains = gains or (trained is not None and self._gains(fitted, best))
             except KeyboardInterrupt:
-                gains, history.stopped = False, "interrupted"
+                history.stopped = "interrupted"
             if not gains:
                 best.history.stopped = history.stopped
                 break
@@ -198,17 +195,22 @@ class _Fits:
         error = math.sqrt(max(sums[2] / sums[0] - mean**2, 0.0) * squares) / sums[0]
         return mean > CLEARLY * error
 
-    def _with_shears(self, step: list[Transform]) -> list[Transform]:
-        """A step with linear maps that start as the identity before its rotation, in place of turns of it."""
-        at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
-        return [*step[:at], *_shears(len(self.rows.mean), self.settings.dtype), *step[at:]]
-
     def _refined(
-        self, flow: AscentFlow, chain: list[list[Transform]], updates: int, rng: np.random.Generator, clock: Clock
+        self,
+        flow: AscentFlow,
+        rng: np.random.Generator,
+        clock: Clock,
+        begun: Sequence[list[Transform]] = (),
+        end: int | None = None,
+        parts: int = 1,
     ) -> tuple[AscentFlow, History]:
-        """The steps of a chain, trained together; `flow`: of steps of the same ascent."""
+        """Train all steps together; linear maps that start as the identity stand in for turns of the rotations.
+
+        `begun`: trained steps in place of the first ones; `end`: of the steps; `parts`: that the updates have.
+        """
         s, rows, n = self.settings, self.rows, flow.features
-        refined = AscentFlow(chain, flow._standardize(), flow.base, dtype=s.dtype)
+        steps = [*begun, *(_with_shears(step, n, s.dtype) for step in flow._by_step()[len(begun) : end])]
+        refined = AscentFlow(steps, flow._standardize(), flow.base, dtype=s.dtype)
         if rows.device is not None:
             refined = refined.to(repr(rows.device))
         copies, count = 0 if s.copies is None else s.copies, rows.count
@@ -221,7 +223,7 @@ class _Fits:
             x,
             weights=weights,
             validation=held_out,
-            epochs=min(max(1, round(updates * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
+            epochs=min(max(1, round(REFINE_STEPS // parts * batch / (count * max(copies, 1)))), plan.MOST_EPOCHS),
             batch_size=batch,
             learning_rate=REFINE_RATE,
             schedule="cosine",
@@ -242,6 +244,12 @@ def _fit_quietly(flow: AscentFlow, x: Any, **settings: Any) -> History:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fit: a batch is")
         return flow.fit(x, **settings)
+
+
+def _with_shears(step: list[Transform], features: int, dtype: np.dtype[Any]) -> list[Transform]:
+    """A step with shears between its maps and its rotation."""
+    at = next(i for i, link in enumerate(step) if isinstance(link, Rotation))
+    return [*step[:at], *_shears(features, dtype), *step[at:]]
 
 
 def _shears(features: int, dtype: np.dtype[Any]) -> list[Transform]:
