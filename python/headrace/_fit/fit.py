@@ -213,7 +213,7 @@ class Fit:
             warn_of_no_gain(history)
         is_bell = isinstance(flow._interior.base, StandardNormal)
         if curves and checked.overfits and is_bell and held_out is not None and history.best_epoch:
-            tails = _marginals.tails_of_latents(flow.features)
+            tails = _marginals.tails_of_latents(flow.features, marginals)
             flow._interior.precede(shared_curves(source, tails, flow.features, None))
             history.best_loss = held_out.loss(flow)
 

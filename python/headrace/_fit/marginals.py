@@ -52,6 +52,7 @@ NO_GAIN = (
     "gaussianize: expected False or 'auto' for rows of which no column gains by a curve (on rows that it has "
     "not seen), or too few of which differ, got True"
 )
+_ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latents, and the growth of their gaps in a long tail: 1 in a straight one
 _INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
 _FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of such maps
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
@@ -141,13 +142,21 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
     return _linked(curves)
 
 
-def tails_of_latents(features: int) -> tuple[Gaussianize, ...]:
+def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Gaussianize, ...]:
     """A link for the latent end of a flow whose splines were fitted to few rows.
 
     They follow the rows that lie far out, and of new rows five times as many as of normal ones lie beyond four
-    deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail.
+    deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail. A side of a column that `links`
+    give a long tail has none here, because with both rows far out would be too likely.
     """
-    return _linked([_of_tails([LATENT, LATENT])] * features)
+    tails = []
+    for sign in (1.0, -1.0):
+        x = np.repeat(sign * _ENDS[:, None], features, axis=1)
+        for link in links:
+            x = link.forward(x)[0]
+        gaps = np.abs(np.diff(x, axis=0))
+        tails.append([None if is_long else LATENT for is_long in gaps[-1] > LONGER * gaps[0]])
+    return _linked([_of_tails(both) for both in zip(*tails, strict=True)])
 
 
 def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
