@@ -118,9 +118,7 @@ class Columns:
         if (table := _table.kept_in(notes, flow.features)) is None:
             plain = Table((_table.Column(),) * flow.features)
             return cls(plain, flow.feature_names, context_names, notes.get("dtype", ""), taken=taken)
-        names = _table.names_in(notes, table)
-        known = None if names is None else tuple(names)
-        return cls(replace(table, names=known), known, context_names, notes.get("dtype", ""), None, known, taken)
+        return cls(table, table.names, context_names, notes.get("dtype", ""), None, table.names, taken)
 
     def lines(self) -> list[str]:
         """A description of the preprocessing."""
@@ -130,6 +128,7 @@ class Columns:
             f"{what}: {', '.join(labels[i] for i in which[:8])}{' …' if len(which) > 8 else ''}."
             for what, which in (
                 ("Left out", [i for i, one in every if one.left_out]),
+                ("A probability for each value", [i for i, one in every if one.values]),
                 ("Whole numbers, spread for the fits and rounded in samples", _spread(self.table, True)),
                 ("Spread by noise, as values repeat", _spread(self.table, False)),
                 (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,26 +42,7 @@ class Facts:
     """Values beyond the bounds."""
 
 
-class Seen(abc.ABC):
-    """The columns of some rows."""
-
-    features: int
-
-    @property
-    @abc.abstractmethod
-    def some(self) -> NDArray[Any]:
-        """Rows from all over the table, in which repeated values are looked for."""
-
-    @abc.abstractmethod
-    def facts(self, column: int, *, whole: bool) -> Facts:
-        """Statistics of a column; `whole`: whether it should have whole numbers, which have more conditions."""
-
-    @abc.abstractmethod
-    def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """For each column the smallest gap between different values, as of rounding; None for a single value."""
-
-
-class Held(Seen):
+class Held:
     """Rows in memory."""
 
     def __init__(self, x: NDArray[Any], bounds: Sequence[Pair | None]) -> None:
@@ -71,11 +51,11 @@ class Held(Seen):
 
     @property
     def some(self) -> NDArray[Any]:
-        """See `Seen`: all."""
+        """Rows from all over the table, in which repeated values are looked for: all."""
         return self._x
 
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """See `Seen`."""
+        """Statistics of a column; `whole`: whether it should have whole numbers, which have more conditions."""
         values = self._x[:, column]
         values = values[~np.isnan(values)]
         low, high = float(values.min()), float(values.max())
@@ -88,11 +68,12 @@ class Held(Seen):
         return Facts(len(values), low, high, int(np.gcd.reduce(steps.astype(np.int64))) if known else 1, odd, beyond)
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """See `Seen`."""
-        return [_smallest_gap(_present(self._x[:, i])) for i in columns]
+        """For each column the smallest gap between different values, as of rounding; None for a single value."""
+        present = (self._x[~np.isnan(self._x[:, i]), i].astype(np.float64) for i in columns)
+        return [_smallest_gap(np.unique(values)) for values in present]
 
 
-class Passed(Seen):
+class Passed:
     """Rows of a stream that are read once, in the memory of a few: those of weight 0, and those that miss a number, do
     not count. The results do not depend on the division into blocks.
     """
@@ -145,17 +126,17 @@ class Passed(Seen):
 
     @property
     def some(self) -> NDArray[Any]:
-        """See `Seen`."""
+        """See `Held`: of a few rows."""
         return np.concatenate(self._some)
 
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """See `Seen`."""
+        """See `Held`."""
         low, high = float(self.low[column]), float(self.high[column])
         gap = 1 if high - low >= FAR else int(self._gap[column]) or 1
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """See `Seen`: of as many values as the buffer holds, the lowest of each column; all rows are read once more."""
+        """See `Held`: of as many values as the buffer holds, the lowest of each column; all rows are read once more."""
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]
@@ -166,9 +147,7 @@ class Passed(Seen):
         ]
 
 
-def _present(column: NDArray[Any]) -> NDArray[np.float64]:
-    """Its different numbers."""
-    return np.unique(column[~np.isnan(column)].astype(np.float64))
+Seen: TypeAlias = Held | Passed
 
 
 def _ends(bounds: Pair | None) -> tuple[float, float]:

@@ -375,22 +375,15 @@ def note(table: Table, names: Sequence[str] | None) -> str:
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The table of a file's notes; None without one, or if it does not fit a flow of `features` features."""
+    """The table of a file's notes, with its names; None without one, or if it does not fit a flow of `features`."""
     try:
         recorded = json.loads(notes.get("table", "null"))
         found = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+    names = recorded.get("names")
+    found = replace(found, names=tuple(names) if are_names(names, len(found.columns)) else None)
     return found if len(found.kept) == features else None
-
-
-def names_in(notes: dict[str, str], table: Table) -> list[str] | None:
-    """Names of all columns of the table."""
-    try:
-        names = json.loads(notes["table"])["names"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return names if are_names(names, len(table.columns)) else None
 
 
 # ---- kinds of columns ------------------------------------------------------------------------------------------------
