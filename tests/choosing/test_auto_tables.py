@@ -1,9 +1,11 @@
 """`hr.auto` of tables as they come: whole numbers, truth values, constant columns, missing and repeated values."""
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
 from headrace._arrays import frames
@@ -13,6 +15,7 @@ pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
 
 QUICK = {"time_budget": 0.5, "families": ("maf",), "progress": False}
+SIMPLE = {"time_budget": 300.0, "families": ("dual-ascent",), "progress": False}  # which takes no context
 RATE = 3.0
 LIBRARIES = {"pandas": pandas.DataFrame, "polars": polars.DataFrame}
 
@@ -48,13 +51,71 @@ def test_what_columns_are(chosen):
     _, _, choice = chosen
     table = choice.columns.table
     assert [one.kind for one in table.columns] == ["integer", "boolean", "float", "float"]
-    assert [one.width for one in table.columns] == [1.0, 1.0, 0.0, 0.0]
+    assert [one.width for one in table.columns] == [1.0, 0.0, 0.0, 0.0]
+    assert table.columns[1].values == (0.0, 1.0)
     assert table.columns[3].constant == 2.5
     assert choice.flow.features == 3
-    assert choice.diagnosis.names == ("count", "yes", "size")
+    assert choice.diagnosis.names == ("count", "size")
     text = str(choice)
-    assert "spread for the fits and rounded in samples: 'count', 'yes'." in text
+    assert "A probability for each value: 'yes'." in text
+    assert "spread for the fits and rounded in samples: 'count'." in text
     assert "kept aside and put back in samples: 'unit'." in text
+
+
+def labelled(rows):
+    """Labels, truth values that depend on them, and a normal number with a mean for each; the true log likelihoods."""
+    rng = np.random.default_rng(rows)
+    kind = rng.random(rows) < 0.7
+    share = np.where(kind, 0.9, 0.2)
+    yes = rng.random(rows) < share
+    noise = rng.standard_normal(rows)
+    table = {"kind": np.where(kind, "blue", "azure"), "yes": yes, "size": 2.0 * kind - yes + 0.5 * noise}
+    law = np.log(np.where(kind, 0.7, 0.3) * np.where(yes, share, 1.0 - share))
+    return table, law, law - 0.5 * np.square(noise) - np.log(0.5 * np.sqrt(2.0 * np.pi))
+
+
+@pytest.mark.parametrize(("rows", "near"), [(3000, 0.2), (300, 0.5)])  # a linear Gaussian of few rows takes few steps
+def test_labels_have_probabilities_beside_the_density_of_numbers(rows, near, tmp_path):
+    table, _, true = labelled(rows)
+    frame = pandas.DataFrame(table)
+    choice = hr.auto(frame, **SIMPLE)
+    assert isinstance(choice.flow, hr.MixedDensity)
+    assert choice.flow.feature_names == ("kind", "yes", "size")
+    assert_allclose(choice.table[0].log_likelihood, true.mean(), atol=4.0 * true.std() / np.sqrt(0.1 * rows))
+    scores = choice.log_prob(frame)
+    assert np.abs(scores - true).mean() < near
+    choice.save(tmp_path / "f")
+    with pytest.warns(FutureWarning):
+        assert_array_equal(hr.load(tmp_path / "f").log_prob(frame), scores.astype("float32"))
+    drawn = choice.sample(4000, seed=0, as_frame=True)
+    assert set(drawn["kind"]) == {"azure", "blue"}
+    assert abs((drawn["kind"] == "blue").mean() - (frame["kind"] == "blue").mean()) < 0.05
+    assert abs(drawn["yes"][drawn["kind"] == "azure"].mean() - frame["yes"][frame["kind"] == "azure"].mean()) < 0.1
+    assert abs(drawn["size"][drawn["kind"] == "blue"].mean() - frame["size"][frame["kind"] == "blue"].mean()) < 0.1
+    assert hr.diagnose(choice, frame, progress=False).names == ("size",)
+
+
+@pytest.mark.parametrize("rows", [3000, 300])
+def test_a_table_of_labels_alone(rows):
+    table, law, _ = labelled(rows)
+    choice = hr.auto(pandas.DataFrame(table)[["kind", "yes"]], **SIMPLE)
+    assert choice.diagnosis is None
+    assert [one.name for one in choice.table] == ["probabilities of classes"]
+    assert_allclose(choice.table[0].log_likelihood, law.mean(), atol=4.0 * law.std() / np.sqrt(0.1 * rows))
+    assert "All columns have classes, so that nothing else was tried." in str(choice)
+    assert set(choice.sample(50, seed=0, as_frame=True)["kind"]) == {"azure", "blue"}
+
+
+def test_columns_of_classes_are_chosen():
+    frame = pandas.DataFrame(labelled(300)[0])
+    with pytest.warns(RuntimeWarning, match="x: left out: column 'kind' \\(text\\)"):
+        choice = hr.auto(frame, categories=None, **QUICK)
+    assert isinstance(choice.flow, hr.Flow)
+    assert [one.width for one in choice.columns.table.columns] == [1.0, 0.0]
+    with pytest.raises(ValueError, match="categories: expected 'auto', None or a list of columns, got 'some'"):
+        hr.auto(frame, categories="some", **QUICK)
+    with pytest.raises(ValueError, match="missing: expected one of 'refuse', 'drop', got 'model'"):
+        hr.auto(frame, missing="model", **QUICK)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -114,4 +175,5 @@ def test_columns_in_another_order_are_refused(chosen):
 
 
 def test_a_choice_in_place_of_a_flow_names_its_attributes(chosen):
-    assert str(no_flow("a Flow", chosen[2])) == "flow: expected a Flow, got Choice; give its .flow"
+    of_numbers = dataclasses.replace(chosen[2], flow=chosen[2].flow.flow)
+    assert str(no_flow("a Flow", of_numbers)) == "flow: expected a Flow, got Choice; give its .flow"

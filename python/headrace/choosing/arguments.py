@@ -12,7 +12,6 @@ from headrace._base.keywords import argument
 from headrace._base.rng import Rng
 from headrace._flow.fit_arguments import EFFORTS
 from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
-from headrace._tables.table import MISSING
 from headrace.choosing.candidates import FAMILIES
 
 
@@ -30,7 +29,8 @@ class OfTable(TypedDict, total=False):
     names: Annotated["Sequence[str] | None", argument()]
     discrete: Annotated[Any, argument("auto")]
     spread: Annotated[Any, argument("auto")]
-    missing: Annotated[str, argument("refuse", check.one_of(*MISSING))]
+    missing: Annotated[str, argument("refuse", check.one_of("refuse", "drop"))]
+    categories: Annotated[Any, argument("auto")]
 
 
 class OfSearch(TypedDict, total=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,15 @@ from headrace._base.types import Floats
 from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._tables.density import Columns, TableDensity
+from headrace._tables.mixed import MixedDensity
 from headrace._tables.table import Table, without_missing
+from headrace.choosing.sample import Sample
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 
 PLAIN = Columns(Table(()))  # for no values
 SIMPLE = ("Gaussian", "linear Gaussian", "kernel density")
+CLASSES = "probabilities of classes"
 NEGLIGIBLE = 0.01  # nats a row, without an effect in practice
 NEAR = f"within the standard error, or {NEGLIGIBLE} nats a row"
 
@@ -58,7 +62,7 @@ class Choice:
     True
     """
 
-    flow: Flow
+    flow: Flow | MixedDensity
     """The best density."""
     name: str
     """The name of the best density."""
@@ -73,7 +77,7 @@ class Choice:
     interrupted: bool
     """Whether Ctrl-C ended it."""
     seconds: float
-    members: Ensemble | None = field(default=None, compare=False)
+    members: Ensemble | MixedDensity | None = field(default=None, compare=False)
     """With ``keep=True``: the mixture that the `NSF` of high effort has learnt, from the rows to fit; else None."""
     columns: Columns = field(default=PLAIN, compare=False)
     """Kinds of the table's columns; whole numbers were spread, and constant columns kept aside."""
@@ -159,6 +163,8 @@ class Choice:
 
 def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
     """A sentence on simple densities that are as good as the best."""
+    if name == CLASSES:
+        return "All columns have classes, so that nothing else was tried."
     if name in SIMPLE:
         return f"The {name} is the best: nothing that was trained is better."
     if not as_good:
@@ -166,6 +172,15 @@ def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
     verb = "is" if len(as_good) == 1 else "are"
     names = " and ".join(f"a {one}" for one in as_good)
     return f"{name} is the best, but {names} {verb} as good ({NEAR}): take the simpler one."
+
+
+def of_classes_alone(density: MixedDensity, columns: Columns, judging: Sample, begin: float) -> Choice:
+    """The result for a table whose columns all have classes; `begin`: of the work."""
+    assert judging.known is not None
+    seconds, judged_by = time.perf_counter() - begin, f"{len(judging):,} rows that no fit has seen"
+    mean, error = weighted_mean(judging.known, judging.weights)
+    tried = Tried(CLASSES, mean, error, 0.0, 0.0, seconds, "it ended")
+    return Choice(density, CLASSES, (tried,), (), None, judged_by, False, seconds, columns=columns)
 
 
 @dataclass(frozen=True)

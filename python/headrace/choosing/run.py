@@ -24,12 +24,17 @@ from headrace._fit.history import whole
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.support import Support, support_or_none
 from headrace._tables.arguments import Treatment
+from headrace._tables.classes import discretes
 from headrace._tables.density import Columns
+from headrace._tables.discrete import Discrete
+from headrace._tables.mixed import MixedDensity
+from headrace._tables.table import Column, Table, ends_of
 from headrace.choosing import candidates as simple
 from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
 from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
-from headrace.choosing.result import Choice, Judged, compared
-from headrace.choosing.sample import Sample, folds, of_table, parted
+from headrace.choosing.classes import apart
+from headrace.choosing.result import Choice, Judged, compared, of_classes_alone
+from headrace.choosing.sample import Sample, folds, of_table, parted, parts
 from headrace.diagnosis.likelihood import weighted_mean
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.run import diagnose
@@ -58,8 +63,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     How far fits come depends on the machine, so that the result is not the same twice.
 
     Args:
-        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of text, and those that count the
-            rows or have another whole number in each, are left out, with a warning, unless `discrete`, `spread`,
+        x: Shape (rows, features), an array or a frame; at least 4 rows. Columns of too many texts, and those that count
+            the rows or have another whole number in each, are left out, with a warning, unless `discrete`, `spread`,
             `bounds` or `periodic` names them. A column with one value in all rows is kept aside, and put back by
             `Choice.sample`.
         time_budget: Seconds for the fits; the look at the best comes after them.
@@ -78,6 +83,10 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         spread: Uniform noise for columns of other numbers with repeated values: "auto", as wide as the smallest gap
             between two values; "none"; a width; or a dict of widths by number or name.
         missing: "refuse" rows with NaN, with the counts of each column; or "drop" them.
+        categories: Which columns have a probability for each value, by one network: "auto", columns of text, categories
+            and truth values, and whole numbers of up to 128 values where held-out rows prefer it to noise; None for
+            none, which leaves out text; or a list of columns, by number or name. Densities are then tried of the
+            numbers given these values, and the table has the log-likelihood of both.
         dtype: Of the flows, "float32" or "float64".
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks fitted with
             ``effort="high"`` the rest; from 500 rows on.
@@ -88,7 +97,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
 
     Returns:
         A `Choice`; print it. Its `sample`, `log_prob` and `save` are those of the table as it came, and its `flow` is
-        the density of columns that are spread and not constant. Ctrl-C ends it with the best so far.
+        the density of columns that are spread and not constant, with columns of classes a `MixedDensity`. Ctrl-C ends
+        it with the best so far.
 
     Raises:
         TypeError, ValueError: as `Flow.fit`; missing values, unless they are to be dropped; fewer than 4 rows; nothing
@@ -105,9 +115,34 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     clock = Clock(check.number("time_budget", time_budget, above=0.0, below=np.inf))
     table, settings = taken_from(OfTable, keywords), taken_from(OfSearch, keywords)
     ends = settings.bounds, settings.periodic
-    how = Treatment(table.discrete, table.spread, table.missing, *ends, seed=settings.seed)
+    more: dict[str, Any] = {"seed": settings.seed, "categories": table.categories, "gates": False}
+    how = Treatment(table.discrete, table.spread, table.missing, *ends, **more)
     sample, columns, ready = of_table(x, table.context, table.weights, table.names, how)
-    return search(sample, columns, clock, **vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic})
+    own = vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic}
+    classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
+    if classes and len(sample) >= LEAST:
+        return _of_classes(classes, sample, columns, clock, own)
+    return search(sample, columns, clock, **own)
+
+
+def _of_classes(
+    classes: Sequence[Discrete], sample: Sample, columns: Columns, clock: Clock, own: dict[str, Any]
+) -> Choice:
+    """`auto` of columns some of which have classes: the search is for the density of the numbers given them."""
+    begin, seed, rows = time.perf_counter(), own["seed"], len(sample)
+    is_small = rows < CROSS_VALIDATES_BELOW
+    unseen = folds(rows, min(FOLDS, rows), seed) if is_small else [np.concatenate(parts(rows, seed)[1:])]
+    density, numbers = apart(sample, classes, unseen, seed, own["dtype"], clock)
+    density._names = Names(columns.kept_names, columns.context_names or None)
+    if not density.continuous:
+        return of_classes_alone(density, columns, numbers if is_small else parted(numbers, seed)[2], begin)
+    ends = {name: ends_of(own[name], density.continuous) for name in ("bounds", "periodic")}
+    called = Names(columns.kept_names).of_columns(density.continuous).features
+    found = search(numbers, Columns(Table((Column(),) * numbers.features), called), clock, **own | ends)
+    density.flow = found.flow
+    members = None if found.members is None else MixedDensity(density.head, found.members, density.continuous)
+    seconds = time.perf_counter() - begin
+    return replace(found, flow=density, members=members, columns=columns, seconds=seconds)
 
 
 def search(sample: Sample, columns: Columns, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:

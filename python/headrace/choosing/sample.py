@@ -24,16 +24,11 @@ MOST_JUDGED = 5000  # the most rows of either
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Block):
     """Rows with their context and weights."""
 
-    x: NDArray[Any]
-    context: NDArray[Any] | None = None
-    weights: NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.x)
+    known: NDArray[np.float64] | None = None
+    """The log probability of each row's classes, which its log density has beside that of its numbers."""
 
     @property
     def features(self) -> int:
@@ -45,13 +40,15 @@ class Sample:
         """Number of columns of context."""
         return 0 if self.context is None else int(self.context.shape[1])
 
-    def take(self, index: NDArray[Any]) -> Sample:
+    def take(self, index: Any) -> Sample:
         """Some rows."""
-        return Sample(self.x[index], *(None if part is None else part[index] for part in (self.context, self.weights)))
+        known = None if self.known is None else self.known[index]
+        return Sample(*super().take(index).arrays(), known)  # type: ignore[arg-type]
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
         """The log density of each row under a density."""
-        return np.asarray(flow.log_prob(self.x, self.context), np.float64)
+        found = np.asarray(flow.log_prob(self.x, self.context), np.float64)
+        return found if self.known is None else found + self.known
 
 
 def opened(x: Any, context: Any, weights: Any, support: Support | None, features: int) -> Sample:
@@ -71,6 +68,7 @@ def of_table(
     x: Any, context: Any, weights: Any, names: Sequence[str] | None, how: Treatment
 ) -> tuple[Sample, Columns, Prepared]:
     """Rows as densities take them, the kinds of their columns, and bounds and periods of the remaining ones."""
+    x, coded = (x, {}) if how.categories is None else frames.coded(x)
     x, texts = frames.without_text(x)
     frames.check_numbers("x", x)
     x = frames.inferred(x)
@@ -79,7 +77,7 @@ def of_table(
     features = int(shape[1]) if len(shape) == 2 else 1
     of_frame = frames.names_of(x, features)
     called = of_frame if names is None else list(check.texts("names", names, features))
-    how = replace(how, names=called, texts=[f"column {name!r}" for name in texts])
+    how = replace(how, names=called, texts=[f"column {name!r}" for name in texts], labels=coded)
     labels, caller = frames.labels_of(context), Caller()
     parts: list[Any] = [
         None if part is None else caller.open(name, part, whole=True)
@@ -91,7 +89,7 @@ def of_table(
         pairs = zip(parts, fitting, block.arrays(), strict=True)
         parts = [part if one is None else kept for part, one, kept in pairs]
     sample = opened(parts[0], parts[1], parts[2], None, features)
-    ready = prepared(Block(sample.x, sample.context, sample.weights), kinds, how)
+    ready = prepared(sample, kinds, how)
     sample = replace(sample, x=np.ascontiguousarray(ready.rows.x))
     context_names = () if not sample.contexts else labels if labels and len(labels) == sample.contexts else None
     own, given = (None if one is None else tuple(one) for one in (called, of_frame))
@@ -100,11 +98,15 @@ def of_table(
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
     """Rows to fit, rows to choose by, and rows to judge the choice by, which are used for nothing else."""
-    order = np.random.default_rng([seed, 0x6175746F]).permutation(len(sample))
-    size = min(max(round(SHARE * len(sample)), 1), MOST_JUDGED)
-    parts = order[2 * size :], order[size : 2 * size], order[:size]
-    fitted, choosing, judging = (sample.take(np.sort(part)) for part in parts)
+    fitted, choosing, judging = (sample.take(part) for part in parts(len(sample), seed))
     return fitted, choosing, judging
+
+
+def parts(rows: int, seed: int) -> list[NDArray[np.int64]]:
+    """The rows of each part of `parted`."""
+    order = np.random.default_rng([seed, 0x6175746F]).permutation(rows)
+    size = min(max(round(SHARE * rows), 1), MOST_JUDGED)
+    return [np.sort(part) for part in (order[2 * size :], order[size : 2 * size], order[:size])]
 
 
 def folds(rows: int, count: int, seed: int) -> list[NDArray[np.int64]]:
