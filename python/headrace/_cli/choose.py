@@ -20,9 +20,8 @@ def choose(
     arguments: argparse.Namespace, rows: Sequence[Any], options: Mapping[str, Any], names: Sequence[str] | None
 ) -> tuple[Choice, dict[str, Any], list[Block]]:
     """The choice, a report on all, and its text; `rows` are x, context and weights, `options` those of a fit."""
+    from headrace._arrays.names import Names
     from headrace._fit.clock import Clock
-    from headrace._tables.density import Columns
-    from headrace._tables.table import Column, Table
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
     from headrace.choosing.sample import opened
@@ -30,10 +29,9 @@ def choose(
     x, context, weights = rows
     features, clock = x.shape[1], Clock(options.get("time_budget", SECONDS))
     ends = {"bounds": options.get("bounds"), "periodic": options.get("periodic")}
-    plain = Table((Column(),) * features)  # the table's preprocessing is done already
     choice = run.search(
         opened(x, context, weights, support_or_none(ends["bounds"], features, ends["periodic"]), features),
-        Columns(plain, None if names is None else tuple(names)),
+        Names(None if names is None else tuple(names)),
         clock,
         **{**ends, "dtype": arguments.dtype, "effort": options.get("effort", "normal")},
         keep=arguments.keep is not None,

@@ -176,11 +176,10 @@ def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
 
 def of_classes_alone(density: MixedDensity, columns: Columns, judging: Sample, begin: float) -> Choice:
     """The result for a table whose columns all have classes; `begin`: of the work."""
-    assert judging.known is not None
     seconds, judged_by = time.perf_counter() - begin, f"{len(judging):,} rows that no fit has seen"
-    mean, error = weighted_mean(judging.known, judging.weights)
-    tried = Tried(CLASSES, mean, error, 0.0, 0.0, seconds, "it ended")
-    return Choice(density, CLASSES, (tried,), (), None, judged_by, False, seconds, columns=columns)
+    only = Judged(CLASSES, None, judging.known, seconds, "it ended", 0.0)
+    tried = compared([only], only, judging.weights)[0]
+    return Choice(density, CLASSES, tried, (), None, judged_by, False, seconds, columns=columns)
 
 
 @dataclass(frozen=True)

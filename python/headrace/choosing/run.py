@@ -28,7 +28,7 @@ from headrace._tables.classes import discretes
 from headrace._tables.density import Columns
 from headrace._tables.discrete import Discrete
 from headrace._tables.mixed import MixedDensity
-from headrace._tables.table import Column, Table, ends_of
+from headrace._tables.table import ends_of
 from headrace.choosing import candidates as simple
 from headrace.choosing.arguments import AutoKeywords, OfSearch, OfTable
 from headrace.choosing.candidates import Setting, Trial, candidates, chosen_by, with_high_effort
@@ -122,7 +122,8 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
     if classes and len(sample) >= LEAST:
         return _of_classes(classes, sample, columns, clock, own)
-    return search(sample, columns, clock, **own)
+    names = Names(columns.kept_names, columns.context_names or None)
+    return replace(search(sample, names, clock, **own), columns=columns)
 
 
 def _of_classes(
@@ -137,16 +138,15 @@ def _of_classes(
     if not density.continuous:
         return of_classes_alone(density, columns, numbers if is_small else parted(numbers, seed)[2], begin)
     ends = {name: ends_of(own[name], density.continuous) for name in ("bounds", "periodic")}
-    called = Names(columns.kept_names).of_columns(density.continuous).features
-    found = search(numbers, Columns(Table((Column(),) * numbers.features), called), clock, **own | ends)
+    found = search(numbers, Names(columns.kept_names).of_columns(density.continuous), clock, **own | ends)
     density.flow = found.flow
     members = None if found.members is None else MixedDensity(density.head, found.members, density.continuous)
     seconds = time.perf_counter() - begin
     return replace(found, flow=density, members=members, columns=columns, seconds=seconds)
 
 
-def search(sample: Sample, columns: Columns, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
-    """`auto` for preprocessed rows."""
+def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
+    """`auto` for preprocessed rows, whose columns have these names."""
     given = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
@@ -161,9 +161,9 @@ def search(sample: Sample, columns: Columns, clock: Clock, **keywords: Unpack[Of
     trials = [Trial(one, given.seed) for one in candidates(given.families, setting, is_small=is_small)]
     kind = _CrossValidation if is_small else _SuccessiveHalving
     trying = kind(sample, trials, setting, support, clock, bool(given.progress), given.effort, given.keep)
-    found = trying.go(columns.kept_names)
-    found.flow._interior.name(Names(columns.kept_names, columns.context_names or None))
-    return replace(found, columns=columns)
+    found = trying.go(names.features)
+    found.flow._interior.name(names)
+    return found
 
 
 @dataclass
