@@ -71,7 +71,7 @@ class _Fitted:
     notes: dict[str, str]
     report: Callable[[], int]
     """Print the outcome, and return the exit code."""
-    members: hr.Ensemble | None = None
+    members: Density | None = None
     """The mixture that the flow has learnt, which --keep has saved too."""
     apart: Apart | None = None
 

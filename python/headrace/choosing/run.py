@@ -139,8 +139,9 @@ def _of_classes(
         return of_classes_alone(density, columns, numbers if is_small else parted(numbers, seed)[2], begin)
     ends = {name: ends_of(own[name], density.continuous) for name in ("bounds", "periodic")}
     found = search(numbers, Names(columns.kept_names).of_columns(density.continuous), clock, **own | ends)
-    density.flow = found.flow
-    members = None if found.members is None else MixedDensity(density.head, found.members, density.continuous)
+    of_numbers: tuple[Any, Any] = found.flow, found.members
+    density.flow, members = of_numbers
+    members = None if members is None else MixedDensity(density.head, members, density.continuous)
     seconds = time.perf_counter() - begin
     return replace(found, flow=density, members=members, columns=columns, seconds=seconds)
 
@@ -162,7 +163,8 @@ def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSear
     kind = _CrossValidation if is_small else _SuccessiveHalving
     trying = kind(sample, trials, setting, support, clock, bool(given.progress), given.effort, given.keep)
     found = trying.go(names.features)
-    found.flow._interior.name(names)
+    flow: Any = found.flow
+    flow._interior.name(names)
     return found
 
 

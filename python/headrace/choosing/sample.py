@@ -42,8 +42,8 @@ class Sample(Block):
 
     def take(self, index: Any) -> Sample:
         """Some rows."""
-        known = None if self.known is None else self.known[index]
-        return Sample(*super().take(index).arrays(), known)  # type: ignore[arg-type]
+        parts = (*self.arrays(), self.known)
+        return Sample(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
         """The log density of each row under a density."""
