@@ -1,16 +1,22 @@
-"""Log scores of `FlowRegressor`, of its flow of x alone, and of NGBoost where it is installed.
+"""Log scores of `FlowRegressor`, of its flow of x alone, of a Gaussian process, and of NGBoost and a mixture density
+network where NGBoost and PyTorch are installed.
 
-`python -m bench.mixed.regression NAME...` takes "diabetes" (scikit-learn's), and paths of csv files whose last
-column is left out and whose last but one is the response, as of the wines: duplicated rows are left out.
+`python -m bench.mixed.regression [--only WAY,...] NAME...` takes "diabetes" (scikit-learn's), and paths of csv files:
+of wines, whose last column is left out and whose last but one is the response, of "magic", whose seventh column is it,
+and of "diamonds", whose logarithm of the price is it. Duplicated rows are left out.
 """
 
-import sys
+import argparse
+import csv
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm
 from sklearn.datasets import load_diabetes
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 import headrace as hr
 from headrace.sklearn import FlowRegressor
@@ -19,7 +25,15 @@ try:
     from ngboost import NGBRegressor
 except ImportError:
     NGBRegressor = None
+try:
+    import torch
+except ImportError:
+    torch = None
 MOST, TEST = 2500, 1000
+MOST_OF_GP = 1000  # rows, because the time grows with their cube
+NORMALS, PATIENCE, EPOCHS, BATCH = 8, 30, 400, 128  # of the mixture density network
+GRADES = {"cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"), "color": "DEFGHIJ"}
+GRADES["clarity"] = ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF")
 GRID = 0.1  # of the responses of such files, which get noise as wide: otherwise repeated values decide
 
 
@@ -27,6 +41,15 @@ def opened(name, split):
     """Standardised responses and features, to fit and to judge."""
     if name == "diabetes":
         x, y = load_diabetes(return_X_y=True)
+    elif "diamonds" in Path(name).name:
+        with Path(name).open() as stream:
+            lines = [*csv.DictReader(stream)]
+        names = [one for one in lines[0] if one not in ("", "price")]
+        columns = [[GRADES[one].index(line[one]) if one in GRADES else line[one] for line in lines] for one in names]
+        x, y = np.array(columns, float).T, np.log(np.array([line["price"] for line in lines], float))
+    elif "magic" in Path(name).name:
+        table = np.unique(np.genfromtxt(name, delimiter=",", usecols=range(10)), axis=0)
+        x, y = np.delete(table, 6, axis=1), table[:, 6]
     else:
         separator = ";" if ";" in Path(name).read_text().partition("\n")[0] else ","
         table = np.genfromtxt(name, delimiter=separator, skip_header=1)
@@ -46,30 +69,128 @@ def of_ngboost(x, y, seed):
     order = np.random.default_rng(seed).permutation(len(x))
     held, train = order[: len(x) // 6], order[len(x) // 6 :]
     model = NGBRegressor(n_estimators=500, learning_rate=0.03, verbose=False, random_state=seed)
-    return model.fit(x[train], y[train], x[held], y[held], early_stopping_rounds=25)
+    return OfNGBoost(model.fit(x[train], y[train], x[held], y[held], early_stopping_rounds=25))
+
+
+class OfNGBoost:
+    """The methods of a `FlowRegressor` for a model of NGBoost."""
+
+    def __init__(self, model):
+        self.model, self.predict = model, model.predict
+
+    def log_prob(self, x, y):
+        return self.model.pred_dist(x).logpdf(y)
+
+    def cdf(self, x, y):
+        return self.model.pred_dist(x).cdf(y)
+
+
+class Mixture:
+    """Normals whose weights, means and scales a network of the features gives; one normal of a Gaussian process."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def log_prob(self, x, y):
+        weight, mean, scale = self.parts(x)
+        return np.logaddexp.reduce(np.log(weight) + norm.logpdf(y[:, None], mean, scale), axis=1)
+
+    def cdf(self, x, y):
+        weight, mean, scale = self.parts(x)
+        return (weight * norm.cdf(y[:, None], mean, scale)).sum(axis=1)
+
+    def predict(self, x):
+        weight, mean, _ = self.parts(x)
+        return (weight * mean).sum(axis=1)
+
+
+def of_process(x, y, seed):
+    """Matern 3/2 with one length, and noise, of standardised features."""
+    some = np.random.default_rng(seed).permutation(len(x))[:MOST_OF_GP]
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    kernel = ConstantKernel() * Matern(np.sqrt(x.shape[1]), nu=1.5) + WhiteKernel(0.3)
+    model = GaussianProcessRegressor(kernel, random_state=seed).fit((x[some] - mean) / scale, y[some])
+
+    def parts(x):
+        middle, width = model.predict((x - mean) / scale, return_std=True)
+        return np.ones((len(x), 1)), middle[:, None], width[:, None]
+
+    return Mixture(parts)
+
+
+def of_network(x, y, seed):
+    """Two layers of 64 SiLU units and eight normals, AdamW, with early stopping by a sixth of the rows."""
+    if torch is None:
+        return None
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    nn = torch.nn
+    sizes = nn.Linear(x.shape[1], 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 3 * NORMALS)
+    network = nn.Sequential(*sizes)
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=1e-2)
+
+    def law(x):
+        weight, middle, width = network(torch.as_tensor((x - mean) / scale, dtype=torch.float32)).chunk(3, dim=1)
+        return weight.log_softmax(1), middle, nn.functional.softplus(width) + 1e-3
+
+    def loss(rows):
+        weight, middle, width = law(x[rows])
+        each = torch.distributions.Normal(middle, width).log_prob(torch.as_tensor(y[rows, None], dtype=torch.float32))
+        return -(weight + each).logsumexp(1).mean()
+
+    order = np.random.default_rng(seed).permutation(len(x))
+    held, train = order[: len(x) // 6], order[len(x) // 6 :]
+    best, kept, since, rng = np.inf, None, 0, np.random.default_rng(seed)
+    for _ in range(EPOCHS):
+        order = rng.permutation(train)
+        for start in range(0, len(order), BATCH):
+            optimizer.zero_grad()
+            loss(order[start : start + BATCH]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            reached = float(loss(held))
+        since = 0 if reached < best else since + 1
+        if since == 0:
+            best, kept = reached, {name: value.clone() for name, value in network.state_dict().items()}
+        if since == PATIENCE:
+            break
+    network.load_state_dict(kept)
+
+    def parts(x):
+        with torch.no_grad():
+            weight, middle, width = law(x)
+        return np.exp(weight.double().numpy()), middle.double().numpy(), width.double().numpy()
+
+    return Mixture(parts)
+
+
+WAYS = {
+    "regressor": lambda x, y, split: FlowRegressor(random_state=split).fit(x, y),
+    "flow alone": lambda x, y, split: FlowRegressor(trees=False, random_state=split).fit(x, y),
+    "ngboost": of_ngboost,
+    "network": of_network,
+    "process": of_process,
+}
 
 
 def main():
     """Print mean held-out log densities, root mean squares, calibration and CPU seconds of two splits."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[*WAYS], help=f"some of {[*WAYS]}")
+    parser.add_argument("names", nargs="+")
+    given = parser.parse_args()
     hr.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for name in sys.argv[1:]:
+    for name in given.names:
         for split in (0, 1):
             x, y, others, responses = opened(name, split)
-            ways = {
-                "regressor": lambda x, y, split=split: FlowRegressor(random_state=split).fit(x, y),
-                "flow alone": lambda x, y, split=split: FlowRegressor(trees=False, random_state=split).fit(x, y),
-                "ngboost": lambda x, y, split=split: of_ngboost(x, y, split),
-            }
-            for way, fit in ways.items():
+            for way in given.only:
                 start = time.process_time()
-                if (model := fit(x, y)) is None:
+                if (model := WAYS[way](x, y, split)) is None:
                     continue
                 seconds = time.process_time() - start
-                is_ours = isinstance(model, FlowRegressor)
-                law = None if is_ours else model.pred_dist(others)
-                log_prob = model.log_prob(others, responses) if is_ours else law.logpdf(responses)
-                below = np.sort(model.cdf(others, responses) if is_ours else law.cdf(responses))
+                log_prob, below = model.log_prob(others, responses), np.sort(model.cdf(others, responses))
                 levels = np.arange(1, 20) / 20
                 off = np.abs(np.searchsorted(below, levels) / len(below) - levels).mean()
                 error = np.sqrt(np.mean((model.predict(others) - responses) ** 2))
