@@ -276,7 +276,7 @@ def test_the_best_of_several_flows_is_found_without_cells_far_out():
     x = cases.rng("auto").standard_normal((2000, 2))
     x[17, 1] = 1e20
     with pytest.warns(RuntimeWarning, match=r"^x: .*first in row 17: 1e\+20"):
-        assert len(opened(x, None, None, None, 2)) == 1999
+        assert len(opened(x, None, None, 2)) == 1999
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace._base.layout import Block
-from headrace._flow.transforms.support import support_or_none
 
 if TYPE_CHECKING:
     from headrace.choosing.result import Choice
@@ -24,13 +23,12 @@ def choose(
     from headrace._fit.clock import Clock
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
-    from headrace.choosing.sample import opened
+    from headrace.choosing.sample import Sample
 
-    x, context, weights = rows
-    features, clock = x.shape[1], Clock(options.get("time_budget", SECONDS))
+    clock = Clock(options.get("time_budget", SECONDS))
     ends = {"bounds": options.get("bounds"), "periodic": options.get("periodic")}
     choice = run.search(
-        opened(x, context, weights, support_or_none(ends["bounds"], features, ends["periodic"]), features),
+        Sample(*rows),
         Names(None if names is None else tuple(names)),
         clock,
         **{**ends, "dtype": arguments.dtype, "effort": options.get("effort", "normal")},

@@ -13,7 +13,6 @@ from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._base import arguments as check
 from headrace._fit.given_rows import open_rows
-from headrace._flow.transforms.support import Support
 from headrace._tables.arguments import Treatment
 from headrace._tables.density import Columns, library_of
 from headrace._tables.preparing import Prepared, prepared, present
@@ -51,11 +50,11 @@ class Sample(Block):
         return found if self.known is None else found + self.known
 
 
-def opened(x: Any, context: Any, weights: Any, support: Support | None, features: int) -> Sample:
+def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
     """Rows, checked as a fit checks them, and those that take part in a fit."""
     columns = 0 if context is None else 1 if np.ndim(context) == 1 else int(np.shape(context)[-1])
     given = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
-    found = open_rows("", features, columns, Caller(), x, given, weights, support)
+    found = open_rows("", features, columns, Caller(), x, given, weights)
     rows = found.context
     if rows is not None and len(rows) != len(found.x):
         raise ValueError(f"context: expected {len(found.x)} rows, as many as x has, got {len(rows)}")
@@ -88,7 +87,7 @@ def of_table(
         block = present(Block(parts[0], fitting[1], fitting[2]), how)
         pairs = zip(parts, fitting, block.arrays(), strict=True)
         parts = [part if one is None else kept for part, one, kept in pairs]
-    sample = opened(parts[0], parts[1], parts[2], None, features)
+    sample = opened(parts[0], parts[1], parts[2], features)
     ready = prepared(sample, kinds, how)
     sample = replace(sample, x=np.ascontiguousarray(ready.rows.x))
     context_names = () if not sample.contexts else labels if labels and len(labels) == sample.contexts else None
