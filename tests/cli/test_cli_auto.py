@@ -64,9 +64,9 @@ def test_a_diagnosis_calls_columns_by_their_names(folder, run, monkeypatch):
     """Quotes included, which some names have."""
     names, look = [], run_of_choices.search
 
-    def watched(sample, columns, *given, **others):
-        names.append(columns.names)
-        return look(sample, columns, *given, **others)
+    def watched(sample, called, *given, **others):
+        names.append(called.features)
+        return look(sample, called, *given, **others)
 
     monkeypatch.setattr(run_of_choices, "search", watched)
     rng = np.random.default_rng(0)
