@@ -3,7 +3,7 @@ network where NGBoost and PyTorch are installed.
 
 `python -m bench.mixed.regression [--only WAY,...] NAME...` takes "diabetes" (scikit-learn's), and paths of csv files:
 of wines, whose last column is left out and whose last but one is the response, of "magic", whose seventh column is it,
-and of "diamonds", whose logarithm of the price is it. Duplicated rows are left out.
+and of "diamonds", whose logarithm of the price is it. Duplicated rows of wines and of MAGIC are left out.
 """
 
 import argparse
