@@ -56,11 +56,11 @@ class Module:
         return seconds
 
 
-def compiled(folder: Path) -> ctypes.CDLL:
-    """The loop, by what ``headrace.config`` prints."""
+def compiled(folder: Path, source: str = "calls.cpp") -> ctypes.CDLL:
+    """A loop, by what ``headrace.config`` prints."""
     flags = subprocess.check_output([sys.executable, "-m", "headrace.config", "--cflags", "--libs"], text=True).split()
     output = folder / "calls.so"
-    command = ["c++", "-std=c++17", "-O2", "-shared", "-fPIC", str(FOLDER / "calls.cpp"), *flags, "-o", str(output)]
+    command = ["c++", "-std=c++17", "-O2", "-shared", "-fPIC", str(FOLDER / source), *flags, "-o", str(output)]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(output))
 

@@ -1,27 +1,8 @@
 // Calls of the C library, and of headrace.hpp, in a loop: the seconds of their thread that each took.
 #include <headrace.h>
 
-#include <ctime>
-
 #include "headrace.hpp"
-
-namespace {
-
-double now() {
-    timespec t{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-template <class F>
-double timed(long count, const F& call) {
-    const double start = now();
-    for (long i = 0; i < count; ++i)
-        if (!call()) return -1.0;
-    return (now() - start) / static_cast<double>(count);
-}
-
-}  // namespace
+#include "timed.hpp"
 
 extern "C" {
 

@@ -32,8 +32,8 @@ def config(*options):
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
 
 
-def run(*command):
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=c_library.environment())
+def run(*command, **given):
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=c_library.environment(), **given)
 
 
 def compiled(compiler, source, output, *more):
@@ -202,6 +202,23 @@ def test_the_example_in_cpp(tmp_path, flow):
     np.testing.assert_allclose(table[:, 2], score, rtol=1e-3, atol=1e-4)
     refused = run(program, flow[1], 0.5)
     assert refused.stderr == "posterior: error: expected rows of 2 values, got 1 values in all\n"
+
+
+@pytest.mark.costly
+def test_the_example_of_showers(tmp_path, flow):
+    """Particles of two events: showers of each have the bits of one sample of all."""
+    program = compiled(CXX, ROOT / "examples/c/shower.cpp", tmp_path / "shower")
+    particles = [[2.0, -1.0], [0.5, 0.0], [1.0, 0.25], [3.0, 0.5]]
+    lines = [" ".join(map(str, one)) for one in particles]
+    done = run(program, flow[1], 7, input="\n".join([*lines[:3], "", *lines[3:]]))
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed.pop(0) == "tracked in detail"
+    taken = np.array([one for one in particles if one[0] >= 1.0], np.float32)
+    want = flow[0].sample(3, taken, seed=7, first_row=0, dtype="float32")
+    np.testing.assert_array_equal(np.array([line.split(",") for line in printed], np.float32), want)
+    refused = run(program, flow[1])
+    assert (refused.returncode, refused.stderr) == (2, "usage: shower DENSITY.safetensors SEED\n")
 
 
 CMAKE = """

@@ -157,6 +157,11 @@ def least_shares(raw):
     return [LEAST_BIN + (1 - BINS * LEAST_BIN) * share for share in softmax(raw)]
 
 
+def halved_shares(raw):
+    least = [LEAST_BIN / 2, *[LEAST_BIN] * (BINS - 2), LEAST_BIN / 2]
+    return [one + (1 - (BINS - 1) * LEAST_BIN) * share for one, share in zip(least, softmax(raw), strict=True)]
+
+
 def clamped_derivative(raw):
     return mpmath.exp(soft_clamp(raw))
 
@@ -175,6 +180,7 @@ MAPS = {  # with the number of raw parameters, and the direction that the formul
     "rq_spline_free": (spline(least_shares, least_derivative, "free", "linear"), 3 * BINS + 1),
     "rq_spline_flowjax": (spline(least_shares, least_derivative, "free", "identity"), 3 * BINS + 1),
     "rq_spline_circular": (spline(least_shares, least_derivative, "shared", "periodic"), 3 * BINS),
+    "rq_spline_flowjax17": (spline(halved_shares, least_derivative, "free", "identity"), 3 * BINS + 1),
 }
 
 ACTIVATIONS = {
