@@ -41,7 +41,8 @@ class Network(nn.Module):
         """
         past = F.pad(x[:, :-1], (0, 0, 1, 0))
         h, axis = (past.transpose(1, 2), 1) if self.by_convolutions else (past, 2)
-        h, skip = self._causal(h, "input", 1), 0.0
+        skip: Any = 0.0
+        h = self._causal(h, "input", 1)
         for i, dilation in enumerate(self.dilations):
             a, b = self._causal(h, f"layers.{i}.gate", dilation).chunk(2, axis)
             out = self._pointwise(torch.tanh(a) * torch.sigmoid(b), f"layers.{i}.out")
