@@ -21,9 +21,10 @@ def _log_scale(raw: torch.Tensor) -> torch.Tensor:
 class Network(nn.Module):
     """One causal network of one value and an affine map."""
 
-    def __init__(self, arrays: Arrays, dilations: tuple[int, ...]) -> None:
+    def __init__(self, arrays: Arrays, dilations: tuple[int, ...], by_convolutions: bool = False) -> None:
         """`arrays` are named as those of a `headrace.CausalConvolution`."""
         super().__init__()
+        self.by_convolutions = by_convolutions
         self.dilations, self.names = dilations, list(arrays)
         for name, array in arrays.items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(torch.tensor(array)))
@@ -36,28 +37,35 @@ class Network(nn.Module):
     def raw(self, x: torch.Tensor) -> torch.Tensor:
         """Parameters of all steps, (rows, steps, 2), of values (rows, steps, 1).
 
-        Products of matrices over the last axis: on a CPU several times as fast as convolutions over it.
+        Products of matrices over the last axis, or convolutions over it: which are faster depends on the processor.
         """
-        h = self._causal(F.pad(x[:, :-1], (0, 0, 1, 0)), "input", 1)
+        past = F.pad(x[:, :-1], (0, 0, 1, 0))
+        h, axis = (past.transpose(1, 2), 1) if self.by_convolutions else (past, 2)
         skip: Any = 0.0
+        h = self._causal(h, "input", 1)
         for i, dilation in enumerate(self.dilations):
-            a, b = self._causal(h, f"layers.{i}.gate", dilation).chunk(2, -1)
-            out = F.linear(
-                torch.tanh(a) * torch.sigmoid(b), self.of(f"layers.{i}.out.weight"), self.of(f"layers.{i}.out.bias")
-            )
+            a, b = self._causal(h, f"layers.{i}.gate", dilation).chunk(2, axis)
+            out = self._pointwise(torch.tanh(a) * torch.sigmoid(b), f"layers.{i}.out")
             if i + 1 < len(self.dilations):
-                h, out = h + out[..., : h.shape[2]], out[..., h.shape[2] :]
+                own, out = out.split([h.shape[axis], out.shape[axis] - h.shape[axis]], axis)
+                h = h + own
             skip = skip + out
         for i in range(2):
-            skip = F.linear(F.relu(skip), self.of(f"head.{i}.weight"), self.of(f"head.{i}.bias"))
-        return skip
+            skip = self._pointwise(F.relu(skip), f"head.{i}")
+        return skip.transpose(1, 2) if self.by_convolutions else skip
+
+    def _pointwise(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        weight, bias = self.of(f"{name}.weight"), self.of(f"{name}.bias")
+        return F.conv1d(x, weight[..., None], bias) if self.by_convolutions else F.linear(x, weight, bias)
 
     def _causal(self, x: torch.Tensor, name: str, dilation: int) -> torch.Tensor:
-        weight = self.of(f"{name}.weight")
-        taps, steps = weight.shape[2], x.shape[1]
-        padded = F.pad(x, (0, 0, (taps - 1) * dilation, 0))
+        weight, bias = self.of(f"{name}.weight"), self.of(f"{name}.bias")
+        taps, before = weight.shape[2], (weight.shape[2] - 1) * dilation
+        if self.by_convolutions:
+            return F.conv1d(F.pad(x, (before, 0)), weight, bias, dilation=dilation)
+        padded, steps = F.pad(x, (0, 0, before, 0)), x.shape[1]
         seen = torch.cat([padded[:, k * dilation : k * dilation + steps] for k in range(taps)], -1)
-        return F.linear(seen, weight.permute(0, 2, 1).reshape(len(weight), -1), self.of(f"{name}.bias"))
+        return F.linear(seen, weight.permute(0, 2, 1).reshape(len(weight), -1), bias)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Of each step, (rows, steps)."""

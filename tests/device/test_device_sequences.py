@@ -25,6 +25,7 @@ FLOWS = {
     "context, covariates": lambda dtype: sequence_cases.wavenet(
         "beside", context=2, covariates=3, hop=4, layers=2, standardize_context=([1.0, 2.0], [3.0, 0.5]), dtype=dtype
     ),
+    "bounds": lambda dtype: sequence_cases.wavenet("bounds", layers=2, bounds=[(-50.0, None)], dtype=dtype),
     "chain": sequence_cases.chain,
 }
 CALLS = {

@@ -12,6 +12,7 @@ from headrace._base import progress
 from headrace._core import cpu
 from headrace._fit.optimizer import Adam
 from headrace._fit.plan import MANY_FOR_COSINE
+from headrace._flow.fit_arguments import Arguments
 from headrace.sequences import fit as sequence_fit
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
@@ -606,6 +607,17 @@ def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     assert (loaded.log_prob_steps(test) == steps).all()
     again = fitted(found["t"], shocks(500, 2.0, "more"))
     assert not again.heavy_tails  # of a fit that finds its base so
+
+
+@pytest.mark.parametrize(("epochs", "is_tried"), [(256, True), (255, False)])
+def test_short_series_try_heavy_tails_where_trials_take_a_tenth(epochs, is_tried):
+    fit = sequence_fit.SequenceFit(
+        hr.WaveNet(4, layers=2, channels=4), hr.training.History(), Arguments(epochs=epochs, progress=False), None, None
+    )
+    fit.open(shocks(700, 2.0), None)
+    fit.checked = fit.planned()
+    assert fit.checked.batches == 5
+    assert fit._tries_tails() == is_tried
 
 
 @pytest.mark.costly

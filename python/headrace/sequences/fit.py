@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
+LEAST_TAILS = 1280  # steps of the optimiser for the former: its trials take a tenth of them, at most
 LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
 FRONT, JUDGING = 0.25, 2**15  # the share of a budget's steps for it, at most; steps that judge it
 _BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
@@ -239,7 +240,7 @@ class SequenceFit(Fit):
         plan, source, judge = self.checked, self.source, self.judge
         has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
         is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.before is not None
-        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= _marginals.TRIED
+        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= LEAST_TAILS
         return has_inner and is_judged and is_long and type(self.flow.base) is StandardNormal
 
     def _try_tails(self) -> None:
