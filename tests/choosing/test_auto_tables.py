@@ -93,7 +93,7 @@ def test_labels_have_probabilities_beside_the_density_of_numbers(rows, near, tmp
     assert set(drawn["kind"]) == {"azure", "blue"}
     assert abs((drawn["kind"] == "blue").mean() - (frame["kind"] == "blue").mean()) < 0.05
     assert abs(drawn["yes"][drawn["kind"] == "azure"].mean() - frame["yes"][frame["kind"] == "azure"].mean()) < 0.1
-    assert abs(drawn["size"][drawn["kind"] == "blue"].mean() - frame["size"][frame["kind"] == "blue"].mean()) < 0.1
+    assert abs(drawn["size"][drawn["kind"] == "blue"].mean() - frame["size"][frame["kind"] == "blue"].mean()) < near
     assert hr.diagnose(choice, frame, progress=False).names == ("size",)
 
 
