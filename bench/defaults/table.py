@@ -158,7 +158,7 @@ def lanes(made: str, *calls: str) -> Iterator[Row]:
 
 
 def beside(kind: str, made: str, pairs: dict[str, str], n: int = 0) -> Iterator[Row]:
-    """Each call beside another one of the same n."""
+    """Each call compared with another call of the same n."""
     for call, fastest in pairs.items():
         yield Row(kind, made, call, fastest, n, n)
 

@@ -140,7 +140,7 @@ class Run:
         self.results["calls"].append(0.0)
 
     def note(self, name: str, step: dict[str, Any]) -> None:
-        """Keep how a step ended, and print it."""
+        """Store the outcome of a step, and print it."""
         self.results["steps"][name] = step
         print(step_line(name, step), *(f"    {line}" for line in step.get("tail", ())), sep="\n", file=sys.stderr)
         self.write()

@@ -54,7 +54,7 @@ class Model:
 
     log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
-    to_native: Callable[[Any], Any]  # NumPy float32 array -> what calls that take rows take; never timed
+    to_native: Callable[[Any], Any]  # NumPy float32 array -> the form of rows in calls; never timed
     to_numpy: Callable[[Any], Any]  # result, or one of a pair -> NumPy array or number; never timed
     passes: int = 1  # passes of the whole network in the sequential direction
     compile: Callable[[str, Any], None] = _nothing  # (verb, argument): what must happen once, without running the call

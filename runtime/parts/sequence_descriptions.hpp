@@ -65,7 +65,7 @@ struct AdaptiveDescription {
 template <class Made>
 struct StepDescription {
     Made made;
-    bool is_fixed = false;  // it has no parameters
+    bool is_fixed = false;  // without parameters
 };
 
 template <class T, class Made>

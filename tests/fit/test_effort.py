@@ -294,7 +294,7 @@ def traced():
     tracemalloc.stop()
 
 
-def test_rows_of_the_student_take_little_more_than_themselves(monkeypatch):
+def test_rows_of_the_student_need_little_more_memory_than_their_size(monkeypatch):
     """Samples are drawn in parts, and the training rows are not copied in float64 as a whole."""
     monkeypatch.setattr(_effort, "SAMPLES", 80_000)
     x = cases.rng("memory").standard_normal((60_000, 40)).astype("f4")

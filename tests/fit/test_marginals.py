@@ -323,7 +323,7 @@ def test_a_fit_that_went_wrong_is_not_taken():
         assert not judged([np.inf], [np.nan], has_tails)
 
 
-def test_out_of_time_only_passes_of_both_count():
+def test_without_time_left_only_passes_of_both_fits_count():
     assert judged([NONE, 9, 9], [MOST, 0, 0], passes=3, ran_out_at=2)
     assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # nothing is known
 

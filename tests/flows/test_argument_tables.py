@@ -49,7 +49,7 @@ def test_the_settings_of_sequences_have_meanings_beside_those_of_maps():
     assert set(meanings(CausalSettings.__doc__)) == table_of(CausalSettings).keys() - of_maps
 
 
-def test_flows_have_one_type_default_and_meaning_of_what_they_share():
+def test_flows_share_type_default_and_meaning_of_common_arguments():
     of_all = {*table_of(flow_arguments.Named), "context"}
     for name in of_all:
         shown = {str(inspect.signature(flow).parameters[name]) for flow in FLOWS}

@@ -144,7 +144,7 @@ def test_inputs_of_a_chain_have_its_shapes():
         chain.run(weights, True, x, context, frames, state)
 
 
-def test_whole_calls_of_a_chain_have_its_shapes():
+def test_calls_of_a_chain_return_its_shapes():
     flow = sequence_cases.wavenet("whole", context=2, covariates=1, hop=3, dtype="float32")
     chain, weights, _ = parts_of(flow)
     context, frames = np.zeros((2, 2), "float32"), [np.zeros((3, 1), "float32")] * 2

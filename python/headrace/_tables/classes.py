@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST = 128  # classes of a column
 LEAST_ROWS = 50
 WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels by which counts are smoothed, in units of their gaps
-UNIFORM = 0.01  # the share of a smoothed law that is uniform
+UNIFORM = 0.01  # the uniform share of a smoothed distribution
 REPEATED = 0.5  # share of the numbers beside frequent values that may have the value of another one
 
 

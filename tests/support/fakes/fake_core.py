@@ -12,7 +12,7 @@ VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 
 
 def make_core(machine):
-    """A module like `_cuda`, which queues work that the machine's inner one then does at once."""
+    """A module like `_cuda`, which queues work for the machine's inner module, which does it at once."""
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments, stream, **named):
