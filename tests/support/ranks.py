@@ -29,7 +29,7 @@ CHUNK = 32  # rows, in place of 512
 
 
 class Rank:
-    """A group of threads: values are stored side by side, and all threads wait for each other before and after."""
+    """A group of threads: their values are stored side by side, and all wait for each other before and after."""
 
     def __init__(self, rank, size, slots, barrier):
         self.rank, self.size, self.slots, self.barrier = rank, size, slots, barrier
