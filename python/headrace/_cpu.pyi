@@ -342,3 +342,20 @@ xla_handlers: dict[str, Any]
 def xla_open(program: ProgramF32 | ProgramF64) -> int: ...
 def xla_close(is_double: bool, handle: int) -> bool: ...
 def xla_count() -> int: ...
+
+class ReadyCoupling:
+    def __init__(
+        self,
+        map: str,
+        scale: str,
+        slope: float,
+        bound: float,
+        bins: int,
+        inverse: bool,
+        active: int,
+        n_params: int,
+        low: float | None = None,
+        min_bin: float = 1e-3,
+    ) -> None: ...
+    def run(self, is_double: bool, rows: int, *addresses: int) -> None: ...
+    def backward(self, is_double: bool, rows: int, *addresses: int) -> None: ...

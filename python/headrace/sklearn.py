@@ -461,8 +461,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
 
     def decision_function(self, X: Any, *, context: Any = None) -> NDArray[Any]:
         """`score_samples` less `offset_`: below 0 for outliers, NaN for rows with missing values, shape (rows,)."""
-        decision: NDArray[Any] = self.score_samples(X, context) - self.offset_
-        return decision
+        return self.score_samples(X, context) - self.offset_
 
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
         """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
@@ -523,8 +522,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": finite}
         places = self.table_.places
         if len(places) < self.n_features_in_ and np.shape(X)[1:] == (len(places),):
-            rows: NDArray[Any] = check_array(X, **how, input_name="X")
-            return rows
+            return check_array(X, **how, input_name="X")
         rows = validate_data(self, X, reset=False, **how)
         return rows if len(places) == rows.shape[1] else rows[:, places]
 
@@ -545,8 +543,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             value = None if ready is None else getattr(ready, key)
             if (ends := _tables.ends_of(value, columns)) is not None:
                 settings[key] = ends
-        flow: Flow = FLOWS[name](len(columns), context=context, seed=seed, dtype=dtype, **settings)
-        return flow
+        return FLOWS[name](len(columns), context=context, seed=seed, dtype=dtype, **settings)
 
     def _context(self, context: Any, rows: int) -> NDArray[Any] | None:
         """The context in the flow's form, (rows, columns), or (columns,) for all rows."""

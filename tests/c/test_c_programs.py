@@ -15,6 +15,8 @@ import c_library
 import cases
 import headrace as hr
 import sequence_cases
+from headrace import _cpu
+from headrace.config.__main__ import library_folder
 
 pytestmark = [pytest.mark.programs, pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")]
 
@@ -286,6 +288,17 @@ def test_what_config_prints():
     nothing = run(sys.executable, "-m", "headrace.config")
     assert nothing.returncode == 2
     assert "expected at least one option" in nothing.stderr
+
+
+def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, monkeypatch):
+    """The Python files of such a one stay in the clone, and compiled files go to site-packages."""
+    (tmp_path / "libheadrace.so").touch()
+    monkeypatch.setattr(_cpu, "__file__", str(tmp_path / "_cpu.so"))
+    assert library_folder() == tmp_path
+    assert hr.include() == str(tmp_path / "include")
+    (tmp_path / "libheadrace.so").unlink()
+    with pytest.raises(FileNotFoundError, match=f"^libheadrace: expected it in {tmp_path}, got none"):
+        library_folder()
 
 
 def test_the_library_needs_no_python():

@@ -128,7 +128,7 @@ def test_every_argument_of_a_network_is_an_option(folder, result):
     write_wave("a.wav", values(400))
     given = {
         "layers": 2, "channels": 5, "kernel": 3, "dilations": (1, 3), "skip": 4, "prediction": 0, "companded": False,
-        "level": False, "adaptive": False, "matmul": "exact",
+        "level": False, "adaptive": False, "matmul": "exact", "hop": 1,
     }  # fmt: skip
     kind = offered.SIGNALS["WaveNet"]
     assert set(kind.settings) == set(given) <= set(inspect.signature(hr.WaveNet).parameters)
@@ -177,6 +177,95 @@ def test_a_checkpoint_goes_on(folder, result, monkeypatch):
     monkeypatch.chdir(folder)
     assert cli.main(command) == 0
     assert_array_equal(hr.load("f.safetensors").parameters, hr.load("whole.safetensors").parameters)
+
+
+# ---- contexts and covariates -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(folder):
+    """Two signals, and beside them a table of contexts and one of frames for each."""
+    steps, x = {"b": 700, "a": 900}, {}
+    for name in ("voice", "frames"):
+        (folder / name).mkdir()
+    for name, n in steps.items():
+        x[name] = values(n, key=name)
+        write_wave(f"voice/{name}.wav", x[name])
+        frames = cases.rng(f"frames {name}").standard_normal((n // 10 + 1, 2))
+        np.savetxt(f"frames/{name}.csv", frames, header="pitch,gain", comments="", delimiter=",")
+    write("speakers.csv", "age,file,kind\n31,b.wav,0\n40,a,1\n7,other.wav,1\n")
+    given = {name: np.loadtxt(f"frames/{name}.csv", delimiter=",", skiprows=1) for name in steps}
+    return [x["a"], x["b"]], np.array([[40.0, 1.0], [31.0, 0.0]]), [given["a"], given["b"]]
+
+
+BESIDE = ("--context", "speakers.csv", "--covariates", "frames")
+
+
+def test_contexts_and_covariates_are_those_of_python(beside, run, result):
+    x, context, frames = beside
+    result("fit", "voice", "-o", "f.safetensors", "--set", "hop=10", *SMALL, *BESIDE)
+    flow = hr.WaveNet(layers=3, channels=6, context=2, covariates=2, hop=10)
+    flow.fit(x, context, frames, quantised=1, epochs=2, progress=False)
+    assert_array_equal(hr.load("f.safetensors").parameters, flow.parameters)
+    wanted = flow.log_prob(x, context, frames, quantised=1)
+    report = result("score", "f.safetensors", "voice", *BESIDE)
+    np.testing.assert_allclose([one["log_prob"] for one in report["signals"]], wanted, rtol=1e-6)
+    assert run("diagnose", "f.safetensors", "voice", *BESIDE)[0] == 0
+    own = ("--context", 40, 1, "--covariates", "frames/a.csv")
+    result("sample", "f.safetensors", "--steps", 60, "--seed", 3, "-o", "s.wav", *own)
+    drawn = flow.sample(1, 60, context=context[:1], covariates=frames[0], seed=3)
+    assert_array_equal(read_wave("s.wav")[1], waves.rounded(drawn[0])[0])
+
+
+def test_columns_are_found_by_their_names(beside, result):
+    _, _, frames = beside
+    result("fit", "voice", "-o", "f.safetensors", "--set", "hop=10", *SMALL, *BESIDE)
+    before = result("score", "f.safetensors", "voice", *BESIDE)
+    write("speakers.csv", "kind,age,file\n1,40,voice/a.wav\n0,31,b\n")
+    for name, own in zip("ab", frames, strict=True):
+        moved = np.column_stack([own[:, 1], own[:, 0] * 0.0, own[:, 0]])
+        np.savetxt(f"frames/{name}.csv", moved, header="gain,zero,pitch", comments="", delimiter=",")
+    assert result("score", "f.safetensors", "voice", *BESIDE) == before
+
+
+def test_scores_of_other_covariates_do_not_go_on(beside, run, result):
+    result("fit", "voice", "-o", "f.safetensors", "--set", "hop=10", *SMALL, *BESIDE)
+    command = ["score", "f.safetensors", "voice", "--steps", "-o", "scores/"]
+    result(*command, *BESIDE)
+    result(*command, *BESIDE)
+    write("others.csv", "file,age,kind\na,1,0\nb,2,0\n")
+    check_error(*run(*command, *BESIDE[2:], "--context", "others.csv"), ["--context", "another folder"])
+
+
+WRONG_BESIDE = {
+    "no row": ("speakers.csv", "age,file\n31,b.wav\n", ["--context: expected one row of voice/a.wav", "got 0"]),
+    "two rows": ("speakers.csv", "age,file\n3,b\n4,a\n5,a.wav\n", ["one row of voice/a.wav", "got 2"]),
+    "no names": ("speakers.csv", "31,2\n1,2\n", ["--context: expected a column of speakers.csv, got 'file'"]),
+    "a word": ("speakers.csv", "age,file\nold,b\n4,a\n", ["speakers.csv: line 2", "expected a number, got 'old'"]),
+    "a missing value": ("frames/a.csv", "pitch,gain\n1,nan\n", ["frames/a.csv", "NaN"]),
+    "another column": ("frames/b.csv", "pitch,loud\n1,2\n", ["expected the columns of frames/a.csv in frames/b.csv"]),
+    "few frames": ("frames/b.csv", "pitch,gain\n1,2\n3,4\n", ["expected at least 70 frames", "of sequence 1", "got 2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_BESIDE)
+def test_wrong_tables_beside_signals(beside, run, name):
+    path, text, patterns = WRONG_BESIDE[name]
+    write(path, text)
+    check_error(*run("fit", "voice", "-o", "f.safetensors", "--set", "hop=10", *SMALL, *BESIDE), patterns)
+
+
+def test_tables_beside_signals_that_are_not_there(beside, run, result):
+    result("fit", "voice", "-o", "f.safetensors", "--set", "hop=10", *SMALL, *BESIDE)
+    for given, pattern in (
+        (BESIDE[:2], "--covariates: expected 2 columns for f.safetensors, got none"),
+        (BESIDE[2:], "--context: expected 2 columns for f.safetensors, got none"),
+        ((*BESIDE[:3], "frames/a.csv"), "--covariates: expected a folder, because there are 2 signals"),
+        ((*BESIDE[:3], "voice"), "--covariates: expected a table of voice/a.wav in voice, as a.npy, got none"),
+    ):
+        check_error(*run("score", "f.safetensors", "voice", *given), [pattern])
+    few = ["sample", "f.safetensors", "--steps", 9000, "-o", "s.wav", "--context", 1, 1, *BESIDE[2:3], "frames/a.csv"]
+    check_error(*run(*few), ["expected at least 900 frames for 9000 steps", "got 91"])
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------
@@ -419,7 +508,13 @@ WRONG = {
     "a compressed sound": (2, ["fit", "a.mp3", "-o", "g"], ["'a.mp3'; ffmpeg -i a.mp3 -c:a pcm_s16le new.wav"]),
     "a table to score": (1, ["score", "f.safetensors", "t.csv"], ["rows of a table, got a WaveNet", ".wav"]),
     "a flow of rows for a signal": (1, ["score", "r.safetensors", "a.wav"], ["expected a flow of signals, got a MAF"]),
-    "a context to score": (2, ["score", "f.safetensors", "a.wav", "--context", "1"], ["--context: signals do not"]),
+    "a context to score": (1, ["score", "f.safetensors", "a.wav", "--context", "1"], ["--context: expected none for"]),
+    "covariates of a table": (2, ["fit", "t.csv", "-o", "g", "--covariates", "c"], ["--covariates: tables do not"]),
+    "covariates of rows": (
+        2,
+        ["sample", "r.safetensors", "-n", "9", "--covariates", "t.csv"],
+        ["--covariates: expected a flow of signals with it"],
+    ),
     "steps of two": (2, ["score", "f.safetensors", "a.wav", "a.wav", "--steps"], ["give a folder/", "2 signals"]),
     "a folder without steps": (2, ["score", "f.safetensors", "a.wav", "-o", "s/"], ["with a folder give --steps"]),
     "steps of a table": (2, ["score", "r.safetensors", "t.csv", "--steps"], ["--steps: tables do not take it"]),

@@ -1,6 +1,6 @@
 """A conditioner and a step that the emulation's lists alone have go through everything that these do.
 
-Where one needs more than its recipe (CONTRIBUTING.md), it fails here. The kinds: tests/cuda_emulation/added
+Where one needs more than its recipe (docs/notes/recipes.md), it fails here. The kinds: tests/cuda_emulation/added
 and tests/support/added_kinds.py.
 """
 
@@ -166,7 +166,7 @@ HOOKS = {  # the additions of the emulation and of tests/cpp by each hook, to wh
     "HEADRACE_MORE_PLACING": {"conditioner"},
     "HEADRACE_MORE_BINDINGS": {"conditioner"},
 }
-ROWS = {"conditioner": "| another kind of conditioner |", "step": "| a step of a chain |"}
+HEADINGS = {"conditioner": "### Another kind of conditioner\n", "step": "### A step of a chain\n"}
 MOST = {"conditioner": 8, "step": 7}  # files that are there already
 
 
@@ -182,9 +182,9 @@ def hooks():
 
 def recipe(kind):
     """The files that the recipe of a kind names: those that are there already, and new ones."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    line = next(line for line in text.split("\n") if line.startswith(ROWS[kind]))
-    named = re.findall(r"`([\w./<>{},-]+\.\w+|[\w./<>{},-]+\})`", line.split("|")[2])
+    text = (ROOT / "docs" / "notes" / "recipes.md").read_text(encoding="utf-8")
+    listed = text.split(HEADINGS[kind])[1].split("\n#")[0]
+    named = re.findall(r"`([\w./<>{},-]+\.\w+|[\w./<>{},-]+\})`", listed)
     expanded = set()
     for name in named:
         match = re.fullmatch(r"(.*)\{([\w.,<>-]+)\}(.*)", name)
@@ -192,13 +192,13 @@ def recipe(kind):
     return {n for n in expanded if "<" not in n}, {n for n in expanded if "<" in n}
 
 
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("kind", HEADINGS)
 def test_the_recipe_names_every_file_that_a_kind_needs(kind):
     found = hooks()
     assert set(found) - {"HEADRACE_MORE_MAPS"} == set(HOOKS)
     present, new = recipe(kind)
     needed = set().union(*(found[name] for name, kinds in HOOKS.items() if kind in kinds))
-    assert needed <= present, f"CONTRIBUTING.md does not name {sorted(needed - present)}"
+    assert needed <= present, f"docs/notes/recipes.md does not name {sorted(needed - present)}"
     for name in sorted(present):
         assert (ROOT / name).exists(), name
     assert len(present) <= MOST[kind], sorted(present)

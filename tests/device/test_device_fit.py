@@ -349,7 +349,7 @@ def test_an_interrupt_between_two_kinks_leaves_what_was_read(machine, monkeypatc
     x[:, 1] += x[:, 0] ** 2
     want = hr.DualAscentFlow.notes(steps=_kink_ascent.STRIDE - 1, kinks=2, dtype="float64")
     want = want.fit(x, validation=None, progress=False)
-    kink, queued = _points._device.Ascent.kink, []
+    kink, queued = _points.Chosen.kink, []
 
     def interrupted(self, *arguments):
         kink(self, *arguments)
@@ -357,7 +357,7 @@ def test_an_interrupt_between_two_kinks_leaves_what_was_read(machine, monkeypatc
         if len(queued) == 2 * _kink_ascent.STRIDE + 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_points._device.Ascent, "kink", interrupted)
+    monkeypatch.setattr(_points.Chosen, "kink", interrupted)
     model = hr.DualAscentFlow.notes(steps=50, kinks=2, dtype="float64")
     flow = model.fit(library.make(x), validation=None, progress=False)
     assert model.history.stopped == "interrupted"

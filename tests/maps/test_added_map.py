@@ -1,6 +1,6 @@
 """A map that only the emulation's list has, with its entry and its reference, goes through all that the core does.
 
-Where the core needs more than the recipe (CONTRIBUTING.md), or a kernel, a call or a file knows maps by name, it
+Where the core needs more than the recipe (docs/notes/recipes.md), or a kernel, a call or a file knows maps by name, it
 fails here. The other readers of files know maps by name, as the recipe states: they refuse this one by its name. What
 it is: tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """

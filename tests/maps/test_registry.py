@@ -92,9 +92,8 @@ def test_the_help_has_every_map_with_its_parameters():
 
 
 def test_the_recipe_names_every_reader():
-    recipe = next(
-        line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if "| a map of a number |" in line
-    )
+    text = (ROOT / "docs" / "notes" / "recipes.md").read_text(encoding="utf-8")
+    recipe = re.search(r"(?ms)^### A map of a number\n(.*?)^###? ", text)[1]
     for file in (*READERS, "cpp/math/maps.hpp", "tests/reference/maps.py", "docs/files.md"):
         assert f"`{file}`" in recipe
 

@@ -303,6 +303,21 @@ def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
     assert history.validation_loss == other.validation_loss
 
 
+def test_trials_are_adams_whatever_takes_the_steps_of_the_fit(tries, monkeypatch):
+    step, steps, found = Adam.step, [], {}
+    monkeypatch.setattr(
+        Adam, "step", lambda one, gradient: steps.append((type(one), one.learning_rate)) or step(one, gradient)
+    )
+    for optimizer in ("adam", "muon"):
+        steps.clear()
+        hr.WaveNet(**SMALL).fit(signal(4000, "fit", 0), optimizer=optimizer, **TRIED)
+        found[optimizer] = list(steps)
+    of_trials = [kind for kind, _ in found["muon"]].index(hr.Muon)
+    assert of_trials >= 2 * sequence_fit._SHORT
+    assert found["muon"][:of_trials] == found["adam"][:of_trials]
+    assert {kind for kind, _ in found["muon"][of_trials:]} == {hr.Muon}
+
+
 def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeypatch):
     x = [signal(3000, "kept", i) for i in range(3)]
     whole = hr.WaveNet(**SMALL)
@@ -323,6 +338,24 @@ def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeyp
     assert history.adaptive
     assert_array_equal(flow.parameters, whole.parameters)
     assert history.validation_loss == expected.validation_loss
+
+
+def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
+    x, own, runs = [signal(4000, "fit", i) for i in range(4)], sequence_fit.SequenceFit._trial_run_of, []
+
+    def counted(*arguments):
+        runs.append(arguments[3])
+        return own(*arguments)
+
+    monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", counted)
+    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # of 100, in which there are 500 and 100,000 steps
+        runs.clear()
+        monkeypatch.setattr(sequence_fit.SequenceFit, "_seconds_of_step", lambda *_, each=seconds: each)
+        monkeypatch.setattr(sequence_fit, "_SHORT", 16 if is_tried else 80)
+        history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
+        assert history.adaptive == is_tried
+        assert len(runs) == 2 * is_tried
+        assert not any(clock.is_limited for clock in runs)  # steps end it, and no clock
 
 
 def test_crops_have_the_gradients_of_whole_sequences():

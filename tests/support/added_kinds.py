@@ -2,7 +2,7 @@
 
 They are in the lists of _emu alone (tests/cuda_emulation/added).
 
-Here is what else a new kind needs (CONTRIBUTING.md): its class in Python, and its reference.
+Here is what else a new kind needs (docs/notes/recipes.md): its class in Python, and its reference.
 """
 
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 """A map that the library does not have, ``polyline``: tests/cuda_emulation/polyline.hpp adds it to the list of _emu.
 
-Here is what else a new map needs (CONTRIBUTING.md): its reference.
+Here is what else a new map needs (docs/notes/recipes.md): its reference.
 """
 
 from contextlib import contextmanager

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-import headrace as hr
+from headrace import _cpu
 
-PACKAGE = Path(hr.__file__).parent
+PACKAGE = Path(_cpu.__file__).parent
 PATH = PACKAGE / "libheadrace.so"
 
 CODES = {

@@ -56,6 +56,17 @@ def test_pages_have_the_address_of_the_repository_where_there_is_one():
     assert (PROJECT["project"].get("urls", {}).get("Repository", "")) == address
 
 
+def test_the_badges_agree_with_pyproject():
+    badges = (ROOT / "docs" / "images" / "badges.svg").read_text(encoding="utf-8")
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    assert PROJECT["project"]["requires-python"] == f">={versions[0]}"
+    alternative = f"Python {versions[0]} to {versions[-1]}, typed, {PROJECT['project']['license']}"
+    assert f'aria-label="{alternative}"' in badges
+    assert f">{versions[0]} – {versions[-1]}</text>" in badges
+    assert f">{PROJECT['project']['license']}</text>" in badges
+    assert f"![{alternative}](docs/images/badges.svg)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 ADDRESS = "https://example.org/some/headrace"
 
 

@@ -18,7 +18,7 @@ def commands(text):
 def faults(text):
     """Actions by a name that can move, rights beyond reading, and steps of .ci/run that do not exist."""
     actions = re.findall(r"uses: (.*)", text)
-    result = [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}  # v[\d.]+", action)]
+    result = [action for action in actions if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}  # v?[\d.]+", action)]
     top = re.findall(r"^permissions:\n((?:  .*\n)+)", text, re.MULTILINE)
     result += [] if top == ["  contents: read\n"] else [f"permissions {top}"]
     steps = subprocess.run([ROOT / ".ci" / "run", "list"], capture_output=True, text=True, check=True).stdout.split()
@@ -46,6 +46,19 @@ def test_a_fault_of_a_workflow_is_reported(old, new):
     text = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
     assert old in text
     assert faults(text.replace(old, new, 1))
+
+
+def test_secrets_and_identities_are_those_of_jobs_for_tags_or_the_schedule():
+    text = (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
+    jobs = dict(re.findall(r"^  (\w+):\n((?:    .*\n)+)", text.partition("\njobs:\n")[2], re.MULTILINE))
+    assert {"sdist", "wheels", "publish", "nightly"} == set(jobs)
+    guarded = {name for name, job in jobs.items() if "secrets." in job or "id-token: write" in job}
+    conditions = {name: re.search(r"^    if: (.*)$", jobs[name], re.MULTILINE)[1] for name in guarded}
+    assert conditions == {
+        "publish": "startsWith(github.ref, 'refs/tags/v')",
+        "nightly": "github.event_name == 'schedule' && vars.NIGHTLY_WHEELS == 'yes'",
+    }
+    assert all("\n    environment: " in jobs[name] for name in guarded)
 
 
 def test_a_pull_request_runs_lint_and_the_tests_of_readme():

@@ -148,12 +148,14 @@ struct LogisticMixture : Directions<LogisticMixture> {
             T top = p(0);
             for (int k = 1; k < n; ++k) top = larger(p(k), top);
             for (int k = 0; k < n; ++k) poison += (p(k) - p(k)) + (p(n + k) - p(n + k)) + (p(2 * n + k) - p(2 * n + k));
-            for (int k = 0; k < n; k += width) {
+            int k = 0;
+            do {  // a component always exists: GCC 14 warns of unwritten ones after a `for`
                 const Lanes scale = p.lanes(2 * n + k, n - k);
                 put(weights + k, p.lanes(k, n - k) - top);
                 put(means + k, p.lanes(n + k, n - k));
                 put(rates + k, exp_moderate(-SoftClamp::log_scale(scale, o)));
-            }
+                k += width;
+            } while (k < n);
         }
         HR_FN T weight(int k) const { return weights[k]; }
         HR_FN T mean(int k) const { return means[k]; }

@@ -12,7 +12,8 @@ from headrace._base import arguments as check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Rng: TypeAlias = int | Sequence[int] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
+# A string, because NumPy imports `numpy.random` on first use only, which takes a tenth of the time of `import numpy`.
+Rng: TypeAlias = "int | Sequence[int] | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
 
 EXPECTED = "an integer, a sequence of integers, a SeedSequence, a BitGenerator or a Generator of NumPy"
 

@@ -14,9 +14,10 @@ import numpy as np
 from headrace._base.output import refuse_inputs
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
 from headrace._cli import signals
+from headrace._cli.beside import Beside
 from headrace._cli.commands import _check_output, _load, _load_any, _rows_for
 from headrace._cli.screen import INTERRUPTED, OK, say, usage
-from headrace._cli.signals import STEP, bits_of, load, refuse_options_of_tables, signal_of
+from headrace._cli.signals import STEP, bits_of, load, signal_of
 from headrace._cli.writing import write_text
 from headrace._tables.density import TableDensity
 from headrace._tables.table import FIT
@@ -28,7 +29,7 @@ WRITTEN = (".html", ".png", ".pdf", ".svg")
 
 def diagnose(arguments: argparse.Namespace) -> int:
     """Print the evidence against a density, and write a page or a picture of it."""
-    if (waves := signals.found(arguments.data)) is not None:
+    if (waves := signals.found(arguments)) is not None:
         return _signals(arguments, waves)
     if len(arguments.data) > 1 or os.path.isdir(arguments.data[0]):
         usage(arguments, f"argument DATA: expected one table, or signals, got {' '.join(arguments.data)}")
@@ -85,7 +86,6 @@ def _tell(arguments: argparse.Namespace, found: Any, entries: dict[str, Any], bl
 
 def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """Print the evidence against a density of signals, and draw it."""
-    refuse_options_of_tables(arguments)
     if _is_page(arguments.output):
         usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
     _check(arguments, *files)
@@ -95,7 +95,8 @@ def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     rng = np.random.default_rng(arguments.seed)
     values = [load(arguments, file, signal, flow).values for file in files]
     points = [one + STEP * (rng.random(one.shape) - 0.5) for one in values]
-    found = diagnose_sequences(flow, points, seed=arguments.seed)
+    near = Beside.of_flow(arguments, files, signal, flow).arguments()
+    found = diagnose_sequences(flow, points, **near, seed=arguments.seed)
     if arguments.output is not None:
         found.plot(arguments.output)
     entries = {"signals": list(files), "bits": bits_of(found.nats, flow.features), "rate": signal.rate}

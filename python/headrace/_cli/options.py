@@ -239,6 +239,8 @@ def _add_sample(command: Callable[..., Parser]) -> None:
     _add(group, "--seconds", "S", "the same in seconds", type=rate)
     help_text = "a signal to go on from; the output has it, and behind it the steps that were drawn"
     _add(group, "--continue", "WAV", help_text, dest="prefix", type=file([WAVE]))
+    reads = file(tables.READ, reads=True)
+    _add(group, "--covariates", "TABLE", "frames over time, from the first step of the output on", type=reads)
 
 
 def _add_data(sub: Parser, what: str, folders: str) -> None:
@@ -248,7 +250,12 @@ def _add_data(sub: Parser, what: str, folders: str) -> None:
     group = sub.add_argument_group("the table")
     help_text = "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else"
     _add(group, "--columns", "COLUMNS", help_text)
-    _add(group, "--context", "COLUMNS", "what the density is conditioned on (default: nothing)")
+    help_text = (
+        "what the density is conditioned on (default: nothing); of signals a table with their names in a column file"
+    )
+    _add(group, "--context", "COLUMNS", help_text)
+    help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
+    _add(group, "--covariates", "FOLDER", help_text)
     _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
     _add(group, "--delimiter", "CHAR", "of text: a character, tab or space (default: as found)", type=delimiter)
     help_text = "whether text begins with names: auto, yes or no (default: auto, if its first line has no number)"

@@ -29,10 +29,8 @@ from headrace.rows._waves import SUFFIX
 
 def score(arguments: argparse.Namespace) -> int:
     """Write the log density of each row, to one place or to a folder with a file for each table."""
-    if (waves := signals.found(arguments.data)) is not None:
+    if (waves := signals.found(arguments)) is not None:
         return signals.score(arguments, waves)
-    if arguments.steps:
-        usage(arguments, "argument --steps: tables do not take it, because it is of signals; leave it out")
     files = tables.files_of(arguments.data, name="DATA")
     if arguments.flow == STANDARD and STANDARD in files:
         usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
@@ -205,8 +203,9 @@ def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[s
 
 def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
     """Refuse options that rows do not take."""
-    for name, option in (("steps", "--steps"), ("seconds", "--seconds"), ("prefix", "--continue")):
+    for name in ("steps", "seconds", "prefix", "covariates"):
         if getattr(arguments, name) is not None:
+            option = "--continue" if name == "prefix" else f"--{name}"
             usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
         kinds = ", ".join(writing.WRITTEN)

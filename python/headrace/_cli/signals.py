@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import headrace as hr
 from headrace._base import progress as _progress
 from headrace._cli import fitting, screen, writing
+from headrace._cli.beside import Beside, Names
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
@@ -32,25 +33,32 @@ STEP = 1  # of the grid of integers
 JUDGES = {"training rows": "steps to fit"}  # in words of signals
 STEPS_AT_ONCE = 4096  # of a drawn signal, between two moves of the bar
 OF_TABLES = (
-    *("columns", "context", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
+    *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
 )
 """Options about tables."""
 
 
-def found(paths: Sequence[str]) -> list[str] | None:
+def found(arguments: argparse.Namespace) -> list[str] | None:
     """The WAV files of paths, folders and patterns; None where none is a signal.
+
+    Options of the other kind of data are refused.
 
     Raises:
         ValueError: signals and others together.
         FileNotFoundError: a pattern without files.
     """
+    paths = arguments.data
     are_signals = [_is_signal(path) for path in paths]
     if not any(are_signals):
+        for name in ("covariates", "steps"):
+            if getattr(arguments, name, None):
+                usage(arguments, f"argument --{name}: tables do not take it, because it is of signals; leave it out")
         return None
     if not all(are_signals):
         signal, other = paths[are_signals.index(True)], paths[are_signals.index(False)]
         raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signal} and {other}")
+    refuse_options_of_tables(arguments)
     return tables.files_of(paths, (SUFFIX,), name="DATA")
 
 
@@ -82,17 +90,22 @@ class Signal:
     """Of an integer."""
     step: int = STEP
     """The gap between two neighbouring values, in units of the flow."""
+    context: Names = None
+    """Names of the columns of its context, if they have some."""
+    covariates: Names = None
 
     def notes(self) -> dict[str, str]:
         """The note by its name."""
-        return {"signal": json.dumps(asdict(self), separators=(",", ":"))}
+        entries = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"signal": json.dumps(entries, separators=(",", ":"))}
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Signal | None:
         """The signal of a file's notes; None without one of this form."""
         try:
             recorded = json.loads(notes["signal"])
-            signal = cls(int(recorded["rate"]), int(recorded["bits"]), int(recorded["step"]))
+            names = {name: tuple(map(str, recorded[name])) for name in ("context", "covariates") if name in recorded}
+            signal = cls(int(recorded["rate"]), int(recorded["bits"]), int(recorded["step"]), **names)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
         return signal if signal.rate >= 1 and (signal.bits, signal.step) == (BITS, STEP) else None
@@ -126,12 +139,11 @@ def bits_of(log_prob: float, features: int) -> float:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
-    files = found(arguments.data)
+    files = found(arguments)
     return fitting.fit(arguments) if files is None else _fit(arguments, files)
 
 
 def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
-    refuse_options_of_tables(arguments)
     arguments.flow = arguments.flow or next(iter(SIGNALS))
     if arguments.flow not in SIGNALS:
         usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
@@ -141,22 +153,27 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     own = {name: value for name, value in options.items() if name not in FIT}
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)
+        near = Beside.of(arguments, files)
+        own |= {option: near.columns(option) for option in ("context", "covariates")}
         flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
         share = fitting.VALIDATION if arguments.validation is None else arguments.validation
         given: dict[str, Any] = {"validation": share, "seed": arguments.seed, "progress": not arguments.quiet}
         given |= {name: options[name] for name in FIT if name in options}
         values = [one.values for one in signals]
         if not arguments.quiet and given.get("time_budget") is None:
-            screen.tell(_foreseen(flow, values, given))
-        history = flow.fit(values, quantised=STEP, **given)
+            screen.tell(_foreseen(flow, values, near, given))
+        history = flow.fit(values, **near.arguments(), quantised=STEP, **given)
         fitting._refuse_failed([history])
-    fitting._save(arguments.output, flow, Signal(signals[0].rate).notes())
+    signal = Signal(signals[0].rate, context=near.context_names, covariates=near.covariate_names)
+    fitting._save(arguments.output, flow, signal.notes())
     return _report(arguments, flow, signals, history)
 
 
-def _foreseen(flow: Any, values: Sequence[Any], given: dict[str, Any]) -> str:
+def _foreseen(flow: Any, values: Sequence[Any], near: Beside, given: dict[str, Any]) -> str:
     """How long the fit will take."""
-    plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(values)
+    plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(
+        values, **near.arguments()
+    )
     most = plan.epochs * plan.batches * seconds
     shown = f"{most / 60:,.0f} min" if most >= 120 else duration(most)
     return (
@@ -185,7 +202,6 @@ def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], h
 
 def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """Write the log density of each signal, or with --steps of each step."""
-    refuse_options_of_tables(arguments)
     to_folder = is_folder(arguments.output)
     if to_folder and not arguments.steps:
         usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
@@ -197,16 +213,19 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
         _check_output(arguments, arguments.flow, *files)
     flow, notes = _load_any(arguments.flow)
     signal, scored = signal_of(arguments.flow, flow, notes), []
+    near = Beside.of_flow(arguments, files, signal, flow)
     folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}") if to_folder else None
     if folder is not None:
         load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
-        folder.open({"flow": hashlib.blake2b(hr.to_bytes(flow, signal.notes()), digest_size=16).hexdigest()})
+        inputs = {"flow": hashlib.blake2b(hr.to_bytes(flow, signal.notes()), digest_size=16).hexdigest()}
+        given = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
+        folder.open(inputs | {name: path for name, path in given.items() if path is not None})
     log_prob = np.zeros(0, flow.dtype)
-    for file in _progress.each(files, "score", "signal", not arguments.quiet and len(files) > 1):
+    for i, file in enumerate(_progress.each(files, "score", "signal", not arguments.quiet and len(files) > 1)):
         if folder is not None and os.path.exists(folder.place(file)):
             log_prob = np.concatenate([*folder.written(file, flow.dtype)])
         else:
-            log_prob = _log_prob_steps(flow, load(arguments, file, signal, flow))
+            log_prob = _log_prob_steps(flow, load(arguments, file, signal, flow), near.arguments(i))
             if folder is not None:
                 folder.write(file, ["log_prob"], iter([log_prob]))
         scored.append((file, log_prob))
@@ -225,10 +244,10 @@ def load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) ->
     return one
 
 
-def _log_prob_steps(flow: Any, one: Wave) -> NDArray[Any]:
+def _log_prob_steps(flow: Any, one: Wave, near: dict[str, Any]) -> NDArray[Any]:
     """Log probabilities of each step's integers; log densities where these have no closed form."""
     given = (one.values, {"quantised": STEP}) if has_cells(flow) else (one.values.astype(np.float64), {})
-    return np.asarray(flow.log_prob_steps(given[0], **given[1]))
+    return np.asarray(flow.log_prob_steps(given[0], **near, **given[1]))
 
 
 def _print_scores(
@@ -263,13 +282,15 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
         given = "nothing" if arguments.output is None else arguments.output
         usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
     _check_output(arguments, arguments.flow, *before)
+    near = Beside.of_flow(arguments, [arguments.output], signal, flow).arguments(0)
     prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
     clipped = 0  # values beyond 16 bits
 
     def parts() -> Iterator[NDArray[np.int16]]:
         nonlocal clipped
-        stream = flow.stream()
+        stream = flow.stream(**near)
+        stream._check(len(prefix) + steps)
         if len(prefix):
             stream.push(prefix[None].astype(np.float64))
             yield prefix

@@ -370,44 +370,17 @@ class Points:
         return self.device.copied(self.core.log_jacobian, self.shape[:1], np.dtype(np.float64))
 
 
-class Ascent:
-    """An ascent by kinks that stays on the device, on the stream of its points: see `_points.Chosen`."""
+def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any) -> OnStream:
+    """An ascent by kinks that stays on the device, on the stream of its points: see `_points.Chosen`.
 
-    def __init__(
-        self,
-        points: Points,
-        anchors: Points,
-        held_out: Points | None,
-        precision: float,
-        neighbours: float,
-        rule: str,
-        most: int,
-    ) -> None:
-        """As on the CPU."""
-        kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
-        make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
-        parties = points.core, anchors.core, None if held_out is None else held_out.core
-        totals = points.total, 1.0 if held_out is None else held_out.total
-        core = make(*parties, *totals, precision, neighbours, rule, most)
-        self.queued = OnStream(points.device, core, points.stream)
-
-    def kink(
-        self, matrix: NDArray[np.float64], sizes: list[int], order: list[int], rows: list[int], drawn: list[float]
-    ) -> None:
-        """As on the CPU, without waiting."""
-        self.queued.kink(matrix, sizes, order, rows, drawn)
-
-    def finish(self) -> None:
-        """As on the CPU, without waiting."""
-        self.queued.finish()
-
-    def kinks(self) -> NDArray[np.float64]:
-        """As on the CPU; waits for all of them."""
-        return self.queued.kinks()
-
-    def log_likelihoods(self) -> NDArray[np.float64]:
-        """Shape (count, 2): the first two of those on the CPU; waits."""
-        return self.queued.log_likelihoods()
+    Its calls have the arguments of those on the CPU, and only reads wait; log-likelihoods are the first two of those
+    there.
+    """
+    kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
+    make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)
+    parties = points.core, anchors.core, None if held_out is None else held_out.core
+    totals = points.total, 1.0 if held_out is None else held_out.total
+    return OnStream(points.device, make(*parties, *totals, *rules), points.stream)
 
 
 def names() -> list[str]:

@@ -181,13 +181,9 @@ class Fit:
         held_out = None
         if judge is not None:
             held_out, history.judged_by = HeldOut(judge, flow._interior.on_device), "held-out rows"
-        start, weights, chosen = Start.of(flow, source), None, None
-        if checked.tries and judge is not None and (chosen := self._chosen(start, judge, curves=curves)) is None:
-            self.arguments = replace(self.arguments, schedule="constant")
-            self.checked = checked = self.planned()
-            curves = self._looks_for_curves(held)
-        if chosen is not None:
-            start, marginals, checked, weights = chosen
+        start, weights = Start.of(flow, source), None
+        if checked.tries and judge is not None:
+            start, marginals, checked, weights = self._chosen(start, judge, curves=curves)
         else:
             start = self._replaced(start, judge, curves=curves)
             marginals = self._marginals(start, judge) if curves and judge is not None else ()
@@ -231,7 +227,7 @@ class Fit:
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
-            both = candidates(standing, start.x, flow.dtype)
+            both = candidates(standing, start.x, flow)
 
         def choice(found: Residuals) -> Choice:
             if not curves or start.x is None or kept.known("gaussianized") is False:
@@ -253,18 +249,16 @@ class Fit:
         more = choice(both[1]) if set(both[0].shares) != set(both[1].shares) else None
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
-    def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any] | None:
+    def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
         """The start, curves and plan that trials choose, and the weights from which the fit goes on; None for its own.
 
-        The history goes on from the best trial, too. None where the stages of a fit without trials are better.
+        The history goes on from the best trial, too.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
-        standing, choice, run = source.standing(), Choice(share=0.0), None
-        if source.is_first and self.kept.known("schedule") != "constant":
+        standing, choice, run = source.standing(), Choice(), None
+        if source.is_first:
             # the others take its choice, because NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
-        if not source.broadcast(np.array([choice.share]))[0]:
-            return None
         if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
         found = shared(source, choice.residuals, flow.features)
@@ -314,7 +308,7 @@ class Fit:
             return replace(start, linear=one.links), links
 
         if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and processor
-            found, more = candidates(standing, scale, flow.dtype)
+            found, more = candidates(standing, scale, flow)
             if before is not None:
                 found = more if set(more.shares) == set(before) else found
             elif (

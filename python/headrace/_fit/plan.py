@@ -10,8 +10,8 @@ nat on most tables with many rows and loses on some (docs/notes/training.md). No
 comes when the rate has fallen. It comes early, after a small share of the epochs: where it is clearly better than the
 weights before it, the fit ends, because the other stages would still have gained less; else they go on.
 
-It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages, unless a probe
-prefers them: theirs is a cosine alone (`headrace._fit.trials`).
+It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages: theirs is a cosine
+alone (`headrace._fit.trials`).
 """
 
 from __future__ import annotations

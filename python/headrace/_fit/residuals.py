@@ -3,7 +3,8 @@
 A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
 others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
 other column. The columns that explain it stay as they are, so that marginal curves still fit them: the map is
-triangular, with ones on its diagonal, and the logarithm of its determinant is 0.
+triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow of one order, whose first
+columns have a density of their own (`Flow.given`), only earlier columns explain one.
 """
 
 from __future__ import annotations
@@ -63,15 +64,24 @@ def behind(z: Floats, links: Sequence[Transform]) -> Floats:
     return z
 
 
-def measured(source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[Any]) -> Residuals:
+def measured(
+    source: ArrayRows, scale: Moments, limit: float, dtype: np.dtype[Any], order: Sequence[int] | None = None
+) -> Residuals:
     """The columns of training rows with 1 - R² below a limit; see `of_rows`."""
     data, rows = source.some(ROWS)
     z = (_arrays.on_host(data.unbounded(rows)) - scale[0]) / scale[1]
     share = np.ones(len(z)) if data.weights is None else _arrays.on_host(data.weights[rows]).astype(np.float64)
-    return of_rows(z, share, limit, circles_of(data.support), dtype)
+    return of_rows(z, share, limit, circles_of(data.support), dtype, order)
 
 
-def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (), dtype: Any = np.float32) -> Residuals:
+def of_rows(
+    z: Floats,
+    share: Floats,
+    limit: float,
+    circles: Sequence[int] = (),
+    dtype: Any = np.float32,
+    order: Sequence[int] | None = None,
+) -> Residuals:
     """The columns of standardised rows whose 1 - R² given the columns that stay is below a limit.
 
     Args:
@@ -80,10 +90,11 @@ def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (),
         limit: Of 1 - R², corrected for the number of columns.
         circles: Columns that are neither replaced nor read.
         dtype: Of the flow: a residual that it cannot distinguish from rounding is not taken.
+        order: Of all columns, where only those before a column may give it away.
     """
     features = z.shape[1]
     size = float(share.sum() ** 2 / np.square(share).sum()) if share.any() else 0.0
-    line = [c for c in range(features) if c not in set(circles) and z[:, c].std() > 0]
+    line = [c for c in order or range(features) if c not in set(circles) and z[:, c].std() > 0]
     if not 2 <= len(line) <= MOST_FEATURES or size < max(LEAST_ROWS, ROWS_OF_A_COLUMN * len(line)):
         return Residuals()
     share = share / share.sum()
@@ -92,7 +103,7 @@ def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (),
     links: tuple[Transform, ...] = ()
     least = RESOLVED[np.dtype(dtype)]
     for _ in range(ROUNDS):
-        found = _round(z, share, size, limit, [c for c in line if c not in rounding], least)
+        found = _round(z, share, size, limit, [c for c in line if c not in rounding], least, order is not None)
         rounding |= found.rounding
         if not found.links:
             break
@@ -103,19 +114,22 @@ def of_rows(z: Floats, share: Floats, limit: float, circles: Sequence[int] = (),
     return Residuals(links, {c: shares[c] for c in sorted(shares)}, {c: rounding[c] for c in sorted(rounding)})
 
 
-def _round(z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float) -> Residuals:
-    """Replacements by columns that all stay in this round."""
+def _round(
+    z: Floats, share: Floats, size: float, limit: float, line: list[int], least: float, ordered: bool
+) -> Residuals:
+    """Replacements by columns that all stay in this round, and where `ordered` stand earlier in `line`."""
     chosen = z[:, line]
     mean = (share[:, None] * chosen).sum(axis=0)
     away = chosen - mean
     std = np.sqrt((share[:, None] * np.square(away)).sum(axis=0))
     away = away / std
     correlation = np.einsum("ni,nj->ij", away * share[:, None], away)
-    left, taken = _taken_out(correlation, size, limit)
+    stay, taken = _taken_out(correlation, size, limit, ordered)
     rounding: dict[int, float] = {}
     shares: dict[int, float] = {}
     matrix, scale, at = np.eye(z.shape[1]), np.ones(z.shape[1]), np.zeros(z.shape[1])
     for j in taken:
+        left = [k for k in stay if k < j] if ordered else stay
         slopes = np.linalg.solve(correlation[np.ix_(left, left)], correlation[left, j])
         residual = away[:, j] - np.einsum("nk,k->n", away[:, left], slopes)
         rest = np.einsum("n,nk->k", residual * share, away[:, left])
@@ -137,13 +151,19 @@ def _round(z: Floats, share: Floats, size: float, limit: float, line: list[int],
     return Residuals((Standardize(at, scale), Linear._shear(matrix)), shares, rounding)
 
 
-def _taken_out(correlation: Floats, size: float, limit: float) -> tuple[list[int], list[int]]:
-    """Columns that stay, and those that are taken out, one after another: that with the least 1 - R² given the rest."""
+def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) -> tuple[list[int], list[int]]:
+    """Columns that stay, and those that are taken out, one after another: that with the least 1 - R² given the rest.
+
+    `ordered`: given those of the rest that stand before it.
+    """
     left, taken = list(range(len(correlation))), list[int]()
     while len(left) > 1:
-        own = correlation[np.ix_(left, left)]
-        unexplained = 1.0 / np.diagonal(np.linalg.inv(own + 1e-15 * np.eye(len(left))))
-        unexplained = np.maximum(unexplained, 1e-16) * (size - 1.0) / max(size - len(left), 1.0)
+        own = correlation[np.ix_(left, left)] + 1e-15 * np.eye(len(left))
+        if ordered:
+            unexplained, readers = np.square(np.diagonal(np.linalg.cholesky(own))), np.arange(1.0, len(left) + 1.0)
+        else:
+            unexplained, readers = 1.0 / np.diagonal(np.linalg.inv(own)), np.full(len(left), float(len(left)))
+        unexplained = np.maximum(unexplained, 1e-16) * (size - 1.0) / np.maximum(size - readers, 1.0)
         if not unexplained.min() < limit:
             break
         last = int(np.flatnonzero(unexplained <= ALIKE * unexplained.min())[-1])

@@ -26,6 +26,7 @@ from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.curves import mean_beyond
+from headrace._flow.internals import Trainable
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
@@ -42,9 +43,11 @@ def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
     return found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
-def candidates(source: ArrayRows, scale: Moments, dtype: np.dtype[Any]) -> tuple[Residuals, Residuals]:
+def candidates(source: ArrayRows, scale: Moments, flow: Trainable) -> tuple[Residuals, Residuals]:
     """The columns that are always replaced, and those with the ones that a trial decides about."""
-    return measured(source, scale, ALWAYS, dtype), measured(source, scale, TRIED, dtype)
+    order = flow._interior.order
+    always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
+    return always, more
 
 
 def shared(source: RowSource, found: Residuals, features: int) -> Residuals:
@@ -84,11 +87,8 @@ def _of_array(numbers: Floats) -> Residuals:
 STEPS = 1280  # of a trial; twice as many without splines, whose steps cost more
 MOST = 4  # trials
 SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
-AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 0.0))
-"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's.
-
-The last one of shifts and scales is a probe: where it gains, many steps at a constant rate gain more than a cosine.
-"""
+AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
+"""Rates in units of the plan's, decays in units of 1000 over the rows, and epochs of the fit in units of the plan's."""
 LATE = 0.9  # the share of a trial's epochs after which its best one has to be
 FEW, HALF = 0.2, 0.5  # otherwise, epochs of the fit in units of the plan's; of shifts and scales, in units of theirs
 
@@ -102,7 +102,7 @@ class Choice:
     rate: float = math.nan
     decay: float = math.nan
     share: float = 1.0
-    """Of the epochs of the plan; 0 for the stages of a fit without trials."""
+    """Of the epochs of the plan."""
 
 
 class Trials:
@@ -167,8 +167,6 @@ def searched(
             if i and (overfits(trials.run) or trials.best is not rungs[i - 1]):
                 break
             trials.takes(rung)
-        if not trials.best.share:
-            return trials.best, None
         if first.links and not plan.gaussianize:
             errors = _marginals.CLEARLY if _marginals.has_long_tails(first.links) else 0.0
             trials.takes(replace(trials.best, links=()), errors=errors)

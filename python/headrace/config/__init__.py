@@ -70,7 +70,7 @@ def include() -> str:
     >>> "headrace.hpp" in os.listdir(hr.include())
     True
     """
-    return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "include")
+    return os.path.join(os.path.dirname(os.path.abspath(cpu.__file__)), "include")
 
 
 def info() -> dict[str, Any]:

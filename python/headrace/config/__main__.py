@@ -10,21 +10,20 @@ from pathlib import Path
 from headrace._core import cpu
 from headrace.config import include
 
-FOLDER = Path(__file__).parents[1]
-
 
 def library_folder() -> Path:
-    """The folder of libheadrace.
+    """The folder of libheadrace, beside the compiled module: of an editable installation not that of the Python files.
 
     Raises:
         FileNotFoundError: a build whose module has a core of its own, as on systems other than Linux.
     """
-    if not any(FOLDER.glob("libheadrace.*")):
+    folder = Path(cpu.__file__).parent
+    if not any(folder.glob("libheadrace.*")):
         raise FileNotFoundError(
-            f"libheadrace: expected it in {FOLDER}, got none: this build of headrace has no library for C; "
+            f"libheadrace: expected it in {folder}, got none: this build of headrace has no library for C; "
             "cmake -DHEADRACE_PYTHON=OFF builds one, and headrace.hpp needs none"
         )
-    return FOLDER
+    return folder
 
 
 def _parser() -> argparse.ArgumentParser:

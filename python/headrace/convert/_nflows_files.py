@@ -193,8 +193,7 @@ def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
     lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + eps)
     lower[np.tril_indices(n, -1)] = numbers(node["lower_entries"])
     upper[np.triu_indices(n, 1)] = numbers(node["upper_entries"])
-    product: Numbers = lower @ upper
-    return product
+    return lower @ upper
 
 
 def _lu(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:

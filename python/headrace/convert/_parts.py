@@ -53,8 +53,7 @@ def class_of(thing: Any) -> tuple[str, str]:
     A subclass that changes no formula counts as the nearest class of a library.
     """
     kind, base = type(thing), _library_class(type(thing))
-    named: tuple[str, str] = getattr(thing, "_stands_for", _named(kind if _overridden(kind, base) else base))
-    return named
+    return getattr(thing, "_stands_for", _named(kind if _overridden(kind, base) else base))
 
 
 Reader = Callable[[Any, int], Sequence[Transform]]

@@ -194,8 +194,7 @@ def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
 def _map(t: Any, place: Place) -> dict[str, Any]:
     """The map of a transform's `univariate`, and its settings: from keywords, or its own defaults."""
     if hasattr(t, "settings"):  # of a file
-        of_file: dict[str, Any] = t.settings
-        return of_file
+        return t.settings
     is_inverted = isinstance(t.univariate, Inverted)
     name, function, given = _function_of(t)
     if function is None:

@@ -38,8 +38,7 @@ class Marginal(Transform):  # type: ignore[misc]
         return self.call_and_ladj(x)[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x: Tensor = apply_map(Operators(y.dtype), self.header, self.params, y, True)[0]
-        return x
+        return apply_map(Operators(y.dtype), self.header, self.params, y, True)[0]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """The log-determinant from data to latent."""

@@ -17,7 +17,7 @@ from headrace._base import arguments as check
 from headrace._base.install import install
 from headrace._flow.flow import Flow
 from headrace.ascent.dual_ascent import DualAscentFlow
-from headrace.dask import _launch, _rank
+from headrace.dask import _launch
 from headrace.dask._lazy import log_prob, sample
 from headrace.dask._table import called, has_rows, shards_of
 from headrace.distributed.shards import ROWS
@@ -98,8 +98,8 @@ def fit(
             refuse_others(name, given, own)
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, context, weights, columns, validation, rows)
-        arguments = {"flow": flow, "options": {**options, "validation": validation}}
-        fitted, history = _launch.launched(launch, _rank.fit, arguments, shards, judge)
+        arguments = {"model": flow, "options": {**options, "validation": validation}}
+        fitted, history = _launch.launched(launch, arguments, shards, judge)
     with flow._interior.restored():
         flow._interior.become(fitted)
     flow._interior.name(known.or_those_of(named))
@@ -138,7 +138,8 @@ def fit_ascent(
     with launch.client.as_current():
         shards, judge, validation = _shards(launch.client, x, None, weights, columns, validation, rows)
         arguments = {"model": model, "options": {"validation": validation}}
-        flow, model.history = _launch.launched(launch, _rank.ascend, arguments, shards, judge)
+        fitted, flow = _launch.launched(launch, arguments, shards, judge)
+    model.history = fitted.history
     flow._interior.name(called(x, columns, None, weights))
     return flow
 

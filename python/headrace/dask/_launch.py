@@ -32,11 +32,11 @@ class _Lost(Exception):
     """Raised where a worker was lost and the fit can be tried again."""
 
 
-def launched(launch: Launch, work: Any, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
+def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge: list[Any] | None) -> Any:
     """The result of rank 0; `shards` and `judge` are futures."""
     import cloudpickle
 
-    payload = cloudpickle.dumps((work, arguments))
+    payload = cloudpickle.dumps(arguments)
     state = uuid.uuid4().hex if launch.keeps else ""
     try:
         with shown(launch.client, uuid.uuid4().hex, launch.progress) as bar:

@@ -14,7 +14,7 @@ from headrace._base.rng import Rng, takes_rng
 from headrace._core import LEAST_ROWS
 from headrace.dask._bars import computed
 from headrace.dask._table import names_of
-from headrace.rows._chunks import checked_array, is_array, is_frame, whole_rows
+from headrace.rows._chunks import aligned, checked_array, is_array, is_frame, whole_rows
 
 CHUNK = 1 << 16
 
@@ -116,13 +116,7 @@ def _rows_of(name: str, context: Any, x: Any, contexts: int) -> Any:
     rows = whole_rows(rows)
     if rows.ndim != 2 or rows.shape[1] != contexts:
         raise errors.wrong_shape(name, f"(rows, {contexts})", context.shape)
-    if math.isnan(x.shape[0]) or math.isnan(rows.shape[0]):
-        if rows.numblocks[0] != x.numblocks[0]:
-            raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {rows.numblocks[0]}")
-        return rows
-    if rows.shape[0] != x.shape[0]:
-        raise ValueError(f"{name}: expected {x.shape[0]} rows, got shape {context.shape}")
-    return rows if rows.chunks[0] == x.chunks[0] else rows.rechunk({0: x.chunks[0]})
+    return aligned(name, rows, x)
 
 
 # ---- on workers ------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from headrace.config import threads
 from headrace.dask._bars import TOPIC
 from headrace.distributed._dask import DaskGroup, Office, stop_if_unwanted
 from headrace.distributed._torch import from_torch
-from headrace.distributed.groups import GroupError, broadcast_bytes
+from headrace.distributed.groups import GroupError, Ranks, broadcast_bytes
 from headrace.distributed.run import OwnFile
 
 _START = 600.0  # seconds in which all have loaded PyTorch: the launcher detects workers lost meanwhile
@@ -89,12 +89,12 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
         base = DaskGroup(worker, job.workers, job.name, job.timeout, start=float("inf"))
         with threads(worker.state.nthreads), _group_of(base, job) as (inner, messages):
             group = _Wanted(inner, worker, key)
-            work, arguments = pickle.loads(broadcast_bytes(group, payload))
+            arguments = pickle.loads(broadcast_bytes(group, payload))
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
             shows = job.shows and number == 0
             with _progress.sent_to(partial(_show, worker, job) if shows else None):
                 return _without_warnings(
-                    number, messages, lambda: work(group, kept, shards, judge, bool(shows), **arguments)
+                    number, messages, lambda: _fit(group, kept, shards, judge, bool(shows), **arguments)
                 )
     except BaseException as error:
         if base is not None:
@@ -127,30 +127,16 @@ def _without_warnings(number: int, messages: list[str], work: Any) -> Any:
     return found, [*messages, *(str(one.message) for one in caught if issubclass(one.category, RuntimeWarning))]
 
 
-def fit(
-    group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, flow: Any, options: dict[str, Any]
-) -> tuple[Any, Any]:
-    """`Flow.fit` on one rank."""
-    if kept is not None:
-        options = {**options, "checkpoint": kept}
-    return flow, _fitted(flow, group, shards, judge, progress, options)
-
-
-def ascend(
+def _fit(
     group: Group, kept: Any, shards: dict[int, Any], judge: Any, progress: bool, *, model: Any, options: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """`DualAscentFlow.fit` on one rank."""
-    return _fitted(model, group, shards, judge, progress, options), model.history
-
-
-def _fitted(
-    model: Any, group: Group, shards: dict[int, Any], judge: Any, progress: bool, options: dict[str, Any]
-) -> Any:
-    """The result of `fit` of rows in shards."""
+    """A `Flow` or a `DualAscentFlow` fitted to rows in shards, on one rank, and the result of its `fit`."""
     x, context, weights = _columns(shards)
+    if kept is not None:
+        options = {**options, "checkpoint": kept}
     if judge is not None:
         options = {**options, "validation": _columns(judge)}
-    return model.fit(x, context, weights=weights, group=group, progress=progress, **options)
+    return model, model.fit(x, context, weights=weights, group=group, progress=progress, **options)
 
 
 def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
@@ -159,22 +145,17 @@ def _columns(shards: dict[int, Any]) -> tuple[Any, ...]:
     return tuple(None if i and all(one is None for one in of.values()) else of for i, of in enumerate(found))
 
 
-class _Wanted:
+class _Wanted(Ranks):
     """A group whose ranks end when the task is cancelled."""
 
-    def __init__(self, group: Group, worker: Any, key: Any) -> None:
-        self.rank, self.size, self._group = group.rank, group.size, group
+    def __init__(self, group: Any, worker: Any, key: Any) -> None:
+        self.rank, self.size, self.made_by, self._group = group.rank, group.size, group.made_by, group
         self._worker, self._key = worker, key
 
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """See `Ranks`."""
         stop_if_unwanted(self._worker, self._key)
-        return self._group.sum(part)
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
-        stop_if_unwanted(self._worker, self._key)
-        return self._group.maximum(part)
+        return self._group.reduced(part, operation)
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
         """See `Group`."""

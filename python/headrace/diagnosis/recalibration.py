@@ -18,6 +18,7 @@ from headrace._base import arguments as check
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
 from headrace._base.warn import FREQUENT, silent
+from headrace._fit.few_rows import clearly_better
 from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import open_rows
 from headrace._fit.history import History, whole
@@ -30,7 +31,6 @@ from headrace._tables.table import Column, Table, about_repeats
 
 BINS, FOLDS = 4, 5
 LEAST_ROWS = 50
-CLEARLY = 1.0  # standard errors of the loss by rows left out
 
 
 @takes_rng
@@ -91,7 +91,8 @@ def recalibrate(
             f"held_out: expected rows with finite latent rows, got {np.count_nonzero(~finite)} of {len(z)} without"
         )
     share = None if rows.weights is None else np.asarray(rows.weights, np.float64)
-    if _is_clear_loss(gains(z, share, key), share):
+    weight = np.ones(len(z)) if share is None else share
+    if clearly_better(gains(z, share, key), np.zeros(len(z)), weight):
         return flow
     ends = _fitted(z, share, key).astype(flow.dtype).transforms
     scale = flow.standardize_context
@@ -129,10 +130,3 @@ def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
         plain = -0.5 * (np.square(out) + math.log(2.0 * math.pi)).sum(axis=1)
         gained[fold == k] = others.log_prob(out) - plain
     return gained
-
-
-def _is_clear_loss(gained: Floats, weights: Floats | None) -> bool:
-    share = np.full(len(gained), 1.0 / len(gained)) if weights is None else weights / weights.sum()
-    mean = float(share @ gained)
-    error = float(np.sqrt(np.square(share) @ np.square(gained - mean)))
-    return mean < -CLEARLY * error

@@ -63,17 +63,13 @@ class Ranks:
         return f"{self.made_by}(): rank {self.rank} of {self.size}"
 
 
-class _Local:
+class _Local(Ranks):
     """A group of one."""
 
     rank, size = 0, 1
 
-    def sum(self, part: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Group`."""
-        return part
-
-    def maximum(self, part: NDArray[Any]) -> NDArray[Any]:
-        """See `Group`."""
+    def reduced(self, part: NDArray[Any], operation: str) -> NDArray[Any]:
+        """See `Ranks`."""
         return part
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:

@@ -51,8 +51,7 @@ class _Rows(Op):
         return inputs
 
     def pullback(self, inputs: Any, outputs: Any, output_gradients: Any) -> list[Any]:
-        made: list[Any] = self.L_op(inputs, outputs, output_gradients)
-        return made
+        return self.L_op(inputs, outputs, output_gradients)
 
 
 class _LogProb(_Rows):

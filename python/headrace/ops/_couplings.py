@@ -6,7 +6,6 @@ parameters that several rows share are repeated for it, and their gradients are 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import namedtuple
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from headrace._arrays.device_caller import caller_of
 from headrace._arrays.shapes import summed
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
-from headrace._base.keywords import parameters_of, refuse_others
+from headrace._base.keywords import closed, refuse_others
 from headrace._core.maps import LEAST_BINS, MAPS, SCALES, bins_of, bins_with, interval_of, min_bin_of, slope_of
 from headrace._core.settings import MapSettings
 
@@ -48,15 +47,8 @@ Settings: Any = cast("Any", namedtuple)("Settings", ("map", *_DEFAULTS), default
 
 
 def takes_settings(function: F) -> F:
-    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with each of them.
-
-    No wrapper around it, unlike `headrace._base.keywords.takes`: a call of a few values takes microseconds.
-    """
-    own = inspect.signature(function)
-    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    shared = parameters_of(Keywords, _DEFAULTS)
-    function.__signature__ = own.replace(parameters=[*named, *shared])  # type: ignore[attr-defined]
-    return function
+    """Give a function that ends in ``**settings: Unpack[Keywords]`` a signature with each of them."""
+    return closed(function, Keywords, _DEFAULTS)
 
 
 def settings_of(map: Any, given: Keywords) -> Any:

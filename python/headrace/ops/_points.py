@@ -21,7 +21,7 @@ class Points:
     A step takes each coordinate through x + g sqrt(e2 + (x - x0)²), all of them through a linear map, and computes sums
     for the choice of the next step, all in one pass over the rows. Sums are added up in float64, and have the same bits
     for any number of threads. On a CUDA device work is queued on CuPy's current stream, and only the sums of a step are
-    waited for; `_device.Ascent` moves points there without waiting.
+    waited for; `_device.ascent` moves points there without waiting.
 
     Args:
         x: Shape (rows, n), float32 or float64: where the points start; copied.
@@ -126,7 +126,7 @@ class Chosen:
         own, others = ([one.compiled for one in of] for of in (points, held_out))
         rules = precision, neighbours, rule, most
         if isinstance(anchors.compiled, _device.Points):
-            self.compiled: Any = _device.Ascent(own[0], anchors.compiled, others[0] if others else None, *rules)
+            self.compiled: Any = _device.ascent(own[0], anchors.compiled, others[0] if others else None, *rules)
             return
 
         def total(parts: Floats) -> Floats:

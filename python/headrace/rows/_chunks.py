@@ -41,6 +41,17 @@ def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
     return whole_rows(x)
 
 
+def aligned(name: str, array: Any, x: Any) -> Any:
+    """An array in the chunks of x along its rows."""
+    if math.isnan(x.shape[0]) or math.isnan(array.shape[0]):
+        if array.numblocks[0] != x.numblocks[0]:
+            raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {array.numblocks[0]}")
+        return array
+    if array.shape[0] != x.shape[0]:
+        raise ValueError(f"{name}: expected {x.shape[0]} rows, as x has, got shape {array.shape}")
+    return array if array.chunks[0] == x.chunks[0] else array.rechunk({0: x.chunks[0]})
+
+
 def is_of_dask(value: Any) -> bool:
     """Whether a value is an array or a frame of Dask; without Dask imported none is."""
     return is_array(value) or is_frame(value)
@@ -72,14 +83,7 @@ class Chunks(Stream):
             return value
         if not is_array(value):
             raise TypeError(f"{name}: expected an array of Dask, as x is, got {check.kind_of(value)}")
-        value = whole_rows(value)
-        if self._ends is None:
-            if value.numblocks[0] != x.numblocks[0]:
-                raise ValueError(f"{name}: expected {x.numblocks[0]} chunks, as x has, got {value.numblocks[0]}")
-            return value
-        if value.shape[0] != self._ends[-1]:
-            raise ValueError(f"{name}: expected {self._ends[-1]} rows, as x has, got shape {value.shape}")
-        return value if value.chunks[0] == x.chunks[0] else value.rechunk({0: x.chunks[0]})
+        return aligned(name, whole_rows(value), x)
 
     def _read(self, part: int) -> Iterator[Any]:
         yield tuple(None if array is None else self._chunk(array, part) for array in self._all)

@@ -4,6 +4,7 @@ from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
+from headrace.sequences.forecast import Forecast
 from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
@@ -12,6 +13,7 @@ __all__ = [
     "AdaptivePrediction",
     "CausalConvolution",
     "Continuation",
+    "Forecast",
     "LinearPrediction",
     "SequenceFlow",
     "Stream",

@@ -108,7 +108,7 @@ class Backward:
         if "by_steps" in by:
             own["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
         scale = run.program.scale
-        total: float = run.program.core.back(
+        return run.program.core.back(
             *(run.vector.core, self._inverse, given.core, *run.inputs(), is_density),
             **own,
             std=None if scale is None else np.ascontiguousarray(scale[1], np.float64),
@@ -118,7 +118,6 @@ class Backward:
             of_frames=found["covariates"],
             **results,
         )
-        return total
 
     def _by_log_prob(self, name: str, value: Any) -> Cotangents:
         """Cotangents of log densities of sequences, or of steps; None: ones of sequences."""

@@ -12,9 +12,12 @@ from headrace._arrays.caller import Array, Caller
 from headrace._base import arguments as check
 from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
+from headrace._base.types import Floats
+from headrace._core import cpu
 from headrace.sequences.arrays import Sequences, given_as
+from headrace.sequences.forecast import Forecast, Quantiles
 from headrace.sequences.program import MOST_DRAWN_STEPS
-from headrace.sequences.runs import Run
+from headrace.sequences.runs import Run, tiled
 
 _TOGETHER = 48  # draws of a prefix that take steps together, at least
 
@@ -26,9 +29,9 @@ class Continuation:
     A continuation keeps the flow of that time. The prefix was run once: later calls cost only their own steps.
     """
 
-    def __init__(self, run: Run) -> None:
-        """`run`: the run of the prefix."""
-        given = run.given
+    def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
+        """`run`: the run of the prefix. `quantiles`: of a latent step, from which those of a step follow."""
+        given, self._quantiles = run.given, quantiles
         self._run, self._features = run, given.features
         self._rows, self._position = given.rows, given.steps
         given.check(run.dtype)
@@ -97,6 +100,33 @@ class Continuation:
             TypeError, ValueError: As in `SequenceFlow.log_prob`.
         """
         return self._scored(x, False)
+
+    @takes_rng
+    def forecast(
+        self, steps: int, draws: int = 1000, seed: int | np.random.Generator | None = None, *, rng: Rng = None
+    ) -> Forecast:
+        """The distribution of each of the steps that follow: quantiles, intervals, scores.
+
+        Args:
+            steps: How many.
+            draws: Paths by which steps beyond the first are known.
+            seed: As in `sample`, which draws the paths.
+        """
+        paths = self.sample(check.integer("draws", draws, least=1), steps, seed)
+        return Forecast(np.asarray(paths), None if self._quantiles is None else self._next)
+
+    def _next(self, levels: Floats) -> Floats:
+        """The quantiles of the next step, (levels, *shape, features)."""
+        assert self._quantiles is not None
+        run, n = self._run, len(levels)
+        z = np.repeat(self._quantiles(levels), self._rows).astype(run.dtype).reshape(-1, 1, 1)
+        values, given = np.empty_like(z), cpu.GivenSequences("levels", z, 1, np.ones(len(z), np.intp))
+        context, frames = run.context_rows(), run.covariates.stacked()
+        side = None if frames is None else list(np.asarray(tiled(frames, n)))
+        own = run.program.standardised(tiled(context, n)), side
+        state = self._core.copies(n).state
+        run.program.core.scores(run.vector.core, False, given, *own, is_density=False, state=state, values=values)
+        return values.reshape(n, *self.shape, 1)
 
     def _scored(self, x: Array, total: bool) -> Any:
         run, caller = self._run, Caller()

@@ -207,8 +207,7 @@ class CausalConvolution(OverTime):
         inner = self._settings.inner
         if inner is None:
             return None
-        flow: Flow = inner._remade(self._vector()[self._structure.n_weights :], self._dtype, None)
-        return flow
+        return inner._remade(self._vector()[self._structure.n_weights :], self._dtype, None)
 
     def _header(self) -> dict[str, Any]:
         return self._settings.header()

@@ -17,10 +17,11 @@ import numpy as np
 from headrace._arrays.row_parts import held_of
 from headrace._base.types import Array
 from headrace._base.warn import warn
-from headrace._fit.given_rows import FAR, FEW, LOOKED_AT, checksum
+from headrace._fit.given_rows import FAR, FEW, LOOKED_AT, checksum, outside
 from headrace._fit.moments import Moments, far_columns
 
 if TYPE_CHECKING:
+    from headrace._flow.transforms.support import Support
     from headrace.sequences.arrays import Covariates
 
 
@@ -62,6 +63,7 @@ class OpenSequences:
         hop: Steps of a frame.
         quantised: The step of the grid on which values lie, each of which gets noise of its cell; None for none.
         dtype: Of the flow.
+        support: Its bounds.
     """
 
     def __init__(
@@ -73,11 +75,12 @@ class OpenSequences:
         hop: int,
         quantised: float | None,
         dtype: np.dtype[Any],
+        support: Support | None = None,
     ) -> None:
         self.arrays, self.context, self.covariates = list(arrays), context, covariates.arrays
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
-        self.quantised, self.dtype = quantised, dtype
+        self.quantised, self.dtype, self.support = quantised, dtype, support
         # Steps become float32 after they are standardised: those far from zero lose nothing.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
@@ -145,11 +148,23 @@ class OpenSequences:
             "leave them out"
         )
 
+    def check_inside(self, of: str, support: Support) -> None:
+        """Refuse values on a bound or beyond."""
+        for i, array in enumerate(self.arrays):
+            bad = np.argwhere(outside(array, support))
+            if len(bad):
+                step, feature = bad[0].tolist()
+                hint = "; for counts bounds are half a step out, as (-0.5, None)" if self.quantised is not None else ""
+                raise ValueError(
+                    f"{of}x: expected values between their bounds, {support.bounds[feature]}, got "
+                    f"{array[step, feature]:g} in feature {feature} at step {step} of sequence {i}{hint}"
+                )
+
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
         found = Moments()
         for one in stretches:
-            values = self.arrays[one.sequence][one.begin : one.end].astype(np.float64)
+            values = self.unbounded(self.arrays[one.sequence][one.begin : one.end])
             found.add(values, np.full(len(values), self.weights[one.sequence]))
         return found.found()
 
@@ -167,12 +182,12 @@ class OpenSequences:
             for begin in range(one.begin, one.end, _LONGEST):
                 end = min(begin + _LONGEST, one.end)
                 first = max(begin - most, one.begin)
-                values = (self.arrays[one.sequence][first:end].astype(np.float64) - mean) / std
+                values = (self.unbounded(self.arrays[one.sequence][first:end]) - mean) / std
                 own = values[begin - first :]
                 for lag in range(min(most, len(values)) + 1):
                     before = values[max(begin - first - lag, 0) : len(values) - lag]
                     found[lag] += self.weights[one.sequence] * (own[len(own) - len(before) :] * before).sum(axis=0)
-        if self.quantised is not None:
+        if self.quantised is not None and self.support is None:
             steps = sum(self.weights[one.sequence] * one.steps for one in stretches)
             found[0] += steps * np.square(self.quantised / std) / 12.0
         return found
@@ -182,7 +197,14 @@ class OpenSequences:
         values = self.arrays[sequence][begin:end].astype(self.width)
         if self.quantised is not None and noise is not None:
             values += self.quantised * (noise.random(values.shape) - 0.5)
+            if self.support is not None:  # the end of a cell may be a bound
+                values = self.support._inside(values)
         return values
+
+    def unbounded(self, values: Array) -> Array:
+        """Values in float64, off their support."""
+        wide = values.astype(np.float64)
+        return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
     def start_of(self, one: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all of them."""
@@ -261,7 +283,10 @@ class Crops:
         x = np.zeros((len(crops), longest, features), given.width)
         weights = np.zeros((len(crops), longest), given.dtype)
         for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
-            x[row, : one.end - start] = given.steps(start, one.end, one.sequence, noise)
+            values = given.steps(start, one.end, one.sequence, noise)
+            x[row, : one.end - start] = values
+            if given.support is not None:  # zero may be no value of theirs
+                x[row, one.end - start :] = values[-1]
             weights[row, one.begin - start : one.end - start] = given.weights[one.sequence]
         if not given.covariates:
             return Batch(x, weights, given.context_of(crops), None)

@@ -14,9 +14,11 @@ from headrace._arrays import caller as _arrays
 from headrace._base import arguments as check
 from headrace._fit import clock as _clock
 from headrace._fit import marginals as _marginals
+from headrace._fit.clock import Clock
 from headrace._fit.fit import TRYING, Fit
 from headrace._fit.given_rows import is_share, settled, warn_of_offsets
 from headrace._fit.history import History
+from headrace._fit.optimizer import default_rate
 from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings
 from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
@@ -32,7 +34,6 @@ from headrace.sequences.runs import context_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace._fit.clock import Clock
     from headrace._flow.bases import Base
     from headrace._flow.fit_arguments import Arguments
     from headrace._flow.program.evaluation import Pair
@@ -44,7 +45,7 @@ FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
 LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
-FRONT, JUDGING = 0.5, 2**15  # the share of a time budget for it, at most; steps that judge it
+FRONT, JUDGING = 0.25, 2**15  # the share of a budget's steps for it, at most; steps that judge it
 _BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
 # or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
@@ -130,8 +131,12 @@ class SequenceFit(Fit):
         own = Covariates(flow, caller, covariates, given.batch)
         own.check(given.lengths)
         share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
-        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype)
-        opened.limit(of)
+        support = flow._interior.support
+        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype, support)
+        if support is None:
+            opened.limit(of)
+        else:
+            opened.check_inside(of, support)
         return opened
 
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
@@ -177,19 +182,26 @@ class SequenceFit(Fit):
         if self.judge is not None and is_untrained(history):
             warn_of_no_gain(history)
 
-    def foreseen(self, x: Any) -> tuple[Plan, float]:
-        """The plan of a fit to sequences without context, and the seconds of a step here."""
+    def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
+        """The plan of a fit to sequences, and the seconds of a step here."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit warns
-            self.open(x, None)
-        plan, rng = self.planned(), np.random.default_rng(0)
-        batch = self.source.batch(next(self.source.epoch(0, plan.batches)), rng)
+            self.open(x, context, covariates)
+        plan = self.planned()
+        return plan, self._seconds_of_step(plan.batches)
+
+    def _seconds_of_step(self, batches: int) -> float:
+        batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
         begins = []
         for _ in range(2):  # the first one is slower
             begins.append(_clock.now())
-            self.flow.nll_and_grad(values, weights=batch.weights)
-        return plan, _clock.now() - begins[-1]
+            self.flow.nll_and_grad(values, batch.context, batch.covariates, weights=batch.weights)
+        return _clock.now() - begins[-1]
+
+    def _has_steps(self, steps: float) -> bool:
+        """Whether the time left is enough for this many steps, by two that are timed."""
+        return self.clock.left() >= steps * self._seconds_of_step(self.checked.batches)
 
     def _judged_every(self) -> int:
         """Steps of the optimiser between two judgements: an epoch's, or fewer."""
@@ -209,10 +221,10 @@ class SequenceFit(Fit):
             names = tuple(f"feature {i}" for i in range(self.flow.features))
             scale = settled("x", *self.given.moments(stretches), names, True)
             are_narrow = all(array.dtype == np.float32 for array in self.given.arrays)
-            warn_of_offsets(names, None, are_narrow, scale, self.flow.dtype, "draw")
-            starts[len(interior.chain) - 1] = Standardize(*scale)
+            warn_of_offsets(names, interior.support, are_narrow, scale, self.flow.dtype, "draw")
+            starts[interior.end] = Standardize(*scale)
             self._start_predictions(starts)
-            self._start_adaptive(starts, self.flow._interior.chain)
+            self._start_adaptive(starts, interior.chain[: interior.end + 1])
         if self.given.context is not None and self.flow.standardize_context is None and len(self.given.context) > 1:
             context = settled("context", *self.given.moments_of_context(stretches), (), True)
         if starts or context is not None:
@@ -263,12 +275,14 @@ class SequenceFit(Fit):
         tried._interior.set_starts(other, context)
         self._cut(tried._interior)  # both are judged by the same steps
         whole, self.checked = self.checked, self.planned()
-        if found is None:
-            clock, self.judge = self.clock.share(FRONT), self.judge.sample(self.source.crop, JUDGING)
-            own, linear = (self._trial_run_of(kind, context, clock, _SHORT) for kind in (other, starts))
-            loses = _marginals.gain(linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction")
-            found = not loses and not clock.ran_out
-        self.history.adaptive = found
+        is_tried = found is None and (not self.clock.is_limited or self._has_steps(2 * _SHORT / FRONT))
+        if is_tried:
+            self.judge = self.judge.sample(self.source.crop, JUDGING)
+            own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
+            found = not _marginals.gain(
+                linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction"
+            )
+        self.history.adaptive = found = bool(found)
         self._cut((tried if found else self.flow)._interior)
         if found:
             starts.update(other)
@@ -284,12 +298,14 @@ class SequenceFit(Fit):
         some = [replace(one, end=one.begin + math.ceil(share * one.steps)) for one in self.source.stretches]
         crops = Crops(self.given, some, self.source.crop, self.source.before)
         plan = replace(self.checked, batches=math.ceil(share * self.checked.batches))
+        if plan.optimizer != "adam":  # so that the optimiser decides nothing
+            plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         own = copy.deepcopy(self.rng), self.caller, History(), clock
         return CropRun(tried, crops, RunArguments(self.judge, plan, *own))
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
-        chain, last = self.flow._interior.chain, len(self.flow._interior.chain) - 1
+        chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
             standardize: Standardize = starts[last]
             found = self.given.autocorrelation(
@@ -306,10 +322,12 @@ class SequenceFit(Fit):
             left, values = _BOUNDING, []
             for stretch in self.source.stretches:
                 own = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
-                values.append((own.astype(np.float64) - standardize.mean) / standardize.std)
+                values.append((self.given.unbounded(own) - standardize.mean) / standardize.std)
                 if (left := left - len(own)) <= 0:
                     break
-            step = None if self.quantised is None else self.quantised / float(standardize.std.max())
+            step = None
+            if self.quantised is not None and self.given.support is None:
+                step = self.quantised / float(standardize.std.max())
             starts[last - 1] = one.bounded(values, step)
 
 

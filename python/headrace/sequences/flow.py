@@ -26,6 +26,7 @@ from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates
 from headrace.sequences.continuation import Continuation
 from headrace.sequences.fit import SequenceFit
+from headrace.sequences.forecast import quantiles_of_base
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, StepLinkOnDevice
@@ -312,13 +313,15 @@ class SequenceFlow(Chained, SequenceDerivatives):
         >>> rest = flow.given(np.zeros((5, 200, 1)))
         >>> rest.sample(10, steps=30, seed=0).shape, rest.log_prob(np.zeros((5, 30, 1))).shape
         ((10, 5, 30, 1), (5,))
+        >>> rest.forecast(30).interval(0.9)[0].shape
+        (5, 30, 1)
         """
         if isinstance(prefix, (list, tuple)):
             raise TypeError(
                 f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}; give those of "
                 "each length by themselves"
             )
-        return Continuation(self._run_of("prefix", prefix, context, covariates))
+        return Continuation(self._run_of("prefix", prefix, context, covariates), quantiles_of_base(self))
 
     def stream(
         self,

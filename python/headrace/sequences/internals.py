@@ -11,6 +11,7 @@ import numpy as np
 from headrace._base import arguments as check
 from headrace._flow.internals import Restorable
 from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.support import Support
 from headrace.sequences.program import size_of, slices
 
 if TYPE_CHECKING:
@@ -32,9 +33,20 @@ class SequenceInterior(Restorable):
         return slices(*(size_of(t) for t in self.chain), first=self._flow._base_size())
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether there is a `Standardize` at the data end that nothing has set."""
+    def support(self) -> Support | None:
+        """The `Support` at the data end; None if there is none."""
         last = self.chain[-1]
+        return last if isinstance(last, Support) else None
+
+    @property
+    def end(self) -> int:
+        """The index of the last transform before the `Support`, or before the data."""
+        return len(self.chain) - (1 if self.support is None else 2)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is a `Standardize` at that end that nothing has set."""
+        last = self.chain[self.end]
         return isinstance(last, Standardize) and last.is_identity
 
     @property

@@ -260,8 +260,7 @@ class ProgramOnDevice:
         """A copy on the host; waits for all changes that are queued."""
         vector, writer = self._current
         with self.device.on(writer):
-            host: NDArray[Any] = vector.get()
-            return host
+            return vector.get()
 
     def set_host_weights(self, values: NDArray[Any]) -> None:
         """Copy in from the host; entries that are no weights are zero."""

@@ -11,12 +11,15 @@ from headrace._base.types import Array
 from headrace._core.maps import has_bins
 from headrace._flow.bases import Logistic
 from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.support import Support
 from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.prediction import LinearPrediction
 from headrace.sequences.runs import Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import LEVELS, RUNNING
+
+ENDS = -np.inf, np.inf
 
 
 def has_cells(flow: Any) -> bool:
@@ -26,7 +29,7 @@ def has_cells(flow: Any) -> bool:
         isinstance(first, CausalConvolution)
         and first.reads == "data"
         and first._settings.inner is None
-        and all(isinstance(t, (Standardize, LinearPrediction, AdaptivePrediction)) for t in others)
+        and all(isinstance(t, (Standardize, LinearPrediction, AdaptivePrediction, Support)) for t in others)
         and isinstance(flow._base, Logistic)
     )
 
@@ -44,7 +47,7 @@ class Cells:
             raise ValueError(
                 "quantised: expected None for this flow, as cells have a probability in closed form under one "
                 "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
-                f"but LinearPrediction, AdaptivePrediction and Standardize; got {step:g}"
+                f"but LinearPrediction, AdaptivePrediction, Standardize and Support; got {step:g}"
             )
         first: CausalConvolution = flow._chain[0]
         self._half, self._run, self._chain = 0.5 * step, run, flow._chain
@@ -65,7 +68,7 @@ class Cells:
         vector = self._run.vector
         core, weights = self._run.program.core, vector.core
         x = x.astype(np.float64)
-        middle, low, high, sizes = x, x - self._half, x + self._half, None
+        middle, low, high, sizes, is_end = x, x - self._half, x + self._half, None, None
         for i in reversed(range(1, len(self._chain))):
             if isinstance(self._chain[i], OverTime):  # cells move with their middle: given the past, its slope is known
                 low, high = low - middle, high - middle
@@ -74,6 +77,10 @@ class Cells:
                 gain = np.exp(vector.filters[i].log_gain if logs is None else -logs[..., 1::RUNNING].astype(np.float64))
                 low, high = middle + gain * low, middle + gain * high
                 continue
+            if isinstance(self._chain[i], Support):
+                support = self._chain[i]
+                is_end = [values != support._inside(values) for values in (low, high)]
+                low, high = (support._inside(values) for values in (low, high))
             middle, low, high = (core.run_link(weights, i, True, values, None)[0] for values in (middle, low, high))
         own = sizes if self._chain[0].reads_sizes else None
         raw = core.outputs(weights, middle, context, frames, state, own)
@@ -84,6 +91,8 @@ class Cells:
             scale = np.exp(-np.clip(params[..., -1], *LEVELS)).reshape(x.shape)
             low, high, params = low * scale, high * scale, np.ascontiguousarray(params[..., :-1])
         a, b = (self._latent(values, params) for values in (low, high))
+        if is_end is not None:  # nothing lies beyond a bound
+            a, b = (np.where(own.reshape(a.shape), side, z) for own, side, z in zip(is_end, ENDS, (a, b), strict=True))
         with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
         return np.asarray(cells.reshape(x.shape).sum(axis=2))

@@ -119,6 +119,11 @@ class Run:
         return given_as(self.caller, sums, self.batch, self.dtype)
 
 
+def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
+    """All rows n times."""
+    return None if rows is None else np.concatenate([rows] * n)
+
+
 def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
     """One row for each sequence, or one for all."""
     rows = int(np.prod(batch))

@@ -14,7 +14,7 @@ from headrace._base.public import public
 from headrace._base.rng import Rng, takes_rng
 from headrace.sequences.arrays import Covariates, Sequences, given_as
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES
-from headrace.sequences.runs import Run
+from headrace.sequences.runs import Run, tiled
 
 
 @public("headrace.sequences")
@@ -139,7 +139,7 @@ class Stream:
         (1000, 5, 1)
         """
         count = check.integer("n", n, least=1, most=(MOST_SAMPLES - 1) // self._rows)
-        run = self._run_of(self._rows * count, _tiled(self._context, count), _tiled(self._frames, count))
+        run = self._run_of(self._rows * count, tiled(self._context, count), tiled(self._frames, count))
         return Stream(self._flow, run, self._core.copies(count).state)
 
     def _run_of(self, rows: int, context: Array | None, frames: Array | None) -> Run:
@@ -195,8 +195,3 @@ def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     if not np.isfinite(value).all():
         raise ValueError(f"{name}: expected finite numbers, got NaN or an infinity")
     return np.ascontiguousarray(value)
-
-
-def _tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows n times."""
-    return None if rows is None else np.concatenate([rows] * n)

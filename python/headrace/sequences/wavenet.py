@@ -15,6 +15,7 @@ from headrace._flow.bases import Base, Logistic, StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
 from headrace._flow.transforms.fixed import Standardize
+from headrace._flow.transforms.support import Bounds, support_or_none
 from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
@@ -50,6 +51,7 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
         bool | None, argument(None, option="whether the network also reads asinh(512 v) (default: on)")
     ]
     level: Annotated[bool | None, argument(None, option="whether each value also has a scale of its own (default: on)")]
+    bounds: Annotated["Bounds | None", argument()]
     standardize: Annotated["tuple[Any, Any] | None", argument()]
     standardize_context: Annotated["tuple[Any, Any] | None", argument()]
     base: Annotated["Base | None", argument()]
@@ -89,6 +91,9 @@ class WaveNet(SequenceFlow):
         level: Whether the networks also give each value a level, the logarithm of its scale; see `CausalConvolution`.
             By default true without an inner flow (``reads="latent"``: false).
         standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
+        bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
+            `headrace.transforms.Support` at the data end. `standardize` is then of its unbounded side. For counts the
+            bounds are half a step out: ``(-0.5, None)``. A step on a bound or beyond has the log density NaN.
         standardize_context: ``(mean, std)`` of the context, shape (context,) each: the networks read
             (context - mean) / std.
         base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
@@ -155,8 +160,9 @@ class WaveNet(SequenceFlow):
         base = own.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
+        support = support_or_none(own.bounds, n)
         super().__init__(
-            [*chain, Standardize(mean, std)],
+            [*chain, Standardize(mean, std), *([] if support is None else [support])],
             base,
             dtype=own.dtype,
             standardize_context=own.standardize_context,

@@ -120,12 +120,19 @@ def _in_bf16(dtype):
     return flow.to("cpu", "bf16") if dtype == "float32" else flow.astype("float64")
 
 
+def _bounded(dtype):
+    options = {"features": 2, "layers": 3, "inner": None, "map": "affine", "dtype": dtype}
+    return wavenet("bounded", bounds=[(0.0, None), (-1.0, 3.0)], standardize=([0.3, 0.1], [0.7, 1.2]), **options)
+
+
 PIECES = (1, 7, 1, 30, 2)  # steps of calls of a stream: single ones, and windows
 
 
 def streamed(flow, rows, steps=41, dtype=None):
     """Steps for a stream of a flow, context and covariates: at the place of its data, in any dtype."""
     x = sequences(rows, steps, flow.features, dtype or flow.dtype)
+    if isinstance(flow.transforms[-1], hr.transforms.Support):
+        x = flow.transforms[-1].forward(x.reshape(-1, flow.features))[0].reshape(x.shape)
     shift = flow.transforms[-1].mean if isinstance(flow.transforms[-1], hr.transforms.Standardize) else 0.0
     return (x + shift).astype(x.dtype), context_of(flow, rows), covariates_of(flow, rows, steps)
 
@@ -136,7 +143,7 @@ def cut(x):
 
 
 # Beside the examples, of which files are kept: what readers of files and their streams must have, too.
-READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16}
+READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16, "bounded": _bounded}
 
 
 def adaptive(dtype):

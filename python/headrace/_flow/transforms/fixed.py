@@ -44,15 +44,15 @@ class Permutation(Fixed):
         super().__init__(len(self.order))
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [
-            StepSpec(
-                "PermutationStep", order=[int(i) for i in np.argsort(self.order)] if inverted else list(self.order)
-            )
-        ]
+        return [StepSpec("PermutationStep", order=self._sources(inverted))]
 
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
-        order = [int(i) for i in np.argsort(self.order)] if inverted else self.order
+        order = self._sources(inverted)
         return None, tuple(order[i] for i in kept)
+
+    def _sources(self, inverted: bool) -> list[int]:
+        """The coordinate that each one is made of."""
+        return np.argsort(self.order).tolist() if inverted else list(self.order)
 
     def _header(self) -> dict[str, Any]:
         return {"features": self._features, "order": list(self.order)}

@@ -22,7 +22,7 @@ from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._flow.program.module import Block
 from headrace._flow.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
 from headrace._flow.transforms.network import Network, checked_activation
-from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut
+from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut, joined
 from headrace._flow.transforms.transform import Transform
 from headrace._flow.transforms.verification import verify_inverse
 
@@ -407,11 +407,7 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
     first = np.arange(active)[:, None] * settings.n_params
     # each (coordinate, parameters of a name)
     blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
-    flat = (
-        np.concatenate(blocks, axis=1).ravel()
-        if settings.layout == "interleaved"
-        else np.concatenate([*map(np.ravel, blocks)])
-    )
+    flat = joined(blocks, settings.layout)
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
 
 

@@ -75,9 +75,8 @@ class OnColumns(Around):
             return [StepSpec(step.kind, order=order)]
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
-        assert (
-            step.kind == "RotationStep"
-        )  # its blocks lie on the diagonal, so that the columns come first while it acts
+        assert step.kind == "RotationStep"
+        # Its blocks lie on the diagonal, so that the columns come first while it acts.
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]

@@ -89,6 +89,13 @@ def output_places(active: int, sizes: Sequence[int], layout: str) -> list[NDArra
     return places
 
 
+def joined(blocks: Sequence[NDArray[np.intp]], layout: str) -> NDArray[np.intp]:
+    """The rows of a last layer in its order, of those of each parameter, shape (coordinates, parameters of a name)."""
+    if layout == "interleaved":
+        return np.concatenate(blocks, axis=1).ravel()
+    return np.concatenate([*map(np.ravel, blocks)])
+
+
 def cut(
     dense: Dense, staircase: Staircase | None, part: Restriction, context: int, sizes: Sequence[int], layout: str
 ) -> tuple[Dense, Staircase | None]:
@@ -105,9 +112,7 @@ def cut(
 
     places = output_places(len(masks[-1]) // sum(sizes), sizes, layout)
     chosen = [place[list(part.outputs)] for place in places]
-    rows = (
-        np.concatenate(chosen, axis=1).ravel() if layout == "interleaved" else np.concatenate([*map(np.ravel, chosen)])
-    )
+    rows = joined(chosen, layout)
     if sees[-1][rows].any():
         _refuse(masks, adds, sees, places, part, outside, context)
 

@@ -99,6 +99,11 @@ class Support(Fixed):
         high = np.array([math.inf if high is None else high for _, high in ends])
         return low, high
 
+    def _inside(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values, of which those on a bound or beyond become the nearest number inside."""
+        low, high = (end.astype(values.dtype) for end in self._ends())
+        return np.clip(values, np.nextafter(low, high), np.nextafter(high, low))
+
     def _coarse(self, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
         """Columns with fewer than `NUMBERS` values of a dtype between both ends."""
         both = np.array([kind in ("interval", "linear", "circle") for kind in self._kinds])

@@ -88,8 +88,7 @@ class _Base(_Part):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of rows, shape (...)."""
-        out: Tensor = bases.log_prob(Operators(z.dtype), self.header, self.tensors(), z)
-        return out
+        return bases.log_prob(Operators(z.dtype), self.header, self.tensors(), z)
 
     def draw(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Latent rows."""
@@ -205,5 +204,4 @@ class PlainFlow(nn.Module):
         if self.support is None:
             return None
         header, columns = self.support
-        out: Tensor = is_outside(Operators(x.dtype), header, x[..., columns])
-        return out
+        return is_outside(Operators(x.dtype), header, x[..., columns])

@@ -17,8 +17,7 @@ Pair = tuple[Tensor, Tensor]
 
 def _softplus(x: Tensor) -> Tensor:
     """log(1 + e^x); PyTorch's own is straight beyond 20, where 2e-9 are missing."""
-    out: Tensor = functional.softplus(x, threshold=40.0)
-    return out
+    return functional.softplus(x, threshold=40.0)
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -128,8 +127,7 @@ class Operators:
 
     def norm(self, x: Tensor) -> Tensor:
         """The length of the last axis, which stays."""
-        out: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return out
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
     def softmax(self, x: Tensor) -> Tensor:
         """Over the last axis."""
@@ -141,8 +139,7 @@ class Operators:
 
     def sums_below(self, x: Tensor) -> Tensor:
         """Along the last axis the sum of all before each."""
-        out: Tensor = functional.pad(x.cumsum(-1)[..., :-1], (1, 0))
-        return out
+        return functional.pad(x.cumsum(-1)[..., :-1], (1, 0))
 
     def last_not_above(self, edges: Tensor, target: Tensor, bins: int) -> Tensor:
         """The bin that begins last at or below a target, for `pick`."""
@@ -152,8 +149,7 @@ class Operators:
         """The values of that bin in each row of a table."""
         rows, bins = table.shape[-2:]
         index = here[..., None, :].expand(*here.shape[:-1], rows, 1)
-        picked: tuple[Tensor, ...] = table.expand(*here.shape[:-1], rows, bins).gather(-1, index)[..., 0].unbind(-1)
-        return picked
+        return table.expand(*here.shape[:-1], rows, bins).gather(-1, index)[..., 0].unbind(-1)
 
     # ---- rows of a table: the axis before the last -------------------------------------------------------------------
 

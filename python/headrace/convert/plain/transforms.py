@@ -104,8 +104,7 @@ def _support(o: Any, header: Header, tensors: Tensors, value: Any, context: Any,
 
 
 def _act_norm(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    out: Pair = o.affine(value, tensors["shift"], tensors["log_scale"], to_data)
-    return out
+    return o.affine(value, tensors["shift"], tensors["log_scale"], to_data)
 
 
 def _rotation(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
@@ -113,8 +112,7 @@ def _rotation(o: Any, header: Header, tensors: Tensors, value: Any, context: Any
 
 
 def _linear(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    out: Pair = o.linear(value, header, tensors, to_data)
-    return out
+    return o.linear(value, header, tensors, to_data)
 
 
 def _elementwise(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:

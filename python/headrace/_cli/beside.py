@@ -1,0 +1,122 @@
+"""Tables beside signals: a row of context of each, and frames of covariates over time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.rows import _files as tables
+from headrace.rows._columns import find
+from headrace.rows._source import Source
+
+FILE = "file"  # the column of contexts with the names of signals
+
+Names = tuple[str, ...] | None
+"""Of columns; None where a table has none."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Contexts and covariates of signals, None for none, and the names of their columns."""
+
+    context: NDArray[Any] | None = None
+    covariates: list[NDArray[Any]] | None = None
+    context_names: Names = None
+    covariate_names: Names = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
+        """Those of the options, in tables, or a context of numbers. `of`, `over`: names of their columns in the fit."""
+        rows, names, context, covariates = None, None, arguments.context, arguments.covariates
+        if isinstance(context, str):
+            rows, names = _contexts(context, files, of)
+        elif context is not None:
+            rows = np.array([context])
+        if covariates is None:
+            return cls(rows, None, names)
+        paths = _frames(covariates, files)
+        frames = [_values(tables.open_table(path, dashes="--"), over) for path in paths]
+        for path, (own, called) in zip(paths, frames, strict=True):
+            if (own.shape[1], called) != (frames[0][0].shape[1], frames[0][1]):
+                raise ValueError(f"--covariates: expected the columns of {paths[0]} in {path}, got others")
+        return cls(rows, [own for own, _ in frames], names, frames[0][1])
+
+    @classmethod
+    def of_flow(cls, arguments: argparse.Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
+        """Those that a fitted flow reads: as many columns, of the names that they had in the fit."""
+        given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
+        for name, is_there in given.items():
+            if is_there and not getattr(flow, name):
+                raise ValueError(f"--{name}: expected none for {arguments.flow}, got {getattr(arguments, name)}")
+        found = cls.of(arguments, files, signal.context, signal.covariates)
+        for name, is_there in given.items():
+            count, columns = getattr(flow, name), found.columns(name)
+            if columns != count:
+                plural, got = "s" * (count > 1), columns if is_there else "none"
+                raise ValueError(f"--{name}: expected {count} column{plural} for {arguments.flow}, got {got}")
+        return found
+
+    def columns(self, option: str) -> int:
+        """The number of columns of the context, or of the covariates."""
+        given = self.arguments(0)[option]
+        return 0 if given is None else int(given.shape[-1])
+
+    def arguments(self, i: int | None = None) -> dict[str, Any]:
+        """Arguments of a call with all signals, or with one."""
+        given = {"context": self.context, "covariates": self.covariates}
+        return given if i is None else {name: None if own is None else own[i] for name, own in given.items()}
+
+
+def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[Any], Names]:
+    """The rows of signals in a table that names them."""
+    source = tables.open_table(path, dashes="--")
+    place = find(source, "--context", FILE)
+    index: dict[str, list[int]] = {}
+    for i, text in enumerate(one for block in source.texts([place]) for one in block[:, 0].tolist()):
+        index.setdefault(text, []).append(i)
+    chosen = []
+    for file in files:
+        name = os.path.basename(file)
+        rows = [i for own in {file, name, os.path.splitext(name)[0]} for i in index.get(own, [])]
+        if len(rows) != 1:
+            raise ValueError(f"--context: expected one row of {file} in {path}, by its column {FILE}, got {len(rows)}")
+        chosen += rows
+    values, called = _values(source, names, place)
+    return values[chosen], called
+
+
+def _frames(place: str, files: Sequence[str]) -> list[str]:
+    """The table of each signal: those of its name in a folder, or the one of a single signal."""
+    if not os.path.isdir(place):
+        if len(files) != 1:
+            raise ValueError(f"--covariates: expected a folder, because there are {len(files):,} signals, got {place}")
+        return [place]
+    there = {
+        os.path.basename(path).removesuffix(tables.suffix_of(path)): path for path in tables.inside(place, tables.READ)
+    }
+    stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
+    for stem, file in zip(stems, files, strict=True):
+        if stem not in there:
+            raise FileNotFoundError(f"--covariates: expected a table of {file} in {place}, as {stem}.npy, got none")
+    return [there[stem] for stem in stems]
+
+
+def _values(source: Source, names: Names, left_out: int | None = None) -> tuple[NDArray[Any], Names]:
+    """The values of columns of these names, or else of all but one, and the names."""
+    columns = [i for i in range(source.n_columns) if i != left_out]
+    if names is not None:
+        columns = [find(source, "--context" if left_out is not None else "--covariates", name) for name in names]
+    try:
+        values = source.read(columns)
+    except ValueError as error:
+        raise ValueError(str(error).partition(";")[0]) from None  # without the advice to choose columns
+    if not (values.size and np.isfinite(values).all()):
+        got = "a NaN or an infinity" if values.size else "none"
+        raise ValueError(f"{source.path}: expected finite numbers, got {got}")
+    return values, None if source.names is None else tuple(source.names[i] for i in columns)
