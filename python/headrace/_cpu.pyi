@@ -344,18 +344,6 @@ def xla_close(is_double: bool, handle: int) -> bool: ...
 def xla_count() -> int: ...
 
 class ReadyCoupling:
-    def __init__(
-        self,
-        map: str,
-        scale: str,
-        slope: float,
-        bound: float,
-        bins: int,
-        inverse: bool,
-        active: int,
-        n_params: int,
-        low: float | None = None,
-        min_bin: float = 1e-3,
-    ) -> None: ...
+    def __init__(self, *settings: Any, low: float, min_bin: float) -> None: ...
     def run(self, is_double: bool, rows: int, *addresses: int) -> None: ...
     def backward(self, is_double: bool, rows: int, *addresses: int) -> None: ...
