@@ -26,6 +26,6 @@ def test_showers_that_are_timed_are_those_of_the_module(capsys, tmp_path):
     flow.save(tmp_path / "flow.safetensors")
     contexts = np.random.default_rng(0).standard_normal((20, showers.CONTEXT)).astype(np.float32)
     drawn = np.zeros((20, 8), np.float32)
-    program = library.compiled(tmp_path, "showers.cpp")
-    Timed(program, "showers", tmp_path / "flow.safetensors")("sample", contexts, drawn, 1)
+    side = Timed(library.compiled(tmp_path, "showers.cpp"), "showers", tmp_path / "flow.safetensors")
+    side("sample", contexts, drawn, 1)
     np.testing.assert_array_equal(drawn, flow.sample(20, contexts, seed=1))

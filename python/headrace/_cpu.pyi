@@ -112,33 +112,6 @@ class AscentF64(_Ascent): ...
 
 least_kink_width: float
 
-class ReadyCoupling:
-    def __init__(
-        self,
-        map: str,
-        scale: str,
-        slope: float,
-        bound: float,
-        bins: int,
-        inverse: bool,
-        active: int,
-        n_params: int,
-        low: float | None = None,
-        min_bin: float = 1e-3,
-    ) -> None: ...
-    def run(self, is_double: bool, rows: int, value: int, params: int, out: int, log_det: int) -> None: ...
-    def backward(
-        self,
-        is_double: bool,
-        rows: int,
-        value: int,
-        params: int,
-        grad_out: int,
-        grad_log_det: int,
-        grad_value: int,
-        grad_params: int,
-    ) -> None: ...
-
 def choose_kinks(
     sums: NDArray[np.float64], next: NDArray[np.float64], precision: float, total: float, rule: str
 ) -> NDArray[np.float64]: ...
@@ -369,3 +342,8 @@ xla_handlers: dict[str, Any]
 def xla_open(program: ProgramF32 | ProgramF64) -> int: ...
 def xla_close(is_double: bool, handle: int) -> bool: ...
 def xla_count() -> int: ...
+
+class ReadyCoupling:
+    def __init__(self, *settings: Any, low: float, min_bin: float) -> None: ...
+    def run(self, is_double: bool, rows: int, *addresses: int) -> None: ...
+    def backward(self, is_double: bool, rows: int, *addresses: int) -> None: ...

@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from headrace.torch import FlowModule  # noqa: E402
 
-MAPS = ("additive", "rq_spline", "rq_spline_circular", "rq_spline_free", "rq_spline_nflows", "rq_spline_flowjax")
+SPLINES = ("", "_circular", "_free", "_nflows", "_flowjax", "_flowjax17")
+MAPS = ("additive", *(f"rq_spline{name}" for name in SPLINES))
 
 
 def rows(*shape, seed=0):

@@ -99,8 +99,7 @@ def _ready(value: Any, params: Any, map: Any, direction: Any, settings: Keywords
 def _compiled(map: str, direction: str, active: int, n_params: int, **settings: Any) -> Ready:
     inverse, how = _couplings.is_inverse(direction), settings_of(map, settings)  # type: ignore[arg-type]
     before, named = _couplings.arguments(how, "value", (1, active), (1, active, n_params))
-    made: Any = cpu.ReadyCoupling
-    return made(*before, inverse, active, n_params, **named), (*how, inverse)
+    return cpu.ReadyCoupling(*before, inverse, active, n_params, **named), (*how, inverse)
 
 
 _FLOATS = (torch.float32, torch.float64)

@@ -153,6 +153,16 @@ def splines(dtype):
     return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "splines")
 
 
+def halved_splines(dtype):
+    """Splines whose first and last bins have half the least size."""
+    settings = {"map": "rq_spline_flowjax17", "bins": 4, "min_bin": 0.05, "dtype": dtype}
+    chain = [
+        hr.transforms.Coupling(3, [1], (5,), bound=3.0, **settings),
+        hr.transforms.Elementwise(3, bound=(-4.0, 4.5), slope=0.01, **settings),
+    ]
+    return cases.randomise(hr.Flow(chain, dtype=dtype), 0.2, "halved splines")
+
+
 def on_columns(dtype):
     """Transforms of some columns, of every kind that may be one."""
     within = hr.transforms.Radial(2, context=1, hidden=(4,), dtype=dtype)
@@ -261,6 +271,7 @@ EXAMPLES = {
     "linear-fixed": fixed_linear,
     "linear-alone": lambda dtype: hr.transforms.Inverse(cases.randomise(turned(4, dtype), 0.2, "linear")),
     "splines": splines,
+    "halved-splines": halved_splines,
     "support": supported,
     "gaussianize": gaussianized,
     "gaussianize-alone": lambda dtype: hr.transforms.Gaussianize(*cases.curves(3, 9)),
