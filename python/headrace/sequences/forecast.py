@@ -44,9 +44,9 @@ class Forecast:
     """
 
     def __init__(self, draws: Array, first: Quantiles | None) -> None:
-        """`first`: the exact quantiles of the first step, (levels, *shape, features), by levels."""
+        """`first`: the exact quantiles of the first step, ``(levels, *shape, features)``, by levels."""
         self.draws: Floats = draws
-        """Shape (draws, *shape, steps, features): paths, each of them one draw of all steps."""
+        """Shape ``(draws, *shape, steps, features)``: paths, each of them one draw of all steps."""
         self._first = first
 
     def __repr__(self) -> str:
@@ -55,7 +55,7 @@ class Forecast:
         return f"Forecast(steps={steps}, draws={len(self.draws)}, first_step_is_exact={exact})"
 
     def quantiles(self, levels: Any) -> Floats:
-        """The quantiles of each value, shape (*levels, *shape, steps, features).
+        """The quantiles of each value, shape ``(*levels, *shape, steps, features)``.
 
         Args:
             levels: A probability between 0 and 1, or several.
@@ -75,7 +75,7 @@ class Forecast:
         return np.asarray(found)
 
     def interval(self, share: float = 0.9) -> tuple[Floats, Floats]:
-        """The ends of the middle share of each value's distribution, (*shape, steps, features) each.
+        """The ends of the middle share of each value's distribution, ``(*shape, steps, features)`` each.
 
         Args:
             share: Between 0 and 1.
@@ -91,10 +91,10 @@ class Forecast:
         without bias by draws; of an exact first step from as many quantiles.
 
         Args:
-            x: Shape (*shape, steps, features): the steps that came, NaN for missing ones.
+            x: Shape ``(*shape, steps, features)``: the steps that came, NaN for missing ones.
 
         Returns:
-            Shape (*shape, steps, features), with NaN for missing steps.
+            Shape ``(*shape, steps, features)``, with NaN for missing steps.
         """
         came, n = np.asarray(x, np.float64), len(self.draws)
         if came.shape != self.draws.shape[1:]:
