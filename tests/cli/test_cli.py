@@ -217,7 +217,7 @@ def test_options_of_fit_arrive(folder, result, monkeypatch):
 
 def test_an_argument_that_a_flow_does_not_take(folder, run):
     np.save("t.npy", table())
-    for flow, option in (("MAF", "--bins"), ("DualAscentFlow", "--hidden")):
+    for flow, option in (("DualAscentFlow", "--epochs"), ("DualAscentFlow", "--hidden")):
         code, out, err = run("fit", "t.npy", "-o", "f.safetensors", "--flow", flow, option, 8)
         assert (code, out) == (2, "")
         assert f"argument {option}: --flow {flow} does not take it" in err

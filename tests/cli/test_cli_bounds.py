@@ -73,7 +73,7 @@ def test_bounds_are_of_features(run, folder):
 @pytest.mark.parametrize("more", [(), ("--bounds", "age=0:"), ("--bounds", "age=0:", "--ensemble", 2)])
 def test_periodic_columns(more, run, folder):
     bounded("age,hour")
-    short = ("--flow", "NSF", "--coupling", *SHORT)
+    short = ("--flow", "NSF", "--set", "coupling=true", *SHORT)
     code, _, err = run("fit", "t.csv", "-o", "flow", "--periodic", "hour=-0.5:0.5", *more, *short)
     assert code == 0, err
     found = hr.load("flow")
@@ -97,7 +97,7 @@ def test_periodic_columns(more, run, folder):
 )
 def test_wrong_periods_are_refused(options, words, run, folder):
     bounded()
-    check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "NSF", "--coupling", *options, *SHORT), words)
+    check_error(*run("fit", "t.csv", "-o", "flow", "--flow", "NSF", "--set", "coupling=true", *options, *SHORT), words)
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from headrace._core.settings import MapShape
 
 OPTIONS = (
     *("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint"),
-    *("transforms", "hidden", "bins", "coupling", "base"),
+    *("transforms", "hidden", "base"),
 )
 """Arguments of fits and of flows that have an option of their own."""
 READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {

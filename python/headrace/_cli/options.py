@@ -24,12 +24,12 @@ BRIEF = (
     *("discrete", "missing", "epochs", "transforms", "hidden", "checkpoint", "seed", "set"),
 )
 """The options of `headrace fit --help`."""
-_FLAGS = ("residual", "refine", "companded", "level")
+_FLAGS = ("residual", "refine", "companded", "level", "coupling")
 _SETTINGS = (
     *("activation", "last-activation", "matmul", "dropout", "slope", "link", "map", "scale", "bound", "nonlinearity"),
     *("negative-slope", "precision", "steps", "rule", "kinks", "neighbours", "directions", "rotations", "bandwidth"),
     *("rate", "copies", "jitter", "channels", "skip", "kernel", "layers", "dilations", "prediction", "patience"),
-    "checkpoint-every",
+    *("checkpoint-every", "bins"),
 )
 _FLOWS = {"maf": "MAF", "iaf": "IAF", "realnvp": "RealNVP", "nsf": "NSF", "planar": "PlanarFlow"}
 _FLOWS |= {"radial": "RadialFlow", "dual-ascent": "DualAscentFlow", "wavenet": "WaveNet"}
@@ -37,7 +37,6 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
     "fit": {
         "--seconds": "--time-budget",
         "--flow": _FLOWS,
-        "--no-coupling": "--set=coupling=false",
         **{f"--{name}": f"--set={name}=true" for name in _FLAGS},
         **{f"--no-{name}": f"--set={name}=false" for name in _FLAGS},
         **{f"--{name}": f"--set={name.replace('-', '_')}=" for name in _SETTINGS},
@@ -161,10 +160,7 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     help_text = f"share of rows to hold out (default: {fitting.VALIDATION}; with --auto none, beside its own)"
     _add(group, "--validation", "SHARE", help_text, type=share)
     for name in offered.OPTIONS:
-        is_flag = name == "coupling"
-        how: dict[str, Any] = {"action": "store_true", "default": None} if is_flag else {}
-        form = None if is_flag else offered.placeholder_of(name)
-        _add(group, f"--{name.replace('_', '-')}", form, offered.help_of(name), **how)
+        _add(group, f"--{name.replace('_', '-')}", offered.placeholder_of(name), offered.help_of(name))
     help_text = "an argument of Python without an option; --help-all lists them"
     _add(group, "--set", "NAME=VALUE", help_text, action="append", default=[])
     sub.shorten(BRIEF, offered.set_groups())
