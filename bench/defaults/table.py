@@ -244,6 +244,7 @@ def of_signals() -> Iterator[Row]:
     yield from lanes("signal = hr.WaveNet(); x = rows(1, n, 1)", "signal.log_prob(x)", "signal.sample(1, n, seed=0)")
     made = "later = hr.WaveNet().given(np.zeros((1, 50, 1))); x = rows(1, n, 1)"
     yield from lanes(made, "later.log_prob(x)", "later.log_prob_steps(x)", "later.sample(1, n, seed=0)")
+    yield from lanes(made, "later.forecast(n, draws=10, seed=0)")
     made = "parts = [hr.CausalConvolution(dilations=[1, 2], channels=8), hr.LinearPrediction(order=2)]"
     made += "; signal = hr.SequenceFlow(parts); x = rows(1, n, 1)"
     yield from lanes(made, "signal.log_prob(x)", "signal.sample(1, n, seed=0)")
