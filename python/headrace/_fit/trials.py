@@ -19,6 +19,7 @@ import numpy as np
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
 from headrace._fit import marginals as _marginals
+from headrace._fit.gaussian import MOST_FEATURES
 from headrace._fit.given_rows import Moments
 from headrace._fit.history import whole
 from headrace._fit.plan import Plan
@@ -45,7 +46,7 @@ def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
 
 def candidates(source: ArrayRows, scale: Moments, flow: Trainable) -> tuple[Residuals, Residuals]:
     """The columns that are always replaced, and those with the ones that a trial decides about."""
-    order = flow._interior.order
+    order = flow._interior.order if flow.features <= MOST_FEATURES else None  # of more columns nothing is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))
     return always, more
 
