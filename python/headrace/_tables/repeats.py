@@ -7,15 +7,12 @@ zero or positive. Between frequent values a column without a grid is taken for c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace._arrays.columns import SPIKE
-
-if TYPE_CHECKING:
-    from headrace._tables.table import Column
 
 NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
 SLACK = 1e-6  # of a width or a step, by which rounded values make it differ
@@ -46,8 +43,8 @@ def _step(values: NDArray[np.float64], gaps: NDArray[np.float64]) -> float:
     return 1.0 / inverse if inverse and abs(inverse * step - 1.0) < SLACK else float(step)
 
 
-def without_noise(x: NDArray[Any], column: Column) -> NDArray[np.float64]:
-    """Draws without the noise, where it can be taken off."""
+def without_noise(x: NDArray[Any], column: Any) -> NDArray[np.float64]:
+    """Draws of a `Column` without its noise, where it can be taken off."""
     drawn = x.astype(np.float64)
     if column.step:
         inverse = round(1.0 / column.step)
