@@ -154,12 +154,14 @@ class MixedDensity(OfFlows):
         rows = np.asarray(x)
         context = self._context(context, len(rows))
         codes, inputs = self.head.opened(rows)
-        new = [bool((codes[:, i] < 0).any() and not one.step) for i, one in enumerate(self.head.columns)]
+        absent = np.isnan(rows[:, [one.column for one in self.head.columns]].astype(np.float64))
+        unknown = (codes < 0) & ~absent
+        new = [bool(unknown[:, i].any() and not one.step) for i, one in enumerate(self.head.columns)]
         if any(new):
             column = self.head.columns[new.index(True)].column
             label = f"column {column}" if self.feature_names is None else f"column {self.feature_names[column]!r}"
-            unknown = (codes < 0).any(axis=1).sum()
-            warn(f"x: {unknown} of {len(rows)} rows have a value in {label} that no row to fit had, or in others")
+            count = unknown.any(axis=1).sum()
+            warn(f"x: {count} of {len(rows)} rows have a value in {label} that no row to fit had, or in others")
         total = self.head.of_rows(rows, codes, inputs, context)
         if self.flow is not None:
             values, constant = self._gated(rows, codes)
@@ -176,6 +178,8 @@ class MixedDensity(OfFlows):
         if context is None or not self.context:
             return None
         given = np.asarray(context)
+        if self.context == 1 and given.shape == (rows,):
+            return given[:, None]
         return np.broadcast_to(given, (rows, given.shape[-1])) if given.ndim == 1 else given
 
     def given(self, inputs: Floats, context: Any) -> NDArray[Any]:

@@ -65,7 +65,8 @@ def of_estimator(table, folder, **how):
 
 
 def of_auto(table, folder, **how):
-    choice, told = _heard(lambda: hr.auto(frame(table), 0.2, families=("maf",), progress=False, **how))
+    settings = {"families": ("maf",), "progress": False, "categories": None, **how}
+    choice, told = _heard(lambda: hr.auto(frame(table), 0.2, **settings))
     return Fitted(
         "auto",
         choice.as_table(),
