@@ -286,7 +286,7 @@ def test_no_rows_have_a_gradient_of_zero(device, dtype):
 
 
 def test_rows_are_computed_in_groups(device, dtype):
-    """The tape of so many rows is larger than that of a group in the emulation: sums continue from group to group."""
+    """With many rows the tape has several groups in the emulation, and sums continue from one group to the next."""
     flow = cases.randomise(hr.MAF(5, hidden=(40, 40), transforms=2, dtype=dtype), 0.2)
     given = cases.rows(420, 5, dtype)
     twin, wide = Twin(device, flow), flow.astype("float64")

@@ -66,7 +66,7 @@ HR_FN CausalLine causal_line(int64_t before, int most) {
     return {padded, row / 16 % 2 == 0 ? row + 16 : row};
 }
 
-// Positions of a window: so many that moving a layer's past is cheap, and so few that its lines stay in L2.
+// The number of steps of a window: large enough that moving a layer's past is cheap, small enough for the L2 cache.
 HR_FN int causal_window_positions(const CausalNetwork& n) {
     int64_t most = 0;
     for (int l = 0; l < n.n_layers; ++l)

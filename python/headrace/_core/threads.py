@@ -108,7 +108,4 @@ def _register() -> None:
         def get_version(self) -> str:
             return str(cpu.__version__)
 
-        def set_additional_attributes(self) -> None:
-            """Nothing to set."""
-
     threadpoolctl.register(Controller)

@@ -20,8 +20,7 @@ from headrace._flow.tails import Independent
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
-from headrace._flow.transforms.masked import MaskedAutoregressive
-from headrace._flow.transforms.restriction import Mixed
+from headrace._flow.transforms.restriction import chain_of
 from headrace._flow.transforms.support import Support
 from headrace._flow.transforms.transform import Transform
 
@@ -72,13 +71,6 @@ class Restorable:
             raise
 
 
-def _keeps_columns_apart(t: Transform) -> bool:
-    try:
-        return all(t._restricted((c,))[1] == (c,) for c in range(t.features))
-    except Mixed:
-        return False
-
-
 class Interior(Restorable):
     """The private parts of a flow of rows, in their state when `Flow._interior` is read."""
 
@@ -126,16 +118,14 @@ class Interior(Restorable):
 
     @property
     def order(self) -> tuple[int, ...] | None:
-        """Columns in an order in which none depends on a later one, if all transforms have the same one; else None."""
-        levels: list[int] | None = None
-        for t in self._flow._transforms_on(None):
-            if isinstance(t, MaskedAutoregressive) and (staircase := t._network.staircase) is not None:
-                if levels not in (None, list(staircase.levels)):
-                    return None
-                levels = list(staircase.levels)
-            elif not _keeps_columns_apart(t):
-                return None
-        return None if levels is None else tuple(int(c) for c in np.argsort(levels, kind="stable"))
+        """The columns as they come, if each first ones of them depend on no later ones (`Flow.given`); else None."""
+        transforms, features = self._flow._transforms_on(None), self._flow.features
+        try:
+            for n in range(1, features):
+                chain_of(transforms, range(n))
+        except ValueError:
+            return None
+        return tuple(range(features))
 
     @property
     def _end(self) -> int:

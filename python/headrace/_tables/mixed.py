@@ -154,8 +154,7 @@ class MixedDensity(OfFlows):
         rows = np.asarray(x)
         context = self._context(context, len(rows))
         codes, inputs = self.head.opened(rows)
-        absent = np.isnan(rows[:, [one.column for one in self.head.columns]].astype(np.float64))
-        unknown = (codes < 0) & ~absent
+        unknown = (codes < 0) & ~np.isnan(rows[:, [one.column for one in self.head.columns]].astype(np.float64))
         new = [bool(unknown[:, i].any() and not one.step) for i, one in enumerate(self.head.columns)]
         if any(new):
             column = self.head.columns[new.index(True)].column

@@ -31,14 +31,7 @@ class Sequences:
     """
 
     def __init__(
-        self,
-        caller: Caller,
-        name: str,
-        value: Any,
-        features: int,
-        *,
-        lengths: Any = None,
-        integers: bool = False,
+        self, caller: Caller, name: str, value: Any, features: int, *, lengths: Any = None, integers: bool = False
     ) -> None:
         self.name, self.features, self._caller = name, features, caller
         self.is_list = isinstance(value, (list, tuple))

@@ -35,14 +35,12 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
         int | None, argument(None, check.whole(1, MOST_LAYERS), option="of each convolution (default: 16)")
     ]
     dilations: Annotated[
-        "Sequence[int] | None",
-        argument(None, option="steps between two taps of each layer (default: 1,2,4,...,128)"),
+        "Sequence[int] | None", argument(None, option="steps between two taps of each layer (default: 1,2,4,...,128)")
     ]
     inner: Annotated["Flow | str | None", argument()]
     transforms: Annotated[int | None, argument(None, check.whole(1))]
     prediction: Annotated[
-        int | None,
-        argument(None, check.integer, option="steps that a linear prediction reads (default: 32)"),
+        int | None, argument(None, check.integer, option="steps that a linear prediction reads (default: 32)")
     ]
     adaptive: Annotated[
         bool, argument(False, check.truth, option="whether the past's own linear prediction and scale are before it")
