@@ -126,9 +126,7 @@ class CausalSettings(MapSettings):
     kernel: int = setting(2, _size("kernel", MOST_TAPS, 2), option="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations)
     covariates: int = setting(0, _size("covariates", MOST_UNITS, 0), optional=True)
-    hop: int = setting(
-        1, _size("hop", MOST_STEPS), optional=True, option="steps from one frame of the covariates to the next"
-    )
+    hop: int = setting(1, _size("hop", MOST_STEPS), optional=True, option="steps between frames of the covariates")
     companded: bool = _truth("companded")
     level: bool = _truth("level")
     sizes: bool = setting(False, lambda settings, value: _sizes(settings, value), optional=True)
