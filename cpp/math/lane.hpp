@@ -465,14 +465,14 @@ HR_FN V log(V x) {
     const V exponent = convert<V>(n) - select(tiny, splat<V>(F::mantissa_bits), splat<V>(0));
     // log(1 + f) = 2 atanh(s), s = f / (2 + f), arranged so that the leading term f is exact.
     const V s = f / (f + Scalar<V>(2)), s2 = s * s, half_square = f * f * Scalar<V>(0.5);
-    V tail;
+    V series;
     if constexpr (is_single<V>) {
-        tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9) * s2;
+        series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9);
     } else {
-        tail = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
-                          2.0 / 21) *
-               s2;
+        series = polynomial(s2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19,
+                            2.0 / 21);
     }
+    const V tail = product(series, s2);  // a compiler may contract the sum below with either of its products
     const V small = fma(s, half_square + tail, exponent * F::ln2_low);
     V y = fma(exponent, F::ln2_high, f - (half_square - small));
     y = select(x == Scalar<V>(0), -infinity<V>(), y);
