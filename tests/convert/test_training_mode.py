@@ -1,5 +1,8 @@
 """A model in training mode whose density differs in evaluation is refused, for all libraries alike."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -40,6 +43,20 @@ def normflows(dropout=None):
     net = nf.flows.MaskedAffineAutoregressive(D.features, 8, dropout_probability=dropout or 0.0)
     last = [] if dropout else [nf.flows.ActNorm((D.features,))]
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(D.features, trainable=False), [net, *last])
+
+
+def normflows_maf():
+    """From data to latent a network runs once; back it runs once for each column, each time without other units."""
+    nf = library("normflows")
+    masked = nf.flows.MaskedAffineAutoregressive(D.features, 8, dropout_probability=0.2)
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(D.features), [nf.flows.Reverse(masked)])
+
+
+def normflows_mlp():
+    nf = library("normflows")
+    mask = library("torch").arange(D.features) % 2.0
+    nets = [nf.nets.MLP([D.features, 8, D.features], dropout=0.2) for _ in range(2)]
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(D.features), [nf.flows.MaskedAffineFlow(mask, *nets)])
 
 
 def sbi(**options):
@@ -162,3 +179,136 @@ def test_flowjax():
     calm = equinox.nn.inference_mode(model)  # where dropout is the identity
     x = np.random.default_rng(0).standard_normal((20, D.features)).astype("float32")
     assert_allclose(convert.from_flowjax(calm).log_prob(x), calm.log_prob(jax.numpy.asarray(x)), rtol=1e-4, atol=1e-4)
+
+
+KEPT = {
+    "nflows, residual": lambda: nflows(dropout_probability=0.3),
+    "nflows, feed-forward": lambda: nflows(dropout_probability=0.3, use_residual_blocks=False),
+    "glasflow": lambda: glasflow(
+        dropout_probability=0.2, batch_norm_between_transforms=False, batch_norm_within_blocks=False
+    ),
+    "normflows": normflows_maf,
+    "normflows, MLP": normflows_mlp,
+    "sbi": lambda: sbi(dropout_probability=0.2),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_a_dropout_that_is_kept_is_that_of_the_library(case):
+    """Log densities of one row have the library's distribution over omitted units, in the same layers and shares."""
+    torch = library("torch")
+    model = shaken(KEPT[case](), 0, 0.4).train()
+    fast = hr.accelerate(model, dropout="keep")
+    assert fast.training
+    n = 20_000
+    x = torch.linspace(-0.8, 0.6, D.features).expand(n, -1)
+    torch.manual_seed(0)
+    ours, theirs = (one.log_prob(*given).detach().ravel().double() for one, given in pairs(fast, model, x))
+    assert len(ours.unique()) > 10
+    errors = (ours.var() / n + theirs.var() / n).sqrt()
+    assert abs(ours.mean() - theirs.mean()) < 5 * errors
+    levels = torch.linspace(0.1, 0.9, 5).double()
+    at = theirs.quantile(levels)
+    below = (ours[:, None] <= at + 1e-4).double().mean(0)  # log densities may take few values, which differ by rounding
+    assert (below > levels - 0.02).all()
+    assert ((ours[:, None] < at - 1e-4).double().mean(0) < levels + 0.02).all()
+    with torch.no_grad():  # nothing is omitted without gradients, nor in evaluation
+        calm = [(one.log_prob(*given)) for one, given in pairs(fast, model.eval(), x[:3])]
+    assert_allclose(*calm, rtol=1e-4, atol=1e-4)
+    given = pairs(fast, model, x[:3])[0][1]
+    assert_allclose(fast.eval().log_prob(*given).detach(), calm[0], rtol=1e-6)
+
+
+def moved(fast, direction, size):
+    """A copy whose parameters are moved."""
+    torch, other = library("torch"), copy.deepcopy(fast)
+    with torch.no_grad():
+        other.flow.vector.add_(size * direction)
+    return other
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [1.0, -2.0, 0.5, 3.0]], ids=["equal", "of rows"])
+@pytest.mark.parametrize("context", ["each", "one"])
+def test_gradients_are_those_of_the_units_that_were_kept(weights, context):
+    """Where rows weigh differently a second run has the same units."""
+    torch = library("torch")
+    fast = hr.accelerate(
+        shaken(nflows(dropout_probability=0.3, context_features=2), 1).double().train(), dropout="keep"
+    )
+    x, w = torch.randn(4, D.features, dtype=torch.float64), torch.tensor(weights).double()
+    c = torch.randn((2,) if context == "one" else (4, 2), dtype=torch.float64).requires_grad_()
+
+    def loss(one, context):
+        torch.manual_seed(3)
+        return (w * one.log_prob(x, context)).sum()
+
+    loss(fast, c).backward()
+    loss(fast, c.detach()).backward()  # behind a loss that weighs rows
+    gradient = fast.flow.vector.grad / 2
+    direction = torch.randn(gradient.shape, dtype=torch.float64)
+    up, down = (loss(moved(fast, direction, size), c).item() for size in (1e-6, -1e-6))
+    assert_allclose((up - down) / 2e-6, float(gradient @ direction), rtol=1e-6)
+    aside = torch.randn(c.shape, dtype=torch.float64)
+    up, down = (loss(fast, (c + size * aside).detach()).item() for size in (1e-6, -1e-6))
+    assert_allclose((up - down) / 2e-6, float((c.grad * aside).sum()), rtol=1e-6)
+
+
+def test_a_seed_of_pytorch_gives_the_same_units_and_each_call_others():
+    torch = library("torch")
+    fast = hr.accelerate(nflows(dropout_probability=0.3), dropout="keep")
+    with torch.no_grad():
+        fast.flow.vector.add_(0.3 * torch.randn(fast.flow.vector.shape))
+    x = torch.randn(20, D.features)
+
+    def drawn(one):
+        torch.manual_seed(5)
+        return one.log_prob(x), one.log_prob(x)
+
+    first, second = drawn(fast)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first.detach(), fast.eval().log_prob(x).detach())
+    fast.train()
+    loaded = hr.accelerate(nflows(dropout_probability=0.3), dropout="keep")
+    loaded.load_state_dict(hr.restore(fast).state_dict())  # of nflows
+    for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast), loaded, hr.accelerate(fast)):
+        assert_allclose(drawn(again)[0].detach(), first.detach(), rtol=1e-4)
+    assert hr.restore(fast).training
+    assert fast.flow.flow._interior.drops  # for `Flow.fit`
+
+
+def test_a_builder_of_sbi_keeps_dropout():
+    torch = library("torch")
+    library("sbi")
+    from sbi.neural_nets import posterior_nn
+
+    builder = hr.accelerate(posterior_nn("maf", dropout_probability=0.4), dropout="keep")
+    theta, x = torch.randn(50, 3), torch.randn(50, 2)
+    estimator = builder(theta, x)
+    assert not torch.equal(estimator.loss(theta, x), estimator.loss(theta, x))
+    inside = hr.accelerate(torch.nn.ModuleList([nflows(dropout_probability=0.3)]), dropout="keep")[0]
+    rows = torch.randn(50, D.features)
+    assert not torch.equal(inside.log_prob(rows), inside.log_prob(rows))
+
+
+def test_dropout_that_cannot_be_kept_is_refused():
+    torch = library("torch")
+    message = r"^model\.transform\.\S+: expected a dropout behind the activation of a hidden layer, got Dropout\(p=0\.3"
+    with pytest.raises(NotImplementedError, match=message):
+        hr.accelerate(zuko_dropout(), dropout="keep")
+    with pytest.raises(NotImplementedError, match="expected a dropout behind the activation"):  # of two units for one
+        hr.accelerate(nflows(dropout_probability=0.3, activation=torch.nn.LeakyReLU(0.2)), dropout="keep")
+    with pytest.raises(ValueError, match=r"^dropout: expected one of .*'keep'.*, got 'drop'"):
+        hr.accelerate(nflows(), dropout="drop")
+    with pytest.raises(ValueError, match="expected no batch norm in training mode"):
+        hr.accelerate(nflows("BatchNorm", dropout_probability=0.3), dropout="keep")
+    with pytest.raises(ValueError, match=r'got Dropout.*or headrace\.accelerate\(model, dropout="keep"\)'):
+        hr.accelerate(nflows(dropout_probability=0.3))
+    fast = hr.accelerate(nflows(dropout_probability=0.3), dropout="keep")
+    state = dict(fast.named_parameters())
+
+    def loss(state):
+        return torch.func.functional_call(fast.flow, {"vector": state["flow.vector"]}, (), {}).log_prob(x).sum()
+
+    x = torch.randn(4, D.features)
+    with pytest.raises(RuntimeError, match=r"^dropout: expected a call of log_prob by itself"):
+        torch.func.grad(loss)(state)

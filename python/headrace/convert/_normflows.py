@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,14 +245,15 @@ def _full_network(net: Any, place: Place, features: int) -> Layers | None:
 def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
     """The layers of shifts and scales as one network; rows of zeros for missing shifts."""
     both = [nets[name] for name in ("t", "s") if name in nets]
-    if len({tuple(layer.activation for layer in net.layers) for net in both}) != 1:
-        raise place.differs("s", "a network of as many layers and the same activations as t", nets)
+    if len({tuple((layer.activation, layer.dropout) for layer in net.layers) for net in both}) != 1:
+        raise place.differs("s", "a network of as many layers and the same activations and dropout as t", nets)
     layers = Layers()
     for i, same in enumerate(both[0].layers):
         weight, bias, mask = _diagonal(
             [net.weights[i] for net in both], [net.biases[i] for net in both], is_first=i == 0
         )
         layers.hidden(weight, bias, mask, activation=str(same.activation))
+        layers.layers[-1] = replace(layers.layers[-1], dropout=same.dropout)
     is_first = not layers.layers
     weight, bias, mask = _diagonal([net.weights[-1] for net in both], [net.biases[-1] for net in both], is_first)
     if len(both) == 1:

@@ -306,8 +306,9 @@ class Layers:
         activation: str = "identity",
         adds: int | None = None,
         join: Join | None = None,
+        dropout: Any = None,
     ) -> int:
-        """Add a hidden layer, and give its index."""
+        """Add a hidden layer, and give its index; `dropout`: the module behind its activation."""
         self._add(weight, bias, mask)
         more = (None, None) if join is None else (join.how, join.activation)
         self.layers.append(Layer(len(weight), "identity", adds, *more))
@@ -315,7 +316,14 @@ class Layers:
             self.joins.append(join)
         index = len(self.layers) - 1
         self.activate(activation)
+        self.drop(dropout)
         return index
+
+    def drop(self, dropout: Any) -> None:
+        """Keep a module's share if it is a dropout of `keeping_dropout`; two units that stand for one have none."""
+        if self._below is None and hasattr(dropout, "_kept"):
+            dropout._kept()
+            self.layers[-1] = replace(self.layers[-1], dropout=float(dropout.p))
 
     def activate(self, activation: str) -> None:
         """The activation of the hidden layer that was added last."""

@@ -44,6 +44,7 @@ class _Block:
     second: _Linear
     activation: str
     norms: tuple[tuple[Numbers, Numbers], ...]  # empty or two, each a factor and a shift
+    dropout: Any = None
 
 
 def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
@@ -89,7 +90,7 @@ def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
             _norm(m, own.at("batch_norm_layers").at(j)) for j, m in enumerate(getattr(block, "batch_norm_layers", ()))
         ]
         activation = activation_of(own.at("activation"), block.activation)
-        blocks.append(_Block(parts[0], parts[1], activation, tuple(norms)))
+        blocks.append(_Block(parts[0], parts[1], activation, tuple(norms), getattr(block, "dropout", None)))
     return blocks
 
 
@@ -114,7 +115,7 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
-        layers.hidden(one.weight, one.bias, one.mask, activation=block.activation, join=one.join)
+        layers.hidden(one.weight, one.bias, one.mask, activation=block.activation, join=one.join, dropout=block.dropout)
         skip = layers.hidden(two.weight, two.bias, two.mask, activation=activation, adds=skip, join=two.join)
     layers.outputs(last.weight, last.bias, last.mask)
 
@@ -177,7 +178,8 @@ def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_act
         if block.batch_norm is not None:
             linear = linear.reading(*_norm(block.batch_norm, own.at("batch_norm")))
         named = activation_of(own.at("activation"), block.activation)
-        layers.hidden(linear.weight, linear.bias, linear.mask, activation=named)
+        dropout = getattr(block, "dropout", None)
+        layers.hidden(linear.weight, linear.bias, linear.mask, activation=named, dropout=dropout)
 
 
 def residual_network(net: Any, place: Place) -> Layers:
@@ -192,7 +194,7 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
-    """Linear layers, each followed by an activation but the last one; dropout does nothing in evaluation."""
+    """Linear layers, each followed by an activation but the last one."""
     found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not found or class_of(found[-1][1])[1] != "Linear":
         i, module = found[-1] if found else (0, None)
@@ -206,6 +208,7 @@ def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
             raise place.at(i).unknown(module, "a linear layer before each activation")
         else:
             layers.activate(activation_of(place.at(i), module))
+            layers.drop(modules[i + 1])
     own = _linear(found[-1][1], place.at(found[-1][0]))
     layers.outputs(own.weight, own.bias)
     return layers

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from headrace._base import arguments as check
 from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers, Place, dtype_of
-from headrace.convert._training import refuse_training
+from headrace.convert._training import changed_by_training, refuse_training
 from headrace.convert._verify import verify
 
 
@@ -23,10 +24,7 @@ def opened(model: Any, expected: str = "", *attributes: str) -> Any:
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a module of PyTorch, got {check.kind_of(model)}")
-    nets = (getattr(model, attribute, None) for attribute in ("_embedding_net", "embedding_net"))
-    outside = {layer for net in nets if isinstance(net, torch.nn.Module) for layer in net.modules()}
-    layers = ((path and f".{path}", layer) for path, layer in model.named_modules() if layer not in outside)
-    refuse_training(layers)
+    refuse_training(_layers(model))
     for layer in model.modules():  # products that linear maps of nflows keep: in one dtype, and no copy takes them
         if hasattr(layer, "cache") and hasattr(layer.cache, "invalidate"):
             layer.cache.invalidate()
@@ -37,6 +35,35 @@ def opened(model: Any, expected: str = "", *attributes: str) -> Any:
     if not all(hasattr(model, attribute) for attribute in attributes):
         raise TypeError(f"model: expected {expected}, got {type(model).__name__}")
     return model.cpu().double().eval()
+
+
+def _layers(model: Any) -> list[tuple[str, Any]]:
+    """The layers of a module with their paths, without those of its embedding net."""
+    nets: list[Any] = [getattr(model, attribute, None) for attribute in ("_embedding_net", "embedding_net")]
+    outside = {layer for net in nets if hasattr(net, "modules") for layer in net.modules()}
+    return [(path and f".{path}", layer) for path, layer in model.named_modules() if layer not in outside]
+
+
+def keeping_dropout(convert: Callable[..., Flow], model: Any, **options: Any) -> Flow:
+    """A conversion in which each hidden layer of the flow has the `dropout` of the model's layer.
+
+    Raises:
+        NotImplementedError: a dropout that is not behind the activation of a hidden layer.
+    """
+    model = copy.deepcopy(model)
+    unread: dict[str, Any] = {}
+    for path, layer in _layers(model):
+        if changed_by_training(layer) == "dropout":
+            unread[path] = layer
+            layer._kept = partial(unread.pop, path, None)  # which copies of the layer share
+            layer.eval()
+    flow = convert(model, **options)
+    for path, layer in unread.items():
+        raise NotImplementedError(
+            f"model{path}: expected a dropout behind the activation of a hidden layer, got {layer!r}; call "
+            "model.eval() and train without it"
+        )
+    return flow
 
 
 def tensors_of(model: Any) -> list[Any]:

@@ -17,14 +17,15 @@ def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
     """
     for place, layer in layers:
         trains = getattr(layer, "training", not getattr(layer, "inference", True))
-        if trains and (kind := _changed_by_training(layer)):
+        if trains and (kind := changed_by_training(layer)):
+            keep = ', or headrace.accelerate(model, dropout="keep")' if kind == "dropout" else ""
             raise ValueError(
                 f"model{place}: expected no {kind} in training mode, where the density is another than in "
-                f"evaluation, got {layer!r}; call model.eval() (for flowjax: equinox.nn.inference_mode)"
+                f"evaluation, got {layer!r}; call model.eval() (for flowjax: equinox.nn.inference_mode){keep}"
             )
 
 
-def _changed_by_training(layer: Any) -> str:
+def changed_by_training(layer: Any) -> str:
     """The description of a layer that depends on the mode; empty for any other layer."""
     kinds = [kind.__name__ for kind in type(layer).__mro__]
     if any("Dropout" in kind for kind in kinds):

@@ -9,11 +9,12 @@ from typing import Any
 from headrace._base import arguments as check
 from headrace.convert import from_glasflow, from_nflows, from_normflows, from_zuko
 from headrace.convert._gathered import write_back
+from headrace.convert._torch import keeping_dropout
 
 LIBRARIES = frozenset(("zuko", "nflows", "glasflow", "normflows", "nessai"))
 
 
-def accelerate(model: Any, *, verify: bool = True) -> Any:
+def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
     """The model, computed by headrace: densities, samples and gradients from one network pass in both directions.
 
     The result has the methods of the model, so that code around it runs unchanged: a flow of zuko is called
@@ -31,39 +32,47 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
         model: A flow of zuko, nflows, normflows, glasflow or nessai; an estimator, a posterior or a builder of sbi; a
             module with flows among its parts. One that is accelerated already is given back.
         verify: Whether to compare log densities of some rows with the model's, see `headrace.convert`.
+        dropout: "keep": in training mode `log_prob` omits the units that headrace's dropout chooses, in the layers and
+            shares of the model's, where gradients are computed; a seed is drawn from PyTorch's generator for each call.
+            Samples omit nothing. "refuse": an error in training mode, and no dropout later.
 
     Raises:
         TypeError: something else.
-        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode with a layer as above.
+        NotImplementedError, ValueError: see `headrace.convert`; a model in training mode with a layer as above; a
+            dropout to keep that is not behind the activation of a hidden layer.
     """
+    keeps = check.choice("dropout", dropout, ("refuse", "keep")) == "keep"
     packages = _packages(model)
     if _is_face(model):
         return model
     if "sbi" in packages:
         from headrace.integrations import sbi
 
-        return sbi.accelerate(model, verify=verify)
+        return sbi.accelerate(model, verify=verify, dropout=dropout)
     if not packages & LIBRARIES:
-        return _module(model, verify)
+        return _module(model, verify=verify, dropout=dropout)
     from headrace.torch import faces
 
     convert: Any
+    kind: Any
+    parts: tuple[Any, ...] = ()
     if "zuko" in packages:
-        convert = from_zuko
-        face: Any = faces.ZukoFace(convert(model, verify=verify))
+        convert, kind = from_zuko, faces.ZukoFace
     elif "normflows" in packages:
         convert = from_normflows
         conditional = any(kind.__name__ == "ConditionalNormalizingFlow" for kind in type(model).__mro__)
         kind = faces.ConditionalNormflowsFace if conditional else faces.NormflowsFace
-        face = kind(convert(model, verify=verify), copy.deepcopy(getattr(model, "p", None)))
+        parts = (getattr(model, "p", None),)
     elif hasattr(model, "_embedding_net"):
-        convert = partial(from_nflows, embedding="outside")
-        face = faces.NflowsFace(convert(model, verify=verify), copy.deepcopy(model._embedding_net))
+        convert, kind, parts = partial(from_nflows, embedding="outside"), faces.NflowsFace, (model._embedding_net,)
     else:
-        convert = from_glasflow
-        face = (faces.NessaiFace if "nessai" in packages else faces.GlasflowFace)(convert(model, verify=verify))
+        convert, kind = from_glasflow, faces.NessaiFace if "nessai" in packages else faces.GlasflowFace
+    convert = partial(keeping_dropout, convert) if keeps else convert
+    face = kind(convert(model, verify=verify), *copy.deepcopy(parts))
+    if issubclass(kind, faces.GlasflowFace):
         face.device = getattr(model, "device", None)
     face._original = (copy.deepcopy(model), convert)
+    face._module()._keeps_dropout = keeps
     return _same_mode(face, model)
 
 
@@ -95,7 +104,7 @@ def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
     return parts
 
 
-def _module(model: Any, verify: bool) -> Any:
+def _module(model: Any, **options: Any) -> Any:
     """A copy of a module with its flows accelerated."""
     flows = _outermost(model, _is_flow) if hasattr(model, "named_modules") else {}
     if not flows:
@@ -107,7 +116,7 @@ def _module(model: Any, verify: bool) -> Any:
     memo: dict[int, Any] = {}
     for path, part in flows.items():
         try:
-            memo[id(part)] = accelerate(part, verify=verify)
+            memo[id(part)] = accelerate(part, **options)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise type(error)(f"model.{path}: {error}") from error
     return copy.deepcopy(model, memo)

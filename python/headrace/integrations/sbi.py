@@ -26,6 +26,7 @@ from headrace import MAF, NSF, Flow, RealNVP
 from headrace._base import arguments as check
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
+from headrace.convert._torch import keeping_dropout
 from headrace.torch import FlowModule
 from headrace.torch.faces import Replacing
 
@@ -162,7 +163,7 @@ def _builder(
     return build
 
 
-def accelerate(model: Any, *, verify: bool = True) -> Any:
+def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> Any:
     """The counterpart of a part of sbi that computes with headrace; see `headrace.accelerate`.
 
     For a posterior, everything is copied except its estimators, which are converted. `DirectPosterior` has one;
@@ -175,25 +176,26 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
     Args:
         model: An estimator, a posterior, or a builder: a function of parameters and data that gives an estimator.
         verify: See `headrace.convert.from_sbi`.
+        dropout: See `headrace.accelerate`.
 
     Raises:
         TypeError: no estimator, or none inside.
         NotImplementedError, ValueError: see `headrace.convert.from_sbi`; a builder's result is in training mode.
     """
     if isinstance(model, ConditionalDensityEstimator):
-        return _estimator(model, verify)
+        return _estimator(model, verify, dropout)
     found = estimators_of(model)
     if not found and callable(model) and not isinstance(model, (nn.Module, type)):
 
         def build(batch_theta: Tensor, batch_x: Tensor, **settings: Any) -> FlowEstimator:
-            return _fresh(model(batch_theta, batch_x, **settings), verify)
+            return _fresh(model(batch_theta, batch_x, **settings), verify, dropout)
 
         return build
     if not found:
         raise TypeError(
             f"model: expected a density estimator, a posterior or a builder of sbi, got {check.kind_of(model)}"
         )
-    memo: dict[int, Any] = {id(one): _estimator(one, verify) for one in found}
+    memo: dict[int, Any] = {id(one): _estimator(one, verify, dropout) for one in found}
     return copy.deepcopy(model, memo)
 
 
@@ -214,21 +216,25 @@ def estimator_in(model: Any) -> FlowEstimator:
     return found[0] if isinstance(found[0], FlowEstimator) else _estimator(found[0], True)
 
 
-def _fresh(model: Any, verify: bool) -> FlowEstimator:
+def _fresh(model: Any, verify: bool, dropout: str) -> FlowEstimator:
     """An estimator to be trained; layers that differ in training mode are refused."""
     if not isinstance(model, ConditionalDensityEstimator):
         raise TypeError(
             'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
             f"{check.kind_of(model)}"
         )
-    return _estimator(model.train(), verify)
+    return _estimator(model.train(), verify, dropout)
 
 
-def _estimator(model: Any, verify: bool) -> FlowEstimator:
-    flow = from_sbi(model, embedding="outside", verify=verify)
+def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimator:
+    convert: Any = functools.partial(from_sbi, embedding="outside")
+    if dropout == "keep":
+        convert = functools.partial(keeping_dropout, convert)
+    flow = convert(model, verify=verify)
     net = copy.deepcopy(model.embedding_net) if model.embedding_net is not None else nn.Identity()
     made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
-    made._original = (copy.deepcopy(model), functools.partial(from_sbi, embedding="outside"))
+    made._original = (copy.deepcopy(model), convert)
+    made.net._keeps_dropout = dropout == "keep"
     device = next((p.device for p in model.parameters()), None)
     made.to(device).train(model.training)
     return made

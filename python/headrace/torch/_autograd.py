@@ -30,6 +30,12 @@ NO_BATCHED_GRADS = (
 )
 
 
+NO_DROPOUT = (
+    "dropout: expected a call of log_prob by itself, as a seed is drawn for each, got one inside of torch.compile, "
+    "torch.func or a trace; call model.eval(), which omits no units"
+)
+
+
 class Last(torch.autograd.Function):
     """A derivative that refuses to be derived again: it would otherwise be zero without a word."""
 
@@ -174,9 +180,9 @@ class _LogProbInOneRun(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, wrt: list[bool]) -> Tensor:
-        out, *unit = operators.log_prob_and_unit(x, context, parameters, entry.handle, wrt)
-        ctx.entry, ctx.wrt = entry, wrt
+    def forward(ctx: Any, x: Any, context: Any, parameters: Any, entry: Any, wrt: list[bool], dropout: Any) -> Tensor:
+        out, *unit = operators.log_prob_and_unit(x, context, parameters, entry.handle, wrt, dropout)
+        ctx.entry, ctx.wrt, ctx.dropout = entry, wrt, dropout
         ctx.save_for_backward(x, context, parameters, *unit)
         return out
 
@@ -185,20 +191,20 @@ class _LogProbInOneRun(torch.autograd.Function):
         x, context, parameters, *unit = ctx.saved_tensors
         wrt = ctx.wrt
         if not is_plain(grad) or is_batched_the_old_way(grad):  # its values must not be read
+            if ctx.dropout is not None:
+                raise RuntimeError(NO_DROPOUT)
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
-            return *_spread(made, wrt, (x, context, parameters)), None, None
+            return *_spread(made, wrt, (x, context, parameters)), None, None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
         if wrt[2]:
             if len(grad) == 0 or grad.stride() == (0,) or len(grad) == 1 or bool((grad == grad[0]).all()):
                 gradients.append(unit[-1] * (grad[0] if len(grad) else 0))
             else:
                 ctx.entry.one_run = False
-                of_parameters = [False, False, True]
-                gradients += operators.ops.vjp(
-                    x, context, parameters, None, grad, ctx.entry.handle, True, True, of_parameters
-                )
+                options = ctx.entry.handle, True, True, [False, False, True]
+                gradients += operators.vjp(x, context, parameters, None, grad, *options, dropout=ctx.dropout)
         gradients = first(gradients, (x, context, parameters, grad))
-        return *_spread(gradients, wrt, (x, context, parameters)), None, None
+        return *_spread(gradients, wrt, (x, context, parameters)), None, None, None
 
 
 class _Run(torch.autograd.Function):
@@ -297,15 +303,20 @@ def is_plain(*tensors: Tensor | None) -> bool:
     )
 
 
-def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> Tensor:
-    """Log densities of rows, shape (rows,)."""
+def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, dropout: int | None = None) -> Tensor:
+    """Log densities of rows, shape (rows,); `dropout`: a seed, which counts where gradients are computed."""
     if is_plain(x, context, parameters):
         if not torch.is_grad_enabled():
             return operators.log_prob(x, context, parameters, entry.handle)
         wrt = [x.requires_grad, context is not None and context.requires_grad, parameters.requires_grad]
+        if dropout is not None and context is not None:
+            context = context.expand(len(x), -1)
         one_context = context is not None and context.ndim == 1
-        if any(wrt) and (entry.one_run or not wrt[2]) and not (wrt[1] and one_context):
-            return _LogProbInOneRun.apply(x, context, parameters, entry, wrt)
+        once = dropout is not None or entry.one_run or not wrt[2]
+        if any(wrt) and once and not (wrt[1] and one_context):
+            return _LogProbInOneRun.apply(x, context, parameters, entry, wrt, dropout)
+    elif dropout is not None:
+        raise RuntimeError(NO_DROPOUT)
     if torch.jit.is_tracing():
         return operators.ops.log_prob(x, context, parameters, entry.handle)
     traced = _LogProb if torch.compiler.is_compiling() else _EagerLogProb

@@ -159,10 +159,11 @@ def vjp(
     of_log_prob: bool,
     wrt: list[bool],
     log_prob: Tensor | None = None,
+    dropout: int | None = None,
 ) -> list[Tensor]:
     """Gradients from those by the resulting rows and by their log-determinants, or log densities.
 
-    The latter are written to `log_prob`.
+    The latter are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
     """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]
@@ -181,6 +182,7 @@ def vjp(
         log_prob=opened(log_prob),
         **dict(zip(("grad_input", "grad_context", "grad_weights"), map(opened, found), strict=True)),
         parameters=opened(parameters.contiguous()),
+        dropout=dropout,
     )
     by_context = found[1]
     if by_context is not None and context is not None and context.shape[0] != rows:  # one for all rows
@@ -189,11 +191,11 @@ def vjp(
 
 
 def log_prob_and_unit(
-    x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool]
+    x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool], dropout: int | None = None
 ) -> list[Tensor]:
     """Log densities, and the gradients of their sum, from one run."""
     log_prob = parameters.new_empty(x.shape[0])
-    return [log_prob, *vjp(x, context, parameters, None, None, handle, True, True, wrt, log_prob)]
+    return [log_prob, *vjp(x, context, parameters, None, None, handle, True, True, wrt, log_prob, dropout)]
 
 
 # ---- definitions -----------------------------------------------------------------------------------------------------

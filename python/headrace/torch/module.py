@@ -338,6 +338,8 @@ class FlowModule(_Module):
     torch.Size([2, 3])
     """
 
+    _keeps_dropout = False  # whether `log_prob` omits units in training: of models accelerated with dropout="keep"
+
     def __init__(self, flow: Flow, *, layers: bool = False) -> None:
         if not isinstance(flow, Flow):
             raise no_flow("a Flow", flow)
@@ -397,7 +399,9 @@ class FlowModule(_Module):
             raise TypeError("x: expected a tensor, got None")
         vector = self._own()
         rows, own, batch = self._opened("x", x, context, vector)
-        out = _autograd.log_prob(rows, own, vector, self._entry)
+        drops = self._keeps_dropout and self.training and torch.is_grad_enabled()
+        seed = int(torch.randint(2**63 - 1, ())) if drops else None
+        out = _autograd.log_prob(rows, own, vector, self._entry, seed)
         return out if len(batch) == 1 else out.reshape(batch)
 
     def to_latent(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

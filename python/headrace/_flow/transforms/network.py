@@ -32,7 +32,7 @@ class Layer:
             before anything is added: "add" adds ``context_activation`` of it, "gate" multiplies by that. None for none.
         context_activation: By default none where it is added, and "sigmoid" where it gates.
         dropout: The share of its values that `Flow.fit` leaves out at random in each step, for each row, dividing the
-            others by the share kept (Srivastava and others 2014); nothing else does.
+            others by the share kept (Srivastava and others 2014); `accelerate(dropout="keep")` is the other use.
     """
 
     units: int
