@@ -198,7 +198,7 @@ class _HighEffort:
             one.decays = kind.decays if self.rows >= MANY else 1.0
             one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
         history = finished(one.flow, one.history, lambda: one)
-        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)  # type: ignore[arg-type]
+        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)
         self.found.append(member)
         return member
 

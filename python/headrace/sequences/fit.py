@@ -27,12 +27,12 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch
 from headrace.sequences.prediction import LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from headrace._flow.bases import Base
     from headrace._flow.fit_arguments import Arguments
@@ -340,43 +340,33 @@ class CropRun(Run):
     every = 0
     """Steps between two judgements; 0: only at the end of an epoch."""
 
-    def also_kept(self, clock: int) -> dict[str, Any]:
-        """No state beyond that of `Run`."""
-        return {}
-
-    def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """See `Run`."""
-
     def _prepare(self) -> None:
         self.library = np
 
-    def one_pass(self) -> float:
+    def batches(self) -> Iterator[Batch]:
         """See `Run`."""
-        self.tick = weight = 0.0
-        done, total = self.kept.pass_begins(self)
-        key = int(self.rng.integers(1 << 63))
-        flow: Any = self.flow
+        self.weight, key = 0.0, int(self.rng.integers(1 << 63))
         for i, crops in enumerate(self.source.epoch(key, self.plan.batches)):
             batch = self.source.batch(crops, np.random.default_rng([key, 1, i]))
-            share = float(batch.weights.sum(dtype=np.float64))
-            weight += share
-            if i < done:  # before this fit was stopped
-                continue
-            self._judge_in_between(i)
-            if not self._has_time():
-                return math.nan
-            loss, gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
-            loss *= share
-            self.adam.learning_rate = self._rate()
-            self.kept.step_begins(i, total, total + loss)
-            if not math.isfinite(loss) or not math.isfinite(self.adam.step(gradient)):
-                return math.nan
-            self.step += 1
-            total += loss
-            if self.bar is not None:
-                self.bar.trained(loss / share)
-            self.kept.step_ends(self)
-        return total / weight
+            self.share = float(batch.weights.sum(dtype=np.float64))
+            self.weight += self.share
+            yield batch
+
+    def _has_time(self, steps: int = 1) -> bool:
+        """See `Run`; before each step, held-out steps may be judged."""
+        self._judge_in_between(self.step % self.plan.batches)
+        return super()._has_time(steps)
+
+    def _loss_of(self, batch: Batch) -> float:
+        """See `Run`."""
+        flow: Any = self.flow
+        loss, self.gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
+        return float(loss * self.share)
+
+    def _stepped(self, loss: float) -> None:
+        """See `Run`."""
+        if self.bar is not None:
+            self.bar.trained(loss / self.share)
 
     def _judge_in_between(self, batch: int) -> None:
         """Judge the weights before this batch, if it is time. A fit that resumes here judges again."""
