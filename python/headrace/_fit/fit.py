@@ -96,9 +96,7 @@ class Fit:
         support, checksums = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
-                raise TypeError(
-                    "x: expected an array on the device of the flow, got a stream; call .to('cpu') of the flow"
-                )
+                raise TypeError("x: expected an array on the flow's device, got a stream; call .to('cpu') of the flow")
             whole = stream.whole()
             if whole is None:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
@@ -141,10 +139,7 @@ class Fit:
         """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
-        warn(
-            f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
-            "say by `epochs` how long to train"
-        )
+        warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
         return False
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:

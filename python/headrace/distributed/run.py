@@ -335,10 +335,7 @@ def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
 def check_group(group: Any) -> Group:
     """The group, checked."""
     if not isinstance(group, Group):
-        raise TypeError(
-            f"group: expected a headrace.distributed.Group, as local(), from_torch() and from_mpi() make, got "
-            f"{check.kind_of(group)}"
-        )
+        raise TypeError(f"group: expected a headrace.distributed.Group, got {check.kind_of(group)}")
     size = check.integer("group.size", group.size, least=1)
     check.integer("group.rank", group.rank, most=size - 1)
     return group

@@ -66,20 +66,11 @@ class SequenceFit(Fit):
     ) -> None:
         """See `SequenceFlow.fit`."""
         if arguments.group is not None:
-            raise ValueError(
-                "group: expected None, because sequences are fitted by one process, got a group; its threads share "
-                "the crops of a step"
-            )
+            raise ValueError("group: expected None, because one process fits sequences, got a group")
         if arguments.effort != "normal" or arguments.keep:
-            raise ValueError(
-                "effort: expected 'normal', without keep, because there are no mixtures of flows of sequences, got "
-                f"effort={arguments.effort!r}, keep={arguments.keep}"
-            )
+            raise ValueError(f"effort: expected 'normal', without keep, got {arguments.effort!r}, {arguments.keep}")
         if arguments.gaussianize not in ("auto", False):
-            raise ValueError(
-                f"gaussianize: expected False or 'auto', because sequences have no marginal curves, got "
-                f"{arguments.gaussianize!r}"
-            )
+            raise ValueError(f"gaussianize: expected False or 'auto' for sequences, got {arguments.gaussianize!r}")
         super().__init__(flow, history, arguments)
         self.crop = None if crop is None else check.integer("crop", crop, least=1)
         self.quantised = None if quantised is None else check.number("quantised", quantised, above=0.0, below=np.inf)
@@ -114,10 +105,7 @@ class SequenceFit(Fit):
         parts = validation if isinstance(validation, tuple) else (validation,)
         if not 1 <= len(parts) <= 4 or not (_arrays.is_array(parts[0]) or isinstance(parts[0], list)):
             kinds = ", ".join(check.kind_of(part) for part in parts)
-            raise TypeError(
-                "validation: expected a share, sequences, or a tuple (sequences, context, covariates, weights), got "
-                f"{kinds}"
-            )
+            raise TypeError(f"validation: expected a share, x or (x, context, covariates, weights), got {kinds}")
         return self._sequences("validation ", *parts, *[None] * (4 - len(parts)))
 
     def _sequences(self, of: str, x: Any, context: Any, covariates: Any, weights: Any) -> OpenSequences:

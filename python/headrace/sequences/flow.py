@@ -317,10 +317,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         (5, 30, 1)
         """
         if isinstance(prefix, (list, tuple)):
-            raise TypeError(
-                f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}; give those of "
-                "each length by themselves"
-            )
+            raise TypeError(f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}")
         return Continuation(self._run_of("prefix", prefix, context, covariates), quantiles_of_base(self))
 
     def stream(
@@ -457,10 +454,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def _refuse_device(self, what: str) -> None:
         """Refuse calls that are computed on the CPU alone."""
         if self._device is not None:
-            raise ValueError(
-                f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "
-                f"log_prob_steps, to_latent, to_data and sample alone, got one on {self.device}; call .to('cpu')"
-            )
+            raise ValueError(f"{what}: expected a flow on the CPU, got one on {self.device}; call .to('cpu')")
 
 
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
@@ -478,14 +472,9 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
     chain = tuple(transforms)
     for i, t in enumerate(chain):
         if not isinstance(t, (OverTime, Transform)):
-            raise TypeError(
-                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction, an AdaptivePrediction or a "
-                f"transform of rows, got {check.kind_of(t)}"
-            )
+            raise TypeError(f"transforms[{i}]: expected a transform of sequences or of rows, got {check.kind_of(t)}")
         if isinstance(t, Transform) and t.context:
-            raise ValueError(
-                f"transforms[{i}]: expected a transform of rows without context, got one of {t.context} columns"
-            )
+            raise ValueError(f"transforms[{i}]: expected a transform without context, got one of {t.context} columns")
         if isinstance(t, Transform) and (t.device, t.matmul) != ("cpu", "exact"):
             raise ValueError(
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
@@ -494,9 +483,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
         sizes = getattr(t, "reads_sizes", False)
         if sizes and not (i + 1 < len(chain) and isinstance(chain[i + 1], AdaptivePrediction)):
             after = "nothing" if i + 1 == len(chain) else repr(chain[i + 1])
-            raise ValueError(
-                f"transforms[{i + 1}]: expected an AdaptivePrediction behind a network with sizes=True, got {after}"
-            )
+            raise ValueError(f"transforms[{i + 1}]: expected an AdaptivePrediction behind sizes=True, got {after}")
     if not any(_is_network(t) for t in chain):
         raise ValueError("transforms: expected at least one CausalConvolution, got none")
     return chain

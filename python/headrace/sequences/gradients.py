@@ -56,9 +56,7 @@ class SequenceDerivatives(Sequential):
         if momentum is None:
             return VectorAdam(self, decays, *options)
         if (most := max((max(matrix.shape) for matrix in matrices), default=0)) >= MOST_OF_MATRIX:
-            raise ValueError(
-                f"flow: expected fewer than {MOST_OF_MATRIX} inputs of a unit for Muon, times taps, got {most}"
-            )
+            raise ValueError(f"flow: expected fewer than {MOST_OF_MATRIX} inputs times taps for Muon, got {most}")
         return VectorMuon(self, matrices, momentum, decays, *options)
 
     def log_prob_vjp(

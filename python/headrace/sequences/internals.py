@@ -64,8 +64,7 @@ class SequenceInterior(Restorable):
         own: str = self._flow.matmul
         if matmul not in (None, own):
             raise ValueError(
-                f"matmul: expected None or {own!r}, because steps on sequences have the flow's own products, got "
-                f"{matmul!r}; call .to('cpu', matmul={matmul!r}) of the flow"
+                f"matmul: expected None or {own!r}, the flow's, got {matmul!r}; call .to('cpu', {matmul!r})"
             )
         return own
 

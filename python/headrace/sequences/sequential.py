@@ -51,10 +51,7 @@ class Sequential(Parametrised):
         if device == "cpu":
             return self._on(None, matmul)
         if not self._moves:
-            raise ValueError(
-                f"device: expected 'cpu' for {type(self).__name__}, because transforms of sequences move as parts of a "
-                f"SequenceFlow, got {device!r}"
-            )
+            raise ValueError(f"device: expected 'cpu', because transforms move with their flow, got {device!r}")
         other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
         _ = other._program  # refuses here flows without kernels, and takes memory
         return other
