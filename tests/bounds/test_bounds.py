@@ -310,9 +310,7 @@ def test_distillation_of_an_angle_needs_one_period():
     same = hr.NSF(2, **more, periodic=[(0.0, 24.0), None], seed=1)
     _, report = hr.distill(teacher, same, steps=5, samples=64, progress=False)
     assert np.isfinite(report.kl)
-    with pytest.raises(
-        ValueError, match=r"^student: expected .* bounds \(0.0, 24.0\) in column 0, got none"
-    ):
+    with pytest.raises(ValueError, match=r"^student: expected .* bounds \(0.0, 24.0\) in column 0, got none"):
         hr.distill(teacher, hr.NSF(2, **more), steps=2, samples=64, progress=False)
 
 

@@ -24,11 +24,10 @@ from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
 from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
-from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch
-from headrace.sequences.prediction import LinearPrediction, levinson
+from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
 from headrace._fit.optimizer import VectorAdam, VectorMuon
 from headrace._flow.program.evaluation import WRT, kinds_of
-from headrace.sequences.backward import Backward
 from headrace.sequences.program import slices
+from headrace.sequences.runs import Backward
 from headrace.sequences.sequential import Sequential
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import abc
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._core.device import Device, device_named
@@ -78,9 +77,6 @@ class OverTime(Sequential):
         """The link for this transform on a device."""
         raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
 
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+    def _compile(self, dtype: np.dtype[Any]) -> Program:
         blocks = [[], [block for _, block in self._blocks()]]
-        program = SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
+        return SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)

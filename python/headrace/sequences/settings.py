@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from headrace._base import arguments as check
-from headrace._base.stored import header_of
+from headrace._base.stored import Stored, header_of
+from headrace._base.types import Self
 from headrace._core import cpu
 from headrace._core.maps import interval_of
 from headrace._core.settings import MapSettings, MapShape, setting
 from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._base.stored import Stored
 
 RUNNING = 3  # running sizes of a value: cpp/core/sequences/adaptive.hpp
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
