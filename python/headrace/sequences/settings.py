@@ -113,9 +113,7 @@ class CausalSettings(MapSettings):
 
     channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
     skip: int = setting(
-        None,
-        lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
-        option="units of the skip sums and of the head (default: as many as channels)",
+        None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), option=True
     )
     kernel: int = setting(2, _size("kernel", MOST_TAPS, 2), option="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations)

@@ -28,24 +28,14 @@ _LAYERS = 16
 class WaveNetKeywords(OverTime, MapShape, total=False):
     """Keywords of a `WaveNet`, whose docstring has their meanings."""
 
-    layers: Annotated[
-        int | None, argument(None, check.whole(1, MOST_LAYERS), option="of each convolution (default: 16)")
-    ]
-    dilations: Annotated[
-        "Sequence[int] | None", argument(None, option="steps between two taps of each layer (default: 1,2,4,...,128)")
-    ]
+    layers: Annotated[int | None, argument(None, check.whole(1, MOST_LAYERS), option=True)]
+    dilations: Annotated["Sequence[int] | None", argument(None, option=True)]
     inner: Annotated["Flow | str | None", argument()]
     transforms: Annotated[int | None, argument(None, check.whole(1))]
-    prediction: Annotated[
-        int | None, argument(None, check.integer, option="steps that a linear prediction reads (default: 32)")
-    ]
-    adaptive: Annotated[
-        bool, argument(False, check.truth, option="whether the past's own linear prediction and scale are before it")
-    ]
-    companded: Annotated[
-        bool | None, argument(None, option="whether the network also reads asinh(512 v) (default: on)")
-    ]
-    level: Annotated[bool | None, argument(None, option="whether each value also has a scale of its own (default: on)")]
+    prediction: Annotated[int | None, argument(None, check.integer, option=True)]
+    adaptive: Annotated[bool, argument(False, check.truth, option=True)]
+    companded: Annotated[bool | None, argument(None, option=True)]
+    level: Annotated[bool | None, argument(None, option=True)]
     bounds: Annotated["Bounds | None", argument()]
     standardize: Annotated["tuple[Any, Any] | None", argument()]
     standardize_context: Annotated["tuple[Any, Any] | None", argument()]
