@@ -43,10 +43,9 @@ if TYPE_CHECKING:
     from headrace.integrations._accelerate import accelerate as accelerate
     from headrace.integrations._accelerate import restore as restore
     from headrace.integrations._libraries import accelerate_libraries as accelerate_libraries
-    from headrace.sequences.adaptive import AdaptivePrediction
     from headrace.sequences.convolution import CausalConvolution
     from headrace.sequences.flow import SequenceFlow
-    from headrace.sequences.prediction import LinearPrediction
+    from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction
     from headrace.sequences.wavenet import WaveNet
     from headrace.training import Adam, Muon
     from headrace.variational.distill import distill
@@ -119,10 +118,9 @@ _LATER = {
     "choosing": ("auto",),
     "diagnosis": ("diagnose", "diagnose_sequences", "recalibrate"),
     "_fit.ensemble": ("Ensemble", "fit_many"),
-    "sequences.adaptive": ("AdaptivePrediction",),
     "sequences.convolution": ("CausalConvolution",),
     "sequences.flow": ("SequenceFlow",),
-    "sequences.prediction": ("LinearPrediction",),
+    "sequences.prediction": ("AdaptivePrediction", "LinearPrediction"),
     "sequences.wavenet": ("WaveNet",),
     "training": ("Adam", "Muon"),
     "variational.distill": ("distill",),

@@ -279,9 +279,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     if depth > _MOST_DEPTH:
         raise ValueError(f"{kind}: expected transforms nested less deeply")
     if objects > (most := _most_objects(size)):
-        raise ValueError(
-            f"{kind}: expected at most {most} transforms and other parts in a file of its size, got {objects}"
-        )
+        raise ValueError(f"{kind}: expected at most {most} transforms and parts in a file of its size, got {objects}")
     return parts
 
 
@@ -329,9 +327,7 @@ def _check_notes(metadata: dict[str, Any]) -> None:
         note = metadata.get(name)
         found = _checksum(note, {}) if isinstance(note, str) else "none"
         if found != expected:
-            raise ValueError(
-                f"damaged: expected the checksum {str(expected)[:40]} of the note {name[:40]!r}, got {found}"
-            )
+            raise ValueError(f"damaged: expected checksum {str(expected)[:40]} of the note {name[:40]!r}, got {found}")
 
 
 def _most_objects(size: int) -> int:
@@ -350,9 +346,7 @@ def _read(stream: BinaryIO, size: int, name: str, allow_non_finite: bool) -> tup
     odd = [key for key, array in module.named_parameters().items() if not np.isfinite(array).all()]
     if odd and not allow_non_finite:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise FileFormatError(
-            f"{name}: {odd[0]}{more}: expected finite numbers; with allow_non_finite=True they are loaded as they are"
-        )
+        raise FileFormatError(f"{name}: {odd[0]}{more}: expected finite numbers; allow_non_finite=True loads others")
     return module, _texts(metadata)
 
 
@@ -421,10 +415,7 @@ def _container_header(stream: BinaryIO, size: int) -> tuple[bytes, dict[str, Any
         raise ValueError(f"truncated, or no safetensors file: expected at least 8 bytes, got {len(first)}")
     length = int.from_bytes(first, "little")
     if length > _MOST_HEADER:
-        raise ValueError(
-            f"no safetensors file, or too large a header: its first 8 bytes claim one of {length} bytes, expected at "
-            f"most {_MOST_HEADER}"
-        )
+        raise ValueError(f"no safetensors file: expected a header of at most {_MOST_HEADER} bytes, got {length}")
     if length > size - 8:
         raise ValueError(f"truncated: expected a header of {length} bytes, got {size - 8} bytes")
     text = stream.read(length)
@@ -452,9 +443,7 @@ def _check_tensors(entries: dict[str, Any], available: int, most_axes: int = 2) 
             raise ValueError(f"{name}: data_offsets: expected a list of 2 sizes")
         expected = math.prod(shape) * _DTYPES[dtype].itemsize
         if offsets[1] - offsets[0] != expected:
-            raise ValueError(
-                f"{name}: data_offsets: expected a difference of {expected} for {dtype} {shape}, got {offsets}"
-            )
+            raise ValueError(f"{name}: data_offsets: expected {expected} bytes for {dtype} {shape}, got {offsets}")
         places.append((offsets[0], offsets[1], name))
     end = 0
     for begin, next_end, name in sorted(places):

@@ -13,12 +13,12 @@ from headrace._fit.fit import Fit, finished
 from headrace._fit.history import History
 from headrace._fit.optimizer import Adam, Muon
 from headrace._flow.fit_arguments import EFFORTS, Arguments
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 
 __all__ = ["Adam", "History", "Muon"]
 
 
-def fit(flow: Trainable, x: Any, context: Any, arguments: Arguments) -> History:
+def fit(flow: Flow, x: Any, context: Any, arguments: Arguments) -> History:
     """See `Flow.fit`; the flow does not change before all arguments are checked."""
     if arguments.effort != "normal" or arguments.keep:
         checked = arguments.checked()

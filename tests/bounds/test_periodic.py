@@ -194,7 +194,7 @@ def test_all_columns_may_be_periodic():
         (lambda: fresh(periodic=[(1, 0), None, None, None]), ValueError, [r"periodic\[0\]: ", "low below high"]),
         (lambda: fresh(periodic=[None, (0, 1), None, None]), ValueError, [r"periodic\[1\]: ", "has bounds"]),
         (lambda: fresh(base=hr.StandardNormal(4)), ValueError, ["base: ", "Independent"]),
-        (lambda: fresh(base=hr.Independent(["normal"] * 4)), ValueError, ["base: ", "uniform in the periodic"]),
+        (lambda: fresh(base=hr.Independent(["normal"] * 4)), ValueError, ["base: ", "uniform where periodic"]),
         (lambda: hr.Independent("normal"), TypeError, ["densities: "]),
         (lambda: hr.Independent(["cauchy"]), ValueError, [r"densities\[0\]: ", "'cauchy'"]),
     ],

@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_load_only_if_that_is_allowed(value, tmp_pat
     for name in ("base.log_scale", "transforms.1.layers.0.bias"):
         flow.set_parameter(name, np.full(flow.named_parameters()[name].shape, value))
     flow.save(tmp_path / "odd")
-    message = r"odd: base\.log_scale and 1 more: expected finite numbers; with allow_non_finite=True"
+    message = r"odd: base\.log_scale and 1 more: expected finite numbers; allow_non_finite=True"
     with pytest.raises(hr.FileFormatError, match=message):
         hr.load(tmp_path / "odd")
     with pytest.raises(hr.FileFormatError, match=r"data: .*finite"):

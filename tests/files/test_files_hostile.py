@@ -55,9 +55,9 @@ BROKEN = {
     "half of the tensors": (lambda: GOOD[:-100], ["truncated", r"expected \d+ bytes of tensors, got \d+"]),
     "one byte less": (lambda: GOOD[:-1], ["truncated", "bytes of tensors"]),
     "one byte more": (lambda: GOOD + b"\0", [r"expected \d+ bytes of tensors, got \d+", "appended"]),
-    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), ["no safetensors file, or too large a header"]),
-    "a length of 2^64 - 1": (lambda: b"\xff" * 8 + GOOD[8:], [f"claim one of {2**64 - 1} bytes"]),
-    "a length of 2^24 + 1": (lambda: struct.pack("<Q", 2**24 + 1) + GOOD[8:], ["claim one of 16777217 bytes"]),
+    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(100), ["no safetensors file: expected a header of at most"]),
+    "a length of 2^64 - 1": (lambda: b"\xff" * 8 + GOOD[8:], [f"got {2**64 - 1}"]),
+    "a length of 2^24 + 1": (lambda: struct.pack("<Q", 2**24 + 1) + GOOD[8:], ["bytes, got 16777217"]),
     "a length beyond the end": (lambda: struct.pack("<Q", len(GOOD)) + GOOD[8:], ["truncated"]),
     "a length of 0": (lambda: bytes(8), ["no safetensors file", "expected JSON"]),
     "no JSON": (lambda: container(b"{'a': 1}"), ["no safetensors file: header: expected JSON"]),
@@ -380,7 +380,7 @@ BROKEN = {
     ),
     "an ensemble of other features": (
         lambda: with_header(ensemble(), set_at("features", to=3)),
-        ["features, context: expected 2 and 1, as members have, got 3 and 1"],
+        [r"features, context: expected \(2, 1\) of members, got \(3, 1\)"],
     ),
     "an ensemble whose members differ": (
         lambda: with_header(ensemble(), lambda h: h["members"].append(PLAIN) or h["weights"].append(1.0)),

@@ -478,7 +478,7 @@ REFUSED = {
     "less": ({"time_budget": -3.0}, "time_budget: expected a number above 0"),
     "a checkpoint and a budget": (
         {"checkpoint": "a", "time_budget": 9.0},
-        "time_budget: expected None with effort='high' and a checkpoint",
+        "time_budget: expected None beside checkpoint, effort='high', got 9.0",
     ),
     "a group": ({"group": hr.distributed.local()}, "group: expected None with effort='high'"),
     "a wrong one": ({"effort": "low"}, "effort: expected one of 'normal', 'high', got 'low'"),

@@ -105,5 +105,5 @@ def test_parts_need_the_coordinates_that_they_are_made_from():
 
 
 def test_it_takes_all_columns():
-    with pytest.raises(ValueError, match="transform: expected no Linear with trainable=False"):
+    with pytest.raises(ValueError, match=r"transform: expected no Linear\(trainable=False\)"):
         hr.transforms.OnColumns(hr.transforms.Linear._shear(shear()), [6, 0, 3, 1, 4], 7)

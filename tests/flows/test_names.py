@@ -201,7 +201,7 @@ def test_a_uniform_base_takes_bounds_by_name():
 @pytest.mark.parametrize(
     ("features", "settings", "words"),
     [
-        (3, {"bounds": {"mass": (0, None)}}, "bounds: expected columns by number, as the names of the columns of feat"),
+        (3, {"bounds": {"mass": (0, None)}}, "bounds: expected columns by number, because features has no names"),
         (
             NAMES,
             {"bounds": {"weight": (0, None)}},
@@ -227,7 +227,7 @@ def test_dual_ascent():
     assert flow.transforms[-1].bounds == (None, (0.0, None), None)
     other = hr.DualAscentFlow(steps=2, refine=False, bounds=[None, (0, None), None]).fit(x.to_numpy(), progress=False)
     cases.assert_same_bits(flow.log_prob(x), other.log_prob(x))
-    with pytest.raises(ValueError, match="names of the columns of x are not known"):
+    with pytest.raises(ValueError, match="because x has no names"):
         hr.DualAscentFlow(bounds={"mass": (0, None)}).fit(x.to_numpy(), progress=False)
     with pytest.raises(ValueError, match="bounds"):
         hr.DualAscentFlow(bounds={"mass": (1, 0)})

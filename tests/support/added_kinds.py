@@ -49,7 +49,7 @@ class Echo(Transform):
     def __init__(self, features, echoes, parameters):
         super().__init__(features, 0, parameters.dtype)
         self.echoes = echoes
-        self._program = self._compile(parameters.dtype, parameters)
+        self._take_parameters(parameters)
 
     def _steps(self, inverted=False):
         return [StepSpec("NetworkStep", inverted=inverted, transform=self.echoes)]

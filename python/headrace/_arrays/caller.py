@@ -108,10 +108,7 @@ class _Torch(_NumPy):
             call = "{}.dequantize()" if value.is_quantized else "{}.real" if value.is_complex() else self.floats
             raise errors.wrong_dtype(name, value.dtype, call)
         if value.is_neg():
-            raise TypeError(
-                f"{name}: expected numbers as they are in memory, got a view that negates them; call "
-                f"{name}.resolve_neg()"
-            )
+            raise TypeError(f"{name}: expected a tensor without lazy negation, got one; call {name}.resolve_neg()")
         if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
             raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
 

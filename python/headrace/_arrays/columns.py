@@ -57,10 +57,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
         if not isinstance(column, str):
             found.append(check.index(name, column, features) % features)
         elif names is None:
-            raise ValueError(
-                f"{name}: expected columns by number, as the names of the columns of {table_name} are not known, got "
-                f"{column!r}"
-            )
+            raise ValueError(f"{name}: expected columns by number, because {table_name} has no names, got {column!r}")
         elif column not in names:
             there = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
             raise ValueError(f"{name}: expected a column of {table_name}, got {column!r}; there are {there}")

@@ -191,7 +191,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
 
 
 def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of the context columns, checked."""
+    """Mean and standard deviation of columns, checked."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:

@@ -26,14 +26,16 @@ T = TypeVar("T")
 _PLACE = re.compile(r"^( +)\*\*\w+:.*$", re.MULTILINE)
 
 
-def argument(default: Any = None, checked: Check | None = None, *, of_plan: bool = False, option: str = "") -> Any:
+def argument(
+    default: Any = None, checked: Check | None = None, *, of_plan: bool = False, option: str | bool = False
+) -> Any:
     """An argument of a table.
 
     Args:
         default: Its default.
         checked: Its check, of a name and of a value that is not None, if None is among its types.
         of_plan: Whether it affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
-        option: Its help on the command line; empty where that does not take it.
+        option: Its help on the command line; True: the first sentence of its meaning; False: that does not take it.
     """
     return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option})
 
@@ -249,6 +251,16 @@ def meanings(text: str | None) -> dict[str, str]:
         else:
             found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
     return found
+
+
+def brief(meaning: str) -> str:
+    """The first sentence of a meaning, as a help begins.
+
+    >>> brief("Of eq. 25, see `Planar`; 1 or 2. By default 1.")
+    'of eq. 25, see Planar; 1 or 2'
+    """
+    first = re.split(r"\.(?: (?=[A-Z])|$)", meaning)[0].replace("`", "")
+    return first[:1].lower() + first[1:]
 
 
 def _explained(text: str | None, function: Any) -> str | None:

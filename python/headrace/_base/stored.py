@@ -26,7 +26,7 @@ from headrace._base.public import public
 
 KINDS: dict[str, Any] = {}  # classes by their name in files
 LATER = {
-    "AdaptivePrediction": "headrace.sequences.adaptive",
+    "AdaptivePrediction": "headrace.sequences.prediction",
     "AscentFlow": "headrace.ascent.ascent",
     "CausalConvolution": "headrace.sequences.convolution",
     "Ensemble": "headrace._fit.ensemble",

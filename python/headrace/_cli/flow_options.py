@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace as hr
-from headrace._base.keywords import checked, refuse_others, table_of, type_text
+from headrace._base.keywords import brief, checked, meanings, refuse_others, table_of, type_text
 from headrace._core.settings import MapShape
 
 OPTIONS = (
@@ -42,11 +42,13 @@ class Argument:
     """Of its table."""
     type: str
     default: Any
+    meaning: str
 
     @property
     def help(self) -> str:
-        """Its meaning."""
-        return str(self.entry.metadata["option"])
+        """Its help: that of the table, or the first sentence of its meaning."""
+        text = self.entry.metadata["option"]
+        return brief(self.meaning) if text is True else str(text)
 
     @property
     def types(self) -> list[str]:
@@ -79,9 +81,9 @@ class Argument:
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
     """The arguments of a function that have a help in its tables."""
-    table, taken = table_of(function), inspect.signature(function).parameters
+    table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
-        name: Argument(name, table[name], type_text(one.annotation), one.default)
+        name: Argument(name, table[name], type_text(one.annotation), one.default, texts.get(name, ""))
         for name, one in taken.items()
         if name in table and name not in without and table[name].metadata.get("option")
     }

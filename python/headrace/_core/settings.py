@@ -210,25 +210,15 @@ class MapSettings(_Columns):
         meaning=f"One of {maps.meanings()}. In brackets: a coordinate's raw parameters, in their order; K is `bins`.",
         option=f"the map of each coordinate: {', '.join(maps.MAPS)}",
     )
-    scale: str = setting(
-        "soft_clamp",
-        _one_of("scale", maps.SCALES),
-        core=False,
-        option=f"how a raw output becomes a scale: {', '.join(maps.SCALES)}",
-    )
+    scale: str = setting("soft_clamp", _one_of("scale", maps.SCALES), core=False, option=True)
     slope: float = setting(
         1e-3,
         lambda settings, value: maps.slope_of(settings.map, value),
         option="bounds slopes: the least scale, or of splines the least ratio of two bins",
     )
-    bins: int = setting(
-        8, lambda settings, value: maps.bins_of(settings.map, value), option="bins of a spline, 2 to 64"
-    )
+    bins: int = setting(8, lambda settings, value: maps.bins_of(settings.map, value), option=True)
     bound: float | tuple[float, float] = setting(
-        5.0,
-        lambda settings, value: maps.bound_of(settings.map, value),
-        core=False,
-        option="a spline's interval is [-bound, bound]",
+        5.0, lambda settings, value: maps.bound_of(settings.map, value), core=False, option=True
     )
     min_bin: float = setting(
         maps.MIN_BIN, lambda settings, value: maps.min_bin_of(settings.map, value, settings.bins), optional=True
@@ -271,7 +261,7 @@ class NetworkSettings(_Columns):
     activation: str | None = setting(
         "relu",
         lambda settings, value: check.choice("activation", "identity" if value is None else value, ACTIVATIONS),
-        option=f"of hidden units: {', '.join(ACTIVATIONS)}",
+        option=True,
     )
 
 
@@ -307,23 +297,17 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         lambda settings, value: value if value is None else check.choice("last_activation", value, ACTIVATIONS),
         core=False,
         stored=False,
-        option="of the last hidden layer (default: tanh of MAF, IAF, RealNVP; else the same)",
+        option=True,
     )
 
-    residual: bool = setting(
-        False,
-        lambda settings, value: bool(value),
-        core=False,
-        stored=False,
-        option="residual blocks of two layers in the place of hidden layers",
-    )
+    residual: bool = setting(False, lambda settings, value: bool(value), core=False, stored=False, option=True)
 
     dropout: float = setting(
         0.0,
         lambda settings, value: check.number("dropout", value, least=0.0, below=1.0),
         core=False,
         stored=False,
-        option="the share of hidden values left out at random in each step of the fit",
+        option=True,
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:

@@ -192,10 +192,7 @@ class Ensemble(OfFlows):
         self = object.__new__(cls)
         self._set(flows, weights)
         if (self.features, self.context) != sizes:
-            raise ValueError(
-                f"features, context: expected {self.features} and {self.context}, as members have, got {sizes[0]} and "
-                f"{sizes[1]}"
-            )
+            raise ValueError(f"features, context: expected {(self.features, self.context)} of members, got {sizes}")
         return self
 
     # ---- evaluation ----------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from headrace._fit.starts import curves as _curves
 from headrace._fit.starts import mixture as _mixture
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.fit_arguments import Arguments
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
@@ -67,9 +67,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
     return mean > error
 
 
-def pooled(
-    flow: Trainable, source: ArrayRows, made: Callable[[Trainable, ArrayRows], Trainable]
-) -> NDArray[np.float64]:
+def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], Flow]) -> NDArray[np.float64]:
     """The losses of the rows of each fold under the flow that `made` makes of a copy and the other folds."""
     losses = []
     for fold in range(FOLDS):
@@ -101,9 +99,9 @@ class Chosen:
 
 
 def chosen_epochs(
-    flow: Trainable,
+    flow: Flow,
     source: ArrayRows,
-    made: Callable[[Trainable, ArrayRows], Run],
+    made: Callable[[Flow, ArrayRows], Run],
     most: int,
     clock: Clock,
     progress: bool = False,
@@ -184,9 +182,9 @@ def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any
 
 
 def best_beginnings(
-    flow: Trainable,
+    flow: Flow,
     source: ArrayRows,
-    made: Callable[[Trainable, ArrayRows, Beginning], None],
+    made: Callable[[Flow, ArrayRows, Beginning], None],
     scale: Moments,
     seed: int,
     clock: Clock,
@@ -213,7 +211,7 @@ def best_beginnings(
         limits.append(TRIED)
 
     def losses(kind: Beginning) -> Floats:
-        def of_fold(one: Trainable, rows: ArrayRows) -> Trainable:
+        def of_fold(one: Flow, rows: ArrayRows) -> Flow:
             made(one, rows, kind)
             return one
 
@@ -252,7 +250,7 @@ def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Flo
     return (x - scale[0]) / scale[1], _arrays.on_host(data.shares(rows)), slopes - np.log(scale[1]).sum()
 
 
-def can_mix(flow: Trainable, source: ArrayRows) -> bool:
+def can_mix(flow: Flow, source: ArrayRows) -> bool:
     """Whether a mixture may replace the base."""
     features = flow.features
     return (

@@ -42,7 +42,7 @@ from headrace._fit.streams import StreamRows, StreamRun
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, Links, candidates, decided, overfits, searched, shared
 from headrace._flow.bases import StandardNormal
 from headrace._flow.fit_arguments import Arguments
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace.rows._as_stream import arrays_of, stream_of
 from headrace.rows._stream import Stream
@@ -68,7 +68,7 @@ class Fit:
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
 
-    def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
+    def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
         self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
         self.progress = bool(arguments.progress)
@@ -96,9 +96,7 @@ class Fit:
         support, checksums = flow._interior.support, self.kept.path is not None
         if stream is not None:
             if flow._interior.on_device:
-                raise TypeError(
-                    "x: expected an array on the device of the flow, got a stream; call .to('cpu') of the flow"
-                )
+                raise TypeError("x: expected an array on the flow's device, got a stream; call .to('cpu') of the flow")
             whole = stream.whole()
             if whole is None:
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
@@ -141,13 +139,10 @@ class Fit:
         """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
-        warn(
-            f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or "
-            "say by `epochs` how long to train"
-        )
+        warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
         return False
 
-    def run_of(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> Run:
+    def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
         """The run that takes the steps over rows."""
         kind = StreamRun if isinstance(source, StreamRows) else ArrayRun
         return (DeviceRun if flow._interior.on_device else kind)(flow, source, arguments)
@@ -352,10 +347,10 @@ class Fit:
         if arguments.weight_decay == "auto":  # held-out rows choose the decay
             arguments = replace(arguments, weight_decay=None)
 
-        def begin(flow: Trainable, rows: ArrayRows, kind: Beginning) -> None:
+        def begin(flow: Flow, rows: ArrayRows, kind: Beginning) -> None:
             Start.of(flow, rows, say=False).begin(flow, rows, kind, self.seed)
 
-        def made(kind: Beginning, clock: Clock, flow: Trainable, rows: ArrayRows) -> Run:
+        def made(kind: Beginning, clock: Clock, flow: Flow, rows: ArrayRows) -> Run:
             begin(flow, rows, kind)
             own = Plan.of(flow, rows.size, arguments, judged=False)
             return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), clock))
@@ -454,7 +449,7 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tupl
     return kinds[0][0], replace(found[0], epochs=0, history=[])
 
 
-def finished(flow: Trainable, history: History, opened: Callable[[], Fit]) -> History:
+def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History:
     """Run a fit to its end, once `opened` has opened its rows; the flow stays unchanged if no weights are better.
 
     Raises:

@@ -17,7 +17,7 @@ from headrace._arrays.row_parts import CHUNK
 from headrace._base.types import Floats
 from headrace._fit.given_rows import Data
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.masked import Coupling
 from headrace._flow.transforms.rotation import Rotation
@@ -211,7 +211,7 @@ def gaussian_log_prob(
     return -0.5 * np.square(white).sum(axis=1) - log_volume
 
 
-def quietened(flow: Trainable, parameters: NDArray[Any]) -> NDArray[Any]:
+def quietened(flow: Flow, parameters: NDArray[Any]) -> NDArray[Any]:
     """Parameters of a flow, on the host, with the last weights of each network shrunk."""
     vector, start = parameters.copy(), 0
     for block in flow._interior.blocks():

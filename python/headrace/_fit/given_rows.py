@@ -261,10 +261,7 @@ def warn_of_offsets(
 def warn_of_weights(effective: float, rows: int) -> None:
     """Warn if weights leave few of this number of rows."""
     if effective < min(LEAST_EFFECTIVE, rows / 4):
-        warn(
-            f"weights: the training part of {rows} rows counts as only {effective:.3g} rows (Kish's effective number), "
-            "too few for a density"
-        )
+        warn(f"weights: {rows} training rows count as only {effective:.3g} (Kish 1965), too few for a density")
 
 
 def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:

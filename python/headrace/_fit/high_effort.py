@@ -198,7 +198,7 @@ class _HighEffort:
             one.decays = kind.decays if self.rows >= MANY else 1.0
             one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
         history = finished(one.flow, one.history, lambda: one)
-        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)  # type: ignore[arg-type]
+        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)
         self.found.append(member)
         return member
 
@@ -364,17 +364,12 @@ def _refused(flow: Flow, arguments: Arguments) -> Arguments:
     if arguments.group is not None:
         raise ValueError(f"group: expected None with effort='high', on several ranks, got {arguments.group!r}")
     if arguments.checkpoint is not None and arguments.time_budget is not None:
-        raise ValueError(
-            "time_budget: expected None with effort='high' and a checkpoint, because its time decides how many flows "
-            f"there are, got {arguments.time_budget!r}"
-        )
+        raise ValueError(f"time_budget: expected None beside checkpoint, effort='high', got {arguments.time_budget!r}")
     if flow._interior.on_device:
         raise ValueError("effort: expected 'normal' for a flow on a device, got 'high'; call flow.to('cpu')")
     held = arguments.validation
     if held is None or (is_share(held) and not held):
-        raise ValueError(
-            f"validation: expected rows to hold out with effort='high', which weigh its flows, got {held!r}"
-        )
+        raise ValueError(f"validation: expected rows to hold out with effort='high', which weigh flows, got {held!r}")
     return replace(arguments, effort="normal", seed=check.integer("seed", arguments.seed))
 
 

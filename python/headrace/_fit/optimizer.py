@@ -16,7 +16,7 @@ from headrace._base.public import public
 from headrace._core import cpu
 from headrace._core import device as _device
 from headrace._flow.fit_arguments import OPTIMIZER_NAMES, SCHEDULES
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 
 
 class VectorAdam:
@@ -158,7 +158,7 @@ class Adam:
 
     def __init__(
         self,
-        flow: Trainable,
+        flow: Flow,
         learning_rate: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -258,7 +258,7 @@ class Muon(Adam):
 
     def __init__(
         self,
-        flow: Trainable,
+        flow: Flow,
         learning_rate: float = LEARNING_RATE,
         *,
         momentum: float = 0.95,
@@ -292,12 +292,12 @@ def is_sequential(flow: Any) -> bool:
     return hasattr(flow, "_optimiser")
 
 
-def takes_muon(flow: Trainable) -> bool:
+def takes_muon(flow: Flow) -> bool:
     """Whether short fits by Muon may choose: of flows of rows on the CPU."""
     return not is_sequential(flow) and not flow._interior.on_device
 
 
-def refuse_muon(name: str, flow: Trainable) -> None:
+def refuse_muon(name: str, flow: Flow) -> None:
     """Raise an error with the name of an argument where a flow's optimiser can only be Adam."""
     if flow._interior.on_device:
         raise ValueError(f"{name}: expected a flow on the CPU for Muon, got one on a CUDA device; call flow.to('cpu')")
@@ -312,7 +312,7 @@ def regularisation(weight_decay: Any, clip: Any, average: Any) -> tuple[float, f
     )
 
 
-def default_rate(flow: Trainable, optimizer: str = "adam") -> float:
+def default_rate(flow: Flow, optimizer: str = "adam") -> float:
     """The default learning rate, which depends on the widest hidden layer, and of convolutions on the optimiser."""
     if optimizer == "muon" and is_sequential(flow):
         return MUON_RATE_OVER_TIME

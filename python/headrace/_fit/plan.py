@@ -27,7 +27,7 @@ from headrace import files
 from headrace._fit.history import History
 from headrace._fit.optimizer import default_rate, refuse_muon, takes_muon
 from headrace._flow.fit_arguments import PATIENCE, Arguments
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 
 BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch for this number of rows
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
@@ -85,7 +85,7 @@ class Plan:
         return replace(self, begun=begun, epochs=epochs, patience=epochs + 1)
 
     @classmethod
-    def of(cls, flow: Trainable, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
+    def of(cls, flow: Flow, rows: int, arguments: Arguments, *, judged: bool, batches: int | None = None) -> Plan:
         """Check the arguments. `judged`: whether rows are held out; `batches`: of an epoch, if they are not of rows."""
         a = arguments.checked()
         if a.optimizer == "muon":
@@ -130,7 +130,7 @@ class Plan:
         )
 
 
-def of_settings(flow: Trainable, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
+def of_settings(flow: Flow, checked: Plan, seed: int, plan: dict[str, Any]) -> dict[str, str]:
     """All settings that have to be equal for a fit to go on, each with its name."""
     module: Any = flow
     structure, numbers = files.checksums(module)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,31 +26,10 @@ from headrace._fit.plan import Plan, Stages
 from headrace._fit.side_by_side import between_steps
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.fit_arguments import BY_LOSS
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 
 LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
 GAINED = 0.2  # nats that they gain after a trial of a quarter of the epochs
-
-
-class Source(Protocol):
-    """The interface of training data to a run, beside the needs of its subclass."""
-
-    size: int
-    """The number of rows, or of steps of sequences, in all processes."""
-
-
-class Judge(Protocol):
-    """The interface of held-out data to a run."""
-
-    copied: Any
-    """The copied data; None if they are read in place."""
-
-    @property
-    def source(self) -> Source:
-        """Its data."""
-
-    def loss(self, flow: Any, parameters: NDArray[Any] | None = None) -> float:
-        """The mean negative log-likelihood; infinity where it is not finite."""
 
 
 class HeldOut:
@@ -61,7 +40,7 @@ class HeldOut:
         self.source, self.weight, self.density = source, source.weight(), density
         self.copied = source.copied(on_device)
 
-    def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
+    def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
         found, density = [], flow if self.density is None else self.density
         for data in self._parts():
@@ -70,13 +49,13 @@ class HeldOut:
         loss = self.source.total(found) / self.weight
         return loss if math.isfinite(loss) else math.inf
 
-    def losses(self, *flows: Trainable) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    def losses(self, *flows: Flow) -> Iterator[tuple[NDArray[np.float64], ...]]:
         """The losses of each row under some flows, and its weight, on the host, part by part."""
         for data in self._parts():
             found = [flow.log_prob(data.x, data.context) for flow in flows]
             yield (*(-_arrays.on_host(one).astype(np.float64) for one in found), _arrays.on_host(data.shares()))
 
-    def log_probs(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    def log_probs(self, flow: Flow, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Log densities of all rows, on the host."""
         found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
         return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
@@ -93,7 +72,7 @@ class HeldOut:
 class RunArguments:
     """The arguments of a run beside the flow and the rows."""
 
-    held_out: Judge | None
+    held_out: HeldOut | None
     plan: Plan
     rng: np.random.Generator
     caller: Caller
@@ -114,13 +93,15 @@ class Run(abc.ABC):
     """NumPy, or CuPy where the rows are on a device."""
     gradient: NDArray[Any]
     mean_weight: float
+    weight: float
+    """The weight of all rows, or of the steps of a pass so far."""
     warns = True
     """Whether to warn of an end at a loss that is not finite."""
     shows_steps = False
     """Whether its bar counts steps, because an epoch may be long."""
 
-    def __init__(self, flow: Trainable, source: Source, arguments: RunArguments) -> None:
-        """Prepare the first step."""
+    def __init__(self, flow: Flow, source: Any, arguments: RunArguments) -> None:
+        """Prepare the first step. `source`: the training data, of `size` rows or steps in all processes."""
         plan, held_out, history = arguments.plan, arguments.held_out, arguments.history
         self.kept = Checkpoint(None, 0.0) if arguments.kept is None else arguments.kept
         self.flow, self.source, self.held_out = flow, source, held_out
@@ -151,18 +132,45 @@ class Run(abc.ABC):
         """Set the attributes that all steps use."""
 
     @abc.abstractmethod
+    def batches(self) -> Iterator[Any]:
+        """The training data in a new order, batch by batch."""
+
+    @abc.abstractmethod
+    def _loss_of(self, batch: Any) -> float:
+        """The sum of a batch's losses, after their `gradient`."""
+
+    def _stepped(self, loss: float) -> None:  # noqa: B027  # nothing for most runs
+        """Called after each step of the optimiser, with the sum of the losses."""
+
     def one_pass(self) -> float:
-        """One pass over the training rows in a new order; the mean loss under the weights at each batch.
+        """One pass over the training data in a new order; the mean loss under the weights at each batch.
 
         The pass ends early where the clock runs out.
         """
+        self.tick = 0.0
+        done, total = self.kept.pass_begins(self)
+        for i, batch in enumerate(self.batches()):
+            if i < done:  # before this fit was stopped
+                self._draw_dropout()
+                continue
+            if not self._has_time():
+                return math.nan
+            loss = self._loss_of(batch)
+            self.adam.learning_rate = self._rate()
+            self.kept.step_begins(i, total, total + loss)
+            if not math.isfinite(loss) or not math.isfinite(self.adam.step(self.gradient)):
+                return math.nan
+            self.step += 1
+            total += loss
+            self._stepped(loss)
+            self.kept.step_ends(self)
+        return float(total / self.weight)
 
-    @abc.abstractmethod
     def also_kept(self, clock: int) -> dict[str, Any]:
         """Further state of the fit at this step count of the optimiser, to be kept with its state."""
+        return {}
 
-    @abc.abstractmethod
-    def restored(self, kept: dict[str, Any], clock: int) -> None:
+    def restored(self, kept: dict[str, Any], clock: int) -> None:  # noqa: B027  # likewise
         """Restore the state of `also_kept`."""
 
     def _begin_stage(self) -> None:
@@ -374,13 +382,6 @@ class ArrayRun(Run):
     data: Data
     """The rows of the steps."""
 
-    def also_kept(self, clock: int) -> dict[str, Any]:
-        """No state beyond that of `Run`."""
-        return {}
-
-    def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """See `Run`."""
-
     def _prepare(self) -> None:
         """See `Run`."""
         size, batches = self.size, self.plan.batches
@@ -388,6 +389,7 @@ class ArrayRun(Run):
         self.bounds = [size * i // batches for i in range(batches + 1)]
         self.library = self.source.library
         self.mean_weight = self.source.weight() / size
+        self.weight = self.mean_weight * size
         self.gradient = self.library.empty(self.flow._interior.program.n_weights, self.flow.dtype)
         self.log_prob = self.library.empty(self._log_probs(), self.flow.dtype)
 
@@ -396,7 +398,7 @@ class ArrayRun(Run):
         return -(-self.size // self.plan.batches)
 
     def batches(self) -> Iterator[Index]:
-        """The training rows in a new order, batch by batch."""
+        """See `Run`."""
         pools = self.source.part.shuffled(self.rng)
         ready: list[Index] = []
         for begin, end in pairwise(self.bounds):
@@ -406,28 +408,11 @@ class ArrayRun(Run):
             yield rows[: end - begin]
             ready = [rows[end - begin :]]
 
-    def one_pass(self) -> float:
+    def _loss_of(self, batch: Index) -> float:
         """See `Run`."""
-        self.tick = 0.0
-        done, total = self.kept.pass_begins(self)
-        for i, index in enumerate(self.batches()):
-            if i < done:  # before this fit was stopped
-                self._draw_dropout()
-                continue
-            if not self._has_time():
-                return math.nan
-            log_prob = self.log_prob[: index.size]
-            self._find_gradient(index, log_prob)
-            weights = self.data.weights
-            batch_loss = _arrays.weighted_sum(log_prob, None if weights is None else weights[index])
-            self.adam.learning_rate = self._rate()
-            self.kept.step_begins(i, total, total - batch_loss)
-            if not math.isfinite(batch_loss) or not math.isfinite(self.adam.step(self.gradient)):
-                return math.nan
-            self.step += 1
-            total -= batch_loss
-            self.kept.step_ends(self)
-        return float(total / (self.mean_weight * self.size))
+        log_prob, weights = self.log_prob[: batch.size], self.data.weights
+        self._find_gradient(batch, log_prob)
+        return -_arrays.weighted_sum(log_prob, None if weights is None else weights[batch])
 
     def _find_gradient(self, index: Index, log_prob: NDArray[Any]) -> None:
         """The gradient of the mean loss over a batch, beside the log densities of its rows."""
@@ -478,4 +463,4 @@ class DeviceRun(ArrayRun):
             adam.step(self.gradient, self.adam.learning_rate, norms[i : i + 1])
             self.step += 1
         total = -_arrays.weighted_sum(self.log_prob, None if weights is None else weights[order])
-        return total / (self.mean_weight * order.size) if bool(np.isfinite(norms).all()) else math.nan
+        return total / self.weight if bool(np.isfinite(norms).all()) else math.nan

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from headrace._base import progress as _progress
 from headrace._base.warn import kept_in, warn
 from headrace._core import cpu
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Finished(Generic[T]):
         return whole
 
 
-def threads_side_by_side(flows: Sequence[Trainable], *, in_turn: bool = False) -> int:
+def threads_side_by_side(flows: Sequence[Flow], *, in_turn: bool = False) -> int:
     """The number of fits at a time; 1 where fits one after another with all threads are as fast, or are necessary.
 
     `in_turn`: whether something that they share allows only one at a time.

@@ -22,7 +22,7 @@ from headrace._fit.given_rows import Moments
 from headrace._fit.history import History
 from headrace._fit.run import FALLING, HeldOut
 from headrace._fit.source import ArrayRows, RowSource
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace._flow.transforms.act_norm import ActNorm
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
@@ -30,14 +30,14 @@ from headrace._flow.transforms.support import circles_of
 from headrace._flow.transforms.transform import Transform
 
 
-def waiting(flow: Trainable) -> list[int]:
+def waiting(flow: Flow) -> list[int]:
     """The indices of the ActNorms that no fit has set."""
     if not any(isinstance(t, ActNorm) and not t.is_started for t in flow._interior.chain):
         return []
     return [i for i, t in enumerate(flow.transforms) if isinstance(t, ActNorm) and t._waits()]
 
 
-def start_act_norms(flow: Trainable, source: RowSource) -> None:
+def start_act_norms(flow: Flow, source: RowSource) -> None:
     """Set each of these ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
     At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of each depend on those
@@ -62,7 +62,7 @@ def start_act_norms(flow: Trainable, source: RowSource) -> None:
     flow._interior.start(started)
 
 
-def _standardized(flow: Trainable, context: Any) -> Any:
+def _standardized(flow: Flow, context: Any) -> Any:
     """Context rows as inputs of the flow's transforms."""
     if context is None or flow.standardize_context is None:
         return context
@@ -81,7 +81,7 @@ class Start:
     """Maps of residual columns, next to the standardised data."""
 
     @classmethod
-    def of(cls, flow: Trainable, source: RowSource, *, say: bool = True) -> Start:
+    def of(cls, flow: Flow, source: RowSource, *, say: bool = True) -> Start:
         """Measure the rows to train on. `say`: whether to warn of differences too small for float32 or a network."""
         say = say and source.is_first
         context = x = None
@@ -97,14 +97,14 @@ class Start:
                 _rows.warn_of_offsets(source.names, source.support, source.is_float32, x, flow.dtype)
         return cls(x, context)
 
-    def set(self, flow: Trainable, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
+    def set(self, flow: Flow, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
         """Set it in a flow, with marginals before it, and initialise ActNorms on rows to train on."""
         links = None if self.x is None else (*marginals, *self.linear, Standardize(*self.x))
         if links is not None or self.context is not None:
             flow._interior.rescale(links, self.context)
         start_act_norms(flow, source)
 
-    def begin(self, flow: Trainable, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
+    def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
         """Make a fresh flow the density of few rows that needs no training."""
         assert self.x is not None
         interior = flow._interior
@@ -135,7 +135,7 @@ def shared_curves(
     return tuple(found)
 
 
-def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
+def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
     """Links that make a standardised flow the Gaussian of the training rows, after other links if there are some."""
     standardize = flow._interior.standardize
     assert standardize is not None
@@ -144,7 +144,7 @@ def gaussian_links(flow: Trainable, source: RowSource, curves: tuple[Transform, 
 
 
 def not_worse_than_a_gaussian(
-    flow: Trainable,
+    flow: Flow,
     held_out: HeldOut,
     history: History,
     start: NDArray[Any],

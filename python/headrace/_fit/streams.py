@@ -190,10 +190,7 @@ class StreamRows(ArrayRows):
                 yield block.take(~self._is_out(at, len(block)))
                 at += len(block)
             if at - begin != self.kept[part]:
-                raise ValueError(
-                    f"weights: expected {self.kept[part]} of them above 0, as were counted before, got {at - begin}; a "
-                    "stream has to give the same rows each time that it is read"
-                )
+                raise ValueError(f"weights: expected {self.kept[part]} above 0, as counted before, got {at - begin}")
 
 
 def _tables_of(rows: Block | Data) -> list[tuple[str, NDArray[Any]]]:

@@ -27,7 +27,7 @@ from headrace._fit.residuals import ALWAYS, ROUNDS, TRIED, Residuals, measured
 from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.starts.curves import mean_beyond
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.gaussianize import Gaussianize
 from headrace._flow.transforms.linear import Linear
@@ -44,7 +44,7 @@ def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: He
     return found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
-def candidates(source: ArrayRows, scale: Moments, flow: Trainable) -> tuple[Residuals, Residuals]:
+def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
     """The columns that are always replaced, and those with the ones that a trial decides about."""
     order = flow._interior.order if flow.features <= MOST_FEATURES else None  # of more columns nothing is replaced
     always, more = (measured(source, scale, limit, flow.dtype, order) for limit in (ALWAYS, TRIED))

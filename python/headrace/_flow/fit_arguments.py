@@ -138,21 +138,9 @@ class Arguments:
 
     weights: Array | None = argument()
     validation: Any = argument(0.1)
-    epochs: int | None = argument(
-        None,
-        check.integer,
-        of_plan=True,
-        option="passes over the training rows, at most; by default as many as make 20,000 steps, 10 to 300",
-    )
-    batch_size: int | None = argument(
-        None, check.whole(1), of_plan=True, option="rows of a step; by default a 64th of the rows, 32 to 512"
-    )
-    learning_rate: float | None = argument(
-        None,
-        check.real(above=0.0),
-        of_plan=True,
-        option="at the start; by default 5e-3, or 1.28 over the units of the widest hidden layer if less",
-    )
+    epochs: int | None = argument(None, check.integer, of_plan=True, option=True)
+    batch_size: int | None = argument(None, check.whole(1), of_plan=True, option=True)
+    learning_rate: float | None = argument(None, check.real(above=0.0), of_plan=True, option=True)
     schedule: str = argument(
         "auto", check.one_of(*SCHEDULES, "auto"), of_plan=True, option="of the learning rate: " + ", ".join(SCHEDULES)
     )
@@ -160,19 +148,9 @@ class Arguments:
         "auto", check.one_of(*OPTIMIZER_NAMES, "auto"), of_plan=True, option=" or ".join(OPTIMIZER_NAMES)
     )
     weight_decay: float | str | None = argument("auto", _decay, of_plan=True, option="of the networks' matrices")
-    clip: float | None = argument(CLIP, check.real(above=0.0), of_plan=True, option="the largest norm of a gradient")
-    average: float | None = argument(
-        AVERAGE,
-        check.real(above=0.0, below=1.0),
-        of_plan=True,
-        option="decay of the running mean of the weights that the fit keeps",
-    )
-    patience: int | None = argument(
-        PATIENCE,
-        check.whole(1),
-        of_plan=True,
-        option="epochs without a new best on held-out rows after which the fit ends",
-    )
+    clip: float | None = argument(CLIP, check.real(above=0.0), of_plan=True, option=True)
+    average: float | None = argument(AVERAGE, check.real(above=0.0, below=1.0), of_plan=True, option=True)
+    patience: int | None = argument(PATIENCE, check.whole(1), of_plan=True, option=True)
     time_budget: float | None = argument(
         None,
         check.real(above=0.0),
@@ -184,12 +162,8 @@ class Arguments:
     )
     seed: int = argument(0)
     progress: bool = argument(True)
-    checkpoint: str | os.PathLike[str] | None = argument(
-        None, option="a file for the state, from which the same call goes on"
-    )
-    checkpoint_every: float | str = argument(
-        CHECKPOINT_EVERY, option="seconds between two writes of it, or epoch, or as '10 epochs'"
-    )
+    checkpoint: str | os.PathLike[str] | None = argument(None, option=True)
+    checkpoint_every: float | str = argument(CHECKPOINT_EVERY, option=True)
     group: Group | None = argument()
     effort: str = argument(
         "normal",

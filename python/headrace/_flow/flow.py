@@ -123,10 +123,7 @@ class Conditional:
         try:
             batch = np.broadcast_shapes(given.shape[:-1], self._batch)
         except ValueError:
-            raise ValueError(
-                f"rest: expected leading dimensions that broadcast against {self._batch}, of what is known, got "
-                f"{given.shape}"
-            ) from None
+            raise ValueError(f"rest: expected shapes that broadcast to {self._batch}, got {given.shape}") from None
         value = caller.empty(batch, self._flow.dtype)
         with caller.queue():
             full = _arrays.library(given).empty(
@@ -293,8 +290,7 @@ class Flow(Chained, Density):
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
             raise ValueError(
-                f"features, context: expected {self._features} and {self._context}, as base and transforms have, "
-                f"got {features} and {context}"
+                f"features, context: expected {(self._features, self._context)}, got {(features, context)}"
             )
         return self
 

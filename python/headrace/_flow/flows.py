@@ -112,10 +112,7 @@ def base_of_circles(base: Base | None, features: int, circles: Sequence[int]) ->
     if isinstance(base, Uniform):
         got = ["uniform"] * base.features
     if got is None or [name == "uniform" for name in got] != [name == "uniform" for name in want]:
-        raise ValueError(
-            f"base: expected an Independent, uniform in the periodic columns alone, as {Independent(want)!r}, got "
-            f"{base!r}"
-        )
+        raise ValueError(f"base: expected {Independent(want)!r}, uniform where periodic, got {base!r}")
     return base
 
 

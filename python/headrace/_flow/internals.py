@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,36 +233,3 @@ class Interior(Restorable):
         parts = [started.get(i, t)._vector() for i, t in enumerate(flow._transforms_on(None))]
         flow._chain = tuple(started[i]._bare() if i in started else t for i, t in enumerate(flow._chain))
         flow._put_parameters(np.concatenate([vector, *parts]))
-
-
-class Trainable(Protocol):
-    """The protocol of a flow for fits; `headrace._flow.flow.Flow` is one."""
-
-    parameters: Any
-
-    @property
-    def features(self) -> int:
-        """Number of coordinates."""
-
-    @property
-    def context(self) -> int:
-        """Number of context columns."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and results."""
-
-    @property
-    def standardize_context(self) -> Any:
-        """Mean and standard deviation of context columns, or None."""
-
-    @property
-    def transforms(self) -> tuple[Any, ...]:
-        """The transforms of the flow with its current parameters."""
-
-    @property
-    def _interior(self) -> Interior:
-        """The rest."""
-
-    def log_prob(self, x: Any, context: Any = None, *, parameters: Any = None) -> Any:
-        """Log density of each row."""

@@ -159,9 +159,7 @@ class StudentT(_Stepped):
     def _check(self, dtype: np.dtype[Any]) -> None:
         most = float(np.finfo(dtype).max)
         if self.df.max() > most:
-            raise ValueError(
-                f"df: expected at most {most:g} in {dtype}, got {self.df.max():g}; the limit is StandardNormal"
-            )
+            raise ValueError(f"df: expected at most {most:g} in {dtype}, got {self.df.max():g}; take StandardNormal")
 
     def _part(self, kept: Sequence[int]) -> StudentT:
         return StudentT(len(kept), self.df[list(kept)], trainable=self.trainable)

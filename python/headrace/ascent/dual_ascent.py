@@ -101,58 +101,22 @@ class DualAscentFlow:
     True
     """
 
-    precision: float = argument(
-        1.0, check.real(1e-6, below=1e6), option="λ, of the normal density N(0, 1/λ) that data are taken to"
-    )
-    steps: int | None = argument(
-        None, check.integer, option="steps at most (default: 600, kink 2000; 16 to 48 where refined)"
-    )
+    precision: float = argument(1.0, check.real(1e-6, below=1e6), option=True)
+    steps: int | None = argument(None, check.integer, option=True)
     _: KW_ONLY
-    map: str = argument(
-        "spline",
-        check.one_of("spline", "kink"),
-        option="spline: marginal maps from kernel densities; kink: a line that bends",
-    )
-    rule: str = argument(
-        "newton", check.one_of("newton", "gradient"), option="how a kink is chosen: newton or gradient"
-    )
-    kinks: int = argument(1, check.whole(1, 64), option="kinks of a coordinate and step, one after another")
-    neighbours: float = argument(
-        NEIGHBOURS, check.real(above=0.0), option="rows that a kink's width holds, under a normal density"
-    )
-    directions: str | None = argument(
-        None,
-        check.one_of("random", "sliced"),
-        option="random, or sliced: turned to where marginals are far from normal",
-    )
-    rotations: str | None = argument(
-        None, check.one_of("dense", "blocks"), option="dense: any orthogonal matrix; blocks: blocks of 32 rows"
-    )
-    bandwidth: float | None = argument(
-        None,
-        check.real(above=0.0),
-        option="of kernel densities, in units of 1.06 rows^-0.2 (default: 1, from five features on 2)",
-    )
-    rate: float = argument(
-        RATE,
-        check.real(above=0.0, below=math.nextafter(1.0, 2.0)),
-        option="how far towards the full marginal map a spline goes, 0 to 1",
-    )
-    bins: int | None = argument(
-        None, check.whole(3, 64), option="bins of a spline, 3 to 64 (default: 40, where refined 8 or less)"
-    )
-    copies: int | None = argument(
-        None, check.integer, option="noisy copies of each training row (default: at most 16, by features and rows)"
-    )
-    jitter: float = argument(
-        JITTER, check.real(0.0), option="standard deviation of this noise, in units of the columns'"
-    )
-    refine: bool | None = argument(
-        None, lambda name, value: bool(value), option="train all steps as a whole at the end (default: on with splines)"
-    )
-    patience: int | None = argument(
-        PATIENCE, check.whole(1), option="steps without a new best on held-out rows after which the ascent ends"
-    )
+    map: str = argument("spline", check.one_of("spline", "kink"), option=True)
+    rule: str = argument("newton", check.one_of("newton", "gradient"), option=True)
+    kinks: int = argument(1, check.whole(1, 64), option=True)
+    neighbours: float = argument(NEIGHBOURS, check.real(above=0.0), option=True)
+    directions: str | None = argument(None, check.one_of("random", "sliced"), option=True)
+    rotations: str | None = argument(None, check.one_of("dense", "blocks"), option=True)
+    bandwidth: float | None = argument(None, check.real(above=0.0), option=True)
+    rate: float = argument(RATE, check.real(above=0.0, below=math.nextafter(1.0, 2.0)), option=True)
+    bins: int | None = argument(None, check.whole(3, 64), option=True)
+    copies: int | None = argument(None, check.integer, option=True)
+    jitter: float = argument(JITTER, check.real(0.0), option=True)
+    refine: bool | None = argument(None, lambda name, value: bool(value), option=True)
+    patience: int | None = argument(PATIENCE, check.whole(1), option=True)
     bounds: ColumnBounds | None = argument()
     periodic: ColumnPeriods | None = argument()
     seed: int = argument(0, check.integer)

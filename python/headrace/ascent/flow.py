@@ -147,10 +147,7 @@ class AscentFlow(Flow):
         while ends and isinstance(self._chain[ends - 1], Support):
             ends -= 1
         if sum(lengths) != ends - 1 or not isinstance(self._chain[ends - 1], Standardize):
-            raise ValueError(
-                f"steps: expected numbers of transforms that add up to {ends - 1}, and a Standardize after them, got "
-                f"{sum(lengths)}"
-            )
+            raise ValueError(f"steps: expected a sum of {ends - 1} and a Standardize behind them, got {sum(lengths)}")
         self._lengths = lengths
         return self
 

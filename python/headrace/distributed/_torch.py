@@ -40,9 +40,7 @@ def from_torch(process_group: Any = None, *, timeout: float = 60.0) -> Group:
 
     seconds = check.number("timeout", timeout, above=0.0, below=math.inf)
     if not distributed.is_initialized():
-        raise RuntimeError(
-            "process_group: expected torch.distributed to have one; call init_process_group('gloo') first"
-        )
+        raise RuntimeError("process_group: expected one of torch.distributed; call init_process_group('gloo') first")
     members: list[int] = distributed.get_process_group_ranks(process_group or distributed.group.WORLD)
     if distributed.get_rank() not in members:
         raise ValueError(f"process_group: expected one that rank {distributed.get_rank()} is in, got ranks {members}")

@@ -30,7 +30,7 @@ from headrace._fit.plan import LEAST_HELD_OUT, Plan, of_settings, rows_of_a_batc
 from headrace._fit.run import Run, RunArguments
 from headrace._fit.source import RowSource
 from headrace._flow.fit_arguments import Arguments
-from headrace._flow.internals import Trainable
+from headrace._flow.flow import Flow
 from headrace.distributed.exact import FixedSum
 from headrace.distributed.groups import broadcast_bytes, same_everywhere, together
 from headrace.distributed.shards import ShardedRows, opened, shared_names, split
@@ -93,7 +93,7 @@ class Chunks:
 class SharedRun(Run):
     """A running fit on several ranks."""
 
-    def __init__(self, flow: Trainable, chunks: Chunks, arguments: RunArguments) -> None:
+    def __init__(self, flow: Flow, chunks: Chunks, arguments: RunArguments) -> None:
         """`chunks`: of the table; the other arguments as in `Run`."""
         self.chunks, self.table = chunks, chunks.table
         super().__init__(flow, chunks.table, arguments)
@@ -102,6 +102,7 @@ class SharedRun(Run):
         table = self.table
         self.library = np
         self.mean_weight = table.weight() / table.size
+        self.weight = self.mean_weight * self.size
         self.sum = FixedSum(self.program.n_weights)
         self.gradient = np.empty(self.program.n_weights, self.flow.dtype)
         self.log_prob = np.empty(CHUNK_ROWS, self.flow.dtype)
@@ -126,29 +127,23 @@ class SharedRun(Run):
             return math.nan  # the other ranks may be in any other call
         return super()._keep_if_best(epoch)
 
-    def one_pass(self) -> float:
+    def batches(self) -> Iterator[list[Chunk]]:
         """See `Run`."""
-        epoch = self.history.epochs
         self.orders: dict[int, NDArray[np.uint32]] = {}
-        done, total = self.kept.pass_begins(self)
-        for i, batch in enumerate(self.chunks.epoch(epoch)):
-            if i < done:  # before this fit was stopped
-                continue
-            exponent = self._find_gradient_of(batch, epoch)
-            loss = math.nan if exponent is None else self.sum.loss
-            self.adam.learning_rate = self._rate()
-            self.kept.step_begins(i, total, total + loss)
-            if exponent is None or not math.isfinite(loss):
-                return math.nan
-            self.exponents[self.taken + 1] = exponent
-            if not math.isfinite(self.adam.step(self.gradient)):
-                return math.nan
-            self.exponents.pop(self.taken, None)
-            self.taken += 1
-            self.step += 1
-            total += loss
-            self.kept.step_ends(self)
-        return float(total / (self.mean_weight * self.size))
+        return self.chunks.epoch(self.history.epochs)
+
+    def _loss_of(self, batch: list[Chunk]) -> float:
+        """See `Run`."""
+        exponent = self._find_gradient_of(batch, self.history.epochs)
+        if exponent is None:
+            return math.nan
+        self.exponents[self.taken + 1] = exponent
+        return self.sum.loss
+
+    def _stepped(self, loss: float) -> None:
+        """See `Run`."""
+        self.exponents.pop(self.taken, None)
+        self.taken += 1
 
     def _find_gradient_of(self, batch: list[Chunk], epoch: int) -> int | None:
         """The gradient of the mean loss over a batch; the exponent for the next step, None if a value is not finite."""
@@ -270,7 +265,7 @@ class SharedFit(Fit):
     source: ShardedRows
     judge: ShardedRows | None
 
-    def __init__(self, flow: Trainable, history: History, arguments: Arguments) -> None:
+    def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
         """See `Fit`."""
         self.group = check_group(arguments.group)
         with together(self.group):
@@ -321,7 +316,7 @@ class SharedFit(Fit):
             f"cross-validation is done on several ranks; or hold out at least {LEAST_HELD_OUT} rows by `validation`"
         )
 
-    def run_of(self, flow: Trainable, source: RowSource, arguments: RunArguments) -> Run:
+    def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
         """See `Fit`."""
         if source.is_first:
             _warn_of_idle_ranks(self.group.size, self.chunks)
@@ -340,10 +335,7 @@ def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
 def check_group(group: Any) -> Group:
     """The group, checked."""
     if not isinstance(group, Group):
-        raise TypeError(
-            f"group: expected a headrace.distributed.Group, as local(), from_torch() and from_mpi() make, got "
-            f"{check.kind_of(group)}"
-        )
+        raise TypeError(f"group: expected a headrace.distributed.Group, got {check.kind_of(group)}")
     size = check.integer("group.size", group.size, least=1)
     check.integer("group.rank", group.rank, most=size - 1)
     return group

@@ -298,9 +298,7 @@ def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedR
         with together(group):
             parts = validation if isinstance(validation, tuple) else (validation,)
             if not 1 <= len(parts) <= 3:
-                raise TypeError(
-                    f"validation: expected a share, x, or a tuple (x, context, weights), got {len(parts)} of them"
-                )
+                raise TypeError(f"validation: expected a share, x or (x, context, weights), got {len(parts)} parts")
         own = (*parts, None, None)[:3]
         judge = opened(group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation ")
         return table, judge

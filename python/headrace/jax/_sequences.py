@@ -18,16 +18,10 @@ from headrace.sequences.flow import SequenceFlow
 _KINDS = ("parameters", "inputs", "context", "covariates")
 
 
-class _Fixed:
-    """A flow of which only the structure matters; compiled code refers to it."""
-
-    def __init__(self, flow: SequenceFlow) -> None:
-        self.flow = flow
-
-    def present(self) -> tuple[str, ...]:
-        """The leaves with gradients."""
-        has = {"context": bool(self.flow.context), "covariates": bool(self.flow.covariates)}
-        return tuple(kind for kind in _KINDS if has.get(kind, True))
+def _present(flow: SequenceFlow) -> tuple[str, ...]:
+    """The leaves with gradients."""
+    has = {"context": bool(flow.context), "covariates": bool(flow.covariates)}
+    return tuple(kind for kind in _KINDS if has.get(kind, True))
 
 
 def _host(array: Any) -> Any:
@@ -35,9 +29,7 @@ def _host(array: Any) -> Any:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _log_prob_steps(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) -> Any:
-    flow = fixed.flow
-
+def _log_prob_steps(flow: SequenceFlow, params: Any, x: Any, context: Any, covariates: Any) -> Any:
     def call(params: Any, x: Any, context: Any, covariates: Any) -> Any:
         return flow.log_prob_steps(_host(x), _host(context), _host(covariates), parameters=_host(params))
 
@@ -45,12 +37,12 @@ def _log_prob_steps(fixed: _Fixed, params: Any, x: Any, context: Any, covariates
     return jax.pure_callback(call, result, params, x, context, covariates, vmap_method="sequential")
 
 
-def _forth(fixed: _Fixed, params: Any, x: Any, context: Any, covariates: Any) -> Any:
-    return _log_prob_steps(fixed, params, x, context, covariates), (params, x, context, covariates)
+def _forth(flow: SequenceFlow, *given: Any) -> Any:
+    return _log_prob_steps(flow, *given), given
 
 
-def _back(fixed: _Fixed, given: Any, grad: Any) -> Any:
-    flow, kinds = fixed.flow, fixed.present()
+def _back(flow: SequenceFlow, given: Any, grad: Any) -> Any:
+    kinds = _present(flow)
 
     def call(*arrays: Any) -> Any:
         params, x, context, covariates, grad = map(_host, arrays)
@@ -91,26 +83,26 @@ class SequenceModule:
         flow._refuse_device("flow")
         if flow.dtype == np.float64 and not jax.config.jax_enable_x64:
             raise ValueError(errors.too_wide_for_jax("flow", "flow"))
-        self._fixed, self.params = _Fixed(copy(flow)), jnp.asarray(flow.parameters)
+        self._flow, self.params = copy(flow), jnp.asarray(flow.parameters)
 
-    def tree_flatten(self) -> tuple[Any, _Fixed]:
+    def tree_flatten(self) -> tuple[Any, SequenceFlow]:
         """The leaf, and the static rest."""
-        return (self.params,), self._fixed
+        return (self.params,), self._flow
 
     @classmethod
-    def tree_unflatten(cls, fixed: _Fixed, leaves: Any) -> Self:
+    def tree_unflatten(cls, flow: SequenceFlow, leaves: Any) -> Self:
         """The inverse of `tree_flatten`."""
         self = object.__new__(cls)
-        self._fixed, self.params = fixed, leaves[0]
+        self._flow, self.params = flow, leaves[0]
         return self
 
     def with_params(self, params: Any) -> SequenceModule:
         """The same with other parameters, shape (n,)."""
-        return SequenceModule.tree_unflatten(self._fixed, (params,))
+        return SequenceModule.tree_unflatten(self._flow, (params,))
 
     def to_flow(self) -> SequenceFlow:
         """A new flow with these parameters, to sample and save."""
-        flow: SequenceFlow = copy(self._fixed.flow)
+        flow = copy(self._flow)
         flow.parameters = np.asarray(self.params)
         return flow
 
@@ -125,7 +117,7 @@ class SequenceModule:
 
     def log_prob_steps(self, x: Any, context: Any = None, covariates: Any = None) -> jax.Array:
         """Log density of each step given those before it, shape (rows, steps)."""
-        flow = self._fixed.flow
+        flow = self._flow
         array = jnp.asarray(x, flow.dtype)
         if array.ndim < 2 or array.shape[-1] != flow.features:
             raise errors.wrong_shape("x", f"(rows, steps, {flow.features})", array.shape)
@@ -134,4 +126,4 @@ class SequenceModule:
                 expected = f"{columns} columns" if columns else "None, because this flow has none"
                 raise ValueError(f"{name}: expected {expected}, got {check.kind_of(given)}")
         own = [None if a is None else jnp.asarray(a, flow.dtype) for a in (context, covariates)]
-        return _log_prob_steps(self._fixed, self.params, array, *own)
+        return _log_prob_steps(flow, self.params, array, *own)

@@ -29,10 +29,7 @@ class Blocks(Stream):
                 f"{check.kind_of(source)}; give the function that makes it"
             )
         if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
-            raise TypeError(
-                f"source: expected an iterable of blocks of rows, or a function that gives one, got "
-                f"{check.kind_of(source)}"
-            )
+            raise TypeError(f"source: expected blocks of rows, or a function of them, got {check.kind_of(source)}")
         self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
         self._made: Any = None  # an iterator that was read before
         super().__init__(buffer, [None])
@@ -47,10 +44,7 @@ class Blocks(Stream):
             raise TypeError(f"source: expected a function that gives an iterable of blocks, got {check.kind_of(made)}")
         if isinstance(made, Iterator):
             if made is self._made:
-                raise TypeError(
-                    "source: expected a function that gives a new iterator each time, got the same one-way "
-                    f"{check.kind_of(made)} again"
-                )
+                raise TypeError(f"source: expected a new iterator each time, got the same {check.kind_of(made)} again")
             self._made = made
         yield from made
 
@@ -86,7 +80,5 @@ def _rows_of(name: str, value: Any) -> Any:
             raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {value}")
         return found
     if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
-        raise TypeError(
-            f"{name}: expected an array (rows, columns) or the path of an .npy file, got {check.kind_of(value)}"
-        )
+        raise TypeError(f"{name}: expected an array (rows, columns) or an .npy file's path, got {check.kind_of(value)}")
     return value

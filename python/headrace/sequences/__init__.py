@@ -1,11 +1,9 @@
 """Densities of sequences: causal convolutions over time, flows of them, and streams."""
 
-from headrace.sequences.adaptive import AdaptivePrediction
-from headrace.sequences.continuation import Continuation
+from headrace.sequences.continuation import Continuation, Forecast
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
-from headrace.sequences.forecast import Forecast
-from headrace.sequences.prediction import LinearPrediction
+from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction
 from headrace.sequences.stream import Stream
 from headrace.sequences.wavenet import WaveNet
 

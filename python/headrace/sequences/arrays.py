@@ -134,9 +134,7 @@ class Covariates:
         self.arrays: list[Array] = []
         if columns and isinstance(value, (list, tuple)):
             if caller.device is not None:
-                raise errors.wrong_kind(
-                    "covariates", f"an array on {caller.device}", "a list", "pad them to one length"
-                )
+                raise errors.wrong_kind("covariates", f"an array on {caller.device}", "a list", "pad to one length")
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self.arrays = [

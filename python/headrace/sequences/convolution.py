@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,6 +13,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import documented, takes
 from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
+from headrace._base.types import Self, Unpack
 from headrace._core import cpu
 from headrace._core.device import Device
 from headrace._core.settings import MapShape, Settings
@@ -23,9 +24,6 @@ from headrace.sequences.on_device import CausalLinkOnDevice
 from headrace.sequences.program import Link, size_of
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import CausalSettings, Convolution
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 _HEAD_GAIN = 0.1  # scale of fresh weights of the last layer relative to the others: steps start near the identity
 
@@ -178,11 +176,6 @@ class CausalConvolution(OverTime):
     def field(self) -> int:
         """The number of steps before a step on which it depends."""
         return int(self._structure.field)
-
-    @property
-    def _widest(self) -> int:
-        """Units of the widest layer."""
-        return max(self._settings.channels, self._settings.skip)
 
     @property
     def reads(self) -> str:

@@ -24,15 +24,14 @@ from headrace._fit.run import Run, RunArguments, is_untrained, warn_of_no_gain
 from headrace._flow.bases import StandardNormal
 from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
-from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.crops import Crops, HeldSequences, OpenSequences, Stretch
-from headrace.sequences.prediction import LinearPrediction, levinson
+from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from headrace._flow.bases import Base
     from headrace._flow.fit_arguments import Arguments
@@ -66,20 +65,11 @@ class SequenceFit(Fit):
     ) -> None:
         """See `SequenceFlow.fit`."""
         if arguments.group is not None:
-            raise ValueError(
-                "group: expected None, because sequences are fitted by one process, got a group; its threads share "
-                "the crops of a step"
-            )
+            raise ValueError("group: expected None, because one process fits sequences, got a group")
         if arguments.effort != "normal" or arguments.keep:
-            raise ValueError(
-                "effort: expected 'normal', without keep, because there are no mixtures of flows of sequences, got "
-                f"effort={arguments.effort!r}, keep={arguments.keep}"
-            )
+            raise ValueError(f"effort: expected 'normal', without keep, got {arguments.effort!r}, {arguments.keep}")
         if arguments.gaussianize not in ("auto", False):
-            raise ValueError(
-                f"gaussianize: expected False or 'auto', because sequences have no marginal curves, got "
-                f"{arguments.gaussianize!r}"
-            )
+            raise ValueError(f"gaussianize: expected False or 'auto' for sequences, got {arguments.gaussianize!r}")
         super().__init__(flow, history, arguments)
         self.crop = None if crop is None else check.integer("crop", crop, least=1)
         self.quantised = None if quantised is None else check.number("quantised", quantised, above=0.0, below=np.inf)
@@ -114,10 +104,7 @@ class SequenceFit(Fit):
         parts = validation if isinstance(validation, tuple) else (validation,)
         if not 1 <= len(parts) <= 4 or not (_arrays.is_array(parts[0]) or isinstance(parts[0], list)):
             kinds = ", ".join(check.kind_of(part) for part in parts)
-            raise TypeError(
-                "validation: expected a share, sequences, or a tuple (sequences, context, covariates, weights), got "
-                f"{kinds}"
-            )
+            raise TypeError(f"validation: expected a share, x or (x, context, covariates, weights), got {kinds}")
         return self._sequences("validation ", *parts, *[None] * (4 - len(parts)))
 
     def _sequences(self, of: str, x: Any, context: Any, covariates: Any, weights: Any) -> OpenSequences:
@@ -340,43 +327,33 @@ class CropRun(Run):
     every = 0
     """Steps between two judgements; 0: only at the end of an epoch."""
 
-    def also_kept(self, clock: int) -> dict[str, Any]:
-        """No state beyond that of `Run`."""
-        return {}
-
-    def restored(self, kept: dict[str, Any], clock: int) -> None:
-        """See `Run`."""
-
     def _prepare(self) -> None:
         self.library = np
 
-    def one_pass(self) -> float:
+    def batches(self) -> Iterator[Batch]:
         """See `Run`."""
-        self.tick = weight = 0.0
-        done, total = self.kept.pass_begins(self)
-        key = int(self.rng.integers(1 << 63))
-        flow: Any = self.flow
+        self.weight, key = 0.0, int(self.rng.integers(1 << 63))
         for i, crops in enumerate(self.source.epoch(key, self.plan.batches)):
             batch = self.source.batch(crops, np.random.default_rng([key, 1, i]))
-            share = float(batch.weights.sum(dtype=np.float64))
-            weight += share
-            if i < done:  # before this fit was stopped
-                continue
-            self._judge_in_between(i)
-            if not self._has_time():
-                return math.nan
-            loss, gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
-            loss *= share
-            self.adam.learning_rate = self._rate()
-            self.kept.step_begins(i, total, total + loss)
-            if not math.isfinite(loss) or not math.isfinite(self.adam.step(gradient)):
-                return math.nan
-            self.step += 1
-            total += loss
-            if self.bar is not None:
-                self.bar.trained(loss / share)
-            self.kept.step_ends(self)
-        return total / weight
+            self.share = float(batch.weights.sum(dtype=np.float64))
+            self.weight += self.share
+            yield batch
+
+    def _has_time(self, steps: int = 1) -> bool:
+        """See `Run`; before each step, held-out steps may be judged."""
+        self._judge_in_between(self.step % self.plan.batches)
+        return super()._has_time(steps)
+
+    def _loss_of(self, batch: Batch) -> float:
+        """See `Run`."""
+        flow: Any = self.flow
+        loss, self.gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
+        return float(loss * self.share)
+
+    def _stepped(self, loss: float) -> None:
+        """See `Run`."""
+        if self.bar is not None:
+            self.bar.trained(loss / self.share)
 
     def _judge_in_between(self, batch: int) -> None:
         """Judge the weights before this batch, if it is time. A fit that resumes here judges again."""

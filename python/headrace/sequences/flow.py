@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -14,6 +14,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import takes
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.stored import Stored, header_of, header_of_scale, storable
+from headrace._base.types import Self, Unpack
 from headrace._fit.fit import finished
 from headrace._fit.history import History
 from headrace._flow.bases import Base, StandardNormal
@@ -22,22 +23,18 @@ from headrace._flow.fit_arguments import Arguments, FitKeywords
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Program
 from headrace._flow.transforms.transform import Transform
-from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.arrays import Covariates
-from headrace.sequences.continuation import Continuation
+from headrace.sequences.continuation import Continuation, quantiles_of_base
 from headrace.sequences.fit import SequenceFit
-from headrace.sequences.forecast import quantiles_of_base
 from headrace.sequences.gradients import SequenceDerivatives
 from headrace.sequences.internals import SequenceInterior
 from headrace.sequences.on_device import ProgramOnDevice, StepLinkOnDevice
+from headrace.sequences.prediction import AdaptivePrediction
 from headrace.sequences.program import MOST_DRAWN_STEPS, MOST_SAMPLES, Link, SequenceProgram, size_of
 from headrace.sequences.quantised import Cells
 from headrace.sequences.runs import Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.stream import Stream
-
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
 
 
 @storable
@@ -88,34 +85,24 @@ class SequenceFlow(Chained, SequenceDerivatives):
         context = _one("number of context columns", (t.context for t in networks), 0)
         covariates = _one("number of covariates", (t.covariates for t in networks), 0)
         hop = _one("hop", (t.hop for t in networks if t.covariates), 1)
-        dtypes = sorted({t.dtype.name for t in chain if t.dtype is not None})
-        if len(dtypes) > 1:
-            raise ValueError(f"transforms: expected one dtype, got {dtypes}; use .astype")
-        kind = check.float_dtype("dtype", dtypes[0] if dtype is None else dtype)
-        products = list(dict.fromkeys(t.matmul for t in networks))
-        if len(products) > 1:
-            raise ValueError(f"transforms: expected one matmul, got {products}; use .to")
+        common = _one("dtype", (t.dtype.name for t in chain if t.dtype is not None), "", "; use .astype")
+        products = _one("matmul", (t.matmul for t in networks), "", "; use .to")
+        kind = check.float_dtype("dtype", common if dtype is None else dtype)
         super().__init__(base.features, context, covariates, hop, kind)
-        self._place(None, products[0] if matmul is None else matmul)
+        self._place(None, products if matmul is None else matmul)
         self._join(chain, base, standardize_context)
 
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+    def _compile(self, dtype: np.dtype[Any]) -> Program:
         device, chain = self._device, self._chain
         blocks = [[block for _, block in part._blocks()] for part in (self._base, *chain)]
         base, scale = Flow([], self._base, dtype=dtype)._on(device), self._standardize_context
-        program: Program
         if device is None:
             links = [t._link(dtype, self._products) if isinstance(t, OverTime) else _link_of(t, dtype) for t in chain]
-            program = SequenceProgram(links, blocks, self._features, dtype, base, scale)
-        else:
-            there = [
-                t._link_on(device, dtype) if isinstance(t, OverTime) else StepLinkOnDevice(t, device, dtype)
-                for t in chain
-            ]
-            program = ProgramOnDevice(there, blocks, dtype, device, base, scale)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
+            return SequenceProgram(links, blocks, self._features, dtype, base, scale)
+        there = [
+            t._link_on(device, dtype) if isinstance(t, OverTime) else StepLinkOnDevice(t, device, dtype) for t in chain
+        ]
+        return ProgramOnDevice(there, blocks, dtype, device, base, scale)
 
     def _header(self) -> dict[str, Any]:
         """See `headrace._base.stored`."""
@@ -317,10 +304,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         (5, 30, 1)
         """
         if isinstance(prefix, (list, tuple)):
-            raise TypeError(
-                f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}; give those of "
-                "each length by themselves"
-            )
+            raise TypeError(f"prefix: expected an array of sequences of one length, got {check.kind_of(prefix)}")
         return Continuation(self._run_of("prefix", prefix, context, covariates), quantiles_of_base(self))
 
     def stream(
@@ -440,8 +424,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """A call with x, whose steps are scored by their density, or by the probability of cells."""
         if quantised is not None:
             self._refuse_device("quantised")
-        own: dict[str, Any] = {"integers": quantised is not None}
-        run = Run.opened(self, "x", x, *arguments, **own)
+        run = Run.opened(self, "x", x, *arguments, integers=quantised is not None)
         if quantised is not None:
             run.cells = self._cells(quantised, run)
         return run
@@ -457,10 +440,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     def _refuse_device(self, what: str) -> None:
         """Refuse calls that are computed on the CPU alone."""
         if self._device is not None:
-            raise ValueError(
-                f"{what}: expected a flow on the CPU, because on a device flows of sequences have log_prob, "
-                f"log_prob_steps, to_latent, to_data and sample alone, got one on {self.device}; call .to('cpu')"
-            )
+            raise ValueError(f"{what}: expected a flow on the CPU, got one on {self.device}; call .to('cpu')")
 
 
 def _link_of(t: Transform, dtype: np.dtype[Any]) -> Link:
@@ -478,14 +458,9 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
     chain = tuple(transforms)
     for i, t in enumerate(chain):
         if not isinstance(t, (OverTime, Transform)):
-            raise TypeError(
-                f"transforms[{i}]: expected a CausalConvolution, a LinearPrediction, an AdaptivePrediction or a "
-                f"transform of rows, got {check.kind_of(t)}"
-            )
+            raise TypeError(f"transforms[{i}]: expected a transform of sequences or of rows, got {check.kind_of(t)}")
         if isinstance(t, Transform) and t.context:
-            raise ValueError(
-                f"transforms[{i}]: expected a transform of rows without context, got one of {t.context} columns"
-            )
+            raise ValueError(f"transforms[{i}]: expected a transform without context, got one of {t.context} columns")
         if isinstance(t, Transform) and (t.device, t.matmul) != ("cpu", "exact"):
             raise ValueError(
                 f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
@@ -494,9 +469,7 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
         sizes = getattr(t, "reads_sizes", False)
         if sizes and not (i + 1 < len(chain) and isinstance(chain[i + 1], AdaptivePrediction)):
             after = "nothing" if i + 1 == len(chain) else repr(chain[i + 1])
-            raise ValueError(
-                f"transforms[{i + 1}]: expected an AdaptivePrediction behind a network with sizes=True, got {after}"
-            )
+            raise ValueError(f"transforms[{i + 1}]: expected an AdaptivePrediction behind sizes=True, got {after}")
     if not any(_is_network(t) for t in chain):
         raise ValueError("transforms: expected at least one CausalConvolution, got none")
     return chain
@@ -506,9 +479,9 @@ def _is_network(t: Any) -> bool:
     return isinstance(t, OverTime) and t.is_network
 
 
-def _one(what: str, values: Any, default: int) -> int:
+def _one(what: str, values: Any, default: Any, advice: str = "") -> Any:
     """The common value of all transforms that have one."""
     found = sorted({value for value in values if value})
     if len(found) > 1:
-        raise ValueError(f"transforms: expected one {what}, got {found}")
+        raise ValueError(f"transforms: expected one {what}, got {found}{advice}")
     return found[0] if found else default

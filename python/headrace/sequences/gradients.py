@@ -11,8 +11,8 @@ from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
 from headrace._fit.optimizer import VectorAdam, VectorMuon
 from headrace._flow.program.evaluation import WRT, kinds_of
-from headrace.sequences.backward import Backward
 from headrace.sequences.program import slices
+from headrace.sequences.runs import Backward
 from headrace.sequences.sequential import Sequential
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class SequenceDerivatives(Sequential):
         if momentum is None:
             return VectorAdam(self, decays, *options)
         if (most := max((max(matrix.shape) for matrix in matrices), default=0)) >= MOST_OF_MATRIX:
-            raise ValueError(
-                f"flow: expected fewer than {MOST_OF_MATRIX} inputs of a unit for Muon, times taps, got {most}"
-            )
+            raise ValueError(f"flow: expected fewer than {MOST_OF_MATRIX} inputs times taps for Muon, got {most}")
         return VectorMuon(self, matrices, momentum, decays, *options)
 
     def log_prob_vjp(

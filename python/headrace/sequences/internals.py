@@ -57,15 +57,15 @@ class SequenceInterior(Restorable):
     @property
     def widest(self) -> int:
         """Units of the widest layer."""
-        return max((t._widest for t in self.chain if hasattr(t, "_widest")), default=0)
+        networks = (t._settings for t in self.chain if getattr(t, "is_network", False))
+        return max((max(settings.channels, settings.skip) for settings in networks), default=0)
 
     def products(self, matmul: Any) -> str:
         """How the steps of a fit compute products: as the flow does."""
         own: str = self._flow.matmul
         if matmul not in (None, own):
             raise ValueError(
-                f"matmul: expected None or {own!r}, because steps on sequences have the flow's own products, got "
-                f"{matmul!r}; call .to('cpu', matmul={matmul!r}) of the flow"
+                f"matmul: expected None or {own!r}, the flow's, got {matmul!r}; call .to('cpu', {matmul!r})"
             )
         return own
 

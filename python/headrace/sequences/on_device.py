@@ -51,10 +51,7 @@ class CausalLinkOnDevice(_LinkOnDevice):
         """
         super().__init__(device, dtype)
         if settings.inner is not None:
-            raise ValueError(
-                "inner: expected None for a flow of sequences on a device, where only maps of each value are computed, "
-                f"got {settings.inner!r}; call .to('cpu')"
-            )
+            raise ValueError(f"inner: expected None for sequences on a device, got {settings.inner!r}; call .to('cpu')")
         kind = _device.cuda().CausalTransformF32 if dtype == np.float32 else _device.cuda().CausalTransformF64
         options = settings.network_options() | settings.map_options()
         self._reads_data = settings.reads == "data"

@@ -7,12 +7,12 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headrace._base.types import Array
+from headrace._base.types import Array, Floats
 from headrace._core import cpu
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import Block
-from headrace.sequences.filter import Filter
 
 if TYPE_CHECKING:
     from headrace.sequences.runs import Run
@@ -25,6 +25,26 @@ Link = tuple[Any, ...]
 """A transform in the core's form: ("network", transform, whether weights are rounded to bf16, whether it reads running
 sizes), ("prediction", order), ("adaptive", order, window, every, floor, ceiling, start, damping) or ("steps", program,
 the same program in the other dtype or None)."""
+
+
+class Filter:
+    """The filter of a linear prediction, from its parameters: reflection coefficients and gains, in float64."""
+
+    def __init__(self, parameters: NDArray[np.floating], features: int, order: int) -> None:
+        """`parameters`: whose hyperbolic tangents are reflection coefficients, (features * order,)."""
+        theta = parameters.astype(np.float64).reshape(features, order)
+        self.k = np.tanh(theta)
+        with np.errstate(invalid="ignore"):  # for parameters that are NaN
+            self.log_gain = (np.logaddexp(theta, -theta) - np.log(2.0)).sum(axis=1)
+
+    @property
+    def coefficients(self) -> Floats:
+        """Coefficients of the steps before, that of the last one first, (features, order)."""
+        return cpu.step_up(self.k)
+
+    def of_core(self) -> tuple[Floats, Floats, float]:
+        """Reflection coefficients, gains and the sum of their logarithms."""
+        return self.k, np.exp(self.log_gain), float(self.log_gain.sum())
 
 
 class Weights(NamedTuple):

@@ -12,9 +12,8 @@ from headrace._core.maps import has_bins
 from headrace._flow.bases import Logistic
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import Support
-from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.prediction import LinearPrediction
+from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction
 from headrace.sequences.runs import Run
 from headrace.sequences.sequential import OverTime
 from headrace.sequences.settings import LEVELS, RUNNING

@@ -6,7 +6,6 @@ import abc
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headrace._base import arguments as check
 from headrace._core.device import Device, device_named
@@ -51,10 +50,7 @@ class Sequential(Parametrised):
         if device == "cpu":
             return self._on(None, matmul)
         if not self._moves:
-            raise ValueError(
-                f"device: expected 'cpu' for {type(self).__name__}, because transforms of sequences move as parts of a "
-                f"SequenceFlow, got {device!r}"
-            )
+            raise ValueError(f"device: expected 'cpu', because transforms move with their flow, got {device!r}")
         other = self._on(device_named(device, check.choice("matmul", matmul, ("exact",))))
         _ = other._program  # refuses here flows without kernels, and takes memory
         return other
@@ -81,9 +77,6 @@ class OverTime(Sequential):
         """The link for this transform on a device."""
         raise ValueError(f"transforms: expected transforms with kernels on a device, got {self!r}; call .to('cpu')")
 
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+    def _compile(self, dtype: np.dtype[Any]) -> Program:
         blocks = [[], [block for _, block in self._blocks()]]
-        program = SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
+        return SequenceProgram([self._link(dtype, self._products)], blocks, self._features, dtype)

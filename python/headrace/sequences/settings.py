@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from headrace._base import arguments as check
-from headrace._base.stored import header_of
+from headrace._base.stored import Stored, header_of
+from headrace._base.types import Self
 from headrace._core import cpu
 from headrace._core.maps import interval_of
 from headrace._core.settings import MapSettings, MapShape, setting
 from headrace._flow.bases import StandardNormal
 from headrace._flow.flow import Flow
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from headrace._base.stored import Stored
 
 RUNNING = 3  # running sizes of a value: cpp/core/sequences/adaptive.hpp
 LEVELS = (-13.0, 2.0)  # the clamp of levels: cpp/steps/causal.hpp
@@ -58,9 +54,7 @@ def _inner(settings: Any, value: Any) -> Flow | None:
     if not value.context:
         raise ValueError("inner: expected a flow with context, which outputs of the network are, got one without")
     if type(value._base) is not StandardNormal:
-        raise ValueError(
-            f"inner: expected a flow on StandardNormal (the base of a step is SequenceFlow's), got {value._base!r}"
-        )
+        raise ValueError(f"inner: expected a flow on StandardNormal, got {value._base!r}")
     if (value.device, value.matmul) != ("cpu", "exact"):
         raise ValueError(
             f"inner: expected a flow on the CPU with exact products, got {value.device!r} and {value.matmul!r}; "
@@ -119,9 +113,7 @@ class CausalSettings(MapSettings):
 
     channels: int = setting(32, _size("channels", MOST_UNITS), option="units of each layer")
     skip: int = setting(
-        None,
-        lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value),
-        option="units of the skip sums and of the head (default: as many as channels)",
+        None, lambda s, value: s.channels if value is None else _size("skip", MOST_UNITS)(s, value), option=True
     )
     kernel: int = setting(2, _size("kernel", MOST_TAPS, 2), option="taps of each convolution, 2 to 32")
     dilations: tuple[int, ...] = setting(doubling(16), _dilations)

@@ -73,10 +73,7 @@ class Stream:
             return result
         caller, run = Caller(), self._run
         if latent and quantised is not None:
-            raise ValueError(
-                f"latent, quantised: expected one of them, because cells have no latent values, got {latent} "
-                f"and {quantised!r}"
-            )
+            raise ValueError(f"latent, quantised: expected one of them, got {latent} and {quantised!r}")
         cells = None if quantised is None else self._flow._cells(quantised, run)
         given = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
         if given.is_list or given.batch != (self._rows,):

@@ -1,7 +1,7 @@
 """WaveNet, ready-made: a teacher, or a student that samples all steps at once."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -10,20 +10,17 @@ from headrace._base import arguments as check
 from headrace._base.keywords import argument, documented, taken_from, takes
 from headrace._base.rng import Rng
 from headrace._base.stored import storable
+from headrace._base.types import Unpack
 from headrace._core.settings import MapShape, Settings
 from headrace._flow.bases import Base, Logistic, StandardNormal
 from headrace._flow.flow import Flow
 from headrace._flow.flows import MAF, NSF
 from headrace._flow.transforms.fixed import Standardize
 from headrace._flow.transforms.support import Bounds, support_or_none
-from headrace.sequences.adaptive import AdaptivePrediction
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
-from headrace.sequences.prediction import LinearPrediction
+from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction
 from headrace.sequences.settings import MOST_LAYERS, CausalSettings, OverTime, doubling
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 _LAYERS = 16
 
@@ -31,24 +28,14 @@ _LAYERS = 16
 class WaveNetKeywords(OverTime, MapShape, total=False):
     """Keywords of a `WaveNet`, whose docstring has their meanings."""
 
-    layers: Annotated[
-        int | None, argument(None, check.whole(1, MOST_LAYERS), option="of each convolution (default: 16)")
-    ]
-    dilations: Annotated[
-        "Sequence[int] | None", argument(None, option="steps between two taps of each layer (default: 1,2,4,...,128)")
-    ]
+    layers: Annotated[int | None, argument(None, check.whole(1, MOST_LAYERS), option=True)]
+    dilations: Annotated["Sequence[int] | None", argument(None, option=True)]
     inner: Annotated["Flow | str | None", argument()]
     transforms: Annotated[int | None, argument(None, check.whole(1))]
-    prediction: Annotated[
-        int | None, argument(None, check.integer, option="steps that a linear prediction reads (default: 32)")
-    ]
-    adaptive: Annotated[
-        bool, argument(False, check.truth, option="whether the past's own linear prediction and scale are before it")
-    ]
-    companded: Annotated[
-        bool | None, argument(None, option="whether the network also reads asinh(512 v) (default: on)")
-    ]
-    level: Annotated[bool | None, argument(None, option="whether each value also has a scale of its own (default: on)")]
+    prediction: Annotated[int | None, argument(None, check.integer, option=True)]
+    adaptive: Annotated[bool, argument(False, check.truth, option=True)]
+    companded: Annotated[bool | None, argument(None, option=True)]
+    level: Annotated[bool | None, argument(None, option=True)]
     bounds: Annotated["Bounds | None", argument()]
     standardize: Annotated["tuple[Any, Any] | None", argument()]
     standardize_context: Annotated["tuple[Any, Any] | None", argument()]
@@ -154,13 +141,14 @@ class WaveNet(SequenceFlow):
             chain.append(AdaptivePrediction(n))
         if order:
             chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
-        mean, std = (np.zeros(n), np.ones(n)) if own.standardize is None else _pair(own.standardize, n)
+        scale = (np.zeros(n), np.ones(n)) if own.standardize is None else own.standardize
+        standardize = Standardize(*check.context_scale("standardize", scale, n))
         base = own.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
         support = support_or_none(own.bounds, n)
         super().__init__(
-            [*chain, Standardize(mean, std), *([] if support is None else [support])],
+            [*chain, standardize, *([] if support is None else [support])],
             base,
             dtype=own.dtype,
             standardize_context=own.standardize_context,
@@ -172,10 +160,3 @@ def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTy
     """A flow by its name."""
     kind: type[NSF] | type[MAF] = NSF if check.choice("inner", name, ("nsf", "maf")) == "nsf" else MAF
     return kind(features, check.integer("skip", context, least=1), transforms=2, hidden=(64,), seed=seed, dtype=dtype)
-
-
-def _pair(value: Any, features: int) -> Any:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"standardize: expected a tuple (mean, std), got {check.kind_of(value)}")
-    mean = check.vector("standardize[0]", value[0], features)
-    return mean, check.vector("standardize[1]", value[1], features, positive=True)

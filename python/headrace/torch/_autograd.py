@@ -65,7 +65,7 @@ def first(gradients: list[Tensor], causes: tuple[Tensor | None, ...]) -> list[Te
     return list(_First.apply(len(gradients), *gradients, *causes))
 
 
-def _spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def spread(gradients: list[Tensor], wrt: list[bool], inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
     """A gradient for each input, in its dtype and shape, or None."""
     found = iter(gradients)
     out: list[Tensor | None] = []
@@ -165,7 +165,7 @@ class _LogProb(torch.autograd.Function):
         x, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
         made = _Vjp.apply(x, context, parameters, None, grad, ctx.handle, True, True, wrt)
-        return *_spread(made, wrt, (x, context, parameters)), None
+        return *spread(made, wrt, (x, context, parameters)), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -194,7 +194,7 @@ class _LogProbInOneRun(torch.autograd.Function):
             if ctx.dropout is not None:
                 raise RuntimeError(NO_DROPOUT)
             made = _Vjp.apply(x, context, parameters, None, grad, ctx.entry.handle, True, True, wrt)
-            return *_spread(made, wrt, (x, context, parameters)), None, None, None
+            return *spread(made, wrt, (x, context, parameters)), None, None, None
         gradients = [u * grad[:, None] for u in unit[: len(unit) - wrt[2]]]
         if wrt[2]:
             if len(grad) == 0 or grad.stride() == (0,) or len(grad) == 1 or bool((grad == grad[0]).all()):
@@ -204,7 +204,7 @@ class _LogProbInOneRun(torch.autograd.Function):
                 options = ctx.entry.handle, True, True, [False, False, True]
                 gradients += operators.vjp(x, context, parameters, None, grad, *options, dropout=ctx.dropout)
         gradients = first(gradients, (x, context, parameters, grad))
-        return *_spread(gradients, wrt, (x, context, parameters)), None, None, None
+        return *spread(gradients, wrt, (x, context, parameters)), None, None, None
 
 
 class _Run(torch.autograd.Function):
@@ -228,7 +228,7 @@ class _Run(torch.autograd.Function):
         made = _Vjp.apply(
             *(value, context, parameters, grad_value, grad_number), *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt)
         )
-        return *_spread(made, wrt, (value, context, parameters)), None, None, None
+        return *spread(made, wrt, (value, context, parameters)), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -261,7 +261,7 @@ class _PlainRun(torch.autograd.Function):
             made = first(operators.vjp(*given, options[0], options[1], options[2], wrt), given)
         else:  # also for gradients that are mapped
             made = list(_Vjp.apply(*given, *options, wrt))
-        return *_spread(made, wrt, (value, context, parameters)), None, None, None
+        return *spread(made, wrt, (value, context, parameters)), None, None, None
 
 
 class _Backward:

@@ -12,21 +12,13 @@ from headrace import files
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
 from headrace.sequences.flow import SequenceFlow
-from headrace.torch._autograd import first
+from headrace.torch._autograd import first, spread
 
 _KINDS = ("inputs", "context", "covariates", "parameters")
 
 
 def _wanted(flags: Any) -> tuple[str, ...]:
     return tuple(kind for kind, needed in zip(_KINDS, flags, strict=True) if needed)
-
-
-def _spread(found: list[Tensor], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
-    """A gradient for each argument, in its dtype, or None."""
-    own = dict(zip(kinds, found, strict=True))
-    return [
-        own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)
-    ]
 
 
 def _detached(tensors: Any) -> list[Any]:
@@ -41,16 +33,14 @@ class _LogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, flow: SequenceFlow, steps: bool, x: Tensor, context: Any, covariates: Any, vector: Any
+        ctx: Any, flow: SequenceFlow, verb: str, x: Tensor, context: Any, covariates: Any, vector: Any
     ) -> Tensor:
         given = (x, context, covariates, vector)
-        ctx.flow, ctx.steps = flow, steps
-        kinds = _wanted([t is not None and t.requires_grad for t in given])
+        ctx.flow, ctx.flags = flow, [t is not None and t.requires_grad for t in given]
         own_x, own_context, own_covariates, own_vector = _detached(given)
-        ones = torch.ones(x.shape[:-1] if steps else x.shape[:-2], dtype=flow_dtype(flow))
-        options: dict[str, Any] = {"wrt": kinds, "parameters": own_vector, "values": True}
+        ones = torch.ones(x.shape[:-2] if verb == "log_prob" else x.shape[:-1], dtype=getattr(torch, flow.dtype.name))
+        options: dict[str, Any] = {"wrt": _wanted(ctx.flags), "parameters": own_vector, "values": True}
         out, unit = flow.log_prob_vjp(own_x, ones, own_context, own_covariates, **options)
-        ctx.kinds = kinds
         ctx.save_for_backward(*given, *unit)
         return out
 
@@ -63,39 +53,29 @@ class _LogProb(torch.autograd.Function):
                 found = [u * factor for u in unit]
             else:
                 x, context, covariates, vector = _detached(given)
-                more: dict[str, Any] = {"wrt": ctx.kinds, "parameters": vector}
+                more: dict[str, Any] = {"wrt": _wanted(ctx.flags), "parameters": vector}
                 found = list(ctx.flow.log_prob_vjp(x, grad.detach().contiguous(), context, covariates, **more))
-        return None, None, *_spread(first(found, (*given, grad)), ctx.kinds, given)
+        return None, None, *spread(first(found, (*given, grad)), ctx.flags, given)
 
 
 class _Run(torch.autograd.Function):
     """Sequences on the other side, and log-determinants."""
 
     @staticmethod
-    def forward(
-        ctx: Any, flow: SequenceFlow, to_data: bool, value: Tensor, context: Any, covariates: Any, vector: Any
-    ) -> tuple[Tensor, Tensor]:
-        given = (value, context, covariates, vector)
-        ctx.flow, ctx.to_data = flow, to_data
+    def forward(ctx: Any, flow: SequenceFlow, verb: str, *given: Any) -> tuple[Tensor, Tensor]:
+        ctx.vjp = getattr(flow, f"{verb}_vjp")
         ctx.save_for_backward(*given)
-        verb = flow.to_data if to_data else flow.to_latent
-        own_value, own_context, own_covariates, own_vector = _detached(given)
-        return verb(own_value, own_context, own_covariates, parameters=own_vector)
+        *arrays, vector = _detached(given)
+        return getattr(flow, verb)(*arrays, parameters=vector)
 
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor, grad_log_det: Tensor) -> Any:
         given = ctx.saved_tensors
-        kinds = _wanted(ctx.needs_input_grad[2:])
-        verb = ctx.flow.to_data_vjp if ctx.to_data else ctx.flow.to_latent_vjp
+        flags = list(ctx.needs_input_grad[2:])
         value, context, covariates, vector = _detached(given)
         grads = [grad_value.detach().contiguous(), grad_log_det.detach().contiguous()]
-        found = list(verb(value, *grads, context, covariates, wrt=kinds, parameters=vector))
-        return None, None, *_spread(first(found, (*given, grad_value, grad_log_det)), kinds, given)
-
-
-def flow_dtype(flow: SequenceFlow) -> torch.dtype:
-    """The dtype of a flow, as PyTorch names it."""
-    return torch.float32 if flow.dtype.itemsize == 4 else torch.float64
+        found = list(ctx.vjp(value, *grads, context, covariates, wrt=_wanted(flags), parameters=vector))
+        return None, None, *spread(first(found, (*given, grad_value, grad_log_det)), flags, given)
 
 
 class SequenceModule(nn.Module):
@@ -140,23 +120,23 @@ class SequenceModule(nn.Module):
             x: Shape (rows, steps, features), or (steps, features).
             context, covariates: As in `SequenceFlow.log_prob`.
         """
-        return self._log_prob(x, context, covariates, False)
+        return self._call("log_prob", x=x, context=context, covariates=covariates)
 
     def log_prob_steps(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
         """Log density of each step given those before it, shape (rows, steps)."""
-        return self._log_prob(x, context, covariates, True)
+        return self._call("log_prob_steps", x=x, context=context, covariates=covariates)
 
     def to_latent(
         self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Data to latent: ``(z, log_det)``."""
-        return self._run("x", x, context, covariates, False)
+        return self._call("to_latent", x=x, context=context, covariates=covariates)
 
     def to_data(
         self, z: Tensor, context: Tensor | None = None, covariates: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Latent to data: ``(x, log_det)``."""
-        return self._run("z", z, context, covariates, True)
+        return self._call("to_data", z=z, context=context, covariates=covariates)
 
     def forward(self, x: Tensor, context: Tensor | None = None, covariates: Tensor | None = None) -> Tensor:
         """An alias of `log_prob`."""
@@ -183,19 +163,12 @@ class SequenceModule(nn.Module):
             )
         return value
 
-    def _log_prob(self, x: Any, context: Any, covariates: Any, steps: bool) -> Tensor:
-        verb = "log_prob_steps" if steps else "log_prob"
-        return self._call(_LogProb, verb, steps, x=x, context=context, covariates=covariates)
-
-    def _run(self, name: str, value: Any, context: Any, covariates: Any, to_data: bool) -> tuple[Tensor, Tensor]:
-        verb, named = "to_data" if to_data else "to_latent", {name: value}
-        return self._call(_Run, verb, to_data, **named, context=context, covariates=covariates)
-
-    def _call(self, function: Any, verb: str, flag: bool, **arguments: Any) -> Any:
-        """The function if a gradient may be requested, and otherwise the flow's own call, which stores nothing."""
+    def _call(self, verb: str, **arguments: Any) -> Any:
+        """A call with gradients if some may be requested, and otherwise the flow's own call, which stores nothing."""
         flow, given = self._current(), [self._checked(name, tensor) for name, tensor in arguments.items()]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*given, self.vector)):
-            return function.apply(flow, flag, *given, self.vector)
+            function = _LogProb if verb.startswith("log_prob") else _Run
+            return function.apply(flow, verb, *given, self.vector)
         return getattr(flow, verb)(*_detached(given), parameters=self.vector.detach())
 
     def get_extra_state(self) -> Tensor:

@@ -255,9 +255,7 @@ def target_of_flow(flow: Flow) -> Target:
 def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
     """Rows of context for samples: none, the one for all, or a draw of the given ones."""
     if teacher.context != student.context:
-        raise ValueError(
-            f"student: expected {teacher.context} context columns, as the teacher has, got {student.context}"
-        )
+        raise ValueError(f"student: expected the teacher's {teacher.context} context columns, got {student.context}")
     return contexts_of(teacher, context)
 
 
@@ -272,10 +270,7 @@ def _check_bounds(teacher: Flow, student: Flow) -> None:
     if beyond.size:
         c = int(beyond[0])
         want, got = (support.periodic[c] or support.bounds[c] for support in (outer, inner))
-        raise ValueError(
-            f"student: expected column {c} between the teacher's bounds {want}, beyond which the divergence "
-            f"is infinite, got {got or 'none'}; make it with the teacher's bounds"
-        )
+        raise ValueError(f"student: expected the teacher's bounds {want} in column {c}, got {got or 'none'}")
 
 
 def _reach(support: Support) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

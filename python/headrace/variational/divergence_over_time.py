@@ -22,11 +22,10 @@ from headrace._base.types import Array, Floats
 from headrace._flow.bases import Normal, StandardNormal
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.arrays import Covariates, Sequences
-from headrace.sequences.backward import Backward
 from headrace.sequences.convolution import CausalConvolution
 from headrace.sequences.flow import SequenceFlow
 from headrace.sequences.prediction import LinearPrediction
-from headrace.sequences.runs import Run
+from headrace.sequences.runs import Backward, Run
 from headrace.variational.descent import Rng, seed_of
 from headrace.variational.target import Contexts, contexts_of
 

@@ -280,16 +280,9 @@ def _check_flows(teacher: Any, student: Any) -> None:
         flow._refuse_device(name)
         for t in flow.transforms:
             if getattr(t, "reads", side) != side:
-                way = "densities" if side == "data" else "samples"
-                raise ValueError(
-                    f"{name}: expected networks that read {side}, whose {way} of all steps are made at once, got one "
-                    f"that reads {t.reads}"
-                )
+                raise ValueError(f"{name}: expected networks that read {side}, got one that reads {t.reads}")
     if student._base_size():
-        raise ValueError(
-            f"student: expected a base without trained parameters, got {student.base!r}; samples have no derivatives "
-            "by them here"
-        )
+        raise ValueError(f"student: expected a base without trained parameters, got {student.base!r}")
     for what, own, wanted in (
         ("features", student.features, teacher.features),
         ("context columns", student.context, teacher.context),

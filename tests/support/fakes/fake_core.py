@@ -6,7 +6,7 @@ import types
 import numpy as np
 
 from headrace import _cpu as cpu
-from headrace.sequences.filter import Filter
+from headrace.sequences.program import Filter
 
 VERBS = ("log_prob", "sample", "from_noise", "transform", "gradient")
 

@@ -79,18 +79,14 @@ class RowModule(Parametrised):
         """Mean and standard deviation by which context columns are standardised; empty for not at all."""
         return [], []
 
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
+    def _compile(self, dtype: np.dtype[Any]) -> Program:
         """See `Parametrised`."""
         arguments = self._made_for(cpu if self._device is None else _device.cuda())
         if self._device is not None:
-            program: Program = _device.Program(self._device, dtype, *arguments)
-        elif self._products in _device.BF16_KINDS:
-            program = cpu.ProgramF32(*arguments, bf16_kind=_device.BF16_KINDS[self._products])
-        else:
-            program = (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
-        if parameters is not None:
-            self._fill(program, parameters)
-        return program
+            return _device.Program(self._device, dtype, *arguments)
+        if self._products in _device.BF16_KINDS:
+            return cpu.ProgramF32(*arguments, bf16_kind=_device.BF16_KINDS[self._products])
+        return (cpu.ProgramF32 if dtype == np.float32 else cpu.ProgramF64)(*arguments)
 
     def _made_for(self, core: Any) -> tuple[int, int, str, list[Any], int, list[float], list[float]]:
         """The arguments of a program of this compiled module."""

@@ -151,7 +151,9 @@ class Parametrised(abc.ABC):
         """The program of the parameters that wait for it."""
         assert self._dtype is not None
         assert self._waiting is not None, "a structure without parameters computes nothing"
-        return self._compile(self._dtype, self._waiting)
+        program = self._compile(self._dtype)
+        self._fill(program, self._waiting)
+        return program
 
     def _bare(self) -> Self:
         """A copy of only the structure, which keeps no parameters in memory; `_remade` gives it some."""
@@ -164,8 +166,8 @@ class Parametrised(abc.ABC):
         return other
 
     @abc.abstractmethod
-    def _compile(self, dtype: np.dtype[Any], parameters: NDArray[Any] | None = None) -> Program:
-        """A program where this object computes; parameters are on the host."""
+    def _compile(self, dtype: np.dtype[Any]) -> Program:
+        """A program where this object computes, without parameters."""
 
     def _fill(self, program: Program, parameters: NDArray[Any]) -> None:
         """Copy parameters in from the host."""

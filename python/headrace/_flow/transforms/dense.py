@@ -90,9 +90,7 @@ def _checked_layers(weights: Any, biases: Any, masks: Any) -> Dense:
     below = None
     for i, (w, b, m) in enumerate(zip(lists["weights"], lists["biases"], lists["masks"], strict=True)):
         if w.dtype != dtype or b.dtype != dtype or dtype not in (np.float32, np.float64):
-            raise TypeError(
-                f"weights[{i}], biases[{i}]: expected one dtype for all, float32 or float64, got {w.dtype}, {b.dtype}"
-            )
+            raise TypeError(f"weights[{i}], biases[{i}]: expected float32 or float64 for all, got {w.dtype}, {b.dtype}")
         if w.ndim != 2 or (below is not None and w.shape[1] != below):
             raise errors.wrong_shape(f"weights[{i}]", f"(out, {'in' if below is None else below})", w.shape)
         if b.shape != w.shape[:1]:

@@ -150,9 +150,7 @@ class Elementwise(Transform):
         check.choice("formula", formula, ("to_latent", "to_data"))
         a = 1.0 - numbers["sigma"]
         if not ((a > slope) & (a < 1.0 / slope)).all():
-            raise ValueError(
-                f"sigma: expected 1 - sigma between {slope} and {1 / slope:g}, got sigma {_numbers(1 - a)}"
-            )
+            raise ValueError(f"sigma: expected 1 - sigma from {slope} to {1 / slope:g}, got sigma {_numbers(1 - a)}")
         if not (np.abs(numbers["gamma"]) < 1.0 - slope).all():
             raise ValueError(f"gamma: expected numbers within ±{1 - slope}, got {_numbers(numbers['gamma'])}")
         if not (numbers["epsilon"] / a > LEAST_POSITIVE).all():

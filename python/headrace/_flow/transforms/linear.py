@@ -350,10 +350,7 @@ def _regular(name: str, value: Any, dtype: np.dtype[Any]) -> Matrix:
     largest = np.abs(matrix).max()
     condition = float(np.linalg.cond(matrix / largest)) if largest > 0 else np.inf
     if not condition < most:
-        raise ValueError(
-            f"{name}: expected a matrix with an inverse, of a condition number below {most:.3g} for {dtype}, got "
-            f"{condition:.3g}"
-        )
+        raise ValueError(f"{name}: expected a condition number below {most:.3g} for {dtype}, got {condition:.3g}")
     return matrix
 
 

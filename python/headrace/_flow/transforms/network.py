@@ -65,9 +65,7 @@ class Layer:
             keep("adds", check.integer("adds", self.adds))
         if self.context is None:
             if self.context_activation is not None:
-                raise ValueError(
-                    f"context_activation: expected None where no context joins, got {self.context_activation!r}"
-                )
+                raise ValueError(f"context_activation: expected None without context, got {self.context_activation!r}")
             return
         keep("context", check.choice("context", self.context, _JOINS))
         default = "sigmoid" if self.context == "gate" and self.context_activation is None else self.context_activation
@@ -112,10 +110,7 @@ class Network:
                     f"layers[{i}].adds: expected an earlier hidden layer of {layer.units} units, got {layer.adds}"
                 )
             if layer.adds in added:
-                raise ValueError(
-                    f"layers[{i}].adds: expected a layer that no other one adds, got {layer.adds}, which "
-                    f"layers[{added[layer.adds]}] adds"
-                )
+                raise ValueError(f"layers[{i}].adds: expected a layer that no other one adds, got {layer.adds}")
             added[layer.adds] = i
         object.__setattr__(self, "layers", given)
 
@@ -208,9 +203,7 @@ class Network:
         layers = []
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or not {"units", "activation"} <= row.keys() <= known:
-                raise ValueError(
-                    f"network[{i}]: expected units, activation and no keys but {sorted(known)}, got {row!r}"
-                )
+                raise ValueError(f"network[{i}]: expected units, activation and others of {sorted(known)}, got {row!r}")
             layers.append(Layer(**row))
         return cls(layers)
 

@@ -44,21 +44,13 @@ class OnColumns(Around):
     def __init__(self, transform: Transform, columns: Sequence[int], features: int) -> None:
         inner = inner_of(checked(transform))
         if isinstance(inner, Linear) and not inner.trainable:
-            raise ValueError(
-                f"transform: expected no Linear with trainable=False, got {transform!r}; give it all columns"
-            )
+            raise ValueError(f"transform: expected no Linear(trainable=False), got {transform!r}; give it all columns")
         if isinstance(inner, (Standardize, Support, Gaussianize)):
-            raise ValueError(
-                "transform: expected no Standardize, Support or Gaussianize, which say themselves what they do to each "
-                f"column, got {transform!r}"
-            )
+            raise ValueError(f"transform: expected no Standardize, Support or Gaussianize, got {transform!r}")
         n = check.integer("features", features, least=1, most=2**24)
         self.columns = check.coordinates("columns", columns, n)
         if len(self.columns) != transform.features:
-            raise ValueError(
-                f"columns: expected {transform.features} of them, as many as the transform has features, got "
-                f"{len(self.columns)}"
-            )
+            raise ValueError(f"columns: expected {transform.features}, as many as it moves, got {len(self.columns)}")
         self._networks_here: dict[int, tuple[MaskedNetwork, MaskedNetwork]] = {}
         super().__init__(transform, n)
 
