@@ -1,21 +1,18 @@
-"""The commands of the command line; `headrace._cli.cli` parses their arguments."""
+"""Tables and densities of commands, and checks of their outputs."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import time
 from collections import Counter
 from operator import itemgetter
 from typing import Any
 
 import headrace as hr
 from headrace import files
-from headrace._base import progress as _progress
-from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
-from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say
+from headrace._cli.screen import counted, note
 from headrace._fit.streams import rows_bar
 from headrace._tables import table as _table
 from headrace._tables.density import Columns, TableDensity
@@ -26,11 +23,7 @@ from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block as RowBlock
 
-PICTURE = "hr_diagram.png"  # of the demo
-
 Density = hr.Flow | hr.Ensemble | hr.MixedDensity
-
-# ---- input -----------------------------------------------------------------------------------------------------------
 
 
 def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
@@ -189,78 +182,3 @@ def _rows_for(
     if isinstance(density.flow, hr.MixedDensity):
         parts, kept = density.flow.of_numbers(*parts), [kept[i] for i in density.flow.continuous]
     return parts, None if source.names is None else [source.names[columns[0][i]] for i in kept]
-
-
-# ---- bench and demo --------------------------------------------------------------------------------------------------
-
-
-def bench(arguments: argparse.Namespace) -> int:
-    """Time a dozen workloads, relative to this machine's limits."""
-    from headrace._cli import bench as _bench
-
-    budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
-    made: list[_bench.Measurement] = []
-    interrupted = False
-    try:
-        with _progress.bar(_bench.WORKLOADS + 1, "bench", "workload", not arguments.quiet, leave=False) as shown:
-            roofline = _bench.Roofline(_bench.multiply_add_peak(4 * budget), _bench.copy_bandwidth(megabytes))
-            shown.update()
-            for one in _bench.run(roofline, budget):
-                made.append(one)
-                shown.update()
-    except KeyboardInterrupt:
-        if not made:
-            raise
-        interrupted = True
-    facts = hr.info()
-    report = {**facts, "peak_gflops": roofline.gflops, "copy_gb_per_second": roofline.gb}
-    rows = []
-    for one in made:
-        speeds = f"{one.rows_per_second:.3g}", f"{one.gflops:.3g}", f"{one.gb_per_second:.2g}"
-        rows.append((one.name, duration(one.seconds), *speeds, f"{one.share:.0%} ({one.bound})"))
-    blocks: list[Block] = [
-        f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
-        f"roofline: {roofline.gflops:.0f} GFLOP/s multiply-add in registers, {roofline.gb:.1f} GB/s copying",
-        "",
-        Grid(("workload", "time", "rows/s", "GFLOP/s", "GB/s", "of roofline"), rows, right=(1, 2, 3, 4), wraps=(0, 5)),
-    ]
-    say(arguments, {**report, "workloads": [one._asdict() for one in made], "interrupted": interrupted}, blocks)
-    return INTERRUPTED if interrupted else OK
-
-
-def demo(arguments: argparse.Namespace) -> int:
-    """Fit the Hertzsprung-Russell diagram, and draw it."""
-    from headrace._cli import demo as stars
-
-    picture = arguments.output or PICTURE
-    check_writable("--output", picture)
-    drawable = stars.can_draw()
-    if arguments.output and not drawable:
-        raise ImportError(f"--output: {stars.NO_MATPLOTLIB}")
-
-    train, held_out = stars.load_stars()
-    note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
-    start = time.perf_counter()
-    results, flows, bandwidth = stars.compare(
-        train, held_out, epochs=arguments.epochs or stars.EPOCHS, seed=arguments.seed, progress=not arguments.quiet
-    )
-    if drawable:
-        stars.draw(picture, train, flows, results, arguments.seed)
-    else:
-        note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
-    of_each = {"log_likelihood": "log_likelihood", "standard_error": "error", "seconds": "seconds"}
-    report: dict[str, Any] = {"seed": arguments.seed, "picture": picture if drawable else None}
-    report |= {key: {one.name: getattr(one, name) for one in results} for key, name in of_each.items()}
-    report |= {"training_rows": len(train), "held_out_rows": len(held_out), "bandwidth": bandwidth}
-    rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", duration(one.seconds)) for one in results]
-    blocks: list[Block] = [
-        f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",
-        "mean log-likelihood of the stars held out, nats a star, in units of the standard deviations:",
-        Grid(("density", "nats a star", "time"), rows, right=(1, 2), indent="  "),
-        f"kernel density: Gaussian kernels with the data's covariance, {bandwidth:.3g} times as wide, which is best on "
-        "stars kept back from those to fit; ± is the spread over the stars held out, and most of it is common to all",
-        *([f"picture: {picture}"] if drawable else []),
-        f"{time.perf_counter() - start:.1f} s in all, threads: {hr.get_num_threads()}",
-    ]
-    say(arguments, report, blocks)
-    return OK

@@ -25,11 +25,12 @@ from headrace._base.layout import Block as Paragraph
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
 from headrace._base.warn import FREQUENT, silent
-from headrace._cli import bounds, choose, screen
+from headrace._cli import bounds, screen
 from headrace._cli.commands import Density, _check_output, _columns, _open, _whole
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
-from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
+from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, refuse_options, say, usage
 from headrace._cli.writing import DOUBLE, SINGLE, labelled, write_table
+from headrace._fit.clock import Clock
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
@@ -46,6 +47,7 @@ from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block
 from headrace.rows._waves import SUFFIX
 
+SECONDS = 60.0  # of --auto
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
 APART = 0x61706172  # for the seed of rows that are set apart
@@ -155,12 +157,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
     notes = own.notes()
     if arguments.auto:
-        if len(given.some) < given.rows:
-            note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
-        choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
-        report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
-        tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
-        return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
+        return _searched(arguments, options, given, own.kept_names, notes)
     called = Names(own.kept_names, own.context_names or None)
     flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members, given.apart)
@@ -191,10 +188,9 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
 
 def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
-    for name in ("flow", "validation", "ensemble", "set", *OPTIONS) if arguments.auto else ():
-        if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
-            option = f"--{name.replace('_', '-')}"
-            usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
+    if arguments.auto:
+        names = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
+        refuse_options(arguments, sorted(names), "--auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
@@ -450,6 +446,39 @@ def _made(
 def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
     if any(history.stopped == "non-finite" and history.best_epoch == 0 for history in histories):
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
+
+
+def _searched(
+    arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Any, notes: dict[str, str]
+) -> _Fitted:
+    """The best of many flows that are tried within a time."""
+    from headrace.choosing import run
+    from headrace.choosing.result import SIMPLE
+    from headrace.choosing.sample import Sample
+
+    looked_at = len(given.some)
+    if looked_at < given.rows:
+        note(arguments, f"--auto looks at {looked_at:,} of {given.rows:,} rows, drawn evenly from all")
+    choice = run.search(
+        Sample(given.some.x, given.some.context, given.some.weights),
+        Names(names),
+        Clock(options.get("time_budget", SECONDS)),
+        bounds=options.get("bounds"),
+        periodic=options.get("periodic"),
+        dtype=arguments.dtype,
+        effort=options.get("effort", "normal"),
+        keep=arguments.keep is not None,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    tried = (one for one in choice.table if one.name not in SIMPLE)
+    if choice.interrupted and all(math.isnan(one.log_likelihood) for one in tried):
+        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
+    report = {"file": arguments.output, "features": choice.flow.features, "context": choice.flow.context}
+    report |= {**choice.summary(), "rows": given.rows, "rows_looked_at": looked_at}
+    blocks = choice.blocks("headrace diagnose FLOW DATA looks at it with rows that it has not seen")
+    tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
+    return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
 
 
 def _ascend(

@@ -1,4 +1,4 @@
-"""``headrace score`` and ``headrace sample``: uses of a flow in a file."""
+"""``headrace score``, ``headrace sample`` and ``headrace export``: uses of a flow in a file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from headrace._base.output import refuse_inputs
 from headrace._cli import screen, signals, writing
 from headrace._cli.commands import _check_output, _columns_for, _load, _load_any, _of_rows
 from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
-from headrace._cli.screen import INTERRUPTED, OK, counted, note, say, usage
+from headrace._cli.screen import INTERRUPTED, OK, counted, note, refuse_options, say, usage
 from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
 from headrace.rows._waves import SUFFIX
+
+VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 
 
 def score(arguments: argparse.Namespace) -> int:
@@ -203,10 +205,8 @@ def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[s
 
 def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
     """Refuse options that rows do not take."""
-    for name in ("steps", "seconds", "prefix", "covariates"):
-        if getattr(arguments, name) is not None:
-            option = "--continue" if name == "prefix" else f"--{name}"
-            usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
+    why = f"expected a flow of signals with it, got {arguments.flow} of rows"
+    refuse_options(arguments, ("steps", "seconds", "prefix", "covariates"), why)
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
         kinds = ", ".join(writing.WRITTEN)
         usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
@@ -242,4 +242,17 @@ def sample(arguments: argparse.Namespace) -> int:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         saved = f"{counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"
         say(arguments, report, [saved if arguments.output else f"seed {seed}"], apart=True)
+    return OK
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a flow as an ONNX graph."""
+    _check_output(arguments, arguments.flow)
+    flow = _load(arguments.flow).flow
+    if not isinstance(flow, hr.Flow):
+        flow.to_onnx(arguments.output)  # refuses
+    flow.to_onnx(arguments.output, arguments.verb)
+    sizes = {"features": flow.features, "context": flow.context, "bytes": os.path.getsize(arguments.output)}
+    report = {"file": arguments.output, "verb": arguments.verb, **sizes}
+    say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
     return OK

@@ -21,7 +21,7 @@ from headrace._cli.beside import Beside, Names
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
 from headrace._cli.kept_scores import Folder, Scores, is_folder
-from headrace._cli.screen import OK, counted, duration, say, usage
+from headrace._cli.screen import OK, counted, duration, refuse_options, say, usage
 from headrace._flow.fit_arguments import Arguments
 from headrace.rows import _files as tables
 from headrace.rows import _waves as waves
@@ -51,9 +51,8 @@ def found(arguments: argparse.Namespace) -> list[str] | None:
     paths = arguments.data
     are_signals = [_is_signal(path) for path in paths]
     if not any(are_signals):
-        for name in ("covariates", "steps"):
-            if getattr(arguments, name, None):
-                usage(arguments, f"argument --{name}: tables do not take it, because it is of signals; leave it out")
+        why = "tables do not take it, because it is of signals; leave it out"
+        refuse_options(arguments, ("covariates", "steps"), why)
         return None
     if not all(are_signals):
         signal, other = paths[are_signals.index(True)], paths[are_signals.index(False)]
@@ -71,10 +70,7 @@ def _is_signal(path: str) -> bool:
 
 def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     """Refuse options about rows and columns."""
-    for name in OF_TABLES:
-        if getattr(arguments, name, None) not in (None, False):
-            option = f"--{name.replace('_', '-')}"
-            usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
+    refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
 
 # ---- the note --------------------------------------------------------------------------------------------------------
