@@ -55,15 +55,13 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 
 
 def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
-    """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
+    """Operations of one row: a multiplication and an addition by each weight.
 
-    A training step uses it three times: for the value, for the gradient of the units below and for the weight's
-    gradient; but the gradient of the data is not computed, so the first layer of the transform that reads them is used
-    twice.
+    A training step has three of each: for the value, for the gradient of the units below, except in the first layer of
+    the transform that reads the data, and for the weight's gradient.
     """
-    layers = [
-        [int(np.count_nonzero(mask)) for mask in t.to_dense()[2]] for t in flow.transforms if hasattr(t, "to_dense")
-    ]
+    masks = [t.to_dense()[2] for t in flow.transforms if hasattr(t, "to_dense")]
+    layers = [[int(np.count_nonzero(mask)) for mask in of_transform] for of_transform in masks]
     uses = sum(map(sum, layers))
     return 2 * (3 * uses - layers[-1][0] if training else uses)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
@@ -36,10 +38,8 @@ def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
 def _columns(
     source: Source, arguments: argparse.Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The columns of features, context and weights.
-
-    By default, columns of the same names as in the fit, if both tables have names and no two of these
-    are the same, or else no context and all other columns as features.
+    """The columns of features, context and weights; by default those with the names that they had in the fit, or, where
+    a table has no names or one twice, all as features.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
     remembered = known if names and source.names and len({*names}) == len(names) else None
@@ -65,18 +65,15 @@ def _columns(
             features = usable or features
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
         twice = next(i for i in (*features, *weight) if (features + context + weight).count(i) > 1)
-        raise ValueError(
-            f"--columns, --context, --weights: expected different columns, got {source.label(twice)} twice"
-        )
+        options = "--columns, --context, --weights"
+        raise ValueError(f"{options}: expected different columns, got {source.label(twice)} twice")
     if not features:
         raise ValueError(f"{source.path}: expected at least one column of features, got none")
     called = Counter(source.names[i] for i in (*features, *context, *weight)) if source.names else Counter[str]()
     name, count = max(called.items(), key=itemgetter(1), default=("", 0))
     if count > 1:
-        raise ValueError(
-            f"{source.path}: expected different names of columns, got {name!r} {count} times; give each its own, or "
-            "choose others by --columns"
-        )
+        got = f"got {name!r} {count} times; --columns chooses others"
+        raise ValueError(f"{source.path}: expected different names of columns, {got}")
     return [features, context, weight]
 
 
@@ -88,22 +85,15 @@ def _whole(arguments: argparse.Namespace, stream: ColumnStream) -> RowBlock | No
     return whole
 
 
-# ---- score and sample ------------------------------------------------------------------------------------------------
-
-
 def _load(path: str) -> TableDensity:
     """A density of rows, with the columns that the notes of its file have."""
-    flow, notes = _load_any(path)
-    return _of_rows(path, flow, notes)
+    return _of_rows(path, *_load_any(path))
 
 
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
     """The density of rows, if the flow is one of these."""
     if isinstance(flow, hr.SequenceFlow):
-        raise TypeError(
-            f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score, "
-            "diagnose and sample take it, with .wav files"
-        )
+        raise TypeError(f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals")
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
@@ -124,15 +114,9 @@ def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
-    if _is_standard_output(arguments.output):  # the report would overwrite the output file
-        raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
-
-
-def _is_standard_output(path: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or the standard output is no file
-        return False
+    with suppress(OSError, io.UnsupportedOperation):  # no such file, or the standard output is no file
+        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # the report would overwrite it
+            raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
 
 def _columns_for(
@@ -144,39 +128,26 @@ def _columns_for(
     table = density.columns.used
     source.missing = table.missing != "refuse"
     source.labels = {i: one.labels for i, one in zip(columns[0], table.columns, strict=False) if one.labels}
-    for kind, wanted, chosen in (
-        ("features", len(table.columns), columns[0]), ("context", density.context, columns[1])
-    ):  # fmt: skip
-        if len(chosen) != wanted:
-            option = "--columns" if kind == "features" else "--context"
-            raise ValueError(
-                f"{source.path}: expected {counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
-                f"{len(chosen)}; choose them with {option}"
-            )
+    wanted = {"features": len(table.columns), "context": density.context}
+    for (kind, count), chosen in zip(wanted.items(), columns, strict=False):
+        if len(chosen) != count:
+            got = f"got {len(chosen)}; choose them with {'--columns' if kind == 'features' else '--context'}"
+            raise ValueError(f"{source.path}: expected {counted(count, 'column')} of {kind}, {got}")
     return source, columns
 
 
 def _rows_for(
-    density: TableDensity,
-    arguments: argparse.Namespace,
-    *,
-    data: str | None = None,
-    weights: Any = None,
-    purpose: int = _table.LOOK,
+    density: TableDensity, arguments: argparse.Namespace, data: str | None = None, purpose: int = _table.LOOK
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
-
-    `purpose`: why there is noise, see `headrace._tables.table`.
-    """
-    source, columns = _columns_for(density, arguments, data=data, weights=weights)
+    """Rows of a table in a flow's form, x, context and weights, with noise for a purpose; and their features' names."""
+    source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None
-    rows: int = len(whole)
     parts: tuple[Any, ...] = whole.arrays()
     if density.columns.matter:
         parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
-        if len(parts[0]) < rows:
-            notice = f"{rows - len(parts[0]):,} of {rows:,} rows miss a number and are left out, as in the fit"
+        if missing := len(whole) - len(parts[0]):
+            notice = f"{missing:,} of {len(whole):,} rows miss a number and are left out, as in the fit"
             note(arguments, f"{source.path}: {notice}")
     kept = density.columns.used.kept
     if isinstance(density.flow, hr.MixedDensity):

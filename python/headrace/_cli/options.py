@@ -42,9 +42,7 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
     },
     "sample": {"--context-row": "--context"},
 }
-"""Former options of the commands, and former values of options, with their successors; a key is an option, with "="
-before a value.
-"""
+"""Former options of the commands, and former values of options, with their successors."""
 
 
 class _Include(argparse.Action):
@@ -130,8 +128,7 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(sub, "--flow", "KIND", help_text, choices=(*offered.FLOWS, *offered.SIGNALS))
     help_text = f"try many kinds and sizes of flows, and save the best; for --time-budget ({fitting.SECONDS:g}) seconds"
     _add(sub, "--auto", None, help_text, action="store_true")
-    dtypes = ("float32", "float64")
-    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=dtypes, default=dtypes[0])
+    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=("float32", "float64"), default="float32")
     _add(sub, "--ensemble", "N", "fit several flows, and save their mixture", type=integer(1))
     help_text = "with --effort high: another file, for the mixture of the flows that the saved one learnt from"
     _add(sub, "--keep", "FILE", help_text)
@@ -236,8 +233,8 @@ def _add_sample(command: Callable[..., Parser]) -> None:
     _add(group, "--seconds", "S", "the same in seconds", type=rate)
     help_text = "a signal to go on from; the output has it, and behind it the steps that were drawn"
     _add(group, "--continue", "WAV", help_text, dest="prefix", type=file([WAVE]))
-    reads = file(tables.READ, reads=True)
-    _add(group, "--covariates", "TABLE", "frames over time, from the first step of the output on", type=reads)
+    help_text = "frames over time, from the first step of the output on"
+    _add(group, "--covariates", "TABLE", help_text, type=file(tables.READ, reads=True))
 
 
 def _add_data(sub: Parser, what: str, folders: str) -> None:
@@ -247,9 +244,7 @@ def _add_data(sub: Parser, what: str, folders: str) -> None:
     group = sub.add_argument_group("the table")
     help_text = "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else"
     _add(group, "--columns", "COLUMNS", help_text)
-    help_text = (
-        "what the density is conditioned on (default: nothing); of signals a table with their names in a column file"
-    )
+    help_text = "what the density is conditioned on (default: nothing); of signals a table with their names as file"
     _add(group, "--context", "COLUMNS", help_text)
     help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
     _add(group, "--covariates", "FOLDER", help_text)

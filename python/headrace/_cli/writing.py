@@ -150,22 +150,20 @@ def quoted(cell: str) -> str:
 
 
 def digits_of_samples(density: TableDensity) -> list[int | None]:
-    """Significant digits of each used column of the table.
+    """Significant digits of each used column of the table; all digits of whole numbers and constants.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, has that many more digits before the decimals. Whole numbers and constant columns keep all
-    digits.
+    zero, such as a time, has that many more digits before the decimals.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow
     if isinstance(flow, hr.MixedDensity):
         kept = [kept[i] for i in flow.continuous]
     members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
-    own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
     found: list[int | None] = [None if one.labels else DOUBLE for one in table.columns]
-    for i, count in zip(kept, own, strict=True):
+    for i, counts in zip(kept, zip(*map(_digits_of, members), strict=True), strict=True):
         if not table.columns[i].is_discrete:
-            found[i] = count
+            found[i] = max(counts)
     return found
 
 
