@@ -84,9 +84,8 @@ class Head:
         each = self.log_probs(inputs, context, parameters)
         for one, part, log_probs in zip(self.columns, self.parts, each, strict=True):
             own = slice(part.start, part.start + one.logits)
-            classes = (
-                inputs[:, own] if one.classes != 2 else np.stack([1 - inputs[:, part.start], inputs[:, part.start]], 1)
-            )
+            shares = inputs[:, part.start]
+            classes = inputs[:, own] if one.classes != 2 else np.stack([1 - shares, shares], 1)
             total += (classes * log_probs).sum(axis=1)
             slopes[:, own] = (classes - np.exp(log_probs))[:, -one.logits :]
         return total, slopes

@@ -152,9 +152,8 @@ def _builder(
             wide = values.double()
             std = wide.std(dim=0)
             std = torch.where(std > 0, std, torch.ones_like(std))
-            flow = Flow(
-                [*flow.transforms[:-1], Standardize(wide.mean(dim=0).cpu().numpy(), std.cpu().numpy())], flow.base
-            )
+            standardize = Standardize(wide.mean(dim=0).cpu().numpy(), std.cpu().numpy())
+            flow = Flow([*flow.transforms[:-1], standardize], flow.base)
         estimator = FlowEstimator(flow, net, values.shape[1:], condition.shape[1:])
         estimator.to(values.device)
         return estimator
@@ -190,9 +189,7 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
 
         return build
     if not found:
-        raise TypeError(
-            f"model: expected a density estimator, a posterior or a builder of sbi, got {check.kind_of(model)}"
-        )
+        raise TypeError(f"model: expected an estimator, a posterior or a builder of sbi, got {check.kind_of(model)}")
     memo: dict[int, Any] = {id(one): _estimator(one, verify) for one in found}
     return copy.deepcopy(model, memo)
 
@@ -217,10 +214,7 @@ def estimator_in(model: Any) -> FlowEstimator:
 def _fresh(model: Any, verify: bool) -> FlowEstimator:
     """An estimator to be trained; layers that differ in training mode are refused."""
     if not isinstance(model, ConditionalDensityEstimator):
-        raise TypeError(
-            'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
-            f"{check.kind_of(model)}"
-        )
+        raise TypeError(f"model: expected a builder of a density estimator, got one of {check.kind_of(model)}")
     return _estimator(model.train(), verify)
 
 

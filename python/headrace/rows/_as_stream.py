@@ -49,8 +49,5 @@ def arrays_of(validation: Any) -> Any:
         return validation
     whole = stream.whole()
     if whole is None:
-        raise ValueError(
-            f"validation: expected at most {stream.buffer} rows, which are held in memory, got more; give fewer, or a "
-            "stream with a larger buffer"
-        )
+        raise ValueError(f"validation: expected at most {stream.buffer} rows, those of a buffer, got more")
     return whole.x, whole.context, whole.weights

@@ -55,9 +55,7 @@ def open_table(
         ("header", header != "auto", TEXTS),
     ):
         if given and suffix not in takers:
-            raise ValueError(
-                f"{dashes}{option}: expected a table in {', '.join(takers)}, which alone take it, got {path}"
-            )
+            raise ValueError(f"{dashes}{option}: expected a table in {', '.join(takers)} with it, got {path}")
     if path == STANDARD:
         return Text("standard input", delimiter, header, sys.stdin.buffer.read(), dashes)
     if suffix_of(path) in (".npy", ".npz"):

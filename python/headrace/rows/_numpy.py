@@ -82,9 +82,8 @@ def _choice(path: str, names: list[str], name: str | None, dashes: str) -> str:
     if name is None and len(names) == 1:
         return names[0]
     if name is None or name not in names:
-        raise _NoSuchArray(
-            f"{dashes}array: expected one of the arrays {', '.join(map(repr, names))} of {path}, got {name!r}"
-        )
+        expected = f"one of the arrays {', '.join(map(repr, names))} of {path}"
+        raise _NoSuchArray(f"{dashes}array: expected {expected}, got {name!r}")
     return name
 
 
@@ -102,9 +101,7 @@ class Rows:
             file.seek(self.begin + begin * self.row_bytes)
             data = file.read((end - begin) * self.row_bytes)
         if len(data) < (end - begin) * self.row_bytes:
-            raise ValueError(
-                f"{self.path}: expected {self.shape[0]} rows, as it began with, got a file that is shorter"
-            )
+            raise ValueError(f"{self.path}: expected {self.shape[0]} rows, as it began with, got fewer")
         return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
 
 

@@ -24,15 +24,11 @@ class Blocks(Stream):
         """See `headrace.rows.blocks`."""
         self._make: Callable[[], Any]
         if isinstance(source, Iterator):
-            raise TypeError(
-                "source: expected what can be iterated again and again, got a one-way "
-                f"{check.kind_of(source)}; give the function that makes it"
-            )
+            got = f"a one-way {check.kind_of(source)}; give the function that makes it"
+            raise TypeError(f"source: expected what can be iterated again and again, got {got}")
         if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
-            raise TypeError(
-                f"source: expected an iterable of blocks of rows, or a function that gives one, got "
-                f"{check.kind_of(source)}"
-            )
+            got = check.kind_of(source)
+            raise TypeError(f"source: expected an iterable of blocks of rows, or a function that gives one, got {got}")
         self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
         self._made: Any = None  # an iterator that was read before
         super().__init__(buffer, [None])
@@ -47,10 +43,8 @@ class Blocks(Stream):
             raise TypeError(f"source: expected a function that gives an iterable of blocks, got {check.kind_of(made)}")
         if isinstance(made, Iterator):
             if made is self._made:
-                raise TypeError(
-                    "source: expected a function that gives a new iterator each time, got the same one-way "
-                    f"{check.kind_of(made)} again"
-                )
+                got = f"the same one-way {check.kind_of(made)} again"
+                raise TypeError(f"source: expected a function that gives a new iterator each time, got {got}")
             self._made = made
         yield from made
 
@@ -60,10 +54,8 @@ class Mapped(Stream):
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.memmap`."""
-        self._arrays = [
-            None if value is None else _rows_of(name, value)
-            for name, value in (("x", x), ("context", context), ("weights", weights))
-        ]
+        parts = {"x": x, "context": context, "weights": weights}
+        self._arrays = [None if value is None else _rows_of(name, value) for name, value in parts.items()]
         rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
         for name, array in zip(("context", "weights"), self._arrays[1:], strict=True):
             if array is not None and array.shape[0] != rows:
@@ -86,7 +78,5 @@ def _rows_of(name: str, value: Any) -> Any:
             raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {value}")
         return found
     if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
-        raise TypeError(
-            f"{name}: expected an array (rows, columns) or the path of an .npy file, got {check.kind_of(value)}"
-        )
+        raise TypeError(f"{name}: expected an array (rows, columns) or a path of .npy, got {check.kind_of(value)}")
     return value

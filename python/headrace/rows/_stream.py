@@ -130,10 +130,7 @@ class Stream(abc.ABC):
         elif rows != size:
             where = f" in part {part}" if len(self._sizes) > 1 else ""
             got = f"more than {size}" if rows > size else str(rows)
-            raise ValueError(
-                f"x: expected {size} rows{where}, as were counted before, got {got}; a stream has to give the same "
-                "rows each time that it is read"
-            )
+            raise ValueError(f"x: expected {size} rows{where}, as the stream gave before, got {got}")
 
     def of_table(self) -> Stream:
         """The rows of a part, with integers and truth values read as floats; `kinds` has their original kinds."""
@@ -246,9 +243,8 @@ class Stream(abc.ABC):
         elif block._kind() != self._kind:
             for name, first, now in zip(PARTS, self._kind, block._kind(), strict=True):
                 if first != now:
-                    raise ValueError(
-                        f"{name}{where}: expected {_text_of(first)}, as in the first block, got {_text_of(now)}"
-                    )
+                    expected = f"{_text_of(first)}, as in the first block"
+                    raise ValueError(f"{name}{where}: expected {expected}, got {_text_of(now)}")
         return block
 
     def _note_kinds(self, kinds: list[str] | None) -> None:

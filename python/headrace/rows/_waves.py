@@ -56,10 +56,8 @@ def read(path: str) -> Wave:
         raise ValueError(f"{path}: expected a rate of at least 1 Hz, got {rate}")
     if len(data) != steps * channels * width:
         whole = len(data) // (channels * width)
-        raise ValueError(
-            f"{path}: expected {steps:,} steps, as its header has, got {whole:,}, because the file is cut off; "
-            f"{convertible(path)}"
-        )
+        got = f"got {whole:,}, because the file is cut off; {convertible(path)}"
+        raise ValueError(f"{path}: expected {steps:,} steps, as its header has, {got}")
     if not steps:
         raise ValueError(f"{path}: expected at least one step, got an empty signal; leave the file out")
     return Wave(path, rate, np.frombuffer(data, np.int16).reshape(steps, channels))

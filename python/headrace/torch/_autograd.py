@@ -94,9 +94,8 @@ class _Vjp(Last):
     ) -> tuple[Tensor, ...]:
         if is_batched_the_old_way(grad_value, grad_row):
             raise RuntimeError(NO_BATCHED_GRADS)
-        return tuple(
-            operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
-        )
+        given = (value, context, parameters, grad_value, grad_row)
+        return tuple(operators.ops.vjp(*given, handle, inverse, of_log_prob, wrt))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -193,10 +192,8 @@ class _LogProbInOneRun(torch.autograd.Function):
                 gradients.append(unit[-1] * (grad[0] if len(grad) else 0))
             else:
                 ctx.entry.one_run = False
-                of_parameters = [False, False, True]
-                gradients += operators.ops.vjp(
-                    x, context, parameters, None, grad, ctx.entry.handle, True, True, of_parameters
-                )
+                flags = (ctx.entry.handle, True, True, [False, False, True])  # the gradient of parameters alone
+                gradients += operators.ops.vjp(x, context, parameters, None, grad, *flags)
         gradients = first(gradients, (x, context, parameters, grad))
         return *_spread(gradients, wrt, (x, context, parameters)), None, None
 
@@ -219,9 +216,8 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
         value, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
-        made = _Vjp.apply(
-            *(value, context, parameters, grad_value, grad_number), *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt)
-        )
+        flags = (ctx.handle, ctx.inverse, ctx.of_log_prob, wrt)
+        made = _Vjp.apply(value, context, parameters, grad_value, grad_number, *flags)
         return *_spread(made, wrt, (value, context, parameters)), None, None, None
 
     @staticmethod

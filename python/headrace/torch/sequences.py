@@ -24,9 +24,8 @@ def _wanted(flags: Any) -> tuple[str, ...]:
 def _spread(found: list[Tensor], kinds: tuple[str, ...], given: tuple[Tensor | None, ...]) -> list[Any]:
     """A gradient for each argument, in its dtype, or None."""
     own = dict(zip(kinds, found, strict=True))
-    return [
-        own[kind].to(t.dtype) if kind in own and t is not None else None for kind, t in zip(_KINDS, given, strict=True)
-    ]
+    pairs = [(own.get(kind), t) for kind, t in zip(_KINDS, given, strict=True)]
+    return [None if gradient is None or t is None else gradient.to(t.dtype) for gradient, t in pairs]
 
 
 def _detached(tensors: Any) -> list[Any]:
@@ -177,10 +176,8 @@ class SequenceModule(nn.Module):
         if not isinstance(value, Tensor):
             raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.device.type != "cpu" or self.vector.device.type != "cpu":
-            raise TypeError(
-                f"{name}: expected a tensor and a module on the CPU, where alone sequences are computed, got "
-                f"{value.device} and {self.vector.device}"
-            )
+            got = f"{value.device} and {self.vector.device}"
+            raise TypeError(f"{name}: expected a tensor and a module on the CPU for sequences, got {got}")
         return value
 
     def _log_prob(self, x: Any, context: Any, covariates: Any, steps: bool) -> Tensor:
@@ -206,9 +203,8 @@ class SequenceModule(nn.Module):
         """Set the same attributes from a `state_dict`; a flow of another size is refused."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
-            raise ValueError(
-                f"state_dict: expected a SequenceFlow of {self._flow._program.n_weights} numbers, got {flow!r}"
-            )
+            expected = f"a SequenceFlow of {self._flow._program.n_weights} numbers"
+            raise ValueError(f"state_dict: expected {expected}, got {flow!r}")
         self._flow = flow
 
     def extra_repr(self) -> str:
