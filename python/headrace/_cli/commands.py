@@ -131,8 +131,9 @@ def _columns_for(
     wanted = {"features": len(table.columns), "context": density.context}
     for (kind, count), chosen in zip(wanted.items(), columns, strict=False):
         if len(chosen) != count:
-            got = f"got {len(chosen)}; choose them with {'--columns' if kind == 'features' else '--context'}"
-            raise ValueError(f"{source.path}: expected {counted(count, 'column')} of {kind}, {got}")
+            expected = f"{counted(count, 'column')} of {kind}, as {arguments.flow} has"
+            option = "--columns" if kind == "features" else "--context"
+            raise ValueError(f"{source.path}: expected {expected}, got {len(chosen)}; choose them with {option}")
     return source, columns
 
 
