@@ -94,12 +94,8 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
     5
     """
 
-    __init__ = _init(
-        [
-            *(one.replace(kind=_KEYWORD) for one in _FITTED_WITH.values()),
-            inspect.Parameter("bootstrap", _KEYWORD, default=False),
-        ]
-    )
+    _bootstrap = inspect.Parameter("bootstrap", _KEYWORD, default=False)
+    __init__ = _init([*(one.replace(kind=_KEYWORD) for one in _FITTED_WITH.values()), _bootstrap])
 
 
 class FlowSettings(BaseEstimator):  # type: ignore[misc]
@@ -406,9 +402,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             validation = parts = arrays_of(stream.of_table())
         if not parts or not is_array(parts[0]) or (self.table_.is_plain and self.missing == "refuse"):
             return validation
-        X: NDArray[Any] = check_array(
-            parts[0], dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", input_name="validation"
-        )
+        how = {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan", "input_name": "validation"}
+        X: NDArray[Any] = check_array(parts[0], **how)
         if X.shape[1] != self.n_features_in_:
             raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
         called, places = self._called(), self.table_.places

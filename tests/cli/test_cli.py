@@ -486,7 +486,7 @@ def test_score_of_rows_without_a_density(folder, run, result):
     assert report["log_likelihood"] == pytest.approx(np.nanmean(flow.log_prob(x).astype("f8")))
     _, out, err = run("score", "flow.safetensors", "t.npy")
     assert out.split()[3] == "nan"
-    assert "; left out, as their log density is not finite: 1" in err
+    assert "; left out, because their log density is not finite: 1" in err
     np.save("t.npy", np.full((1, 3), np.nan))
     assert result("score", "flow.safetensors", "t.npy")["log_likelihood"] is None
     assert "1 row: none has a log density that is finite" in run("score", "flow.safetensors", "t.npy")[2]

@@ -12,7 +12,6 @@ from numpy.testing import assert_array_equal
 import headrace as hr
 from cli_cases import check_error, command, small_flow, table, written
 from headrace._cli import kept_scores as partial
-from headrace._cli import writing as _writing
 from headrace._cli.kept_scores import Scores
 from headrace.rows import _files as _tables
 from headrace.rows import _source, _text
@@ -144,17 +143,17 @@ def test_a_signal_while_scores_are_written_waits(folder, run, monkeypatch):
     """The block is whole at that moment."""
     flow, x, written_parts = small_flow(), table(ROWS), []
     np.save("t.npy", x)
-    write = _writing._write_text
+    write = np.savetxt
 
-    def interrupted(file, values, *more):
+    def interrupted(file, values, **how):
         written_parts.append(len(values))
         if len(written_parts) == 2:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        write(file, values, *more)
+        write(file, values, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_writing, "_write_text", interrupted)
+        patched.setattr(np, "savetxt", interrupted)
         assert run("score", "flow.safetensors", "t.npy", "-o", "s.csv", "--quiet")[0] == 130
     assert_array_equal(read("s.partial.csv")[:, 0], flow.log_prob(x)[: 2 * BLOCK])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

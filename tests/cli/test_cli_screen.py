@@ -1,8 +1,7 @@
-"""Output of the command line: help that explains each option, nothing wider than the terminal, rich or plain."""
+"""Output of the command line: help that explains each option, and nothing wider than the terminal."""
 
 import fcntl
 import gzip
-import importlib.util
 import inspect
 import io
 import os
@@ -23,10 +22,11 @@ from headrace._base import moved
 from headrace._base.keywords import meanings
 from headrace._base.layout import Grid, Item, lines_of, wrapped
 from headrace._cli import bench as _bench
-from headrace._cli import demo, export, screen
+from headrace._cli import demo
 from headrace._cli import flow_options as offered
 from headrace._cli import options as options_module
 from headrace._cli.demo import load_stars
+from headrace._cli.score_and_sample import VERBS
 from headrace._core.maps import MAPS, SCALES
 from headrace._core.settings import ACTIVATIONS, MapShape
 from headrace._flow.bases_by_name import NAMES as NAMES_OF_BASES
@@ -35,35 +35,23 @@ pytestmark = pytest.mark.programs
 
 COMMANDS = ("info", "fit", "report", "score", "diagnose", "sample", "export", "bench", "demo")
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
-DRAWINGS = ("plain", "rich")
 
 
-@pytest.fixture(params=DRAWINGS)
-def drawing(request, monkeypatch):
-    """Both ways to draw a command's output, as if a reader asks for colours in a pipe."""
-    if request.param == "rich":
-        pytest.importorskip("rich")
-        monkeypatch.setenv("FORCE_COLOR", "1")
-    return request.param
-
-
-def check_width(text, drawing, columns):
-    """No line is longer, and rich's has its colours."""
-    assert ("\x1b[" in text) == (drawing == "rich")
-    lines = COLOURS.sub("", text).splitlines()
-    assert max(map(len, lines)) <= columns
-    return "\n".join(line.rstrip() for line in lines)
+def check_width(text, columns):
+    """No line is longer, and none has colours."""
+    assert "\x1b[" not in text
+    assert max(map(len, text.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_is_as_wide_as_the_terminal(run, monkeypatch, drawing, command, columns):
+def test_help_is_as_wide_as_the_terminal(run, monkeypatch, command, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     code, out, err = run(*filter(None, [command]), "--help")
     assert (code, err) == (0, "")
-    text = check_width(out, drawing, columns)
-    assert text.startswith(f"usage: headrace {command}")
-    assert "Traceback" not in text
+    check_width(out, columns)
+    assert out.startswith(f"usage: headrace {command}")
+    assert "Traceback" not in out
 
 
 def actions_of(command):
@@ -79,7 +67,7 @@ ARGUMENTS = {
     *MapShape.__annotations__,
 }
 # Values of options, also those with underscores; no other argument of Python may appear on the command line.
-VALUES = {*MAPS, *SCALES, *ACTIVATIONS, *NAMES_OF_BASES, *export.VERBS, "dual_ascent"}
+VALUES = {*MAPS, *SCALES, *ACTIVATIONS, *NAMES_OF_BASES, *VERBS, "dual_ascent"}
 
 
 def words_of_python(text, flags):
@@ -268,42 +256,22 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("columns", [60, 80])
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, drawing, quick, name, columns):
+def test_outputs_are_as_wide_as_the_terminal(folder, run, monkeypatch, quick, name, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     write_csv("t.csv", table(600), ["mass", "logarithm of the radius", "age"])
     small_flow()
     code, out, _ = run(*OUTPUTS[name])
     assert code == 0
-    lines = COLOURS.sub("", out).splitlines()
-    assert max(map(len, lines)) <= columns
-    if drawing == "plain":
-        assert "\x1b[" not in out
-    words = " ".join(COLOURS.sub("", out).split())
+    check_width(out, columns)
+    words = " ".join(out.split())
     assert {"diagnose": "rows that fit worst", "bench": "roofline:", "info": "instruction set"}.get(name, "") in words
     if name == "fit --auto":  # each density is in the output, with its likelihood
         for density in ("Gaussian", "kernel density"):
             assert re.search(rf"{density}\D+-?\d+\.\d{{4}} ± \d\.\d{{4}}", words)
-    if drawing == "rich" and columns == 80 and name in ("info", "demo"):
-        assert "\x1b[" in out or name == "info"  # a table with a line of names
-
-
-@pytest.mark.parametrize("name", ["fit", "bench"])
-def test_pipes_are_plain_though_rich_is_installed(folder, run, quick, name):
-    pytest.importorskip("rich")
-    write_csv("t.csv", table(), NAMES)
-    assert "\x1b[" not in run(*OUTPUTS[name])[1]
-    assert screen.console(io.StringIO()) is None
-
-
-def test_without_rich_a_terminal_has_the_plain_drawing(folder, run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[" not in run("fit", "--help")[1]
 
 
 @pytest.mark.costly
-@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="rich is not installed")
-def test_a_terminal_has_colours_bars_and_messages_within_its_width(folder):
+def test_a_terminal_has_bars_and_messages_within_its_width(folder):
     """A process on a pseudo-terminal of 80 columns: the bars of all phases, the report, a long error between words."""
     write_csv("t.csv", table(3000) ** 3, NAMES)
     environment = {**ENVIRONMENT, "COLUMNS": "80", "TERM": "xterm"}

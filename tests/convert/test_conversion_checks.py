@@ -185,7 +185,7 @@ def test_dtypes_and_things_that_are_no_models(torch, zuko):
             function(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"^model: expected a flow of flowjax, got int"):
         convert.from_flowjax(3)
-    with pytest.raises(TypeError, match=r"^model: expected sbi's NFlowsFlow, .* got Linear"):
+    with pytest.raises(TypeError, match=r"^model: expected an NFlowsFlow, .* got Linear"):
         convert.from_sbi(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"^model: expected a model of zuko, .*, got Linear"):
         hr.accelerate(torch.nn.Linear(2, 2))

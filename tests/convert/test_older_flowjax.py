@@ -52,7 +52,7 @@ def test_splines_are_read():
 
 def test_refusals():
     settings = {"activation": "relu", "transformer": {"knots": 7, "interval": 4}, "invert": True, "verify": False}
-    with pytest.raises(NotImplementedError, match="expected the leaves of flowjax"):
+    with pytest.raises(NotImplementedError, match="expected leaves of a masked_autoregressive_flow"):
         convert.from_flowjax(MADE / "flowjax_17_spline.eqx", **settings)
     settings["transformer"] = SimpleNamespace(knots=6)
     with pytest.raises(ValueError, match=r"transformer: expected the arguments of the spline, such as \{'knots': 6"):

@@ -193,7 +193,7 @@ def test_unsupported_arguments():
     class Own(hr.Flow):
         pass
 
-    with pytest.raises(ValueError, match=r"^matmul: expected 'exact', as PyTorch's products are, got 'bf16'"):
+    with pytest.raises(ValueError, match=r"^matmul: expected 'exact', as in PyTorch, got 'bf16'"):
         convert.to_torch(hr.MAF(3, matmul="bf16"))
     with pytest.raises(TypeError, match=r"^Own: expected one of the classes that files know"):
         convert.to_torch(Own([hr.transforms.Permutation([1, 0])]))

@@ -252,7 +252,7 @@ def test_other_dtypes_are_those_of_the_parameters(machine):
 def test_products_in_bf16_are_of_the_cpu(machine):
     module = there.moved(machine, FlowModule(made("maf", "float32").flow.to("cpu", "bf16")))
     y, condition = on_device(machine, *given("float32"))
-    with pytest.raises(ValueError, match=r"matmul: expected parameters in float32 on the CPU for products in bf16"):
+    with pytest.raises(ValueError, match=r"matmul: expected float32 on the CPU for bf16"):
         module.log_prob(y, condition)
 
 

@@ -292,7 +292,7 @@ def test_whole_numbers_go_around():
     fives = np.column_stack([np.arange(200) % 4 * 5, x[:, 1]])
     narrow = FlowDensity(periodic=[(0, 24), None], **periodic, **SHORT).fit(fives)
     assert narrow.table_.columns[0].width == 1.0  # cells of 5 would not fit into a day
-    with pytest.raises(ValueError, match="X: column 0: expected a period as long as a whole number"):
+    with pytest.raises(ValueError, match="X: column 0: expected a whole period"):
         FlowDensity(periodic=[(0.0, 6.5), None], **periodic, **SHORT).fit(x)
 
 

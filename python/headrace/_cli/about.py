@@ -23,8 +23,9 @@ def info(arguments: argparse.Namespace) -> int:
         return _of_flow(arguments)
     facts = {**hr.info(), "python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
     missing = f"this processor has {facts['isa_not_built']}, which was not built ({rebuild('HEADRACE_SETS=ALL')})"
+    commit = f" ({facts['commit']})" if facts["commit"] else ""
     rows = [
-        ("headrace", facts["version"] + (f" ({facts['commit']})" if facts["commit"] else "")),
+        ("headrace", f"{facts['version']}{commit}"),
         ("instruction set", f"{facts['isa']} (of {', '.join(facts['isas'])})"),
         *([("", missing)] if facts["isa_not_built"] else []),
         ("bf16 products", f"{facts['bf16']}; in tiles by {facts['bf16_tiles']}"),
@@ -48,12 +49,6 @@ def _of_flow(arguments: argparse.Namespace) -> int:
             facts |= {"rate": signal.rate, "channels": flow.features, "bits": signal.bits}
     elif isinstance(flow, Density) and (columns := Columns.of_notes(notes, flow)).names is not None:
         facts |= {"feature_names": list(columns.names), "context_names": list(columns.context_names or ())}
-    say(arguments, facts, [Grid((), _rows(facts), wraps=(1,))])
-    return OK
-
-
-def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts as lines of text."""
     rows = [(facts["file"], facts["kind"]), *((name, f"{facts[name]:,}") for name in ("features", "context"))]
     rows += [("dtype", str(facts["dtype"])), ("parameters", f"{facts['parameters']:,}")]
     if "field" in facts:
@@ -64,4 +59,5 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, what in (("feature_names", "features"), ("context_names", "context")):
         if facts.get(name):
             rows.append((f"names of the {what}", ", ".join(facts[name])))
-    return rows
+    say(arguments, facts, [Grid((), rows, wraps=(1,))])
+    return OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,20 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace as hr
+from headrace._base.layout import Block, Grid
+from headrace._base.progress import bar
+from headrace._cli.screen import INTERRUPTED, OK, duration, say
 from headrace._core import cpu
 
 LEAST_CALLS = 5
 WORKLOADS = 12
 WIDE = (256, 256)
-
-
-class Roofline(NamedTuple):
-    """The largest rates of this machine, with the threads in use."""
-
-    gflops: float
-    """10^9 additions and multiplications (float32) a second: multiply-adds on values in registers."""
-    gb: float
-    """10^9 bytes a second, reads and writes counted, of copying an array larger than any cache."""
 
 
 class Workload(NamedTuple):
@@ -37,18 +32,6 @@ class Workload(NamedTuple):
     flops: int
     nbytes: int
     call: Callable[[], object]
-
-
-class Measurement(NamedTuple):
-    """The cost of a workload. Its `share` is of the roofline's part that bounds it, arithmetic or memory."""
-
-    name: str
-    seconds: float
-    rows_per_second: float
-    gflops: float
-    gb_per_second: float
-    share: float
-    bound: str
 
 
 def multiply_add_peak(seconds: float) -> float:
@@ -72,15 +55,13 @@ def copy_bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
 
 
 def needed_flops(flow: hr.Flow, *, training: bool = False) -> int:
-    """Operations of one row: every weight that exists is used once, by a multiplication and an addition.
+    """Operations of one row: a multiplication and an addition by each weight.
 
-    A training step uses it three times: for the value, for the gradient of the units below and for the weight's
-    gradient; but the gradient of the data is not computed, so the first layer of the transform that reads them is used
-    twice.
+    A training step has three of each: for the value, for the gradient of the units below, except in the first layer of
+    the transform that reads the data, and for the weight's gradient.
     """
-    layers = [
-        [int(np.count_nonzero(mask)) for mask in t.to_dense()[2]] for t in flow.transforms if hasattr(t, "to_dense")
-    ]
+    masks = [t.to_dense()[2] for t in flow.transforms if hasattr(t, "to_dense")]
+    layers = [[int(np.count_nonzero(mask)) for mask in of_transform] for of_transform in masks]
     uses = sum(map(sum, layers))
     return 2 * (3 * uses - layers[-1][0] if training else uses)
 
@@ -151,10 +132,40 @@ def _seconds(call: Callable[[], object], budget: float) -> float:
     return statistics.median(end - start for start, end in pairwise(times))
 
 
-def run(roofline: Roofline, budget: float) -> Iterator[Measurement]:
-    """Measure one workload after the other, each for `budget` seconds."""
-    for work in workloads():
-        seconds = _seconds(work.call, budget)
-        gflops, gb = work.flops / seconds / 1e9, work.nbytes / seconds / 1e9
-        share, bound = max((gflops / roofline.gflops, "arithmetic"), (gb / roofline.gb, "memory"))
-        yield Measurement(work.name, seconds, work.rows / seconds, gflops, gb, share, bound)
+def bench(arguments: argparse.Namespace) -> int:
+    """Time a dozen workloads, and the share of this machine's arithmetic or memory bandwidth that they reach."""
+    budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
+    made: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        with bar(WORKLOADS + 1, "bench", "workload", not arguments.quiet, leave=False) as shown:
+            peak, copying = multiply_add_peak(4 * budget), copy_bandwidth(megabytes)
+            shown.update()
+            for work in workloads():
+                seconds = _seconds(work.call, budget)
+                gflops, gb = work.flops / seconds / 1e9, work.nbytes / seconds / 1e9
+                share, bound = max((gflops / peak, "arithmetic"), (gb / copying, "memory"))
+                measured = {"name": work.name, "seconds": seconds, "rows_per_second": work.rows / seconds}
+                made.append({**measured, "gflops": gflops, "gb_per_second": gb, "share": share, "bound": bound})
+                shown.update()
+    except KeyboardInterrupt:
+        if not made:
+            raise
+        interrupted = True
+    facts = hr.info()
+    report = {**facts, "peak_gflops": peak, "copy_gb_per_second": copying, "workloads": made}
+    rows = [
+        (
+            *(one["name"], duration(one["seconds"]), f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}"),
+            *(f"{one['gb_per_second']:.2g}", f"{one['share']:.0%} ({one['bound']})"),
+        )
+        for one in made
+    ]
+    blocks: list[Block] = [
+        f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
+        f"roofline: {peak:.0f} GFLOP/s multiply-add in registers, {copying:.1f} GB/s copying",
+        "",
+        Grid(("workload", "time", "rows/s", "GFLOP/s", "GB/s", "of roofline"), rows, right=(1, 2, 3, 4), wraps=(0, 5)),
+    ]
+    say(arguments, {**report, "interrupted": interrupted}, blocks)
+    return INTERRUPTED if interrupted else OK

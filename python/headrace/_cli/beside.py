@@ -97,9 +97,8 @@ def _frames(place: str, files: Sequence[str]) -> list[str]:
         if len(files) != 1:
             raise ValueError(f"--covariates: expected a folder, because there are {len(files):,} signals, got {place}")
         return [place]
-    there = {
-        os.path.basename(path).removesuffix(tables.suffix_of(path)): path for path in tables.inside(place, tables.READ)
-    }
+    inside = tables.inside(place, tables.READ)
+    there = {os.path.basename(path).removesuffix(tables.suffix_of(path)): path for path in inside}
     stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
     for stem, file in zip(stems, files, strict=True):
         if stem not in there:

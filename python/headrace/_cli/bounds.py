@@ -27,10 +27,7 @@ def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: s
 
 
 def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]) -> Ends:
-    """Features' ends from a list such as ``age=0:,share=0:1,3=:5``: a column, its lower end and its upper end.
-
-    A column is a name or an index in the table; an end that is left out is unbounded.
-    """
+    """Features' ends from a list such as ``age=0:,share=0:1,3=:5``, by names or indices in the table."""
     found: Ends = {}
     for entry in _entries(text) if text is not None else ():
         name, equals, ends = entry.rpartition("=")
@@ -41,8 +38,7 @@ def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]
             pair = (float(low) if low else None, float(high) if high else None)
             Support([pair])
         except ValueError:
-            message = f"{option}: expected finite numbers for LOW and HIGH, LOW below HIGH, got {entry!r}"
-            raise ValueError(message) from None
+            raise ValueError(f"{option}: expected finite numbers, LOW below HIGH, got {entry!r}") from None
         for place in places(source, columns, option, name.strip()):
             if place in found:
                 raise ValueError(f"{option}: expected different columns, got {source.label(columns[place])} twice")

@@ -2,9 +2,8 @@
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
 is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
-wrong command line, or none, which prints the help; 130 after Ctrl-C; 141 where the reader of the output went away.
-Ctrl-C during a fit saves the best weights so far, or nothing if none are better than fresh ones; during scores the
-scores so far. The exit code is 130 in either case.
+wrong command line, or none, which prints the help; 130 after Ctrl-C, which keeps the best weights and the scores so
+far; 141 where the reader of the output went away.
 """
 
 from __future__ import annotations

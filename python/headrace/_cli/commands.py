@@ -1,21 +1,20 @@
-"""The commands of the command line; `headrace._cli.cli` parses their arguments."""
+"""Tables and densities of commands, and checks of their outputs."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
-import time
 from collections import Counter
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
 import headrace as hr
 from headrace import files
-from headrace._base import progress as _progress
-from headrace._base.layout import Block, Grid
 from headrace._base.output import check_writable, refuse_inputs
-from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say
+from headrace._cli.screen import counted, note
 from headrace._fit.streams import rows_bar
 from headrace._tables import table as _table
 from headrace._tables.density import Columns, TableDensity
@@ -26,11 +25,7 @@ from headrace.rows._joined import Columns as ColumnStream
 from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block as RowBlock
 
-PICTURE = "hr_diagram.png"  # of the demo
-
 Density = hr.Flow | hr.Ensemble | hr.MixedDensity
-
-# ---- input -----------------------------------------------------------------------------------------------------------
 
 
 def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
@@ -43,10 +38,8 @@ def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
 def _columns(
     source: Source, arguments: argparse.Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The columns of features, context and weights.
-
-    By default, columns of the same names as in the fit, if both tables have names and no two of these
-    are the same, or else no context and all other columns as features.
+    """The columns of features, context and weights; by default those with the names that they had in the fit, or, where
+    a table has no names or one twice, all as features.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
     remembered = known if names and source.names and len({*names}) == len(names) else None
@@ -72,18 +65,15 @@ def _columns(
             features = usable or features
     if len({*features, *taken}) < len(features) + len(context) + len(weight):
         twice = next(i for i in (*features, *weight) if (features + context + weight).count(i) > 1)
-        raise ValueError(
-            f"--columns, --context, --weights: expected different columns, got {source.label(twice)} twice"
-        )
+        options = "--columns, --context, --weights"
+        raise ValueError(f"{options}: expected different columns, got {source.label(twice)} twice")
     if not features:
         raise ValueError(f"{source.path}: expected at least one column of features, got none")
     called = Counter(source.names[i] for i in (*features, *context, *weight)) if source.names else Counter[str]()
     name, count = max(called.items(), key=itemgetter(1), default=("", 0))
     if count > 1:
-        raise ValueError(
-            f"{source.path}: expected different names of columns, got {name!r} {count} times; give each its own, or "
-            "choose others by --columns"
-        )
+        got = f"got {name!r} {count} times; --columns chooses others"
+        raise ValueError(f"{source.path}: expected different names of columns, {got}")
     return [features, context, weight]
 
 
@@ -95,22 +85,15 @@ def _whole(arguments: argparse.Namespace, stream: ColumnStream) -> RowBlock | No
     return whole
 
 
-# ---- score and sample ------------------------------------------------------------------------------------------------
-
-
 def _load(path: str) -> TableDensity:
     """A density of rows, with the columns that the notes of its file have."""
-    flow, notes = _load_any(path)
-    return _of_rows(path, flow, notes)
+    return _of_rows(path, *_load_any(path))
 
 
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
     """The density of rows, if the flow is one of these."""
     if isinstance(flow, hr.SequenceFlow):
-        raise TypeError(
-            f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals; score, "
-            "diagnose and sample take it, with .wav files"
-        )
+        raise TypeError(f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals")
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
@@ -131,15 +114,9 @@ def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
-    if _is_standard_output(arguments.output):  # the report would overwrite the output file
-        raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
-
-
-def _is_standard_output(path: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or the standard output is no file
-        return False
+    with suppress(OSError, io.UnsupportedOperation):  # no such file, or the standard output is no file
+        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # the report would overwrite it
+            raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
 
 def _columns_for(
@@ -151,116 +128,29 @@ def _columns_for(
     table = density.columns.used
     source.missing = table.missing != "refuse"
     source.labels = {i: one.labels for i, one in zip(columns[0], table.columns, strict=False) if one.labels}
-    for kind, wanted, chosen in (
-        ("features", len(table.columns), columns[0]), ("context", density.context, columns[1])
-    ):  # fmt: skip
-        if len(chosen) != wanted:
+    wanted = {"features": len(table.columns), "context": density.context}
+    for (kind, count), chosen in zip(wanted.items(), columns, strict=False):
+        if len(chosen) != count:
+            expected = f"{counted(count, 'column')} of {kind}, as {arguments.flow} has"
             option = "--columns" if kind == "features" else "--context"
-            raise ValueError(
-                f"{source.path}: expected {counted(wanted, 'column')} of {kind}, as {arguments.flow} has, got "
-                f"{len(chosen)}; choose them with {option}"
-            )
+            raise ValueError(f"{source.path}: expected {expected}, got {len(chosen)}; choose them with {option}")
     return source, columns
 
 
 def _rows_for(
-    density: TableDensity,
-    arguments: argparse.Namespace,
-    *,
-    data: str | None = None,
-    weights: Any = None,
-    purpose: int = _table.LOOK,
+    density: TableDensity, arguments: argparse.Namespace, data: str | None = None, purpose: int = _table.LOOK
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table in a flow's form, x, context and weights; and the names of its features there.
-
-    `purpose`: why there is noise, see `headrace._tables.table`.
-    """
-    source, columns = _columns_for(density, arguments, data=data, weights=weights)
+    """Rows of a table in a flow's form, x, context and weights, with noise for a purpose; and their features' names."""
+    source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None
-    rows: int = len(whole)
     parts: tuple[Any, ...] = whole.arrays()
     if density.columns.matter:
         parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
-        if len(parts[0]) < rows:
-            notice = f"{rows - len(parts[0]):,} of {rows:,} rows miss a number and are left out, as in the fit"
+        if missing := len(whole) - len(parts[0]):
+            notice = f"{missing:,} of {len(whole):,} rows miss a number and are left out, as in the fit"
             note(arguments, f"{source.path}: {notice}")
     kept = density.columns.used.kept
     if isinstance(density.flow, hr.MixedDensity):
         parts, kept = density.flow.of_numbers(*parts), [kept[i] for i in density.flow.continuous]
     return parts, None if source.names is None else [source.names[columns[0][i]] for i in kept]
-
-
-# ---- bench and demo --------------------------------------------------------------------------------------------------
-
-
-def bench(arguments: argparse.Namespace) -> int:
-    """Time a dozen workloads, relative to this machine's limits."""
-    from headrace._cli import bench as _bench
-
-    budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
-    made: list[_bench.Measurement] = []
-    interrupted = False
-    try:
-        with _progress.bar(_bench.WORKLOADS + 1, "bench", "workload", not arguments.quiet, leave=False) as shown:
-            roofline = _bench.Roofline(_bench.multiply_add_peak(4 * budget), _bench.copy_bandwidth(megabytes))
-            shown.update()
-            for one in _bench.run(roofline, budget):
-                made.append(one)
-                shown.update()
-    except KeyboardInterrupt:
-        if not made:
-            raise
-        interrupted = True
-    facts = hr.info()
-    report = {**facts, "peak_gflops": roofline.gflops, "copy_gb_per_second": roofline.gb}
-    rows = []
-    for one in made:
-        speeds = f"{one.rows_per_second:.3g}", f"{one.gflops:.3g}", f"{one.gb_per_second:.2g}"
-        rows.append((one.name, duration(one.seconds), *speeds, f"{one.share:.0%} ({one.bound})"))
-    blocks: list[Block] = [
-        f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
-        f"roofline: {roofline.gflops:.0f} GFLOP/s multiply-add in registers, {roofline.gb:.1f} GB/s copying",
-        "",
-        Grid(("workload", "time", "rows/s", "GFLOP/s", "GB/s", "of roofline"), rows, right=(1, 2, 3, 4), wraps=(0, 5)),
-    ]
-    say(arguments, {**report, "workloads": [one._asdict() for one in made], "interrupted": interrupted}, blocks)
-    return INTERRUPTED if interrupted else OK
-
-
-def demo(arguments: argparse.Namespace) -> int:
-    """Fit the Hertzsprung-Russell diagram, and draw it."""
-    from headrace._cli import demo as stars
-
-    picture = arguments.output or PICTURE
-    check_writable("--output", picture)
-    drawable = stars.can_draw()
-    if arguments.output and not drawable:
-        raise ImportError(f"--output: {stars.NO_MATPLOTLIB}")
-
-    train, held_out = stars.load_stars()
-    note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
-    start = time.perf_counter()
-    results, flows, bandwidth = stars.compare(
-        train, held_out, epochs=arguments.epochs or stars.EPOCHS, seed=arguments.seed, progress=not arguments.quiet
-    )
-    if drawable:
-        stars.draw(picture, train, flows, results, arguments.seed)
-    else:
-        note(arguments, f"no picture: {stars.NO_MATPLOTLIB}")
-    of_each = {"log_likelihood": "log_likelihood", "standard_error": "error", "seconds": "seconds"}
-    report: dict[str, Any] = {"seed": arguments.seed, "picture": picture if drawable else None}
-    report |= {key: {one.name: getattr(one, name) for one in results} for key, name in of_each.items()}
-    report |= {"training_rows": len(train), "held_out_rows": len(held_out), "bandwidth": bandwidth}
-    rows = [(one.name, f"{one.log_likelihood:.4f} ± {one.error:.4f}", duration(one.seconds)) for one in results]
-    blocks: list[Block] = [
-        f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",
-        "mean log-likelihood of the stars held out, nats a star, in units of the standard deviations:",
-        Grid(("density", "nats a star", "time"), rows, right=(1, 2), indent="  "),
-        f"kernel density: Gaussian kernels with the data's covariance, {bandwidth:.3g} times as wide, which is best on "
-        "stars kept back from those to fit; ± is the spread over the stars held out, and most of it is common to all",
-        *([f"picture: {picture}"] if drawable else []),
-        f"{time.perf_counter() - start:.1f} s in all, threads: {hr.get_num_threads()}",
-    ]
-    say(arguments, report, blocks)
-    return OK

@@ -7,6 +7,7 @@ absolute magnitude in the Hipparcos band.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import MAF, NSF, Flow
-from headrace._base.output import replacing
+from headrace import MAF, NSF, Flow, get_num_threads
+from headrace._base.layout import Block, Grid
+from headrace._base.output import check_writable, replacing
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
+from headrace._cli.screen import OK, duration, note, say
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.starts.kernels import KernelDensity
 from headrace.plot._source import require
@@ -26,9 +29,8 @@ from headrace.plot._source import require
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NO_MATPLOTLIB", "Result", "can_draw", "compare", "draw", "load_stars"]
-
 EPOCHS = 50
+PICTURE = "hr_diagram.png"
 # The range of the picture; bright stars have small magnitudes, and are on top.
 COLOUR, MAGNITUDE = (-0.4, 2.0), (12.5, -4.0)
 PIXELS = 400
@@ -42,8 +44,8 @@ class Result:
     name: str
     log_likelihood: float
     """Mean, in nats a star, in units of the standard deviations of the stars to fit."""
-    error: float
-    """The standard error of the mean, from the spread of the stars held out."""
+    standard_error: float
+    """Of the mean, from the spread of the stars held out."""
     seconds: float
     """Seconds to fit and to score."""
 
@@ -142,3 +144,41 @@ def _density(figure: Any, axis: Axes, name: str, flow: Flow) -> None:
     axis.contour(x, y, density, levels=levels, colors="white", linewidths=0.6, alpha=0.6, linestyles="solid")
     figure.colorbar(shown, ax=axis, label="log$_{10}$ density  [mag$^{-2}$]", extend="min", pad=0.02)
     axis.set_title(f"density of the {name}")
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Fit the Hertzsprung-Russell diagram, and draw it."""
+    picture = arguments.output or PICTURE
+    check_writable("--output", picture)
+    drawable = can_draw()
+    if arguments.output and not drawable:
+        raise ImportError(f"--output: {NO_MATPLOTLIB}")
+
+    train, held_out = load_stars()
+    note(arguments, f"fitting {len(train):,} stars, and scoring {len(held_out):,} others")
+    start = time.perf_counter()
+    results, flows, bandwidth = compare(
+        train, held_out, epochs=arguments.epochs or EPOCHS, seed=arguments.seed, progress=not arguments.quiet
+    )
+    if drawable:
+        draw(picture, train, flows, results, arguments.seed)
+    else:
+        note(arguments, f"no picture: {NO_MATPLOTLIB}")
+    report: dict[str, Any] = {"seed": arguments.seed, "picture": picture if drawable else None}
+    of_each = ("log_likelihood", "standard_error", "seconds")
+    report |= {key: {one.name: getattr(one, key) for one in results} for key in of_each}
+    report |= {"training_rows": len(train), "held_out_rows": len(held_out), "bandwidth": bandwidth}
+    rows = [
+        (one.name, f"{one.log_likelihood:.4f} ± {one.standard_error:.4f}", duration(one.seconds)) for one in results
+    ]
+    blocks: list[Block] = [
+        f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",
+        "mean log-likelihood of the stars held out, nats a star, in units of the standard deviations:",
+        Grid(("density", "nats a star", "time"), rows, right=(1, 2), indent="  "),
+        f"kernel density: Gaussian kernels with the data's covariance, {bandwidth:.3g} times as wide, which is best on "
+        "stars kept back from those to fit; ± is the spread over the stars held out, and most of it is common to all",
+        *([f"picture: {picture}"] if drawable else []),
+        f"{time.perf_counter() - start:.1f} s in all, threads: {get_num_threads()}",
+    ]
+    say(arguments, report, blocks)
+    return OK

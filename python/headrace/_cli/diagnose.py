@@ -39,14 +39,12 @@ def diagnose(arguments: argparse.Namespace) -> int:
     if training_table is not None:
         refuse_inputs("--training", training_table, [arguments.data])
     density = _load(arguments.flow)
-    (x, context, weights), names = _rows_for(density, arguments, weights=arguments.weights)
+    rows, names = _rows_for(density, arguments)
     training = None
     if training_table is not None:
-        # A column of weights in this table is no feature either.
-        of_fit = {"data": training_table, "weights": arguments.weights, "purpose": FIT}
-        fitted, given, _ = _rows_for(density, arguments, **of_fit)[0]
+        fitted, given, _ = _rows_for(density, arguments, training_table, FIT)[0]
         training = fitted if given is None else (fitted, given)
-    found = looked(arguments, density, density.numbers, (x, context, weights), training, names)
+    found = looked(arguments, density, density.numbers, rows, training, names)
     if _is_page(output):
         write_text(output, found.to_html(Path(arguments.data).name))
     elif output is not None:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,11 +25,12 @@ from headrace._base.layout import Block as Paragraph
 from headrace._base.output import check_writable, refuse_inputs
 from headrace._base.stored import MOST_FEATURES
 from headrace._base.warn import FREQUENT, silent
-from headrace._cli import bounds, choose, screen
+from headrace._cli import bounds, screen
 from headrace._cli.commands import Density, _check_output, _columns, _open, _whole
 from headrace._cli.flow_options import DEFAULT, FIT, FLOWS, OPTIONS, Kind
-from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
+from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, refuse_options, say, usage
 from headrace._cli.writing import DOUBLE, SINGLE, labelled, write_table
+from headrace._fit.clock import Clock
 from headrace._fit.gaussian import gaussian_log_prob
 from headrace._fit.given_rows import check_finite
 from headrace._fit.high_effort import with_effort
@@ -46,6 +47,7 @@ from headrace.rows._source import TEXT, Source
 from headrace.rows._stream import Block
 from headrace.rows._waves import SUFFIX
 
+SECONDS = 60.0  # of --auto
 JUDGES = 1 << 16  # rows of a long table for a Gaussian, and for --auto
 VALIDATION = 0.1  # share of the rows that is held out
 APART = 0x61706172  # for the seed of rows that are set apart
@@ -133,9 +135,8 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     _check_files(arguments, options, inputs)
     source = _open(arguments)
     if _takes_classes(arguments, kind):
-        chosen = (
-            range(source.n_columns) if arguments.columns is None else select(source, "--columns", arguments.columns)
-        )
+        every = range(source.n_columns)
+        chosen = every if arguments.columns is None else select(source, "--columns", arguments.columns)
         source.learn_labels([i for i in chosen if source.kinds[i] == TEXT])
     columns = _columns(source, arguments, weights=arguments.weights)
     source.labels = {i: own for i, own in source.labels.items() if i in columns[0]}
@@ -145,24 +146,18 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     given = _given(arguments, kind, source, columns, options)
     if columns[1]:
         options["context"] = len(columns[1])
-    if columns[1] and not kind.takes_context:
-        usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
-    names, context_names = (
-        None if source.names is None else tuple(source.names[i] for i in part) for part in columns[:2]
-    )
+        if not kind.takes_context:
+            usage(arguments, f"argument --context: --flow {arguments.flow} does not take it")
+    called = source.names
+    names, context_names = (None if called is None else tuple(called[i] for i in part) for part in columns[:2])
     some_left = arguments.columns is None and sum(map(len, columns)) < source.n_columns
     taken = (tuple(columns[0]), source.n_columns) if names is None and some_left else None
     own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
     notes = own.notes()
     if arguments.auto:
-        if len(given.some) < given.rows:
-            note(arguments, f"--auto looks at {len(given.some):,} of {given.rows:,} rows, drawn evenly from all")
-        choice, report, blocks = choose.choose(arguments, given.some.arrays(), options, own.kept_names)
-        report |= {"rows": given.rows, "rows_looked_at": len(given.some)}
-        tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
-        return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
-    called = Names(own.kept_names, own.context_names or None)
-    flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, called)
+        return _searched(arguments, options, given, own.kept_names, notes)
+    kept = Names(own.kept_names, own.context_names or None)
+    flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, kept)
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members, given.apart)
 
 
@@ -171,13 +166,11 @@ def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs:
     _check_output(arguments, *inputs)
     kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
     for option, path in kept.items():
-        if path is None:
-            continue
-        others = [other for other in (*inputs, arguments.output) if other != STANDARD]
-        refuse_inputs(option, path, others)
-        if os.path.realpath(path) == os.path.realpath(arguments.output):
-            raise ValueError(f"{option}: expected another file than the --output, got {path}")
-        check_writable(option, path)
+        if path is not None:
+            refuse_inputs(option, path, [other for other in (*inputs, arguments.output) if other != STANDARD])
+            if os.path.realpath(path) == os.path.realpath(arguments.output):
+                raise ValueError(f"{option}: expected another file than the --output, got {path}")
+            check_writable(option, path)
 
 
 def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
@@ -191,10 +184,9 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
 
 def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
-    for name in ("flow", "validation", "ensemble", "set", *OPTIONS) if arguments.auto else ():
-        if name not in ("time_budget", "effort") and getattr(arguments, name) not in (None, []):
-            option = f"--{name.replace('_', '-')}"
-            usage(arguments, f"argument {option}: --auto does not take it, as it tries flows of its own")
+    if arguments.auto:
+        names = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
+        refuse_options(arguments, sorted(names), "--auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
@@ -212,17 +204,16 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
 
 def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
     """Report the outcome."""
-    judged, reached, gaussian = _likelihoods(flow, given.some, given.held_out)
+    judged = given.some if given.held_out is None else given.held_out
+    reached = _mean(judged, flow.log_prob(judged.x, judged.context))
+    gaussian = _gaussian(flow, given.some, judged)
     report = {"file": arguments.output, "flow": arguments.flow, "features": flow.features, "context": flow.context}
     report |= {"training_rows": given.rows, "held_out_rows": 0 if given.held_out is None else len(given.held_out)}
     report |= {"log_likelihood": reached, "gaussian_log_likelihood": gaussian, **outcome, "seed": arguments.seed}
     where = f"of {counted(len(judged), 'row')} {'to fit' if given.held_out is None else 'held out'}"
     beside = "" if isinstance(flow, hr.MixedDensity) else f"   Gaussian {gaussian:.4f}"
-    lines = [
-        f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}{beside}",
-        f"{_work(outcome)}; saved to {arguments.output}",
-    ]
-    return ended(arguments, report, lines)
+    likelihood = f"mean log-likelihood {where}, nats a row: {arguments.flow} {reached:.4f}{beside}"
+    return ended(arguments, report, [likelihood, f"{_work(outcome)}; saved to {arguments.output}"])
 
 
 def ended(arguments: argparse.Namespace, report: dict[str, Any], blocks: Sequence[Paragraph]) -> int:
@@ -262,10 +253,7 @@ class _Given:
 def _given(
     arguments: argparse.Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
 ) -> _Given:
-    """The rows of a table, checked, and those held out.
-
-    Columns that are left out leave `columns`; bounds and periods go to the options.
-    """
+    """Rows to fit and rows held out, checked; unused columns leave `columns`, bounds and periods join `options`."""
     how = _treatment(arguments, source, columns)
     stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = True
@@ -385,18 +373,13 @@ def _mean(rows: Block, log_prob: NDArray[Any]) -> float:
 # ---- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def _likelihoods(flow: Density, train: Block, held_out: Block | None) -> tuple[Block, float, float]:
-    """The rows that judge, and the mean log-likelihoods of the flow and of a Gaussian on them."""
-    judged = train if held_out is None else held_out
-    reached = _mean(judged, flow.log_prob(judged.x, judged.context))
-    if isinstance(flow, hr.MixedDensity):
-        return judged, reached, math.nan  # probabilities of classes are no densities
-    try:
-        pair = None if train.context is None or judged.context is None else (train.context, judged.context)
-        gaussian = _mean(judged, gaussian_log_prob(train.x, judged.x, weights=train.weights, context=pair))
-    except np.linalg.LinAlgError:
-        gaussian = math.nan  # the training rows lie in a plane, so that there is no Gaussian
-    return judged, reached, gaussian
+def _gaussian(flow: Density, train: Block, judged: Block) -> float:
+    """The mean log-likelihood of a Gaussian; NaN beside a flow with classes, whose probabilities are no densities."""
+    pair = None if train.context is None or judged.context is None else (train.context, judged.context)
+    with suppress(np.linalg.LinAlgError):  # the training rows lie in a plane, so that there is no Gaussian
+        if not isinstance(flow, hr.MixedDensity):
+            return _mean(judged, gaussian_log_prob(train.x, judged.x, weights=train.weights, context=pair))
+    return math.nan
 
 
 @silent(FREQUENT)  # the table's warning names options, too
@@ -405,8 +388,7 @@ def _train(
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
     of_fit = {name: options[name] for name in FIT if name in options} | {"progress": not arguments.quiet}
-    if arguments.keep is not None:
-        of_fit["keep"] = True
+    of_fit |= {} if arguments.keep is None else {"keep": True}
     begin, columns = time.perf_counter(), [given.table.columns[i] for i in given.table.kept]
     make, validation = partial(_made, kind, arguments, options, names), given.to_fit()["validation"]
     flow, found = fit_table(given.train, columns, make, arguments.seed, validation=validation, **of_fit)
@@ -437,10 +419,8 @@ def _made(
         if (ends := ends_of(own.pop(name, None), columns)) is not None:
             own[name] = ends
     own |= {"context": contexts} if contexts else {}
-    members = [
-        kind.make(len(columns), seed=arguments.seed + i, dtype=arguments.dtype, **own)
-        for i in range(arguments.ensemble or 1)
-    ]
+    seeds = range(arguments.seed, arguments.seed + (arguments.ensemble or 1))
+    members = [kind.make(len(columns), seed=seed, dtype=arguments.dtype, **own) for seed in seeds]
     of_context = names.context if len(names.context or ()) == contexts else None
     for one in members:
         one._interior.name(Names(names.of_columns(columns).features, of_context))
@@ -452,12 +432,44 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
 
 
+def _searched(
+    arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Any, notes: dict[str, str]
+) -> _Fitted:
+    """The best of many flows that are tried within a time."""
+    from headrace.choosing import run
+    from headrace.choosing.result import SIMPLE
+    from headrace.choosing.sample import Sample
+
+    looked_at = len(given.some)
+    if looked_at < given.rows:
+        note(arguments, f"--auto looks at {looked_at:,} of {given.rows:,} rows, drawn evenly from all")
+    choice = run.search(
+        Sample(given.some.x, given.some.context, given.some.weights),
+        Names(names),
+        Clock(options.get("time_budget", SECONDS)),
+        bounds=options.get("bounds"),
+        periodic=options.get("periodic"),
+        dtype=arguments.dtype,
+        effort=options.get("effort", "normal"),
+        keep=arguments.keep is not None,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    tried = (one for one in choice.table if one.name not in SIMPLE)
+    if choice.interrupted and all(math.isnan(one.log_likelihood) for one in tried):
+        raise KeyboardInterrupt  # a Gaussian takes no search, and must not replace a searched flow's file
+    report = {"file": arguments.output, "features": choice.flow.features, "context": choice.flow.context}
+    report |= {**choice.summary(), "rows": given.rows, "rows_looked_at": looked_at}
+    blocks = choice.blocks("headrace diagnose FLOW DATA looks at it with rows that it has not seen")
+    tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
+    return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
+
+
 def _ascend(
     kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
-    assert kind.model is not None
-    model = kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
+    model: Any = kind.model and kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)
     flow = model.fit(**given.to_fit(), progress=not arguments.quiet)
     flow._interior.name(names)
     history = model.history

@@ -16,10 +16,8 @@ import headrace as hr
 from headrace._base.keywords import brief, checked, meanings, refuse_others, table_of, type_text
 from headrace._core.settings import MapShape
 
-OPTIONS = (
-    *("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint"),
-    *("transforms", "hidden", "base"),
-)
+_OF_FITS = ("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint")
+OPTIONS = (*_OF_FITS, "transforms", "hidden", "base")
 """Arguments of fits and of flows that have an option of their own."""
 READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "None": ("none", "none", lambda text: {"none": None}[text.lower()]),
@@ -119,8 +117,7 @@ class Kind:
         """The values of options and of ``--set`` by name.
 
         Raises:
-            TypeError, ValueError: an argument that the flow does not take, or a value that it does not; the message
-                begins with the option.
+            TypeError, ValueError: an unknown argument, or a refused value; the message begins with the option.
         """
         takes, found = self.takes, dict[str, Any]()
         for name, text in options.items():
@@ -181,9 +178,8 @@ def help_of(name: str) -> str:
     lines = [text if len(texts) == 1 else f"{', '.join(flows)}: {text}" for text, flows in texts.items()]
     if defaults:
         is_same = len(defaults) == 1 and len(each) == len(*defaults.values())
-        listed = (
-            next(iter(defaults)) if is_same else "; ".join(f"{one} of {', '.join(of)}" for one, of in defaults.items())
-        )
+        each_of = "; ".join(f"{one} of {', '.join(of)}" for one, of in defaults.items())
+        listed = next(iter(defaults)) if is_same else each_of
         lines = [*lines, f"(default: {listed})"] if len(texts) > 1 else [f"{lines[0]} (default: {listed})"]
     if name in FIT:
         default = _shown(FIT[name].default)

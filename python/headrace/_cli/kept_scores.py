@@ -95,10 +95,7 @@ class Watch:
     """Iterate over parts until Ctrl-C, which drops the part being computed, but not one being written."""
 
     def __init__(self, patience: int) -> None:
-        """`patience`: the number of signals that a write survives, which may wait for a reader; the next one ends it.
-
-        Signal handlers are unchanged until the block is entered.
-        """
+        """`patience`: how many signals a write survives, which may wait for a reader; the next one ends it."""
         self.stopped = self._may_raise = False
         self._left = patience
 
@@ -147,15 +144,10 @@ class Kept:
         self.path = str(place.with_name(f"{place.stem}.partial{place.suffix}"))
         self.record = str(place.with_name(f"{place.stem}.partial.json"))
         self.inputs = inputs
-        self.rows = 0
-        """The number of stored rows."""
+        self.rows = 0  # stored
 
     def open(self) -> None:
-        """Look for stored scores of an earlier call; those of other inputs are refused.
-
-        Raises:
-            ValueError: stored scores exist, or another file has their name.
-        """
+        """Look for stored scores of an earlier call; those of other inputs are refused, and other files."""
         if not os.path.exists(self.path):
             return
         advice = f"remove {self.path} and {self.record}, or give another output"
@@ -196,19 +188,15 @@ def is_folder(path: str | None) -> bool:
 class Folder:
     """A folder of scores."""
 
-    def __init__(self, path: str, files: Sequence[str], suffix: str | None) -> None:
-        """`files`: of the tables. `suffix`: of the scores; None for that of the table where it can be written."""
-        self.path, self.files = without_separator(path), files
-        self.names = dict(zip(files, _names(files, suffix), strict=True))
-        inside = os.path.realpath(self.path)
+    def __init__(self, path: str, files: Sequence[str], form: str | None) -> None:
+        """`files`: of the tables. `form`: of the scores; None for that of the table where it can be written."""
+        self.path, self.names = without_separator(path), _names(files, form)
         for file, name in self.names.items():
-            if os.path.realpath(file) == os.path.join(inside, name):
+            if os.path.realpath(file) == os.path.join(os.path.realpath(self.path), name):
                 raise ValueError(f"--output: expected another folder than that of the tables, got {path}")
 
     def open(self, inputs: dict[str, str]) -> None:
-        """Make the folder, or resume in an existing one; one with scores of other inputs is refused. `inputs`: of the
-        scores.
-        """
+        """Make the folder, or resume in an existing one; one with scores of other inputs is refused."""
         os.makedirs(self.path, exist_ok=True)
         path, tables = os.path.join(self.path, RECORD), dict[str, str]()
         if os.path.exists(path):
@@ -230,7 +218,7 @@ class Folder:
 
     def left(self) -> list[str]:
         """Tables without scores yet, in order."""
-        return [file for file in self.files if not os.path.exists(self.place(file))]
+        return [file for file in self.names if not os.path.exists(self.place(file))]
 
     def place(self, file: str) -> str:
         """The path of a table's scores."""
@@ -254,30 +242,31 @@ class Folder:
             yield block[:, 0].astype(dtype)
 
 
-def _names(files: Sequence[str], suffix: str | None) -> list[str]:
-    """Paths of the scores: the paths of the tables below their common folder."""
+def _names(files: Sequence[str], form: str | None) -> dict[str, str]:
+    """Paths of the scores by their tables: the paths of the tables below their common folder."""
     paths = [os.path.realpath(file) for file in files]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise ValueError(f"DATA: expected different tables, got {twice} twice")
     top = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [_named(os.path.relpath(path, top), suffix) for path in paths]
+    names = dict(zip(files, (os.path.relpath(path, top) for path in paths), strict=True))
+    kept = writing.WRITTEN if form is None else (f".{form}",)
+    return {
+        file: name if Path(name).suffix.lower() in kept else f"{name}.{form or 'csv'}" for file, name in names.items()
+    }
 
 
-def _named(name: str, suffix: str | None) -> str:
-    if suffix is not None:
-        return name if Path(name).suffix.lower() == suffix else name + suffix
-    return name if Path(name).suffix.lower() in writing.WRITTEN else f"{name}.csv"
+def digest(content: bytes) -> str:
+    """A fingerprint of bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def mark(file: str) -> str:
     """A fingerprint of a table: its size, and a digest of its ends and of bytes between them."""
-    digest = hashlib.blake2b(digest_size=16)
     with open(file, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        digest.update(stream.read(EDGE))
+        content = stream.read(EDGE)
         for i in range(1, SAMPLES + 1):
             stream.seek(size * i // (SAMPLES + 1))
-            digest.update(stream.read(SAMPLE))
+            content += stream.read(SAMPLE)
         stream.seek(max(size - EDGE, 0))
-        digest.update(stream.read(EDGE))
-    return f"{size} bytes, {digest.hexdigest()}"
+        return f"{size} bytes, {digest(content + stream.read(EDGE))}"

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from headrace._cli import about, commands, demo, diagnose, export, fitting, report, run, signals, writing
+from headrace._cli import about, bench, demo, diagnose, fitting, report, run, signals, writing
 from headrace._cli import flow_options as offered
 from headrace._cli import score_and_sample as use
-from headrace._cli.choose import SECONDS
 from headrace._cli.kept_scores import is_folder
 from headrace._cli.parser import Parser, delimiter, file, integer, number, or_folder, rate, share
 from headrace._tables.table import MISSING
@@ -43,9 +42,7 @@ OLD: dict[str, dict[str, str | dict[str, str]]] = {
     },
     "sample": {"--context-row": "--context"},
 }
-"""Former options of the commands, and former values of options, with their successors; a key is an option, with "="
-before a value.
-"""
+"""Former options of the commands, and former values of options, with their successors."""
 
 
 class _Include(argparse.Action):
@@ -81,15 +78,15 @@ def parser() -> Parser:
     _add_score(command)
     _add_diagnose(command)
     _add_sample(command)
-    sub = command("export", export.export, "write a flow as a graph of ONNX, for other runtimes")
+    sub = command("export", use.export, "write a flow as a graph of ONNX, for other runtimes")
     sub.add_argument("flow", metavar="FLOW", help=FLOW)
     _add(sub, "-o --output", "GRAPH", "as flow.onnx", type=file([".onnx"]), required=True)
-    verbs = f"what the graph computes: {', '.join(export.VERBS)} (default: log_prob)"
-    _add(sub, "--verb", "VERB", verbs, choices=export.VERBS, default="log_prob")
-    sub = command("bench", commands.bench, "time a dozen workloads, beside what this machine can do at most")
+    verbs = f"what the graph computes: {', '.join(use.VERBS)} (default: log_prob)"
+    _add(sub, "--verb", "VERB", verbs, choices=use.VERBS, default="log_prob")
+    sub = command("bench", bench.bench, "time a dozen workloads, beside what this machine can do at most")
     _add(sub, "--quick", None, "a few seconds instead of twenty", action="store_true")
-    sub = command("demo", commands.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
-    help_text = f"a picture: {', '.join(diagnose.WRITTEN[1:])} (default: {commands.PICTURE})"
+    sub = command("demo", demo.demo, "fit the Hertzsprung-Russell diagram of 60,000 stars, compare and draw it")
+    help_text = f"a picture: {', '.join(diagnose.WRITTEN[1:])} (default: {demo.PICTURE})"
     _add(sub, "-o --output", "PICTURE", help_text, type=file(diagnose.WRITTEN[1:]))
     _add(sub, "--epochs", "N", f"of each flow (default: {demo.EPOCHS})", type=integer(1))
     _add(sub, "--seed", "N", "of weights and samples (default: 0)", type=integer(0), default=0)
@@ -129,10 +126,9 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(sub, "-o --output", "FLOW", "the file to write, as flow.safetensors; - for the standard output", required=True)
     help_text = f"{offered.DEFAULT} (default), {kinds}; of signals {of_signals}"
     _add(sub, "--flow", "KIND", help_text, choices=(*offered.FLOWS, *offered.SIGNALS))
-    help_text = f"try flows of several kinds and sizes, and save the best; for --time-budget ({SECONDS:g}) seconds"
+    help_text = f"try many kinds and sizes of flows, and save the best; for --time-budget ({fitting.SECONDS:g}) seconds"
     _add(sub, "--auto", None, help_text, action="store_true")
-    dtypes = ("float32", "float64")
-    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=dtypes, default=dtypes[0])
+    _add(sub, "--dtype", "DTYPE", "float32 (default) or float64", choices=("float32", "float64"), default="float32")
     _add(sub, "--ensemble", "N", "fit several flows, and save their mixture", type=integer(1))
     help_text = "with --effort high: another file, for the mixture of the flows that the saved one learnt from"
     _add(sub, "--keep", "FILE", help_text)
@@ -237,8 +233,8 @@ def _add_sample(command: Callable[..., Parser]) -> None:
     _add(group, "--seconds", "S", "the same in seconds", type=rate)
     help_text = "a signal to go on from; the output has it, and behind it the steps that were drawn"
     _add(group, "--continue", "WAV", help_text, dest="prefix", type=file([WAVE]))
-    reads = file(tables.READ, reads=True)
-    _add(group, "--covariates", "TABLE", "frames over time, from the first step of the output on", type=reads)
+    help_text = "frames over time, from the first step of the output on"
+    _add(group, "--covariates", "TABLE", help_text, type=file(tables.READ, reads=True))
 
 
 def _add_data(sub: Parser, what: str, folders: str) -> None:
@@ -248,9 +244,7 @@ def _add_data(sub: Parser, what: str, folders: str) -> None:
     group = sub.add_argument_group("the table")
     help_text = "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else"
     _add(group, "--columns", "COLUMNS", help_text)
-    help_text = (
-        "what the density is conditioned on (default: nothing); of signals a table with their names in a column file"
-    )
+    help_text = "what the density is conditioned on (default: nothing); of signals a table with their names as file"
     _add(group, "--context", "COLUMNS", help_text)
     help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
     _add(group, "--covariates", "FOLDER", help_text)

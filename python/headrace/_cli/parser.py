@@ -36,10 +36,8 @@ class Parser(argparse.ArgumentParser):
         self.given: list[str] = []
         self.old: Mapping[str, str | Mapping[str, str]] = {}
         """The successors of old options, one that ends in "=" with the value behind it, and of old values."""
-        self.brief: Sequence[str] = ()
-        """The options that ``--help`` shows, where ``--help-all`` shows all."""
-        self.more: Mapping[str, Mapping[str, str]] = {}
-        """Groups of entries of the whole help, beside options."""
+        self.brief: Sequence[str] = ()  # options that --help shows, where --help-all shows all
+        self.more: Mapping[str, Mapping[str, str]] = {}  # groups of entries of the whole help, beside options
         self.add_argument("-h", "--help", action=_Help, nargs=0, const=False, help="show this help and exit")
 
     def shorten(self, brief: Sequence[str], more: Mapping[str, Mapping[str, str]]) -> None:
@@ -51,13 +49,8 @@ class Parser(argparse.ArgumentParser):
         """One line: the required arguments, and a hint at the options; the help below it lists them."""
         required = [one for one in self._actions if one.required and one.option_strings]
         named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
-        placed = [
-            f"[{one.metavar}]"
-            if one.nargs in ("?", argparse.REMAINDER)
-            else f"{one.metavar}{'...' if one.nargs == '+' else ''}"
-            for one in self._actions
-            if not one.option_strings
-        ]
+        forms = {"?": "[{}]", argparse.REMAINDER: "[{}]", "+": "{}..."}
+        placed = [forms.get(str(one.nargs), "{}").format(one.metavar) for one in self._get_positional_actions()]
         return " ".join(["usage:", self.prog, *placed, *named, "[options]"])
 
     def print_help(self, file: Any = None) -> None:
@@ -141,11 +134,8 @@ class Parser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices, and name the probably intended one."""
         if action.choices is not None and value not in action.choices:
             names = [str(one) for one in action.choices]
-            raise argparse.ArgumentError(action, f"expected {_listed(names)}, got {value!r}{_meant(str(value), names)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+            listed = " or ".join(", ".join(names).rsplit(", ", 1))
+            raise argparse.ArgumentError(action, f"expected {listed}, got {value!r}{_meant(str(value), names)}")
 
 
 def _meant(text: str, names: Sequence[str]) -> str:

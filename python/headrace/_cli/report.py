@@ -63,9 +63,9 @@ def report(arguments: argparse.Namespace) -> int:
     write_text(written["page"], page(found, Path(arguments.data[0]).name, script))
     write_text(written["script"], script)
     made = f"a density of {counted(density.flow.features, 'column')}, judged by {counted(len(apart.held), 'row')}"
-    ended = f"{made} held out, in {duration(time.perf_counter() - began)}"
-    paths = [f"{name}: {path}" for name, path in written.items()]
-    say(arguments, {**found.summary(), "files": written}, [*found.blocks(), "", ended, *paths])
+    lines = [f"{made} held out, in {duration(time.perf_counter() - began)}"]
+    lines += [f"{name}: {path}" for name, path in written.items()]
+    say(arguments, {**found.summary(), "files": written}, [*found.blocks(), "", *lines])
     return INTERRUPTED if found.interrupted else OK
 
 
@@ -97,11 +97,8 @@ def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[s
         at, conditions, shares = "", "rows.context", "rows.weights"
     both = {part: f"{conditions}[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
-    values = {
-        "name": os.path.basename(path),
-        "pandas": "import pandas\n\n" if apart.labels else "\n",
-        "reading": reading,
-    }
+    imports = "import pandas\n\n" if apart.labels else "\n"
+    values = {"name": os.path.basename(path), "pandas": imports, "reading": reading}
     values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
     values |= {"share": fitting.VALIDATION, "at": at, "names": named}
     values["look"] = (f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else "")

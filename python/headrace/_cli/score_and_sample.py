@@ -1,9 +1,8 @@
-"""``headrace score`` and ``headrace sample``: uses of a flow in a file."""
+"""``headrace score``, ``headrace sample`` and ``headrace export``: uses of a flow in a file."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,27 +17,31 @@ from headrace._base import progress as _progress
 from headrace._base.output import refuse_inputs
 from headrace._cli import screen, signals, writing
 from headrace._cli.commands import _check_output, _columns_for, _load, _load_any, _of_rows
-from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, is_folder, mark
-from headrace._cli.screen import INTERRUPTED, OK, counted, note, say, usage
+from headrace._cli.kept_scores import Folder, Kept, Scores, Watch, digest, is_folder, mark
+from headrace._cli.screen import INTERRUPTED, OK, counted, note, refuse_options, say, usage
 from headrace._tables.density import TableDensity
 from headrace.rows import _files as tables
 from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
 from headrace.rows._waves import SUFFIX
 
+VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
+
 
 def score(arguments: argparse.Namespace) -> int:
     """Write the log density of each row, to one place or to a folder with a file for each table."""
-    if (waves := signals.found(arguments)) is not None:
-        return signals.score(arguments, waves)
-    files = tables.files_of(arguments.data, name="DATA")
+    waves, to_folder = signals.found(arguments), is_folder(arguments.output)
+    files = tables.files_of(arguments.data, name="DATA") if waves is None else waves
     if arguments.flow == STANDARD and STANDARD in files:
         usage(arguments, "arguments FLOW, DATA: the standard input can be one of them, got both")
-    if is_folder(arguments.output):
+    if arguments.format is not None and not to_folder:
+        usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
+    if not to_folder:
+        _check_output(arguments, arguments.flow, *files)
+    if waves is not None:
+        return signals.score(arguments, waves, to_folder)
+    if to_folder:
         return _score_to_folder(arguments, files)
-    if arguments.format is not None:
-        usage(arguments, "argument --format: give a folder as --output, as the name of a file says its format")
-    _check_output(arguments, arguments.flow, *files)
     density = _load(arguments.flow)
     made = _Made(density, *_columns_for(density, arguments), Scores())
     if arguments.output:
@@ -61,7 +64,9 @@ def score(arguments: argparse.Namespace) -> int:
 def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
     """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    kept = Kept(output, {**_inputs(arguments, made.density), "tables": _marks(made.source, files)})
+    content = getattr(made.source, "content", None)  # of the standard input
+    marks = [digest(content)] if isinstance(content, bytes) else [mark(file) for file in files]
+    kept = Kept(output, {**_inputs(arguments, made.density), "tables": marks})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
     for path in (kept.path, kept.record):
         refuse_inputs("--output", path, inputs)
@@ -98,27 +103,19 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
 def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, Any]:
     """The inputs of scores, beside the tables."""
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
-    digest = hashlib.blake2b(hr.to_bytes(density.flow, table), digest_size=16).hexdigest()
-    inputs = {"flow": digest, "--columns": str(arguments.columns), "--context": str(arguments.context)}
+    inputs = {"flow": digest(hr.to_bytes(density.flow, table))}
+    inputs |= {"--columns": str(arguments.columns), "--context": str(arguments.context)}
     for option in ("array", "delimiter", "header"):
         if (value := getattr(arguments, option)) not in (None, "auto"):
             inputs[f"--{option}"] = str(value)
     return inputs
 
 
-def _marks(source: Source, files: Sequence[str]) -> list[str]:
-    """Fingerprints of the tables, in their order."""
-    content = getattr(source, "content", None)
-    if isinstance(content, bytes):  # for the standard input
-        return [hashlib.blake2b(content, digest_size=16).hexdigest()]
-    return [mark(file) for file in files]
-
-
 def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
     """A file of scores for each table; existing ones of the same flow are kept."""
     if STANDARD in files:
         usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
-    folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}")
+    folder = Folder(arguments.output, files, arguments.format)
     density = _load(arguments.flow)
     inputs = _inputs(arguments, density)
     _columns_for(density, arguments, data=files[0])  # options that fit no table leave no folder behind
@@ -188,28 +185,13 @@ class _Made:
 
 def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
     report = {**scores.report(), "file": arguments.output, **entries}
-    summary = (
-        f"{counted(scores.rows, 'row')}{where}: mean log density {report['log_likelihood']:.4f} ± "
-        f"{report['standard_error']:.4f} nats, from {report['least']:.4f} to {report['most']:.4f}"
-    )
-    if not scores.rows:
-        summary = f"0 rows{where}: there is nothing to score"
-    elif not scores.finite:
-        summary = f"{counted(scores.rows, 'row')}{where}: none has a log density that is finite"
+    mean = f"mean log density {report['log_likelihood']:.4f} ± {report['standard_error']:.4f} nats"
+    summary = f"{mean}, from {report['least']:.4f} to {report['most']:.4f}"
+    if not scores.finite:
+        summary = "none has a log density that is finite" if scores.rows else "there is nothing to score"
     elif report["not_finite"]:
-        summary += f"; left out, as their log density is not finite: {report['not_finite']:,}"
-    say(arguments, report, [summary], apart=True)
-
-
-def _refuse_options_of_signals(arguments: argparse.Namespace) -> None:
-    """Refuse options that rows do not take."""
-    for name in ("steps", "seconds", "prefix", "covariates"):
-        if getattr(arguments, name) is not None:
-            option = "--continue" if name == "prefix" else f"--{name}"
-            usage(arguments, f"argument {option}: expected a flow of signals with it, got {arguments.flow} of rows")
-    if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
-        kinds = ", ".join(writing.WRITTEN)
-        usage(arguments, f"argument --output: expected {kinds} for rows, got {arguments.output}")
+        summary += f"; left out, because their log density is not finite: {report['not_finite']:,}"
+    say(arguments, report, [f"{counted(scores.rows, 'row')}{where}: {summary}"], apart=True)
 
 
 def sample(arguments: argparse.Namespace) -> int:
@@ -225,8 +207,11 @@ def sample(arguments: argparse.Namespace) -> int:
     if isinstance(loaded, hr.SequenceFlow):
         return signals.sample(arguments, loaded, notes)
     density = _of_rows(arguments.flow, loaded, notes)
-    flow = density.flow
-    _refuse_options_of_signals(arguments)
+    flow, why = density.flow, f"expected a flow of signals with it, got {arguments.flow} of rows"
+    refuse_options(arguments, ("steps", "seconds", "prefix", "covariates"), why)
+    if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
+        written = ", ".join(writing.WRITTEN)
+        usage(arguments, f"argument --output: expected {written} for rows, got {arguments.output}")
     given = arguments.context or []
     if len(given) != flow.context:
         wanted = counted(flow.context, "number") if flow.context else "none"
@@ -242,4 +227,17 @@ def sample(arguments: argparse.Namespace) -> int:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}
         saved = f"{counted(arguments.rows, 'row')}, seed {seed}, saved to {arguments.output}"
         say(arguments, report, [saved if arguments.output else f"seed {seed}"], apart=True)
+    return OK
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a flow as an ONNX graph."""
+    _check_output(arguments, arguments.flow)
+    flow = _load(arguments.flow).flow
+    if not isinstance(flow, hr.Flow):
+        flow.to_onnx(arguments.output)  # refuses
+    flow.to_onnx(arguments.output, arguments.verb)
+    sizes = {"features": flow.features, "context": flow.context, "bytes": os.path.getsize(arguments.output)}
+    report = {"file": arguments.output, "verb": arguments.verb, **sizes}
+    say(arguments, report, [f"{arguments.verb} of {flow.features} features saved to {arguments.output}"])
     return OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -20,8 +19,8 @@ from headrace._cli import fitting, screen, writing
 from headrace._cli.beside import Beside, Names
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
-from headrace._cli.kept_scores import Folder, Scores, is_folder
-from headrace._cli.screen import OK, counted, duration, say, usage
+from headrace._cli.kept_scores import Folder, Scores, digest
+from headrace._cli.screen import OK, counted, duration, refuse_options, say, usage
 from headrace._flow.fit_arguments import Arguments
 from headrace.rows import _files as tables
 from headrace.rows import _waves as waves
@@ -30,7 +29,6 @@ from headrace.sequences.fit import SequenceFit
 from headrace.sequences.quantised import has_cells
 
 STEP = 1  # spacing of integers
-JUDGES = {"training rows": "steps to fit"}  # in words of signals
 STEPS_AT_ONCE = 4096  # steps of a drawn signal between two updates of the bar
 OF_TABLES = (
     *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
@@ -40,26 +38,16 @@ OF_TABLES = (
 
 
 def found(arguments: argparse.Namespace) -> list[str] | None:
-    """The WAV files of paths, folders and patterns; None where none is a signal.
-
-    Options of the other kind of data are refused.
-
-    Raises:
-        ValueError: signals and other files together.
-        FileNotFoundError: a pattern without files.
-    """
-    paths = arguments.data
-    are_signals = [_is_signal(path) for path in paths]
-    if not any(are_signals):
-        for name in ("covariates", "steps"):
-            if getattr(arguments, name, None):
-                usage(arguments, f"argument --{name}: tables do not take it, because it is of signals; leave it out")
+    """The WAV files of paths, folders and patterns; None for tables. Options of the other kind of data are refused."""
+    signals, others = ([path for path in arguments.data if _is_signal(path) == kind] for kind in (True, False))
+    if not signals:
+        why = "tables do not take it, because it is of signals; leave it out"
+        refuse_options(arguments, ("covariates", "steps"), why)
         return None
-    if not all(are_signals):
-        signal, other = paths[are_signals.index(True)], paths[are_signals.index(False)]
-        raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signal} and {other}")
+    if others:
+        raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signals[0]} and {others[0]}")
     refuse_options_of_tables(arguments)
-    return tables.files_of(paths, (SUFFIX,), name="DATA")
+    return tables.files_of(signals, (SUFFIX,), name="DATA")
 
 
 def _is_signal(path: str) -> bool:
@@ -71,10 +59,7 @@ def _is_signal(path: str) -> bool:
 
 def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
     """Refuse options about rows and columns."""
-    for name in OF_TABLES:
-        if getattr(arguments, name, None) not in (None, False):
-            option = f"--{name.replace('_', '-')}"
-            usage(arguments, f"argument {option}: signals do not take it, because it is of tables; leave it out")
+    refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
 
 # ---- the note --------------------------------------------------------------------------------------------------------
@@ -112,20 +97,12 @@ class Signal:
 
 
 def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
-    """The note in the file of a flow of signals.
-
-    Raises:
-        TypeError: a flow of rows.
-        ValueError: no note.
-    """
+    """The note in the file of a flow of signals; flows of rows are refused, and files without it."""
     if not isinstance(flow, hr.SequenceFlow):
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
     if signal is None:
-        raise ValueError(
-            f"{path}: expected a file with the rate of its signals, as headrace fit writes it from {SUFFIX} files, got "
-            "none; in Python headrace.load reads it"
-        )
+        raise ValueError(f"{path}: expected a file with a rate of signals, as headrace fit writes it, got none")
     return signal
 
 
@@ -171,9 +148,8 @@ def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
 
 def _foreseen(flow: Any, values: Sequence[Any], near: Beside, given: dict[str, Any]) -> str:
     """How long the fit will take."""
-    plan, seconds = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP).foreseen(
-        values, **near.arguments()
-    )
+    fit = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP)
+    plan, seconds = fit.foreseen(values, **near.arguments())
     most = plan.epochs * plan.batches * seconds
     shown = f"{most / 60:,.0f} min" if most >= 120 else duration(most)
     return (
@@ -189,7 +165,7 @@ def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], h
     report = {"file": arguments.output, "flow": arguments.flow, "signals": len(signals), "steps": steps, "rate": rate}
     report |= {"channels": flow.features, "field": flow.field, "judged_by": history.judged_by, "seed": arguments.seed}
     report |= {"log_likelihood": reached, "bits": bits_of(reached, flow.features), **outcome}
-    judges = JUDGES.get(history.judged_by, history.judged_by)
+    judges = history.judged_by.replace("training rows", "steps to fit")
     channels = f", {flow.features} channels" if flow.features > 1 else ""
     read = f"{counted(len(signals), 'signal')}, {counted(steps, 'step')} at {rate:,} Hz{channels}"
     score = f"{arguments.flow} {reached:.4f}, {report['bits']:.3f} bits a value"
@@ -200,24 +176,19 @@ def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], h
 # ---- score -----------------------------------------------------------------------------------------------------------
 
 
-def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+def score(arguments: argparse.Namespace, files: Sequence[str], to_folder: bool) -> int:
     """Write the log density of each signal, or with --steps of each step."""
-    to_folder = is_folder(arguments.output)
     if to_folder and not arguments.steps:
         usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
     if arguments.steps and len(files) > 1 and not to_folder:
         usage(arguments, f"argument --steps: give a folder/ as --output, because there are {len(files):,} signals")
-    if arguments.format is not None and not to_folder:
-        usage(arguments, "argument --format: give a folder as --output, because the name of a file has its format")
-    if not to_folder:
-        _check_output(arguments, arguments.flow, *files)
     flow, notes = _load_any(arguments.flow)
     signal, scored = signal_of(arguments.flow, flow, notes), []
     near = Beside.of_flow(arguments, files, signal, flow)
-    folder = Folder(arguments.output, files, arguments.format and f".{arguments.format}") if to_folder else None
+    folder = Folder(arguments.output, files, arguments.format) if to_folder else None
     if folder is not None:
         load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
-        inputs = {"flow": hashlib.blake2b(hr.to_bytes(flow, signal.notes()), digest_size=16).hexdigest()}
+        inputs = {"flow": digest(hr.to_bytes(flow, signal.notes()))}
         given = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
         folder.open(inputs | {name: path for name, path in given.items() if path is not None})
     log_prob = np.zeros(0, flow.dtype)
@@ -225,7 +196,11 @@ def score(arguments: argparse.Namespace, files: Sequence[str]) -> int:
         if folder is not None and os.path.exists(folder.place(file)):
             log_prob = np.concatenate([*folder.written(file, flow.dtype)])
         else:
-            log_prob = _log_prob_steps(flow, load(arguments, file, signal, flow), near.arguments(i))
+            values = load(arguments, file, signal, flow).values
+            if has_cells(flow):
+                log_prob = flow.log_prob_steps(values, **near.arguments(i), quantised=STEP)
+            else:  # log densities of points, because probabilities of integers have no closed form
+                log_prob = flow.log_prob_steps(values.astype(np.float64), **near.arguments(i))
             if folder is not None:
                 folder.write(file, ["log_prob"], iter([log_prob]))
         scored.append((file, log_prob))
@@ -244,12 +219,6 @@ def load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) ->
     return one
 
 
-def _log_prob_steps(flow: Any, one: Wave, near: dict[str, Any]) -> NDArray[Any]:
-    """Log probabilities of each step's integers; log densities where these have no closed form."""
-    given = (one.values, {"quantised": STEP}) if has_cells(flow) else (one.values.astype(np.float64), {})
-    return np.asarray(flow.log_prob_steps(given[0], **near, **given[1]))
-
-
 def _print_scores(
     arguments: argparse.Namespace, signal: Signal, flow: Any, scored: Sequence[tuple[str, NDArray[Any]]]
 ) -> None:
@@ -260,10 +229,8 @@ def _print_scores(
     signals = [{"file": file, "steps": len(own), "log_prob": float(own.sum(dtype=np.float64))} for file, own in scored]
     report = {"file": arguments.output, "signals": signals, "steps": every.rows, "rate": signal.rate}
     report |= {"not_finite": every.rows - every.finite, "log_likelihood": mean, "bits": bits_of(mean, flow.features)}
-    summary = (
-        f"{counted(len(scored), 'signal')}, {counted(every.rows, 'step')}: mean log density {mean:.4f} nats a step, "
-        f"{report['bits']:.3f} bits a value"
-    )
+    of = f"{counted(len(scored), 'signal')}, {counted(every.rows, 'step')}"
+    summary = f"{of}: mean log density {mean:.4f} nats a step, {report['bits']:.3f} bits a value"
     if report["not_finite"]:
         summary += f"; left out, because their log density is not finite: {report['not_finite']:,}"
     say(arguments, report, [summary], apart=True)
@@ -315,9 +282,8 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
 
 def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
-        expected = "expected one of them, because the flow is of signals"
         got = "none" if arguments.steps is None else "both"
-        usage(arguments, f"arguments --steps, --seconds: {expected}, got {got}")
+        usage(arguments, f"arguments --steps, --seconds: expected one of them, as the flow is of signals, got {got}")
     if arguments.steps is not None:
         return int(arguments.steps)
     steps = round(float(arguments.seconds) * signal.rate)

@@ -52,7 +52,7 @@ def write_parts(
     standard output, as .csv. `instead`: as of `replacing`.
     """
     if path is None:
-        _write_texts(sys.stdout, parts, names, digits)
+        _write_text(sys.stdout, parts, names, digits)
         return
     suffix = Path(path).suffix.lower()
     if suffix == ".npy" and kinds is not None and "category" in kinds:
@@ -64,13 +64,8 @@ def write_parts(
             _write_parquet(path, stream, names, parts, kinds)
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-            _write_texts(text, parts, names, digits)
+            _write_text(text, parts, names, digits)
             text.detach()
-
-
-def _write_texts(file: IO[str], parts: Iterable[NDArray[Any]], names: Any, digits: Any) -> None:
-    for i, part in enumerate(parts):
-        _write_text(file, part, None if i else names, digits)
 
 
 def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
@@ -88,8 +83,7 @@ def _write_npy(stream: IO[bytes], parts: Iterable[NDArray[Any]]) -> None:
             begin = write_header(part, 0)
         stream.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
         rows += len(part)
-    if write_header(part, rows) != begin:
-        raise AssertionError("expected a header of one length")
+    write_header(part, rows)
 
 
 def _write_parquet(path: str, stream: IO[bytes], names: Any, parts: Iterable[NDArray[Any]], kinds: Any) -> None:
@@ -106,10 +100,7 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
     labels = list(names or [f"x{i}" for i in range(columns.shape[1])])
     label, count = max(Counter(labels).items(), key=itemgetter(1), default=("", 0))
     if count > 1:
-        raise ValueError(
-            f"{path}: expected different names of columns, as .parquet needs, got {label!r} {count} times; .csv and "
-            ".npy do without"
-        )
+        raise ValueError(f"{path}: expected different names of columns for .parquet, got {label!r} {count} times")
     every = zip(columns.T, kinds or ["float"] * len(labels), strict=True)
     return load_pyarrow().table([np.ascontiguousarray(_typed(*column)) for column in every], names=labels)
 
@@ -127,20 +118,19 @@ def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
 
 
 def _write_text(
-    file: IO[str], values: NDArray[Any], names: Sequence[str] | None, digits: Sequence[int | None] | None = None
+    file: IO[str], parts: Iterable[NDArray[Any]], names: Sequence[str] | None, digits: Sequence[int | None] | None
 ) -> None:
     if names:
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
-    if digits is None:
-        digits = [SINGLE if values.dtype == np.float32 else DOUBLE] * (1 if values.ndim == 1 else values.shape[1])
-    single = [i for i, count in enumerate(digits) if count == SINGLE]
-    if values.ndim == 2 and values.dtype == np.float64 and single:  # nine digits restore the float32 that they are of
-        values = values.copy()
-        values[:, single] = values[:, single].astype(np.float32)
-    for i in (i for i, count in enumerate(digits) if count is None):
-        values = values.copy()
-        values[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in values[:, i]]
-    np.savetxt(file, values, fmt=["%s" if count is None else f"%.{count}g" for count in digits], delimiter=",")
+    for values in parts:
+        columns = np.array(values if values.ndim == 2 else values[:, None])
+        own = digits or [SINGLE if columns.dtype == np.float32 else DOUBLE] * columns.shape[1]
+        for i, count in enumerate(own):
+            if count is None:
+                columns[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in columns[:, i]]
+            elif count == SINGLE and columns.dtype == np.float64:  # nine digits restore the float32 that they are of
+                columns[:, i] = columns[:, i].astype(np.float32)
+        np.savetxt(file, columns, fmt=["%s" if count is None else f"%.{count}g" for count in own], delimiter=",")
 
 
 def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArray[Any]:
@@ -159,26 +149,21 @@ def quoted(cell: str) -> str:
     return line.getvalue()
 
 
-# ---- digits of samples: as many as a flow's dtype has, and not those of the type that holds them -------------
-
-
 def digits_of_samples(density: TableDensity) -> list[int | None]:
-    """Significant digits of each used column of the table.
+    """Significant digits of each used column of the table; all digits of whole numbers and constants.
 
     A float32 flow computes standardised columns to nine digits. A column whose mean is many standard deviations from
-    zero, such as a time, has that many more digits before the decimals. Whole numbers and constant columns keep all
-    digits.
+    zero, such as a time, has that many more digits before the decimals.
     """
     table, flow, kept = density.columns.used, density.flow, density.columns.used.kept
     numbers = flow.flow if isinstance(flow, hr.MixedDensity) else flow
     if isinstance(flow, hr.MixedDensity):
         kept = [kept[i] for i in flow.continuous]
     members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
-    own = [max(counts) for counts in zip(*map(_digits_of, members), strict=True)]
     found: list[int | None] = [None if one.labels else DOUBLE for one in table.columns]
-    for i, count in zip(kept, own, strict=True):
+    for i, counts in zip(kept, zip(*map(_digits_of, members), strict=True), strict=True):
         if not table.columns[i].is_discrete:
-            found[i] = count
+            found[i] = max(counts)
     return found
 
 

@@ -332,9 +332,8 @@ def library_of(x: Any) -> str | None:
 def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, library: str | None) -> Any:
     """Rows of a table as a frame of the library, or of pandas if it is None, with whole numbers as integers."""
     called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
-    columns = {
-        str(name): _typed(rows[:, i], one) for i, (name, one) in enumerate(zip(called, table.columns, strict=True))
-    }
+    pairs = zip(called, table.columns, strict=True)
+    columns = {str(name): _typed(rows[:, i], one) for i, (name, one) in enumerate(pairs)}
     return importlib.import_module(library or "pandas").DataFrame(columns)
 
 

@@ -142,9 +142,8 @@ class Passed:
             x = block.x if block.weights is None else block.x[block.weights > 0]
             for at, i in enumerate(columns):
                 values[at] = np.union1d(values[at], x[:, i].astype(np.float64))[: self._stream.buffer]
-        return [
-            _smallest_gap(found, float(self.high[i] - self.low[i])) for found, i in zip(values, columns, strict=True)
-        ]
+        widths = (float(self.high[i] - self.low[i]) for i in columns)
+        return [_smallest_gap(found, width) for found, width in zip(values, widths, strict=True)]
 
 
 Seen: TypeAlias = Held | Passed

@@ -395,19 +395,15 @@ def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tu
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
     ):  # fmt: skip
         if found is not None:
-            raise ValueError(
-                f"{column_name}: expected {expected}, got {found.first:g}; numbers like this: {found.count:,} of "
-                f"{facts.rows:,}"
-            )
+            got = f"{found.first:g}; numbers like this: {found.count:,} of {facts.rows:,}"
+            raise ValueError(f"{column_name}: expected {expected}, got {got}")
     if facts.high - facts.low >= FAR:
         raise ValueError(
             f"{column_name}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
             f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
         )
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
-        raise ValueError(
-            f"{column_name}: expected a period as long as a whole number, as its numbers are whole, got {period}"
-        )
+        raise ValueError(f"{column_name}: expected a whole period, as its numbers are whole, got {period}")
 
 
 @functools.lru_cache(maxsize=16)

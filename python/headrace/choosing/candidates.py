@@ -67,10 +67,8 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
     if not line:  # the uniform density stays uniform, but takes the context
         shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
         return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
-    own: list[Transform] = [
-        Elementwise(len(line), map="affine", dtype=dtype),
-        MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype),
-    ]
+    line_map = MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype)
+    own: list[Transform] = [Elementwise(len(line), map="affine", dtype=dtype), line_map]
     if not circles:
         return Flow([*own, *ends], dtype=dtype)
     moved = [OnColumns(t, line, features) for t in own]

@@ -277,10 +277,9 @@ class _SuccessiveHalving(_Search):
             self.clock = whole
             if self.effort == "high":
                 self._try_hard(fitted, choosing, shown)
-        found = [
-            Judged(name, flow, judging.log_prob(flow), took, "", chosen_by(flow, choosing))
-            for name, (flow, took) in basics.items()
-        ]
+        found = []
+        for name, (basic, took) in basics.items():
+            found.append(Judged(name, basic, judging.log_prob(basic), took, "", chosen_by(basic, choosing)))
         for one in self.trials:
             log_prob = None if one.flow is None else judging.log_prob(one.flow)
             found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), _reached(one)))

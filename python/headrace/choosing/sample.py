@@ -78,10 +78,8 @@ def of_table(
     called = of_frame if names is None else list(check.texts("names", names, features))
     how = replace(how, names=called, texts=[f"column {name!r}" for name in texts], labels=coded)
     labels, caller = frames.labels_of(context), Caller()
-    parts: list[Any] = [
-        None if part is None else caller.open(name, part, whole=True)
-        for name, part in (("x", x), ("context", context), ("weights", weights))
-    ]
+    arrays = {"x": x, "context": context, "weights": weights}
+    parts = [None if part is None else caller.open(name, part, whole=True) for name, part in arrays.items()]
     if parts[0] is not None and parts[0].ndim == 2 and len(parts[0]):
         fitting = [part if part is not None and len(part) == len(parts[0]) else None for part in parts]
         block = present(Block(parts[0], fitting[1], fitting[2]), how)

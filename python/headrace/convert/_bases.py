@@ -71,8 +71,7 @@ def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
 def _mixture(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     inner = made.base
     if class_of(inner) != ("zuko", "DiagNormal") or inner.base_dist.loc.ndim != 2:
-        raise place.at("base").unknown(
-            inner, "normal components without correlations, as of covariance_type='diagonal' or 'spherical'", OTHER_BASE
-        )
+        expected = "normal components without correlations, as by covariance_type='diagonal'"
+        raise place.at("base").unknown(inner, expected, OTHER_BASE)
     own = inner.base_dist
     return mixture(numbers(made.logits), numbers(own.loc), numbers(own.scale), is_trained=is_trained)

@@ -245,9 +245,7 @@ def _coupling(t: Any, place: Place, features: int) -> list[Transform]:
 
 def _planar(t: Any, place: Place, features: int) -> list[Transform]:
     if t.conditioner is not None:
-        raise place.at("conditioner").unknown(
-            t.conditioner, "none", "train hr.transforms.Planar with context= in its place"
-        )
+        raise place.at("conditioner").unknown(t.conditioner, "none", "train hr.transforms.Planar with context=")
     if t.negative_slope is None and place.way == "to_data":
         raise place.differs("negative_slope", "a number, or an inverted flow, whose density flowjax has", None)
     own = t.get_planar()

@@ -69,14 +69,11 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: R
     )
     shapes = ", ".join(str(one.shape) for one in leaves)
     if not weights:
-        raise NotImplementedError(
-            f"{place.path}: expected weights (layers, units, inputs), got arrays of shapes {shapes}"
-        )
+        raise place.refused(f"weights (layers, units, inputs), got arrays of shapes {shapes}")
     count = len(weights[0])  # of layers
     expected = [*[one.shape[:2] for one in weights], *[one.shape for one in orders[:1]] * 2]
-    unlike = NotImplementedError(
-        f"{place.path}: expected the leaves of flowjax's masked_autoregressive_flow or coupling_flow with this "
-        f"transformer, got arrays of shapes {shapes}"
+    unlike = place.refused(
+        f"leaves of a masked_autoregressive_flow or coupling_flow with this transformer, got {shapes}"
     )
     if [one.shape for one in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
         raise unlike

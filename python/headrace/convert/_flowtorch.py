@@ -62,13 +62,10 @@ def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place
     net = part.get("_params_fn", {})
     if set(part) != {"_params_fn"} or set(net) != {"layers", "permutation"}:
         given = sorted(net) if set(part) == {"_params_fn"} else sorted(part)
-        raise NotImplementedError(f"{place.path}: expected a DenseAutoregressive, got a part with {given}")
+        raise place.refused(f"a DenseAutoregressive, got a part with {given}")
     indices = sorted(map(int, net["layers"]))
     if indices != [*range(0, 2 * len(indices), 2)]:
-        raise NotImplementedError(
-            f"{place.path}: expected masked layers with activations between them, and no skip connections, got layers "
-            f"{indices}"
-        )
+        raise place.refused(f"masked layers with activations between, and no skip connections, got layers {indices}")
     activation = activation_of(place.at("nonlinearity"), unrecorded.take("activation"))
     layers = Layers()
     *hidden, last = ([net["layers"][str(i)].get(name) for name in ("weight", "bias", "mask")] for i in indices)

@@ -139,9 +139,8 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _composite(t: Any, place: Place, features: int) -> list[Transform]:
-    return place.ordered(
-        [_chain(part, place.at("_transforms").at(i), features) for i, part in enumerate(t._transforms)]
-    )
+    parts = enumerate(t._transforms)
+    return place.ordered([_chain(part, place.at("_transforms").at(i), features) for i, part in parts])
 
 
 def _permuted(t: Any, place: Place, features: int) -> list[Transform]:

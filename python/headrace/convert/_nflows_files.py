@@ -79,18 +79,15 @@ def _composite(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: P
 
 
 def _inverse(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    return Stand(
-        "nflows", "InverseTransform", _transform=_transform(node["_transform"], unrecorded, place.at("_transform"))
-    )
+    inner = _transform(node["_transform"], unrecorded, place.at("_transform"))
+    return Stand("nflows", "InverseTransform", _transform=inner)
 
 
 def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
     """Attributes of a transform with this number of outputs a feature, if it is a spline."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
-        raise NotImplementedError(
-            f"{place.path}: expected 3 K - 1 outputs a feature, as linear tails have, got {count}"
-        )
+        raise place.refused(f"3 K - 1 outputs a feature, as linear tails have, got {count}")
     least = dict.fromkeys(("min_bin_width", "min_bin_height"), float(unrecorded.take("min_bin")))
     ends = {"tails": "linear", "tail_bound": float(unrecorded.take("bound"))}
     return {"num_bins": bins, **least, **ends, "min_derivative": float(unrecorded.take("slope"))}
@@ -106,9 +103,7 @@ def _outputs(net: Mapping[str, Any], features: int, place: Place) -> int:
     """The number of outputs of a network for each feature."""
     count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
     if rest:
-        raise NotImplementedError(
-            f"{place.path}: expected as many outputs for each feature, got {count} and {rest} more"
-        )
+        raise place.refused(f"as many outputs for each feature, got {count} and {rest} more")
     return count
 
 

@@ -147,10 +147,8 @@ def _invertible(t: Any, place: Place, features: int) -> list[Transform]:
 def _lu(t: Any, place: Place, features: int) -> list[Transform]:
     """From data to latent: a permutation, then L U."""
     place = place.turned()
-    parts: list[list[Transform]] = [
-        [permutation(place, t.permutation._permutation)],
-        [linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))],
-    ]
+    parts = [[permutation(place, t.permutation._permutation)]]
+    parts.append([linear(place, numbers(t.linear.weight()), numbers(t.linear.bias))])
     return place.ordered(parts)
 
 
@@ -175,11 +173,8 @@ def _mlp(net: Any, place: Place, inputs: int) -> Layers:
         return plain_network(net.net, place.at("net"), inputs)
     if (modules := net if class_of(net) == ("torch", "Sequential") else wrapped(net, inputs)) is not None:
         return plain_network(modules, place, inputs)
-    raise place.unknown(
-        net,
-        "an MLP without a function of its outputs",
-        "use normflows' MLP, or a module that holds one torch.nn.Sequential and calls nothing else",
-    )
+    instead = "use normflows' MLP, or a module that holds one torch.nn.Sequential and calls nothing else"
+    raise place.unknown(net, "an MLP without a function of its outputs", instead)
 
 
 def _block(t: Any, place: Place, features: int) -> list[Transform]:
@@ -206,10 +201,8 @@ def _block(t: Any, place: Place, features: int) -> list[Transform]:
     layers.scale_outputs(np.where(is_shift, 0.0, 1.0))
     weight, bias, mask = moves.weights.pop(), moves.biases.pop(), moves.masks.pop()
     moves.outputs(weight[is_shift], bias[is_shift], mask[is_shift])
-    parts = [
-        [layers.coupling(place.turned(), features, passive, **scale)],
-        [moves.coupling(place, features, passive, map="additive")],
-    ]
+    without_shift = layers.coupling(place.turned(), features, passive, **scale)
+    parts = [[without_shift], [moves.coupling(place, features, passive, map="additive")]]
     return place.ordered(parts)
 
 
@@ -249,9 +242,8 @@ def _beside(nets: dict[str, Layers], place: Place, active: int) -> Layers:
         raise place.differs("s", "a network of as many layers and the same activations and dropout as t", nets)
     layers = Layers()
     for i, same in enumerate(both[0].layers):
-        weight, bias, mask = _diagonal(
-            [net.weights[i] for net in both], [net.biases[i] for net in both], is_first=i == 0
-        )
+        weights, biases = ([getattr(net, name)[i] for net in both] for name in ("weights", "biases"))
+        weight, bias, mask = _diagonal(weights, biases, is_first=i == 0)
         layers.hidden(weight, bias, mask, activation=str(same.activation))
         layers.layers[-1] = replace(layers.layers[-1], dropout=same.dropout)
     is_first = not layers.layers

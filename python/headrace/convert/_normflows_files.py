@@ -121,10 +121,7 @@ def _block(node: Node, unrecorded: UnrecordedSettings, place: Place, features: i
     inputs, outputs = _size(net, 0), _size(net, -1)
     modes = {(features + 1) // 2: "channel", features // 2: "channel_inv"}
     if inputs not in modes or outputs not in (features - inputs, 2 * (features - inputs)):
-        raise NotImplementedError(
-            f"{place.path}: expected inputs of one half of {features} features and outputs for the other one, got "
-            f"{inputs} and {outputs}"
-        )
+        raise place.refused(f"inputs of half of {features} features, outputs for the rest, got {inputs} and {outputs}")
     mode = unrecorded.take("split_mode") if features % 2 == 0 else modes[inputs]
     has_scale = outputs == 2 * (features - inputs)
     scale_map = unrecorded.take("scale_map") if has_scale else "exp"

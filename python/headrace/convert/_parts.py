@@ -22,9 +22,8 @@ OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 
 
-LIBRARIES = frozenset(
-    ("zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace")
-)
+_NAMES = "zuko nflows glasflow normflows flowjax sbi torch equinox paramax headrace"
+LIBRARIES = frozenset(_NAMES.split())
 # Methods of a subclass that do not change a formula, in addition to those that Python calls itself, such as `__init__`.
 _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
 
@@ -147,6 +146,10 @@ class Place:
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 
+    def refused(self, expected: str) -> NotImplementedError:
+        """The error for something that headrace does not have; `expected`: with the given one, and advice."""
+        return NotImplementedError(f"{self.path}: expected {expected}")
+
     def differs(self, name: str, expected: str, given: Any, instead: str = "") -> NotImplementedError:
         """The error for an option that headrace does not have; `instead`: advice for the caller."""
         hint = f"; {instead}" if instead else ""
@@ -254,9 +257,7 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
     slope = float(found[0] / GRID[0])
     if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
         return Leaky.of(round(slope, 7))  # digits that a function of float32 does not have
-    raise NotImplementedError(
-        f"{place.path}: expected one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these"
-    )
+    raise place.refused(f"one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these")
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------

@@ -86,9 +86,8 @@ def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
         if hasattr(block, "context_layer"):
             joins[gate] = _joined("gate" if gate else "add", block.context_layer, own.at("context_layer"))
         parts = [_linear(layer, own.at("linear_layers").at(j), joins[j]) for j, layer in enumerate(block.linear_layers)]
-        norms = [
-            _norm(m, own.at("batch_norm_layers").at(j)) for j, m in enumerate(getattr(block, "batch_norm_layers", ()))
-        ]
+        listed = enumerate(getattr(block, "batch_norm_layers", ()))
+        norms = [_norm(m, own.at("batch_norm_layers").at(j)) for j, m in listed]
         activation = activation_of(own.at("activation"), block.activation)
         blocks.append(_Block(parts[0], parts[1], activation, tuple(norms), getattr(block, "dropout", None)))
     return blocks
@@ -100,9 +99,8 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
         if block.norms:
             block.first = block.first.rescaled(*block.norms[1])
     gated = any(block.second.join is not None for block in blocks)
-    folds = all(
-        not block.norms or (block.activation in _HOMOGENEOUS and (block.norms[0][0] > 0).all()) for block in blocks
-    )
+    normed = [block for block in blocks if block.norms]
+    folds = all(block.activation in _HOMOGENEOUS and (block.norms[0][0] > 0).all() for block in normed)
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:

@@ -40,9 +40,8 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
     model = estimator_of(model)
     kind = class_of(model)[1]
     if kind not in ("NFlowsFlow", "ZukoFlow", "ZukoUnconditionalFlow"):
-        raise TypeError(
-            f"{place.path}: expected sbi's NFlowsFlow, ZukoFlow or ZukoUnconditionalFlow, got {type(model).__name__}"
-        )
+        got = type(model).__name__
+        raise TypeError(f"{place.path}: expected an NFlowsFlow, ZukoFlow or ZukoUnconditionalFlow of sbi, got {got}")
     copied = opened(model)
     net = getattr(copied, "embedding_net", None)
     outside = Outside(net, embedding, place.at("embedding_net"))

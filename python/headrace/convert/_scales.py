@@ -43,10 +43,8 @@ def scale_of(
             return settings, None
         if name == "softplus" and np.allclose(found, np.minimum(own + slope, most), rtol=1e-6, atol=1e-6):
             return settings, partial(_cut_off, most, slope)
-    raise NotImplementedError(
-        f"{place.path}: expected softplus(a) + c, cut off or not, sigmoid(a + 2) + c, exp(a) or exp(c tanh(k a)), got "
-        f"{function!r}"
-    )
+    known = "softplus(a) + c, cut off or not, sigmoid(a + 2) + c, exp(a) or exp(c tanh(k a))"
+    raise place.refused(f"{known}, got {function!r}")
 
 
 def _bounded(found: Numbers) -> tuple[float, float] | None:

@@ -91,10 +91,7 @@ def listed(node: Mapping[str, Any], place: Place) -> list[Any]:
     """The parts of a list of modules, each of which has tensors."""
     missing = sorted(set(map(str, range(len(node)))) - set(node))
     if missing:
-        raise NotImplementedError(
-            f"{place.path}[{missing[0]}]: expected a part with tensors, got one without, of which a state_dict does "
-            "not say what it is"
-        )
+        raise place.at(int(missing[0])).refused("a part with tensors, got one without, which no state_dict describes")
     return [node[str(i)] for i in range(len(node))]
 
 

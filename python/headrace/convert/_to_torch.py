@@ -43,9 +43,8 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     from headrace.convert.plain import PlainFlow
 
     flow, header, arrays = opened_flow(flow)
-    module = PlainFlow(
-        {**header, "dtype": str(flow.dtype)}, {name: torch.from_numpy(array) for name, array in arrays.items()}
-    )
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    module = PlainFlow({**header, "dtype": str(flow.dtype)}, tensors)
     if verify:
         wide = copy.deepcopy(module).double()
 
@@ -67,9 +66,7 @@ def opened_flow(flow: Any, dtype: str | None = None) -> tuple[Flow, dict[str, An
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")
     if flow.matmul in BF16_KINDS:
-        raise ValueError(
-            f"matmul: expected 'exact', as PyTorch's products are, got {flow.matmul!r}; call flow.to('cpu')"
-        )
+        raise ValueError(f"matmul: expected 'exact', as in PyTorch, got {flow.matmul!r}; call flow.to('cpu')")
     flow = flow.to("cpu") if dtype is None else flow.to("cpu").astype(dtype)
     arrays = {**flow.named_parameters(), **flow._fixed_arrays()}
     return flow, header_of(flow), {name: np.array(array) for name, array in arrays.items()}

@@ -116,9 +116,8 @@ class _Maker:
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
         if kind == "Rotation":
-            linear = Linear.from_matrix(
-                matrix_of(arrays["blocks"], header["blocks"]), np.zeros(header["features"]), dtype="float64"
-            )
+            matrix = matrix_of(arrays["blocks"], header["blocks"])
+            linear = Linear.from_matrix(matrix, np.zeros(header["features"]), dtype="float64")
             return self.chain(header_of(linear), linear.named_parameters(), place, flipped)
         makers = {
             "Permutation": self._permutation, "Standardize": self._standardize, "ActNorm": self._act_norm,
@@ -239,9 +238,8 @@ class _Maker:
             for i, read in enumerate(reads_of(np.eye, header, arrays)):
                 adjacency[i, [c for c in read if c < n]] = True
             hyper = self._hyper(header, arrays, place, np.arange(n), n, True)
-            own = MaskedAutoregressiveTransform(
-                n, self.context, adjacency=_tensor(adjacency), univariate=univariate, shapes=shapes, hidden_features=()
-            )
+            masks = {"adjacency": _tensor(adjacency), "univariate": univariate, "shapes": shapes}
+            own = MaskedAutoregressiveTransform(n, self.context, **masks, hidden_features=())
             own.hyper = hyper
         return [own if call == "to_latent" else own.inv]
 

@@ -94,19 +94,15 @@ def verify_made(
     got = np.asarray(log_prob(x, context))
     _compare(got, want, _limits(flow.log_prob, x, context, want), difference)
     if not np.array_equal(np.isneginf(got), np.isneginf(want)):
-        raise ValueError(
-            f"verify: expected a density of 0 for the rows for which the flow's is, got others: {difference}"
-        )
+        raise ValueError(f"verify: expected a density of 0 where the flow's is 0, got others: {difference}")
     if to_data is not None:
         z = np.asarray(flow.to_latent(x, context)[0])
         ours, theirs = np.asarray(flow.to_data(z, context)[0]), to_data(z, context)
         known = np.isfinite(ours).all(axis=1)
         errors = (np.abs(theirs - ours) / (1.0 + np.abs(ours)))[known]
         if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep regions, on both sides
-            raise ValueError(
-                f"verify: expected the flow's rows of data to {LIMIT:g}, but they differ by up to {errors.max():.3g}: "
-                f"{difference}"
-            )
+            wanted = f"the flow's rows of data to {LIMIT:g}, got differences of up to {errors.max():.3g}"
+            raise ValueError(f"verify: expected {wanted}: {difference}")
 
 
 def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limits: Numbers) -> None:
@@ -118,10 +114,7 @@ def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limi
     if want.shape != x.shape[:1]:
         raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")
     got = np.asarray(flow.log_prob(x, context), np.float64)
-    difference = (
-        "the source does not compute what its parts say, as a subclass, a hook or another version may do, or this is a "
-        "fault of headrace"
-    )
+    difference = "the source is not the sum of its parts, by a subclass or a hook, or this is a fault of headrace"
     _compare(got, want, limits, difference)
 
 

@@ -63,9 +63,9 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
         yield passive.tolist(), active.tolist(), network_of(t.hyper, own, passive.size)
         return
     is_masked = hasattr(t, "passes")  # the form of one feature has a network that reads the context alone
-    level = (
-        _level_of(network_of(t.hyper, own, features), features, count) if is_masked else np.zeros(features, np.int64)
-    )
+    level = np.zeros(features, np.int64)
+    if is_masked:
+        level = _level_of(network_of(t.hyper, own, features), features, count)
     for number in range(int(level.max()) + 1):
         layers = network_of(t.hyper, own, features if is_masked else 0)
         others, active = np.flatnonzero(level != number), np.flatnonzero(level == number)

@@ -42,9 +42,8 @@ def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")
         rows = int(hyper[-1].weight.shape[0])
-        return Stand(
-            "zuko", "MaskedAutoregressiveTransform", hyper=hyper, settings=_settings(rows, features, unrecorded, place)
-        )
+        settings = _settings(rows, features, unrecorded, place)
+        return Stand("zuko", "MaskedAutoregressiveTransform", hyper=hyper, settings=settings)
     if names == {"mask", "hyper"}:
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         active = features - int(np.count_nonzero(numbers(node["mask"])))
@@ -53,18 +52,14 @@ def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features
     if names in ({"loc", "scale"}, {"_0", "_1"}):
         loc, scale = (node[name] for name in sorted(names))
         return Stand("zuko", "UnconditionalTransform", [Stand("torch", "AffineTransform", loc=loc, scale=scale)])
-    raise NotImplementedError(
-        f"{place.path}: expected a masked autoregressive, coupling or affine transform, got one with {sorted(names)}"
-    )
+    raise place.refused(f"a masked autoregressive, coupling or affine transform, got one with {sorted(names)}")
 
 
 def _settings(rows: int, active: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
     """The map, from the number of its parameters."""
     count, rest = divmod(rows, active)
     if rest or (count > 2 and (count + 1) % 3) or count < 1:
-        raise NotImplementedError(
-            f"{place.path}.hyper: expected 1, 2 or 3 K - 1 outputs a feature, got {rows / active:g}"
-        )
+        raise place.at("hyper").refused(f"1, 2 or 3 K - 1 outputs a feature, got {rows / active:g}")
     if count == 1:
         return {"map": "additive"}
     if count == 2:

@@ -38,10 +38,8 @@ class Shown:
             if number != self._number:
                 self.close()
                 made = dict(message["made"])
-                self._number, self._bar = (
-                    number,
-                    _progress.bar(made.pop("total"), made.pop("desc"), progress=True, **made),
-                )
+                self._number = number
+                self._bar = _progress.bar(made.pop("total"), made.pop("desc"), progress=True, **made)
             if self._bar is not None:
                 self._bar.set_postfix_str(message["postfix"], refresh=False)
                 self._bar.update(message["n"] - self._bar.n)

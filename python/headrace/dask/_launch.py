@@ -85,15 +85,8 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
         if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
             raise wrong  # headrace is missing there, or has another version
         raise _Lost("group: a worker was lost before the start")
-    job = _rank.Job(
-        uuid.uuid4().hex,
-        workers,
-        [one.office for one in facts],
-        _collective(launch.collective, facts, workers),
-        launch.timeout,
-        state,
-        bar.name,
-    )
+    offices, collective = [one.office for one in facts], _collective(launch.collective, facts, workers)
+    job = _rank.Job(uuid.uuid4().hex, workers, offices, collective, launch.timeout, state, bar.name)
     futures = [
         client.submit(
             _rank.rank,

@@ -93,9 +93,8 @@ def rank(job: Job, number: int, payload: bytes, shards: dict[int, Any], judge: d
             kept = OwnFile(str(_state_of(worker, job.state))) if job.state else None
             shows = job.shows and number == 0
             with _progress.sent_to(partial(_show, worker, job) if shows else None):
-                return _without_warnings(
-                    number, messages, lambda: _fit(group, kept, shards, judge, bool(shows), **arguments)
-                )
+                fit = partial(_fit, group, kept, shards, judge, bool(shows), **arguments)
+                return _without_warnings(number, messages, fit)
     except BaseException as error:
         if base is not None:
             base.leave(f"rank {number} has ended: {error}")
@@ -178,9 +177,7 @@ def _group_of(base: DaskGroup, job: Job) -> Iterator[tuple[Group, list[str]]]:
             gloo.start()
         if gloo.problem and job.collective == "gloo":
             raise RuntimeError(f"collective: expected gloo to start on all workers, but {gloo.problem}")
-        slower = (
-            f"collective: gloo did not start ({gloo.problem}); sums go through Dask's connections, which take longer"
-        )
+        slower = f"collective: gloo did not start ({gloo.problem}); sums take longer, by Dask's connections"
         yield (base, [slower]) if gloo.group is None else (gloo.group, [])
     finally:
         gloo.end()

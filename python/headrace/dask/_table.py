@@ -99,10 +99,8 @@ def shards_of(
     cuts = [(begin, min(begin + rows, total)) for begin in range(0, total, rows)]
     pieces = [tuple(None if one is None else one[0].pieces(one[1], *cut) for one in own) for cut in cuts]
     places = _places(client, [of[0] or [] for of in pieces])
-    return [
-        client.submit(_cut, prefix, *of, pure=False, workers=[place], allow_other_workers=True)
-        for of, place in zip(pieces, places, strict=True)
-    ]
+    how = {"pure": False, "allow_other_workers": True}
+    return [client.submit(_cut, prefix, *of, workers=[at], **how) for of, at in zip(pieces, places, strict=True)]
 
 
 def _places(client: Any, shards: list[Pieces]) -> list[str]:

@@ -140,10 +140,9 @@ def binomial_tail(successes: int, trials: int) -> float:
     """
     if successes <= 0:
         return 1.0
-    terms = [
-        math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) - trials * math.log(2.0)
-        for k in range(successes, trials + 1)
-    ]
+    every = range(successes, trials + 1)
+    ways = (math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in every)
+    terms = [log - trials * math.log(2.0) for log in ways]
     return min(1.0, math.fsum(map(math.exp, terms)))
 
 

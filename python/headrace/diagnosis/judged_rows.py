@@ -82,16 +82,10 @@ def opened(
     of_context = tuple(map(str, range(contexts)))
     if context_names is not None:
         of_context = check.texts("context_names", context_names, contexts)
-    return Looked(
-        rows.x,
-        _of_each(rows),
-        share,
-        index,
-        None if given is None else given.x,
-        None if given is None else _of_each(given),
-        labels,
-        of_context,
-    )
+    own = _of_each(rows)
+    if given is None:
+        return Looked(rows.x, own, share, index, None, None, labels, of_context)
+    return Looked(rows.x, own, share, index, given.x, _of_each(given), labels, of_context)
 
 
 def _of_each(rows: Data) -> NDArray[Any] | None:

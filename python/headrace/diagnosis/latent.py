@@ -187,9 +187,8 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
     beyond = float(2.0 * of.normal_tail(abs(value)))
     above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # that one of them is farther out
     p = min(1.0, 2.0 * min(above, 1.0 - above))
-    low, high = (
-        float(-of.normal_quantile(-math.expm1(math.log(share) / score.size) / 2.0)) for share in (0.025, 0.975)
-    )
+    beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
+    low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)
     sentence = (
         f"the farthest of {score.size:,} latent numbers is {number(value)}, {labels[column]} of row {index[row]}, "
         f"where {low:.2f} to {high:.2f} are expected on either side"

@@ -140,11 +140,8 @@ def _columns(diagnosis: Record) -> list[str]:
         return []
     svgs, left_out = vector_columns(diagnosis)
     note = f'<p class="soft">{left_out} columns in which rows and draws differ less are left out.</p>'
-    return [
-        "<h2>Columns: rows held out and draws</h2>",
-        f'<div class="pictures">{"".join(_separate(svgs, "c"))}</div>',
-        *([note] if left_out else []),
-    ]
+    pictures = f'<div class="pictures">{"".join(_separate(svgs, "c"))}</div>'
+    return ["<h2>Columns: rows held out and draws</h2>", pictures, *([note] if left_out else [])]
 
 
 def _separate(svgs: Sequence[str], prefix: str) -> list[str]:

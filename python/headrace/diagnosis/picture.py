@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_CURVES = 60  # of coordinates
 MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
 SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
+_TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of histograms of few rows
 
 
@@ -43,9 +44,7 @@ def figure_of(path: str, height: float) -> Iterator[Any]:
         figure = Figure(figsize=(11, height), layout="constrained")
         yield figure
         with replacing(path) as stream:
-            figure.savefig(
-                stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, bbox_inches="tight", pad_inches=0.03
-            )
+            figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, **_TIGHT)
 
 
 def draw(diagnosis: Record, path: str) -> None:
@@ -114,9 +113,7 @@ def _svg(figure: Any, salt: str) -> str:
 
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(
-            stream, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.03
-        )
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, **_TIGHT)
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
@@ -324,9 +321,8 @@ def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
     axis.axhspan(1.0 / cells - width, 1.0 / cells + width, color=BAND, label="95 % of independent steps")
     for i, share in enumerate((counts / total).T):
         axis.stairs(share, np.linspace(0.0, 1.0, cells + 1), color=BLUE if i == 0 else GREY)
-    axis.set(
-        title="Distribution of latent steps", xlabel="probability integral transform", ylabel="share", ylim=(0, None)
-    )
+    axis.set(title="Distribution of latent steps", ylabel="share", ylim=(0, None))
+    axis.set_xlabel("probability integral transform")
     axis.legend(frameon=False, loc="lower right")
 
 
@@ -345,7 +341,5 @@ def _loudness(axis: Axes, classes: tuple[tuple[float, float, float], ...]) -> No
     """Nats a step of quiet and of loud steps."""
     names = [f"{low:.2g} to {high:.2g}" for low, high, _ in classes]
     axis.plot(names, [nats for *_, nats in classes], color=BLUE, marker="o", linewidth=0.8)
-    axis.set(
-        title="Log density by loudness", xlabel="root of the mean square, in standard deviations", ylabel="nats a step"
-    )
+    axis.set(title="Log density by loudness", xlabel="root mean square, in standard deviations", ylabel="nats a step")
     axis.tick_params(axis="x", labelsize=8)

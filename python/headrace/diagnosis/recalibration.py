@@ -78,18 +78,16 @@ def recalibrate(
     if not isinstance(flow.base, StandardNormal):
         raise ValueError(f"flow: expected the base StandardNormal, got {flow.base!r}")
     key = check.integer("seed", seed, most=2**31 - 1)
-    rows = open_rows(
-        "held_out ", flow.features, flow.context, Caller(), held_out, context, weights, flow._interior.support
-    )
+    parts = (held_out, context, weights, flow._interior.support)
+    rows = open_rows("held_out ", flow.features, flow.context, Caller(), *parts)
     if len(rows.x) < LEAST_ROWS:
         raise ValueError(f"held_out: expected at least {LEAST_ROWS} rows, got {len(rows.x)}")
     for message in about_repeats(rows.x, Table((Column(),) * flow.features), flow._interior.names.features):
         warnings.warn(f"held_out: {message}", RuntimeWarning, stacklevel=2)
     z = flow.to_latent(rows.x, rows.context)[0].astype(np.float64)
     if not (finite := np.isfinite(z).all(axis=1)).all():
-        raise ValueError(
-            f"held_out: expected rows with finite latent rows, got {np.count_nonzero(~finite)} of {len(z)} without"
-        )
+        got = f"{np.count_nonzero(~finite)} of {len(z)} without"
+        raise ValueError(f"held_out: expected rows with finite latent rows, got {got}")
     share = None if rows.weights is None else np.asarray(rows.weights, np.float64)
     weight = np.ones(len(z)) if share is None else share
     if clearly_better(gains(z, share, key), np.zeros(len(z)), weight):

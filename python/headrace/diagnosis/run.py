@@ -198,12 +198,8 @@ class _Look:
 
     def expected(self) -> int:
         """The number of tests, if no row has a density of 0."""
-        count = (
-            1
-            + 2 * (self.rows.context is not None)
-            + (self.rows.index.size >= LEAST_ROWS)
-            + (self.rows.training is not None)
-        )
+        rows = self.rows
+        count = 1 + 2 * (rows.context is not None) + (rows.index.size >= LEAST_ROWS) + (rows.training is not None)
         if isinstance(self.flow, Flow):
             many = self.flow.features > 1
             some = self.rows.index.size > 2
@@ -269,9 +265,8 @@ class _Look:
     def _nowhere(self, bad: NDArray[np.int64]) -> Finding:
         every = self.rows.index.size
         self.size = replace(self.size, nowhere=bad.size / every)
-        sentence = (
-            f"{bad.size:,} of {every:,} rows have density 0, or none that can be computed; the first is row {bad[0]}"
-        )
+        known = "have density 0, or none that can be computed"
+        sentence = f"{bad.size:,} of {every:,} rows {known}; the first is row {bad[0]}"
         return Finding("rows without a density", 0.0, 1, sentence)
 
     def _draw(self) -> None:

@@ -253,6 +253,5 @@ def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[fl
     loudness = np.concatenate(loud)
     order = np.argsort(loudness, kind="stable")
     classes = [part for part in np.array_split(order, CLASSES) if len(part)]
-    return tuple(
-        (float(loudness[part[0]]), float(loudness[part[-1]]), float(log_prob[part].mean())) for part in classes
-    )
+    ends = [(float(loudness[part[0]]), float(loudness[part[-1]])) for part in classes]
+    return tuple((*pair, float(log_prob[part].mean())) for pair, part in zip(ends, classes, strict=True))

@@ -151,9 +151,8 @@ def restore(accelerated: Any) -> Any:
     is_module = hasattr(accelerated, "named_modules")
     parts = [*_outermost(accelerated, _is_face).values()] if is_module else _estimators(accelerated)
     if not parts:
-        raise TypeError(
-            f"accelerated: expected a model that headrace.accelerate gave, got {check.kind_of(accelerated)}"
-        )
+        got = check.kind_of(accelerated)
+        raise TypeError(f"accelerated: expected a model that headrace.accelerate gave, got {got}")
     memo: dict[int, Any] = {id(part): _restored(part) for part in parts}
     return memo.get(id(accelerated)) or copy.deepcopy(accelerated, memo)
 

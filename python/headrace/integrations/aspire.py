@@ -68,14 +68,13 @@ class HeadraceFlow(AspireFlow):
         **settings: Any,
     ) -> None:
         super().__init__(dims, device=device, data_transform=data_transform)
-        make = (
-            KINDS[check.choice("flow_class", flow_class, tuple(KINDS))] if isinstance(flow_class, str) else flow_class
-        )
+        by_name = isinstance(flow_class, str)
+        make: Any = KINDS[check.choice("flow_class", flow_class, tuple(KINDS))] if by_name else flow_class
         kind = "float32" if dtype is None else check.float_dtype("dtype", str(dtype).removeprefix("torch.")).name
         if str("cpu" if device is None else device) != "cpu":
             raise ValueError(f"device: expected 'cpu' or None, as rows are NumPy's, got {str(device)!r}")
         self._generator = np.random.default_rng(check.integer("seed", seed))
-        named = {"seed": self._seed(), "dtype": kind} if isinstance(flow_class, str) else {}
+        named = {"seed": self._seed(), "dtype": kind} if by_name else {}
         self.flow: Flow = make(dims, **named, **settings).to("cpu")
 
     def _seed(self) -> int:
@@ -124,10 +123,8 @@ class HeadraceFlow(AspireFlow):
         }
         with fixed_epochs():
             history = whole(self.flow.fit(rows, **{**arguments, **fit}))
-        return FlowHistory(
-            training_loss=[float(one) for one in history.train_loss],
-            validation_loss=[float(one) for one in history.validation_loss],
-        )
+        losses = {"training_loss": history.train_loss, "validation_loss": history.validation_loss}
+        return FlowHistory(**{name: [float(one) for one in values] for name, values in losses.items()})
 
     def log_prob(self, x: Any, xp: Any = namespace) -> Any:
         """Log densities, shape (rows,)."""

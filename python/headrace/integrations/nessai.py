@@ -169,9 +169,7 @@ class FlowModel(NessaiFlowModel):
         words = self.training_config
         for name, expected in (("noise_type", None), ("noise_scale", None), ("optimiser", "adamw")):
             if words[name] != expected:
-                raise ValueError(
-                    f"{name}: expected {expected!r}, as flows of headrace are trained, got {words[name]!r}"
-                )
+                raise ValueError(f"{name}: expected {expected!r} for flows of headrace, got {words[name]!r}")
         for name in ("device_tag", "inference_device_tag"):
             if str(words.get(name) or "cpu") != "cpu":
                 raise ValueError(f"{name}: expected 'cpu', got {words[name]!r}")

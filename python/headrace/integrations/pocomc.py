@@ -194,9 +194,7 @@ def _made(n_dim: int, flow: Any, settings: dict[str, Any]) -> HeadraceFlow:
     if (flow.features, flow.context) != (n_dim, 0):
         raise ValueError(f"flow: expected {n_dim} features and no context, got {flow.features} and {flow.context}")
     if not isinstance(flow.base, StandardNormal):
-        raise ValueError(
-            f"flow: expected a standard normal base, as the sampler's steps are made for, got {flow.base!r}"
-        )
+        raise ValueError(f"flow: expected a standard normal base, for the sampler's steps, got {flow.base!r}")
     return flow.astype(flow.dtype)
 
 

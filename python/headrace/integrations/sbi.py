@@ -153,9 +153,8 @@ def _builder(
             wide = values.double()
             std = wide.std(dim=0)
             std = torch.where(std > 0, std, torch.ones_like(std))
-            flow = Flow(
-                [*flow.transforms[:-1], Standardize(wide.mean(dim=0).cpu().numpy(), std.cpu().numpy())], flow.base
-            )
+            standardize = Standardize(wide.mean(dim=0).cpu().numpy(), std.cpu().numpy())
+            flow = Flow([*flow.transforms[:-1], standardize], flow.base)
         estimator = FlowEstimator(flow, net, values.shape[1:], condition.shape[1:])
         estimator.to(values.device)
         return estimator

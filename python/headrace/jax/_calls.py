@@ -95,10 +95,7 @@ _of_programs: weakref.WeakValueDictionary[int, Structure] = weakref.WeakValueDic
 def structure_of(flow: Flow) -> Structure:
     """The structure of a flow on the CPU; the same one as long as the flow keeps its program."""
     if flow.device != "cpu":
-        raise ValueError(
-            f"flow: expected one on the CPU, as headrace.jax computes wherever JAX does, got {flow.device}; call "
-            ".to('cpu')"
-        )
+        raise ValueError(f"flow: expected one on the CPU, got {flow.device}; call .to('cpu')")
     with _lock:
         found = _of_programs.get(id(flow._program))
         if found is None:
@@ -126,9 +123,8 @@ def register() -> None:
             for platform, own in places.items():  # the same name on each: one compiled function works on all
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
     except Exception as error:  # jaxlib's error, whose class depends on the version
-        raise ImportError(
-            f"jax: expected 0.5 or newer, whose compiled code calls the core, got {jax.__version__}: {error}"
-        ) from error
+        why = f"got {jax.__version__}: {error}"
+        raise ImportError(f"jax: expected 0.5 or newer, whose compiled code calls the core, {why}") from error
 
 
 class Direction:
@@ -251,11 +247,8 @@ class Direction:
         by_value = next(left) if self.value and next(parts) else none
         by_row = next(left) if self.row and not ones and next(parts) else none
         all_shapes = self._gradient_shapes(params, x, context)
-        shapes = (
-            (0,),
-            (x.shape[0],) if ones else (0,),
-            *(s if w else (0,) for s, w in zip(all_shapes, wanted, strict=True)),
-        )
+        by_argument = (s if w else (0,) for s, w in zip(all_shapes, wanted, strict=True))
+        shapes = ((0,), (x.shape[0],) if ones else (0,), *by_argument)
         scale = 1.0 if ones or by_row is not none else 0.0
         results = self._call("gradient", shapes, (params, x, context, by_value, by_row), {"row_scale": scale})
         return tuple(compress(results[1:], (ones, *wanted)))

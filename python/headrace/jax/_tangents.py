@@ -164,10 +164,8 @@ def _transposed(cotangents: Any, *arguments: Any, direction: Any, wanted: Flags,
     for _ in range(axes):
         run = jax.vmap(run)
     gradients = run(tuple(given), tuple(known), tuple(compress(cotangents, present)))
-    return [
-        *(g if ad.is_undefined_primal(t) else None for g, t in zip(gradients, tangents, strict=True)),
-        *(None for _ in (*given, *known)),
-    ]
+    given_back = (g if ad.is_undefined_primal(t) else None for g, t in zip(gradients, tangents, strict=True))
+    return [*given_back, *(None for _ in (*given, *known))]
 
 
 _tangent.def_impl(_refused)

@@ -48,9 +48,7 @@ def graph_of(flow: Any, verb: str) -> Any:
     if is_of_sequences(flow):
         raise TypeError(f"flow: expected a flow of rows, got {check.kind_of(flow)}, which is one of sequences")
     if flow.matmul in BF16_KINDS:
-        raise ValueError(
-            f"matmul: expected 'exact' for a graph, whose products are in float32, got {flow.matmul!r}; call .to('cpu')"
-        )
+        raise ValueError(f"matmul: expected 'exact', as in a graph, got {flow.matmul!r}; call .to('cpu')")
     header = header_of(flow)
     features, columns, to_data = header["features"], header["context"], verb == "to_data"
     graph = Graph()

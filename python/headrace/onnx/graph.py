@@ -63,13 +63,9 @@ class Graph:
     def model(self, producer: str, version: str, notes: dict[str, str]) -> onnx.ModelProto:
         """The whole, checked."""
         graph = helper.make_graph(self._nodes, "flow", self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(
-            graph,
-            producer_name=producer,
-            producer_version=version,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        made_by = {"producer_name": producer, "producer_version": version}
+        model = helper.make_model(graph, **made_by, opset_imports=opsets, ir_version=IR_VERSION)
         helper.set_model_props(model, notes)
         onnx.checker.check_model(model, full_check=True)
         return model

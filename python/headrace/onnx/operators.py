@@ -280,9 +280,8 @@ class Operators:
 
     def linear(self, x: Value, header: Header, arrays: Arrays, to_data: bool) -> tuple[Value, float]:
         """x = signs · y[order] + shift, y = lower · diagonal · upper · z."""
-        upper, lower, log_diagonal, shift = (
-            arrays[name].astype(np.float64) for name in ("upper", "lower", "log_diagonal", "shift")
-        )
+        factors_of = ("upper", "lower", "log_diagonal", "shift")
+        upper, lower, log_diagonal, shift = (arrays[name].astype(np.float64) for name in factors_of)
         one, order, signs = np.eye(len(shift)), list(header["order"]), np.array(header["signs"])
         factors = np.tril(lower, -1) + one, np.exp(log_diagonal)[:, None] * (np.triu(upper, 1) + one)
         matrix, log_det = signs[:, None] * (factors[0] @ factors[1])[order], float(log_diagonal.sum())

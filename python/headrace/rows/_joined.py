@@ -49,9 +49,8 @@ class Joined(Source):
             raise ValueError(f"{source.path}: expected {has} of columns, as {first} has, but it {there}")
         if source.names == self.names:
             if source.n_columns != self.n_columns:
-                raise ValueError(
-                    f"{source.path}: expected {self.n_columns} columns, as {first} has, got {source.n_columns}"
-                )
+                expected = f"{self.n_columns} columns, as {first} has"
+                raise ValueError(f"{source.path}: expected {expected}, got {source.n_columns}")
             return list(range(self.n_columns))
         assert source.names is not None
         assert self.names is not None
@@ -66,9 +65,8 @@ class Joined(Source):
         for path, order in zip(self.paths, self._orders, strict=True):
             for column in columns:
                 if order[column] is None:
-                    raise ValueError(
-                        f"{path}: expected one {self.label(column)}, as {self.paths[0]} has, got none, or several"
-                    )
+                    expected = f"one {self.label(column)}, as {self.paths[0]} has"
+                    raise ValueError(f"{path}: expected {expected}, got none, or several")
         self._at(0).check([column for column in columns if column not in self.labels])
 
     def pieces(self) -> list[int | None]:

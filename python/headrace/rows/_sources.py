@@ -24,10 +24,8 @@ class Blocks(Stream):
         """See `headrace.rows.blocks`."""
         self._make: Callable[[], Any]
         if isinstance(source, Iterator):
-            raise TypeError(
-                "source: expected what can be iterated again and again, got a one-way "
-                f"{check.kind_of(source)}; give the function that makes it"
-            )
+            got = f"a one-way {check.kind_of(source)}; give the function that makes it"
+            raise TypeError(f"source: expected what can be iterated again and again, got {got}")
         if isinstance(source, _NOT_BLOCKS) or not (callable(source) or hasattr(source, "__iter__")):
             raise TypeError(f"source: expected blocks of rows, or a function of them, got {check.kind_of(source)}")
         self._make = source if callable(source) and not hasattr(source, "__iter__") else lambda: source
@@ -54,10 +52,8 @@ class Mapped(Stream):
 
     def __init__(self, x: Any, context: Any, weights: Any, buffer: Any) -> None:
         """See `headrace.rows.memmap`."""
-        self._arrays = [
-            None if value is None else _rows_of(name, value)
-            for name, value in (("x", x), ("context", context), ("weights", weights))
-        ]
+        parts = {"x": x, "context": context, "weights": weights}
+        self._arrays = [None if value is None else _rows_of(name, value) for name, value in parts.items()]
         rows = self._arrays[0].shape[0] if self._arrays[0] is not None else 0
         for name, array in zip(("context", "weights"), self._arrays[1:], strict=True):
             if array is not None and array.shape[0] != rows:

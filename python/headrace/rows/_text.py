@@ -113,9 +113,8 @@ class Text(Source):
                 advice = "; tables of other kinds are read from files alone"
                 if self.content is None:
                     advice = f"; iconv -f latin1 -t utf-8 {self.path} converts it, if it is of that encoding"
-                raise ValueError(
-                    f"{self.path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}{advice}"
-                ) from None
+                got = f"byte {error.object[error.start]:#04x}{advice}"
+                raise ValueError(f"{self.path}: expected UTF-8 text, got {got}") from None
 
     def _opened(self) -> Any:
         """The bytes of the text, without compression."""
@@ -186,10 +185,8 @@ class Text(Source):
                         others = self.choosing([chosen[k] for k in _numbers(row_texts)])
                     if is_number(text.replace(",", ".", 1)):
                         others = f"; pandas.read_csv(FILE, sep={self.delimiter!r}, decimal=',') reads decimal commas"
-                    raise ValueError(
-                        f"{self.path}: line {number}, {self.label(i)}: expected a number, got {str(cells[row, i])!r}"
-                        + others
-                    )
+                    where = f"{self.path}: line {number}, {self.label(i)}"
+                    raise ValueError(f"{where}: expected a number, got {str(cells[row, i])!r}{others}")
         found = texts.astype(np.float64)
         for k, codes in coded.items():
             found[:, k] = codes
@@ -199,10 +196,7 @@ class Text(Source):
         """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
-            what = (
-                f"{self.n_columns} columns, as in the first line, got {cells.size}; {self.dashes}delimiter separates "
-                "them"
-            )
+            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; {self.dashes}delimiter splits"
             if cells[-1].endswith("\n"):
                 what = "the end of a cell in quotes, got that of the line"
             elif cells.size == self.n_columns:

@@ -100,9 +100,8 @@ class _Vjp(Last):
     ) -> tuple[Tensor, ...]:
         if is_batched_the_old_way(grad_value, grad_row):
             raise RuntimeError(NO_BATCHED_GRADS)
-        return tuple(
-            operators.ops.vjp(value, context, parameters, grad_value, grad_row, handle, inverse, of_log_prob, wrt)
-        )
+        given = (value, context, parameters, grad_value, grad_row)
+        return tuple(operators.ops.vjp(*given, handle, inverse, of_log_prob, wrt))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:

@@ -57,10 +57,7 @@ class Compiled:
                 raise TypeError(f"parameters: expected float32 or float64, got {parameters.dtype}; call .float()")
             if self.matmul in BF16_KINDS and (parameters.is_cuda or parameters.dtype != torch.float32):
                 got = f"{parameters.dtype} on {parameters.device}"
-                raise ValueError(
-                    f"matmul: expected parameters in float32 on the CPU for products in bf16, got {got}; "
-                    "make the module of flow.to('cpu')"
-                )
+                raise ValueError(f"matmul: expected float32 on the CPU for bf16, got {got}; take flow.to('cpu')")
             known = MATMULS["cuda" if parameters.is_cuda else "cpu"]
             matmul = self.matmul if self.matmul in known and parameters.dtype == torch.float32 else "exact"
             found = self.flow.astype(_NUMPY[parameters.dtype]).to(str(parameters.device), matmul)

@@ -58,9 +58,8 @@ def _kind(ends: Ends, is_circle: bool) -> str:
     low, high = map(math.isfinite, ends)
     if is_circle:
         return "half_open_interval"  # one period
-    return {(False, False): "real", (True, False): "greater_than", (False, True): "less_than"}.get(
-        (low, high), "interval"
-    )
+    named = {(False, False): "real", (True, False): "greater_than", (False, True): "less_than"}
+    return named.get((low, high), "interval")
 
 
 def _constraint(kind: str, ends: Sequence[Ends], like: Tensor) -> Any:
@@ -116,10 +115,8 @@ class FlowDistribution(Distribution):
         value = self._module._checked("value", value, self._module.features, self._module._like())
         shape = _broadcast(value.shape[:-1], self.batch_shape)
         if shape is None:
-            raise ValueError(
-                f"value: expected leading dimensions that broadcast with the batch_shape {tuple(self.batch_shape)}, "
-                f"got {tuple(value.shape[:-1])}"
-            )
+            expected = f"leading dimensions that broadcast with the batch_shape {tuple(self.batch_shape)}"
+            raise ValueError(f"value: expected {expected}, got {tuple(value.shape[:-1])}")
         return self._module.log_prob(value.expand(*shape, value.shape[-1]), self._context)
 
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:

@@ -147,9 +147,8 @@ class _Module(nn.Module):
         own = self._entry.flow
         sizes = [(f.features, f.context, f._program.n_weights) for f in (own, flow)]
         if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"{name}: expected features, context and parameters {sizes[0]}, as this module has, got {sizes[1]}"
-            )
+            expected = f"features, context and parameters {sizes[0]}, as this module has"
+            raise ValueError(f"{name}: expected {expected}, got {sizes[1]}")
         self._entry.replace(flow)
         self._set_mark()
 
@@ -266,9 +265,8 @@ class _Module(nn.Module):
         try:
             batch = torch.broadcast_shapes(lead, own)
         except RuntimeError:
-            raise ValueError(
-                f"context: expected leading dimensions that broadcast with {tuple(lead)} of {name}, got {tuple(own)}"
-            ) from None
+            expected = f"leading dimensions that broadcast with {tuple(lead)} of {name}"
+            raise ValueError(f"context: expected {expected}, got {tuple(own)}") from None
         if own != batch and own.numel() == 1:
             context = context.reshape(columns)
         else:

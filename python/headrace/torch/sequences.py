@@ -157,10 +157,8 @@ class SequenceModule(nn.Module):
         if not isinstance(value, Tensor):
             raise errors.wrong_kind(name, "a tensor", check.kind_of(value))
         if value.device.type != "cpu" or self.vector.device.type != "cpu":
-            raise TypeError(
-                f"{name}: expected a tensor and a module on the CPU, where alone sequences are computed, got "
-                f"{value.device} and {self.vector.device}"
-            )
+            got = f"{value.device} and {self.vector.device}"
+            raise TypeError(f"{name}: expected a tensor and a module on the CPU for sequences, got {got}")
         return value
 
     def _call(self, verb: str, **arguments: Any) -> Any:
@@ -179,9 +177,8 @@ class SequenceModule(nn.Module):
         """Set the same attributes from a `state_dict`; a flow of another size is refused."""
         flow = files.from_bytes(bytes(state.cpu().numpy()))
         if not isinstance(flow, SequenceFlow) or flow._program.n_weights != self._flow._program.n_weights:
-            raise ValueError(
-                f"state_dict: expected a SequenceFlow of {self._flow._program.n_weights} numbers, got {flow!r}"
-            )
+            expected = f"a SequenceFlow of {self._flow._program.n_weights} numbers"
+            raise ValueError(f"state_dict: expected {expected}, got {flow!r}")
         self._flow = flow
 
     def extra_repr(self) -> str:

@@ -26,10 +26,8 @@ def load(path: str | os.PathLike[str]) -> PlainFlow:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return PlainFlow(
-            json.loads(file.metadata()["headrace"]),
-            {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118
-        )
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return PlainFlow(json.loads(file.metadata()["headrace"]), tensors)
 
 
 class _Part(nn.Module):
