@@ -1,4 +1,4 @@
-"""What the benchmarks of headrace's own kernels share."""
+"""Fixtures of the benchmarks of headrace's own kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What is not measured is compiled quickly."""
+    """Let XLA compile quickly where nothing is measured."""
     import compiling
 
     if config.option.benchmark_disable:
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is not measured only has to run: each value of a benchmark's parameters once, as with `--thin`."""
+    """Leave one case for each value of a benchmark's parameters where nothing is measured, as `--thin` does."""
     import selection
 
     if not selection.NIGHTLY:
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
-    """What earlier files have loaded stays: a worker's searches for garbage need not go through JAX and PyTorch."""
+    """Freeze the objects of earlier files, so that searches for garbage leave out JAX and PyTorch."""
     gc.collect()
     gc.freeze()
 

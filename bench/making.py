@@ -1,4 +1,4 @@
-"""What making, loading and first using a flow takes, and how much memory it keeps: ``python -m bench.making``.
+"""Time to make, load and first use a flow, and the memory that it keeps: ``python -m bench.making``.
 
 Each case runs in a process of its own and prints seconds of processor time, programs compiled since the line before,
 and resident memory beyond that before the first line. What the allocator only keeps for later is given back before
@@ -57,7 +57,7 @@ def memory() -> int:
 
 @contextmanager
 def line(what: str, programs: Counted, before: int) -> Iterator[None]:
-    """Print what the block took."""
+    """Print the time and memory of the block."""
     count, start = programs.count, time.process_time()
     yield
     seconds = time.process_time() - start

@@ -48,13 +48,13 @@ CASES: dict[str, Case] = {
 
 
 def one_after_another(flows: list[Any], tables: list[Any], **how: Any) -> None:
-    """As a loop has it."""
+    """Fit the flows by a loop."""
     for flow, rows in zip(flows, tables, strict=True):
         flow.fit(rows, progress=False, **how)
 
 
 def side_by_side(flows: list[Any], tables: list[Any], **how: Any) -> None:
-    """As `fit_many` has it."""
+    """Fit the flows by `fit_many`."""
     hr.fit_many(flows, tables, progress=False, **how)
 
 

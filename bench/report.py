@@ -1,4 +1,4 @@
-"""Where reports go, and how numbers look in their tables."""
+"""Paths of reports, and formats of values in their tables."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def machine_line(machine: dict, date: str) -> str:
 
 
 def library_line(library: str, facts: dict) -> str:
-    """What is known of one library, as an item of a list; `facts` is a worker's answer to ``hello``."""
+    """Facts about one library, as an item of a list; `facts` is a worker's answer to ``hello``."""
     if not facts["present"]:
         return f"- {library}: absent ({facts['reason']})"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)

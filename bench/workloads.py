@@ -30,7 +30,7 @@ class Workload:
     one step on the mean of -log_det - log N(x; 0, 1) over latent rows: by density, as these flows are fitted elsewhere.
 
     ``coupling_map`` is the affine map of couplings alone, on parameters that are given; ``dual_ascent`` a chain of maps
-    and rotations; ``ascent`` what fits one: a ``step`` of the points, or a ``fit`` of as many steps. None has layers.
+    and rotations; ``ascent`` a fit of one: a ``step`` of the points, or a ``fit`` of as many steps. None has layers.
     A row of ``wavenet`` is a sequence of `features` steps, and its transforms are the layers of one network.
     """
 

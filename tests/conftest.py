@@ -97,7 +97,9 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if selection.no_device() and config.option.markexpr != "gpu":  # who asks for these alone sees each of them skipped
+    if (
+        selection.no_device() and config.option.markexpr != "gpu"
+    ):  # where these tests alone are chosen, each of them is skipped
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])
@@ -116,7 +118,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection():
-    """Modules and tests stay in memory: garbage collections, which tests also start, need not visit them again."""
+    """Freeze modules and tests, which stay in memory, so that garbage collections leave them out."""
     gc.disable()
     yield
     gc.freeze()
@@ -152,7 +154,7 @@ def set_threads():
 
 @pytest.fixture
 def one_mixture(monkeypatch):
-    """Small tables begin with a mixture of one kind, where a test does not judge the choice among them."""
+    """Try one mixture of each kind for small tables, where a test does not judge the choice."""
     monkeypatch.setattr(mixture, "COMPONENTS", (3,))
     monkeypatch.setattr(mixture, "COMPONENTS_OF_FULL", (4,))
     monkeypatch.setattr(mixture, "PRIORS_OF_FULL", (1.0,))

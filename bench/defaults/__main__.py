@@ -37,7 +37,7 @@ def lanes_table(found: Found) -> list[str]:
 
 
 def others_table(found: Found) -> list[str]:
-    """A line for each row, with what its fastest setting is."""
+    """A line for each row, with its fastest setting."""
     columns = ["kind", "made", "call", "n", "fastest", "n", "time", "fastest", "ratio", "limit", "reason"]
     cells = []
     for row, result in found:

@@ -1,4 +1,4 @@
-"""What the rows of the table name, and their times."""
+"""Objects that the rows of the table name, and the times of rows."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What is made, and the call."""
+        """The object and its call."""
         return f"{self.made}; {self.call}" if self.made else self.call
 
     @property
@@ -265,7 +265,7 @@ def of_signals() -> Iterator[Row]:
 
 
 def of_runs() -> Iterator[Row]:
-    """Fits and what else takes many passes; each beside float32 rows and one thread."""
+    """Fits and other calls of many passes; each beside float32 rows and one thread."""
     of_rows = "; x, fast = np.asfortranarray(rows(600, 3), float), rows(600, 3)"
     few = "one, other = hr.MAF(3, transforms=1), hr.IAF(3, transforms=1)"
     energy = "energy = hr.densities.U2(); flow = hr.NSF(2)"

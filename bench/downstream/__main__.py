@@ -35,7 +35,7 @@ class Case:
 
 
 def cases() -> dict[str, Case]:
-    """All of them, by name."""
+    """All cases, by name."""
     from bench.downstream import models, samplers
 
     return {
@@ -81,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def one_thread() -> None:
-    """Of headrace, and of PyTorch where it is installed; OMP_NUM_THREADS and XLA_FLAGS are the caller's."""
+    """Set one thread for headrace, and for PyTorch where it is installed; OMP_NUM_THREADS and XLA_FLAGS are the
+    caller's."""
     import headrace as hr
 
     hr.set_num_threads(1)

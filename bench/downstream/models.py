@@ -18,7 +18,7 @@ from bench.downstream.runs import Outcome, Runs, moments, timed
 
 @dataclass
 class Simulator:
-    """A prior that is uniform on a cube, and what is simulated with its draws."""
+    """A prior that is uniform on a cube, and a simulation of its draws."""
 
     dimensions: int
     bound: float
@@ -69,7 +69,7 @@ def slcp_runs(quick: bool, seed: int) -> Runs:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[None]:
-    """sbi leaves logs in the folder that it runs in."""
+    """Run in an empty folder, because sbi leaves logs in the current one."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -105,13 +105,13 @@ def _sbi(problem: Simulator, least: float, quick: bool, seed: int) -> Runs:
         return theta, problem.simulate(theta)
 
     def trained(builder: Any) -> Any:
-        """By sbi."""
+        """Train sbi's own estimator."""
         trainer = NPE(prior, density_estimator=builder, show_progress_bars=False)
         trainer.append_simulations(*simulated(n, seed)).train(max_num_epochs=epochs)
         return trainer.build_posterior()
 
     def fitted() -> Any:
-        """By headrace's own fit, with its defaults."""
+        """Fit by `headrace`'s `fit`, with its defaults."""
         theta, x = simulated(n, seed)
         flow = hr.NSF(theta.shape[1], context=x.shape[1], seed=seed)
         flow.fit(theta.numpy(), context=x.numpy(), seed=seed, progress=False)
@@ -168,7 +168,7 @@ def _wrong(above: float, beside: float, half: float, away: float, spread: float)
 def numpyro_runs(quick: bool, seed: int) -> Runs:
     """A posterior by NUTS whose prior is a flow: flowjax's, and the same one converted.
 
-    What both have to find are moments by importance weights, from draws of the converted prior.
+    Both are compared with moments by importance weights, from draws of the converted prior.
     """
     import jax
     import numpyro

@@ -1,4 +1,4 @@
-"""What fresh weights do to proposals of a sampler that holds no rows out: ``python -m bench.downstream.proposals``.
+"""Proposals of a sampler without held-out rows, by the size of fresh weights: ``python -m bench.downstream.proposals``.
 
 Fits flows to 5000 rows of Rosenbrock's function in 10 dimensions, as flowMC trains them (Adam at one rate, batches of
 1000, no rows held out, no running mean), from fresh weights times a factor. Prints the training loss, that of new rows

@@ -1,4 +1,4 @@
-"""What a run of `downstream.py` is: its outcome, its time, and the runs of one problem."""
+"""A run of `bench.downstream`: its outcome, its time, and the runs of one problem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass
 class Outcome:
-    """Of a run."""
+    """The result of a run."""
 
     seconds: float
     summary: str
@@ -31,7 +31,7 @@ def moments(x: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what it gave."""
+    """Seconds of a call, and its result."""
     begin = time.perf_counter()
     found = run()
     return time.perf_counter() - begin, found

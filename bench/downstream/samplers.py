@@ -26,14 +26,14 @@ class Problem:
     std: float
 
     def judged(self, seconds: float, evidence: float, error: float, mean: float, std: float, calls: int) -> Outcome:
-        """Margins are wide, as a sampler's own flow is judged by them, too."""
+        """Margins are wide, because a sampler's own flow is judged by them, too."""
         summary = f"log evidence {evidence:7.2f} +- {error:.2f}  {_moments(mean, std)}  likelihoods {calls:8d}"
         if not abs(evidence - self.log_evidence) < max(6 * error, 0.5):
             return Outcome(seconds, summary, f"log evidence, expected {self.log_evidence:.2f}")
         return Outcome(seconds, summary, self.wrong_moments(mean, std))
 
     def wrong_moments(self, mean: float, std: float) -> str:
-        """What is wrong with these, if anything."""
+        """Moments that are too far from the problem's, as a sentence, or nothing."""
         if not abs(mean - self.mean) < 0.3 * self.std:
             return f"mean, expected {self.mean:.2f}"
         return "" if abs(std / self.std - 1) < 0.3 else f"standard deviation, expected {self.std:.2f}"
@@ -167,7 +167,7 @@ def aspire_runs(quick: bool, seed: int) -> Runs:
     inside = -problem.dimensions * np.log(2 * problem.bound)
 
     class Ours(Aspire):  # type: ignore[misc]
-        """Its flow is found by name where headrace is installed; here that is not asked for."""
+        """nessai with a flow of headrace, given as a class and not found by name."""
 
         def init_flow(self) -> None:
             self._flow = HeadraceFlow(

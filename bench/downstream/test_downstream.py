@@ -1,4 +1,4 @@
-"""Whole runs in other programs in their quick form: each finds what is known; faults are seen.
+"""Whole runs in other programs in their quick form: each finds the known values; faults are seen.
 
 The gate runs one sampler and one posterior with headrace's flows; all programs, with their own flows too, run at night.
 Integrations that are tested call by call are in tests/interop.
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", ["numpyro", "sbi-two-moons"])
-def test_a_case_finds_what_is_known_by_our_flow(name, capsys):
+def test_runs_with_flows_of_headrace_find_the_known_values(name, capsys):
     lines = lines_of(name, capsys, "--ours")
     assert lines
     assert all("headrace" in line or "accelerated" in line or "hr." in line for line in lines)
@@ -28,7 +28,7 @@ def test_a_case_finds_what_is_known_by_our_flow(name, capsys):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", list(downstream.cases()))
-def test_a_case_finds_what_is_known_by_both_flows(name, capsys):
+def test_runs_with_either_flow_find_the_known_values(name, capsys):
     lines = lines_of(name, capsys)
     ours = ["headrace" in line or "accelerated" in line or "hr." in line for line in lines]
     assert 0 < sum(ours) < len(lines)
@@ -48,7 +48,7 @@ def lines_of(name, capsys, *more):
 
 
 @pytest.mark.parametrize("problem", [normal(), normal(2, 2.0, 1.0, 10.0), mixture(2), mixture(1)])
-def test_what_is_known_of_a_problem_is_so(problem):
+def test_known_moments_agree_with_draws_from_the_cube(problem):
     """By draws from the cube."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-problem.bound, problem.bound, (2_000_000, problem.dimensions))

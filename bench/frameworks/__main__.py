@@ -1,7 +1,7 @@
-"""What a call through PyTorch costs above the plain one, and a training loop beside zuko.
+"""The cost of a call through PyTorch above the plain one, and a training loop beside zuko.
 
 A conditional MAF of 10 features, 4 context columns and 5 transforms with two hidden layers of 64 units, in float32, on
-one thread. Times are microseconds of the fastest of many blocks, so that what others do on the machine counts little.
+one thread. Times are microseconds of the fastest of many blocks, so that other load of the machine counts little.
 zuko is timed where it is installed, with a flow of the same sizes. See ``python -m bench.frameworks --help``.
 """
 
@@ -58,7 +58,7 @@ def zuko_flow() -> Any:
 
 
 def calls(rows: int, compiled: bool) -> dict[str, Callable[[], Any]]:
-    """What is timed on so many rows."""
+    """Calls to time on this number of rows."""
     flow, torch_rows = made_flow(), torch.Generator().manual_seed(0)
     module, other = FlowModule(flow), zuko_flow()
     x = torch.randn(rows, FEATURES, generator=torch_rows)

@@ -95,7 +95,7 @@ def theirs() -> dict[str, tuple[Timed, tuple[Any, ...]]]:
 
 
 def plain(x: Any, c: Any) -> dict[str, Timed]:
-    """The calls of NumPy that do the same, for what a call through JAX costs above them."""
+    """The calls of NumPy that do the same, for the cost of a call through JAX above them."""
     flow, x, c = hr.MAF(FEATURES, context=CONTEXT, last_activation="relu"), np.asarray(x), np.asarray(c)
     weight = np.full(len(x), -1.0 / len(x), np.float32)
     return {
@@ -300,7 +300,7 @@ def stack(sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def main() -> None:
-    """See the file."""
+    """Run the part that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("calls", "neutra", "svi", "coupling", "stack"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 100, 10_000])

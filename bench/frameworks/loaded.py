@@ -121,7 +121,7 @@ def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> t
         )
         chain.append(theirs.LULinear(features, identity_init=False))
     flow = flows.Flow(theirs.CompositeTransform(chain), distributions.StandardNormal([features])).eval()
-    with torch.no_grad():  # nflows starts what ends a block at nearly nothing
+    with torch.no_grad():  # nflows starts the last layer of a block near zero
         for t in chain[::2]:
             for block in t.transform_net.blocks:
                 block.linear_layers[1].weight.normal_(0.0, 0.1)

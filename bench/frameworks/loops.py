@@ -3,7 +3,7 @@
     python -m bench.frameworks.loops            # equal threads for all, in one process
     python -m bench.frameworks.loops --quick    # does it run? Small flows, two rounds
 
-| case | what a step is |
+| case | a step |
 | --- | --- |
 | posterior | an encoder of 64 numbers and a MAF of 43 given 8, 5 x [512, 512], 1000 rows: loss, gradient, Adam |
 | small | a MAF of 10 features, 5 x [50, 50], 100 rows: the same, eager and compiled |
@@ -38,7 +38,7 @@ Step = Callable[[], float]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one case."""
+    """Sizes of one case."""
 
     features: int
     hidden: tuple[int, ...]
@@ -54,7 +54,7 @@ SMALL = {"posterior": Sizes(5, (16, 16), 50), "small": Sizes(4, (8, 8), 20), "dr
 
 
 def set_threads(threads: int) -> None:
-    """The same for all. XLA reads its number once, before JAX computes."""
+    """Set the same number of threads for all libraries. XLA reads its number once, before JAX computes."""
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
     )
@@ -69,7 +69,7 @@ def set_threads(threads: int) -> None:
 
 
 def batches(sizes: Sizes, count: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Parameters that depend on what is measured, and measurements."""
+    """Parameters that depend on measurements, and these measurements."""
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((ENCODED, sizes.features)) / ENCODED**0.5
     found = []
@@ -193,7 +193,10 @@ def jax_step(library: str, sizes: Sizes) -> Step:
 
 
 def cases(sizes: dict[str, Sizes], compiled: bool) -> dict[str, dict[str, Callable[[], Step]]]:
-    """What makes a step of each library, by case; the first of each case is headrace. Absent ones are left out."""
+    """A function that makes a step for each library, by case; the first of each case is headrace.
+
+    Absent ones are left out.
+    """
     found: dict[str, dict[str, Callable[[], Step]]] = {}
     has = {name: find_spec(name) is not None for name in ("torch", "zuko", "jax", "flowjax", "optax", "equinox")}
     torch_libraries = [name for name, there in (("headrace", has["torch"]), ("zuko", has["zuko"])) if there]

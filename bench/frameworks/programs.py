@@ -3,7 +3,8 @@
     python -m bench.frameworks.programs [--rounds 3] [--only pocomc]
 
 Each program is run in a process of its own, in turn, on one thread. Its seconds are those of the processor behind the
-imports, to the end of the program; the acceleration, with its checks, is among them. Medians, and what each prints.
+imports, to the end of the program; the acceleration, with its checks, is among them. Medians, and the output of each
+program.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def timed(program: str) -> str:
 
 
 def run(program: str, *, accelerated: bool) -> tuple[float, str]:
-    """CPU seconds, and what the program printed."""
+    """CPU seconds, and the output of the program."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "program.py"
         script.write_text(timed(program))

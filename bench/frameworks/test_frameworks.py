@@ -1,4 +1,4 @@
-"""What `frameworks.py` and `frameworks_loops.py` time is right: the same numbers by every way, and losses that fall."""
+"""The timed calls of `bench.frameworks` are right: equal values by every way, and losses that fall."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def rows_of(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
 
 
 def fit(name: str, family: str, x: Rows, new: Rows, optimizer: str, rate: float, epochs: int, seed: int) -> str:
-    """Train a flow, and describe what it reaches."""
+    """Train a flow, and describe the result."""
     torch.manual_seed(seed)
     mean, std = x.mean(axis=0), x.std(axis=0)
     train, unseen = (torch.from_numpy(((rows - mean) / std).astype(np.float32)) for rows in (x, new))

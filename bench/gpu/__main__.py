@@ -1,10 +1,10 @@
 """Everything that a CUDA card is needed for, in at most three commands of ten minutes: ``python -m bench.gpu``.
 
-The command goes through its steps in this order: build (``--build``), what the card is, its own rates, every workload
-beside them and beside other libraries on the same card, the GPU tests, and compute-sanitizer on some of them. It ends
-before ten minutes are over. **Given again, it goes on where the last one ended**, however that was, and with three of
-them all is done. The report is written anew after each step and each workload, so that what fails, hangs or is cut off
-loses nothing but itself; a step that was cut off twice is left out.
+The command goes through its steps in this order: build (``--build``), the card's properties, its own rates, every
+workload beside them and beside other libraries on the same card, the GPU tests, and compute-sanitizer on some of them.
+It ends before ten minutes are over. **Given again, it goes on where the last one ended**, however that was, and with
+three of them all is done. The report is written anew after each step and each workload, so that what fails, hangs or is
+cut off loses nothing but itself; a step that was cut off twice is left out.
 
 Exit status: 0 if everything was run and well, 1 without a device, 2 if a step failed, 3 if some are still to be run.
 
@@ -36,7 +36,7 @@ from bench.peers.client import Worker, machine_facts, usable_cores
 from bench.peers.run import OURS, OWN, TimingPlan, measure, start
 
 STEPS = ("floors", "workloads", "tests", "sanitizer")
-CALLS = 3  # that all of it takes
+CALLS = 3  # for all steps together
 
 BUDGET = 570.0  # seconds of one command
 HELLO = 90.0  # of a worker that starts
@@ -64,7 +64,8 @@ class Crew:
         self.failures: dict[str, int] = {}
 
     def present(self, libraries: Sequence[str], left: float) -> tuple[dict[str, Worker], dict[str, str]]:
-        """Those of the libraries that can be asked, with their limits set, and why the others cannot."""
+        """The libraries whose workers run, with their limits set, and for each of the others the reason why it does
+        not."""
         found, missing = {}, {}
         for library in libraries:
             if self.failures.get(library, 0) >= MOST_FAILURES:
@@ -126,7 +127,7 @@ class Run:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Remaining seconds."""
         return self.options.budget - (time.perf_counter() - self.begin)
 
     def go_on_at(self, output: Path) -> None:
@@ -184,7 +185,7 @@ class Run:
         return 2 if any(step["status"] in bad for step in self.results["steps"].values()) else 0
 
     def another(self, card: Mapping[str, Any]) -> str:
-        """What the report so far is of, if not of this card and version."""
+        """The card and version of the report so far, if they are others."""
         before = self.results["card"]
         differ = [key for key in ("card", "headrace") if before and before.get(key) != card.get(key)]
         return ", ".join(str(before.get(key)) for key in differ)
@@ -289,7 +290,7 @@ class Run:
 
 
 def no_device(card: Mapping[str, Any], options: argparse.Namespace) -> str:
-    """Why nothing is measured, and what would be."""
+    """The reason why nothing is measured, and the steps of a machine with a card."""
     chosen = ", ".join(options.steps)
     lines = [f"NO CUDA DEVICE TO MEASURE: {card['reason']}"]
     if "info" in card:
@@ -342,7 +343,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with this
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes that this command started end with it
     return Run(arguments(argv)).go()
 
 

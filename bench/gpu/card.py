@@ -1,4 +1,4 @@
-"""What a CUDA device is, and what it can do at most: one JSON object on the standard output.
+"""Properties and highest rates of a CUDA device, as one JSON object on the standard output.
 
 ``python -m bench.gpu.card facts|floors DEVICE``, where DEVICE is "cuda" or "dry", the CPU in place of one. It has a
 process of its own in `bench.gpu`, so that nothing of it stays on the device. With CUPY_TF32=1 in the environment the
@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 
 
 def installed(file: Path) -> str:
-    """How headrace came here."""
+    """The way in which headrace was installed."""
     try:
         origin = metadata.distribution("headrace").read_text("direct_url.json")
     except metadata.PackageNotFoundError:

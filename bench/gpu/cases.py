@@ -1,4 +1,4 @@
-"""What `bench.gpu` measures on a card: workloads, their aims, and who takes part."""
+"""Workloads that `bench.gpu` measures on a card, their aims, and the libraries that take part."""
 
 from __future__ import annotations
 

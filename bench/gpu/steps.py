@@ -24,7 +24,7 @@ LIMITS = {"build": 420.0, "card": 60.0, "floors": 60.0, "tests": 150.0, "sanitiz
 LEAST = {"build": 60.0, "floors": 20.0, "tests": 90.0, "sanitizer": 120.0}
 """Seconds that must be left for a step to be begun."""
 
-# What compute-sanitizer looks at: every family of kernels and the way back, some eighty small tests.
+# Tests under compute-sanitizer: every family of kernels and its gradients, some eighty small tests.
 SELECTION = " or ".join(
     (
         "(float32 and (test_chains or test_every_size_of_batch or test_samples_are_the_cpus))",
@@ -82,14 +82,14 @@ def tail(text: str, lines: int = 12) -> list[str]:
 
 
 def ended(done: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What the report keeps of a command: "done", "failed", or "late" where its time ran out."""
+    """The outcome of a command in the report: "done", "failed", or "late" where its time ran out."""
     status = {None: "late", 0: "done"}.get(done["code"], "failed")
     kept = {} if status == "done" else {"tail": tail(done["output"])}
     return {"status": status, "code": done["code"], "seconds": done["seconds"], **kept, **more}
 
 
 def json_of(done: Mapping[str, Any]) -> dict[str, Any]:
-    """The object on the last line of what a command printed."""
+    """The object on the last line of a command's output."""
     try:
         return json.loads(tail(done["output"], 1)[0])
     except (IndexError, ValueError):

@@ -82,7 +82,7 @@ def whole(tmp_path_factory):
         return dry(folder, "--build", "--libraries", ",".join(gpu_cases.OWN))
 
 
-def test_a_dry_run_comes_to_its_end(whole):
+def test_a_dry_run_goes_through_all_steps(whole):
     status, results, text = whole
     assert status == 2  # of the sanitizer
     assert list(results["steps"]) == [
@@ -96,7 +96,7 @@ def test_a_dry_run_comes_to_its_end(whole):
     assert results["date"][:10] in text
 
 
-def test_the_sanitizer_s_report(whole):
+def test_the_report_has_the_verdict_of_each_sanitizer_tool(whole):
     _, results, text = whole
     memory, race, init, sync = (results["steps"][f"compute-sanitizer {tool}"] for tool in gpu.TOOLS)
     assert (memory["status"], memory["verdict"]) == ("done", "ERROR SUMMARY: 0 errors")
@@ -180,7 +180,7 @@ def test_every_workload_runs_on_arrays_of_the_device(service):
     assert service.peak({"seconds": 0.01}) == {"gflops": None}
 
 
-def test_networks_in_tf32_are_those_that_were_asked_for(service):
+def test_networks_in_tf32_are_chosen_by_the_workload(service):
     fast, workload = Service("headrace_tf32", 1, "cuda"), gpu_cases.tiny(gpu_cases.MAF)
     assert fast.hello({})["present"]
     for made, matmul in ((fast, "tf32"), (service, "exact")):
@@ -194,7 +194,7 @@ def test_networks_in_tf32_are_those_that_were_asked_for(service):
 # ---- what is absent, fails or hangs ----------------------------------------------------------------------------------
 
 
-def test_absent_libraries_are_listed_with_the_reason(tmp_path):
+def test_absent_libraries_are_listed_with_reasons(tmp_path):
     python = program(tmp_path / "python", f'exec "{sys.executable}" -S -m bench.no_such_module')
     more = ("--steps", "workloads", "--workloads", "log_prob", "--peer-python", str(python))
     status, results, text = dry(tmp_path, *more, "--libraries", f"{OURS},zuko,nflows,flowjax")
@@ -269,7 +269,7 @@ def test_a_request_has_a_limit(tmp_path):
     worker.close()
 
 
-def test_half_a_reply_is_none(tmp_path):
+def test_a_truncated_reply_of_a_worker_is_an_error(tmp_path):
     worker = Worker("headrace", 1, str(program(tmp_path / "python", "printf '{\"present\": tr'")))
     with pytest.raises(WorkerError, match="the worker ended"):
         worker.ask("hello")
@@ -372,7 +372,7 @@ def test_the_report_is_written_after_each_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not cuda_unavailable(), reason="there is a device")
-def test_without_a_device_the_command_says_why_and_what_it_would_do(capsys):
+def test_without_a_device_the_command_prints_the_reason_and_its_steps(capsys):
     assert gpu.main([]) == 1
     text = capsys.readouterr().err
     assert text.startswith(f"NO CUDA DEVICE TO MEASURE: {cuda_unavailable()}")
@@ -387,7 +387,7 @@ def test_without_a_device_the_command_says_why_and_what_it_would_do(capsys):
 
 
 @pytest.mark.skipif(not cuda_unavailable(), reason="there is a device")
-def test_workers_without_a_device_say_so():
+def test_workers_without_a_device_report_it():
     crew = gpu.Crew("cuda", 1, sys.executable)
     _, missing = crew.present([OURS], 60.0)
     crew.close()
@@ -421,7 +421,7 @@ def row(case: Case, floors: dict | None = None, **cells: Cell) -> dict:
     return gpu_report.row_of(case, result, RATES if floors is None else floors)
 
 
-def test_ratios_are_of_the_time_that_is_waited_for():
+def test_ratios_are_of_the_host_s_time():
     case = Case(replace(MAF_64, verb="sample", rows=100_000), ratio=30)
     found = row(case, headrace=cell(1.0, 2.0, 3.0, device=0.5), zuko=cell(70.0, 60.0, 50.0), nflows=cell(80.0))
     assert (found["best_peer"], found["ratio"], found["met"]) == ("zuko", 30.0, True)
@@ -433,14 +433,14 @@ def test_ratios_are_of_the_time_that_is_waited_for():
     assert less["share"] == pytest.approx(case.workload.operations / 4e13 / 2.01)  # no clock of a device
 
 
-def test_what_was_foreseen_is_marked_and_judges_nothing():
+def test_expected_failures_are_marked_and_not_judged():
     case = Case(replace(MAF_64, verb="sample"), ratio=30)
     found = row(case, headrace=cell(1.0), zuko=cell(100.0, foreseen=True))
     assert (found["ratio"], found["met"]) == (100.0, None)
     assert "≈ 100 s" in gpu_report.table_row(found, ["zuko"])
 
 
-def test_without_peers_or_rates_there_is_nothing_to_judge():
+def test_rows_without_peers_or_rates_are_not_judged():
     case = Case(MAF_64, ratio=2)
     assert row(case, headrace=cell(1.0))["met"] is None
     assert row(case, zuko=cell(1.0))["ratio"] is None
@@ -514,7 +514,7 @@ def test_the_name_of_a_report():
     assert str(name.relative_to(ROOT)) == "bench/results/gpu_nvidia-h100-80gb-hbm3_2031-02-03"
 
 
-def test_what_nvidia_smi_says(tmp_path, monkeypatch):
+def test_the_output_of_nvidia_smi_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program(tmp_path / "nvidia-smi", 'echo "NVIDIA X1, 999.10, 1980 MHz, 1980 MHz, 2619 MHz, 700.00 W, 81559 MiB"')
     found = gpu_card.smi()

@@ -56,7 +56,7 @@ def test_the_names_of_workloads_are_different():
     assert len({*names}) == len(names)
 
 
-def test_what_was_done_is_not_done_again(tmp_path, steps):
+def test_finished_steps_are_not_repeated(tmp_path, steps):
     status, first, _ = dry(tmp_path, *MORE)
     assert status == 0
     assert steps == ["card", "floors", "forward", "forward", "inverse", "tests"]
@@ -73,7 +73,7 @@ def test_what_was_done_is_not_done_again(tmp_path, steps):
     assert len(anew["calls"]) == 1
 
 
-def test_a_step_that_there_is_no_time_for_is_the_next_commands(tmp_path, steps, monkeypatch, capsys):
+def test_a_step_without_enough_time_is_left_to_the_next_command(tmp_path, steps, monkeypatch, capsys):
     monkeypatch.setitem(gpu_steps.LEAST, "tests", 1e9)
     status, results, _ = dry(tmp_path, *MORE)
     assert (status, "tests" in results["steps"], len(results["rows"])) == (3, False, 3)
@@ -170,7 +170,7 @@ def test_the_report_is_copied_whenever_it_is_written(tmp_path, steps, monkeypatc
         assert copied.read_text() == (tmp_path / f"report.{suffix}").read_text()
 
 
-def test_half_a_report_is_never_there(tmp_path, monkeypatch):
+def test_a_report_is_replaced_as_a_whole(tmp_path, monkeypatch):
     report.write(tmp_path / "report", {"whole": True}, "text")
 
     def torn(self: Path, _text: str) -> None:
@@ -183,7 +183,7 @@ def test_half_a_report_is_never_there(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "report.json").read_text()) == {"whole": True}
 
 
-def test_a_command_that_is_ended_takes_along_what_it_started(tmp_path):
+def test_a_terminated_command_ends_its_processes(tmp_path):
     """A limit from outside comes as SIGTERM; the report is there, and so is the next command's way on."""
     text = f"echo $$ > {tmp_path}/child; exec sleep 600"
     program(tmp_path / "compute-sanitizer", text)
@@ -253,7 +253,7 @@ def test_the_build_is_for_this_card_and_by_all_cores(monkeypatch):
     assert [env.get("CUDAARCHS") for env in environments] == [None, "90-real"]
 
 
-def test_a_build_needs_a_place_to_go_on_at(capsys):
+def test_a_build_without_a_report_file_is_refused(capsys):
     with pytest.raises(SystemExit):
         gpu.arguments(["--build"])
     assert "--build needs an --output" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Random numbers: what drawing costs by itself, and what it adds to a flow's sample."""
+"""The time of random numbers by themselves, and their part of a flow's sample."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Module:
 
 
 def compiled(folder: Path, source: str = "calls.cpp") -> ctypes.CDLL:
-    """A loop, by what ``headrace.config`` prints."""
+    """Compile the loop with the flags that ``headrace.config`` prints."""
     flags = subprocess.check_output([sys.executable, "-m", "headrace.config", "--cflags", "--libs"], text=True).split()
     output = folder / "calls.so"
     command = ["c++", "-std=c++17", "-O2", "-shared", "-fPIC", str(FOLDER / source), *flags, "-o", str(output)]

@@ -1,4 +1,4 @@
-"""The C library gives the bits of the module, and the header its values: that is what `bench.library` times."""
+"""The C library gives the bits of the module, and the header its values: `bench.library` times such calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.library.calls import Timed
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-def test_what_is_timed_is_right(capsys):
+def test_timed_calls_have_the_results_of_the_module(capsys):
     assert library.main(["--quick"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == (2 + 3 * 2 * 2) + 1 + (2 + 2 * 2)
 

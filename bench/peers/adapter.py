@@ -1,4 +1,4 @@
-"""What an adapter module gives the worker.
+"""Interface between an adapter module and the worker.
 
 Each adapter module `adapters/<library>.py` has
 

@@ -130,7 +130,7 @@ class Worker:
         return best
 
     def tail(self, lines: int = 15) -> str:
-        """The end of what the worker wrote to its standard error."""
+        """The end of the worker's standard error."""
         self.log.seek(0)
         return "".join(self.log.readlines()[-lines:])
 
@@ -167,7 +167,7 @@ def usable_cores() -> int:
 
 
 def machine_facts(threads: int) -> dict:
-    """What a reader needs to know of the machine and the settings."""
+    """The machine and the settings, for readers of the report."""
     try:
         flags = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE).group(1).split()
     except (OSError, AttributeError):

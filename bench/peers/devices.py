@@ -1,6 +1,6 @@
-"""Where models compute, and how long a device took: on the CPU, on a CUDA device, or on the CPU as if it were one.
+"""Devices of models, and their clocks: the CPU, on a CUDA device, or on the CPU as if it were one.
 
-The last, "dry", is for trying what is to run on a device where there is none: NumPy's arrays, and the host's clock in
+The last, "dry", tries runs for a device on a machine without one: NumPy's arrays, and the host's clock in
 the place of a device's events.
 """
 
@@ -15,7 +15,7 @@ DEVICES = ("cpu", "cuda", "dry")
 
 
 def arrays(device: str) -> ModuleType:
-    """The module that makes headrace's arrays there."""
+    """The module that makes headrace's arrays on the device."""
     if device == "cuda":
         import cupy
 
@@ -32,7 +32,7 @@ class HostEvent:
         self.seconds = time.perf_counter()
 
     def synchronize(self) -> None:
-        """Nothing is ever pending."""
+        """Return at once: the host has no pending work."""
 
 
 class Stopwatch:
@@ -58,19 +58,19 @@ class Stopwatch:
 
 
 def dry_stopwatch() -> Stopwatch:
-    """By the host's clock."""
+    """A stopwatch by the host's clock."""
     return Stopwatch(HostEvent, lambda start, stop: 1e3 * (stop.seconds - start.seconds))
 
 
 def cupy_stopwatch() -> Stopwatch:
-    """By events on CuPy's current stream."""
+    """A stopwatch by events on CuPy's current stream."""
     import cupy
 
     return Stopwatch(cupy.cuda.Event, cupy.cuda.get_elapsed_time)
 
 
 def torch_stopwatch() -> Stopwatch:
-    """By events on PyTorch's current stream."""
+    """A stopwatch by events on PyTorch's current stream."""
     import torch
 
     return Stopwatch(lambda: torch.cuda.Event(enable_timing=True), lambda start, stop: start.elapsed_time(stop))

@@ -30,7 +30,10 @@ from bench.peers.devices import Stopwatch
 from bench.workloads import KERNELS, Workload
 
 BATCHES = 64  # that steps of an optimiser take in turn
-LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25  # so few where all of them together would have more numbers than that
+LEAST_BATCHES, BATCH_NUMBERS = (
+    2,
+    1 << 25,
+)  # this number of batches where all together would have more values than the limit above
 STEPS = ("train", "fit_to_normal")
 FREE = (*STEPS, "step", "fit")  # whose results need not be float32
 PAIRS = ("forward", "inverse")
@@ -116,7 +119,7 @@ class Service:
         return {"gflops": measure(request["seconds"])}
 
     def _set_argument(self, verb: str) -> Any:
-        """Make what the calls take, in turn; return the first one."""
+        """Make the arguments of calls, which are taken in turn; return the first one."""
         rows, features = self.workload.rows, self.workload.features
         arguments: list[Any] = [rows]
         if verb != "sample":
@@ -148,7 +151,7 @@ class Service:
         return call if self.watch is None else self.watch.around(call)
 
     def _check(self, verb: str, result: Any) -> np.ndarray:
-        """A benchmark of something that is not computed is worth nothing."""
+        """Check that a result is finite and of the right shape."""
         rows, features = self.workload.rows, self.workload.features
         shapes = {"log_prob": [(rows,)], "sample": [(rows, features)], "step": [(features, 6)]}.get(verb, [()])
         if verb in PAIRS:

@@ -39,7 +39,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
 }
 
 
-# ---- what is fitted ----------------------------------------------------------------------------------------------
+# ---- jobs --------------------------------------------------------------------------------------------------------
 
 
 def magic_equal(options: argparse.Namespace) -> list[Job]:
@@ -56,7 +56,7 @@ def magic_equal(options: argparse.Namespace) -> list[Job]:
 
 
 def magic_defaults(options: argparse.Namespace) -> list[Job]:
-    """Headrace as it comes, and zuko with the settings that a user might try."""
+    """headrace by its defaults, and zuko with settings that a user might try."""
     shared = {"data": "magic", "budget": options.budget, "folder": str(options.data)}
     settings = [
         (family, hidden, Training(epochs=100, batch_size=batch, learning_rate=rate, patience=10))
@@ -80,7 +80,7 @@ def magic_defaults(options: argparse.Namespace) -> list[Job]:
 
 
 def wine(options: argparse.Namespace) -> list[Job]:
-    """Headrace as it comes, on every fold, with and without noise."""
+    """headrace by its defaults, on every fold, with and without noise."""
     shared = {"budget": options.budget, "folder": str(options.data)}
     return [
         Job("headrace", family, data=data, seed=fold, noise=noise, fold=(fold, 10), **shared)

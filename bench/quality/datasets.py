@@ -34,7 +34,8 @@ class Parts:
 
     @property
     def offset(self) -> float:
-        """What turns a log density of the rows as they are into one in units of the training part's deviations."""
+        """The sum by which a log density of the rows in their units becomes one in units of the training part's
+        deviations."""
         return float(np.log(self.train.std(0)).sum())
 
     def standardised(self) -> Parts:
@@ -50,7 +51,7 @@ def load(name: str, folder: Path = FOLDER) -> NDArray[np.float64]:
 
 
 def with_noise(wine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values anywhere in their steps: no two rows are equal, and a density of them is bounded."""
+    """Values with uniform noise as wide as their steps: no two rows are equal, and their density is bounded."""
     rng = np.random.default_rng(SPLIT_SEED)
     return wine + (rng.random(wine.shape) - 0.5) * np.array(WINE_STEPS)
 

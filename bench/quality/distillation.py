@@ -1,4 +1,4 @@
-"""What `distill`'s defaults are worth.
+"""Divergences and times that `distill` reaches by its defaults.
 
     python -m bench.quality.distillation [--tables magic,stars,red] [--columns 10,6] [--seeds 3] [--teacher 3]
 

@@ -1,6 +1,6 @@
 """How good `DualAscentFlow` is: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
-Densities that are known (`--rows`, 10,000 of them) are judged by what is lost against the truth, tables by the
+Densities that are known (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the
 log-likelihood of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit.
 Beside it stand a Gaussian, kernels with the Gaussian's covariance (whose width is chosen on a tenth of the rows to fit)
 and a neural spline flow with its defaults; and by its name sinflow, another iterative Gaussianisation, where it is
@@ -106,14 +106,15 @@ class Mixture:
 
 
 def four_gaussians(features: int) -> Mixture:
-    """Two apart or so; some directions of each are narrow."""
+    """Four Gaussians at distances of about two; each is narrow in some directions."""
     rng = np.random.default_rng([features, 7])
     means = 1.5 * rng.standard_normal((4, features))
     return Mixture(means, rng.standard_normal((4, features, features)) / np.sqrt(features) + 0.3 * np.eye(features))
 
 
 def three_gaussians(features: int) -> Mixture:
-    """As far apart; covariances are those of twice as many rows as columns, so that no direction is very narrow."""
+    """Three Gaussians at such distances, whose covariances are those of twice as many rows as columns, so that no
+    direction is very narrow."""
     rng = np.random.default_rng([features, 8])
     means, rows = 1.5 * rng.standard_normal((3, features)), rng.standard_normal((3, 2 * features, features))
     return Mixture(means, np.linalg.cholesky(np.einsum("kni,knj->kij", rows, rows) / (2 * features)))
@@ -262,7 +263,7 @@ USUAL = "Gaussian|kernels|notes|splines alone|defaults"
 
 
 def print_speed() -> None:
-    """Of whole fits by the notes, with a tenth held out, beside a plain NumPy loop."""
+    """Print the speed of whole fits by the notes, with a tenth held out, beside a plain NumPy loop."""
     print(f"{hr.get_num_threads()} threads, milliseconds a step: between steps, of the whole fit, of the NumPy loop")
     for rows, features, steps in ((100_000, 2, 500), (100_000, 10, 500), (1_000_000, 10, 200)):
         speed = speed_of_a_fit(rows, features, steps)

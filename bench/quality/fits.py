@@ -90,7 +90,7 @@ def fit_headrace(job: Job) -> dict:
         flow = family(train.shape[1], transforms=job.transforms, hidden=network, seed=job.seed)
         options |= {**asdict(job.training), "validation": validation, "schedule": "constant"}
         options |= {"weight_decay": 0.0, "clip": None, "average": None, "gaussianize": False}
-    # As if the user had pressed Ctrl-C, whatever `fit` makes of it.
+    # Ends the fit as Ctrl-C does.
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.setitimer(signal.ITIMER_REAL, job.budget)
     stop = stopwatch()
@@ -164,7 +164,7 @@ def _narrow(parts: datasets.Parts) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 
 def stopwatch() -> Callable[[], dict]:
-    """Start to measure; the call that is returned gives the seconds since and the cores that everything else used."""
+    """Start to measure; the returned function gives the seconds since then and the cores that other processes used."""
     start, busy, cpu = time.perf_counter(), busy_seconds(), time.process_time()
 
     def stop() -> dict:

@@ -77,7 +77,7 @@ def density(contexts: int) -> hr.Flow:
 
 
 def found(misfit: str, rows: int, seeds: int) -> int:
-    """For how many seeds the density is called wrong."""
+    """The number of seeds for which the density is rejected."""
     count = 0
     # The size of a misfit, which changes no p-value, would take most of the time.
     no_sizes = mock.patch("headrace.diagnosis.run.missing_nats", return_value=(np.nan, np.nan))

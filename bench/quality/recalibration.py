@@ -1,4 +1,4 @@
-"""What `recalibrate` makes of posteriors from few simulations.
+"""Posteriors from few simulations before and after `recalibrate`.
 
     python -m bench.quality.recalibration [--seeds 10] [--simulations 1000] [--held-out 200]
 

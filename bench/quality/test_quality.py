@@ -36,7 +36,7 @@ def first_fit():
 
 @pytest.fixture
 def one_process(first_fit, monkeypatch):
-    """Of zuko the first fit alone has a process of its own; for more of them PyTorch would be loaded each time."""
+    """Run all but zuko's first fit in this process, because each process would load PyTorch."""
     right = quality.run
 
     def run(job, options):

@@ -1,7 +1,8 @@
-"""What `fit_to_density` is worth: ``python -m bench.quality.variational [--what REGEX] [--fits REGEX] [--seeds 1]``.
+"""Divergences of `fit_to_density`: ``python -m bench.quality.variational [--what REGEX] [--fits REGEX] [--seeds 1]``.
 
 Fits flows to the four energies, and to six coordinates, with the defaults and with one argument changed at a time, and
-prints KL(flow ‖ density) in nats, which is known as the integrals are. The defaults were chosen on the four energies.
+prints KL(flow ‖ density) in nats, which is known because the integrals are. The defaults were chosen on the four
+energies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a group costs and gains.
+"""Cost and gain of a group.
 
     python -m bench.scale.distributed [overhead ranks ascent bytes parts]
 
@@ -8,7 +8,7 @@ steps, of runs that take turns; a quiet machine with as many cores as ranks and 
 - overhead: MAF 43, 512 rows a step: ``fit(x)`` and ``fit(x, group=local())``, and the same with 1024.
 - ranks: MAF 43 of 5 x [512, 512], 1024 rows a step: one process of two threads, and two ranks of one.
 - ascent: `DualAscentFlow.notes` on 10,000,000 x 10 rows: the same two, and a plain fit of two threads.
-- bytes: what a rank hands to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
+- bytes: integers that a rank gives to ``sum`` in a step, beside 8 bytes a weight and 72 more integers.
 - parts: what a step and a start are made of, in milliseconds, as JSON: what ``bench/scale/model.py --measured`` takes.
   Each is the shortest of some calls, of the threads that headrace has (``HEADRACE_NUM_THREADS``). Of one thread it is
   the processor's time, which others on the machine lengthen least.
@@ -94,7 +94,7 @@ WORK = {
 
 
 def worker(kind: str, rank: int, size: int, threads: int, directory: str) -> None:
-    """One rank; prints what it measured."""
+    """One rank, which prints its measurements."""
     hr.set_num_threads(threads)
     group: Any = None
     if size:
@@ -230,7 +230,7 @@ def parts(repeats: int) -> None:
 
 
 def with_dask(repeats: int) -> None:
-    """What each collective costs, and from which network and batch on two workers are faster than one."""
+    """The cost of each collective, and the network and batch from which on two workers are faster than one."""
     import dask.array as da
 
     from distributed import Client, LocalCluster

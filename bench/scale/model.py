@@ -1,4 +1,4 @@
-"""What a fit of a very large table on many workers should take: ``python -m bench.scale.model``; nothing is fitted.
+"""Expected time of a fit of a very large table on many workers: ``python -m bench.scale.model``; nothing is fitted.
 
 Plain Python. A step is a worker's own work (measured, by ``bench.scale.distributed parts``) and a sum over all
 workers (8 bytes a weight and 576 more, over an assumed network). The slowest worker of each step is drawn, and so are
@@ -90,7 +90,7 @@ class Assumed:
 
 
 def bytes_of_a_step(weights: int) -> int:
-    """What a worker gives to the one sum of a step."""
+    """Bytes that a worker gives to the one sum of a step."""
     return 8 * (weights + MORE_INTEGERS)
 
 
@@ -112,7 +112,7 @@ class Model:
         self.columns, self.threads = measured["columns"], measured["threads"]
 
     def on_cores(self, ms: float) -> float:
-        """What the core does, by all threads of a worker."""
+        """The time of the core's work, by all threads of a worker."""
         return ms * self.threads / max(self.assumed.cores * self.assumed.efficiency, 1.0)
 
     @property
@@ -123,7 +123,7 @@ class Model:
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Steps of an epoch."""
         a = self.assumed
         return math.ceil(a.rows * (1.0 - a.held_out) / (self.chunk_rows * a.chunks * a.workers))
 

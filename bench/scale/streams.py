@@ -92,7 +92,7 @@ def measure(case: str, folder: Path, rows: int, hidden: int, threads: int) -> di
 
     hr.set_num_threads(threads)
     what, kind = case.split(" ")
-    if kind == "parquet":  # importing it takes time and memory that are not the rows'
+    if kind == "parquet":  # imported here, because the import takes time and memory of its own
         import pyarrow.dataset
         import pyarrow.parquet  # noqa: F401
     given = _array(folder) if case == "fit array" else None

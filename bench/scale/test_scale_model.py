@@ -18,7 +18,7 @@ def model(**changes):
     return Model(NAME, MEASURED, replace(CALM, **changes))
 
 
-def test_sizes_are_those_of_the_code():
+def test_bytes_of_a_step_are_those_of_the_code():
     assert bytes_of_a_step(1000) == FixedSum(1000).parts.nbytes
     assert (MEASURED["rows of a chunk"], MEASURED["rows of a shard"]) == (CHUNK_ROWS, ROWS)
 

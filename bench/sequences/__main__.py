@@ -3,7 +3,7 @@
     python -m bench.sequences             # half an hour, with torch.compile
     python -m bench.sequences --quick     # a rough picture in three minutes, without it
 
-| case | what is timed |
+| case | timed call |
 | --- | --- |
 | A, stream | one stream of network A drawn step after step |
 | A, streams | 48 of them together |
@@ -64,7 +64,7 @@ def network_b(layers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part in a case: a call gives the steps that it made and the seconds of the processor for them."""
+    """A contender of a case: its call gives the steps that it made and the seconds of the processor for them."""
 
     name: str
     call: Callable[[], tuple[int, float]]
@@ -72,7 +72,7 @@ class Contender:
 
 @dataclass
 class Case:
-    """What is compared, and what one step of it needs."""
+    """Contenders that are compared, and the multiply-adds of one of their steps."""
 
     name: str
     multiply_adds: int
@@ -80,7 +80,7 @@ class Case:
 
 
 def timed(call: Callable[[], Any], steps: int) -> tuple[int, float]:
-    """Of this process."""
+    """Processor seconds of this process."""
     begin = time.process_time()
     call()
     return steps, time.process_time() - begin
@@ -99,7 +99,7 @@ def made(options: dict[str, Any], reads: str = "data", seed: int = 0) -> hr.Caus
 
 
 def rounded(array: NDArray[Any]) -> NDArray[Any]:
-    """To bf16, to nearest."""
+    """An array rounded to bf16, to nearest."""
     bits = array.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
 
@@ -115,7 +115,7 @@ def named(rows: int) -> str:
 
 
 def check_close(what: str, got: NDArray[Any], want: NDArray[Any], within: float) -> None:
-    """A fast wrong answer fails."""
+    """Fail where results of contenders differ."""
     worst = float(np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)).max())
     if not worst < within:
         raise AssertionError(f"{what}: differs by {worst:.3g} from headrace, more than {within:g}")
@@ -137,7 +137,7 @@ class Suite:
     """All cases of one run."""
 
     def __init__(self, folder: Path, sizes: Sizes, with_compile: bool) -> None:
-        """Networks, and who is there to take part."""
+        """Make networks, and find the contenders that are installed."""
         self.folder, self.sizes, self.with_compile = folder, sizes, with_compile
         self.program = hand.compiled(folder)
         self.has_torch = find_spec("torch") is not None
@@ -146,7 +146,7 @@ class Suite:
         self.signal = rng.standard_normal((1, sizes.density, 1)).astype(np.float32)
 
     def close(self) -> None:
-        """End what was started."""
+        """End the started processes."""
         for one in self.hands:
             one.close()
 
@@ -282,7 +282,7 @@ class Suite:
         return case
 
     def cases(self) -> list[Case]:
-        """What the table has, in its order."""
+        """The cases of the table, in its order."""
         sizes, a, b = self.sizes, made(A), made(network_b(30), seed=1)
         b16 = b.to("cpu", "bf16")
         flow_a, flow_b, flow_b16 = (hr.SequenceFlow([t]) for t in (a, b, b16))
@@ -372,7 +372,7 @@ class Suite:
         return timed(push, n)
 
     def _defaults(self) -> list[Case]:
-        """The flow that a user has who names no setting, beside the cheapest map."""
+        """The flow of the defaults, beside the one with the cheapest map."""
         sizes = self.sizes
         flows = {"headrace": hr.WaveNet(seed=0), "affine map": hr.WaveNet(map="affine", seed=0)}
         calls: dict[str, Callable[[hr.SequenceFlow], tuple[int, float]]] = {
@@ -445,7 +445,8 @@ def memory_of_a_long_signal(steps: int) -> float:
 
 
 def parts_of_b(rounds: int = 7) -> list[str]:
-    """Where the time of a density of B goes: what grows with its weights, by other kernels, and what does not."""
+    """Where the time of a density of B goes: the part that grows with its weights, by other kernels, and the constant
+    part."""
     x = np.random.default_rng(0).standard_normal((1, TORCH_STEPS, 1)).astype(np.float32)
     networks = [
         made(network_b(30) | {"kernel": kernel, "dilations": A["dilations"] + A["dilations"][:14]})
@@ -467,7 +468,7 @@ def parts_of_b(rounds: int = 7) -> list[str]:
 
 
 def in_its_own_process(steps: int) -> float:
-    """The same where nothing else has taken memory before."""
+    """Run the measurement in a process of its own, where nothing else has taken memory before."""
     command = [sys.executable, "-m", "bench.sequences", "--memory", str(steps)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 

@@ -1,4 +1,4 @@
-"""Backward-adaptive linear prediction: what a signal's density is worth without training a network.
+"""Backward-adaptive linear prediction: log densities of a signal without a trained network.
 
 Every 20 samples the coefficients of a prediction of order 24 are solved anew from the last 480 samples, so that nothing
 is transmitted. The residual has a Student's t distribution whose scale is a log-linear function of past residuals.

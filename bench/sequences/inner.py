@@ -21,7 +21,7 @@ class Apart:
     """
 
     def __init__(self, flow: hr.SequenceFlow, rows: int, steps: int) -> None:
-        """Draw values, and what the network makes of them."""
+        """Draw values, and compute the network's outputs."""
         rng = np.random.default_rng(0)
         self._flow, self._rows, self._steps = flow, rows, steps
         self._inner = flow.transforms[0].inner

@@ -91,7 +91,7 @@ def made(seed: int = 0) -> Parts:
 
 
 def recordings(folder: Path | None) -> Parts:
-    """The voice's, from a folder or one that is forgotten; those of the made process where it cannot be fetched."""
+    """The voice's, from the folder or a temporary one; those of the made process where it cannot be fetched."""
     with tempfile.TemporaryDirectory() as own:
         voice = fetched(folder or Path(own))
         if voice is not None:

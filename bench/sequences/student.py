@@ -24,7 +24,7 @@ ROWS, LENGTH, START = 64, 4096, 400
 
 
 def teacher() -> hr.SequenceFlow:
-    """The process: a linear prediction, and a network of zeros, which makes nothing of the past."""
+    """The process: a linear prediction, and a network of zeros, which ignores the past."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))

@@ -68,7 +68,7 @@ class Network(nn.Module):
         return F.linear(seen, weight.permute(0, 2, 1).reshape(len(weight), -1), bias)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
-        """Of each step, (rows, steps)."""
+        """Log densities of each step, (rows, steps)."""
         shift, raw = self.raw(x).unbind(-1)
         log = _log_scale(raw)
         z = (x[..., 0] - shift) * torch.exp(-log)
@@ -81,10 +81,10 @@ class Network(nn.Module):
 
 
 class Cached(nn.Module):
-    """Step after step: what each layer needs of the past is kept in rings."""
+    """Step after step, with the past of each layer in a ring."""
 
     def __init__(self, network: Network, rows: int) -> None:
-        """So many streams."""
+        """Make rings for a number of streams."""
         super().__init__()
         weight = network.of("input.weight")
         channels, _, self.kernel = weight.shape
@@ -100,7 +100,7 @@ class Cached(nn.Module):
         self.head = [(network.of(f"head.{i}.weight").T.contiguous(), network.of(f"head.{i}.bias")) for i in range(2)]
 
     def forward(self, noise: torch.Tensor, past: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The next value of each stream, and what it read moved on by it."""
+        """The next value of each stream; it also enters the rings."""
         h = torch.addmm(self.input[1], past, self.input[0])
         skip = torch.zeros_like(h)
         for i, dilation in enumerate(self.dilations):

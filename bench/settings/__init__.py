@@ -1,1 +1,1 @@
-"""What fits reach with other settings than the defaults: `python -m bench.settings`."""
+"""Fits with other settings than the defaults: `python -m bench.settings`."""

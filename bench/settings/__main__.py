@@ -1,7 +1,7 @@
 """Settings of ready-made flows, tried with `fit` as it comes: ``python -m bench.settings [--what REGEX] [--seeds N]``.
 
 Each table is in three parts: a flow is fitted to the first (`fit` holds a tenth of it out for itself), settings are
-chosen by the second, and the third, which no choice sees, shows what the choice is worth. Numbers are mean
+chosen by the second, and the third, which no choice sees, shows the gain of the choice. Numbers are mean
 log-likelihoods in nats, in units of the first part's standard deviations.
 """
 

@@ -1,9 +1,9 @@
-"""Periodic columns in every flow: what a fit loses to the true density, which is known.
+"""Periodic columns in every flow: nats that a fit loses against the true density, which is known.
 
     python -m bench.settings.angles [--seeds 3] [--rows 5000] [--what NAME|NAME] [--flows NAME|NAME]
 
 Each number is the mean over seeds, and the standard deviation, of true minus reached log-likelihood of as many new
-rows, in nats: 0 is all that can be had.
+rows, in nats: 0 is the best value.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ WHAT: dict[str, tuple[Callable[[np.random.Generator, int], tuple[Floats, Floats]
 
 
 def ascent(features: int, periods: Any, seed: int) -> hr.DualAscentFlow:
-    """Which makes its flow itself."""
+    """A `DualAscentFlow`, whose fit makes the flow."""
     return hr.DualAscentFlow(periodic=periods, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""What `hr.auto` reaches within a time beside a default fit: ``python -m bench.settings.auto [--seconds 60]``.
+"""`hr.auto` within a time budget beside a default fit: ``python -m bench.settings.auto [--seconds 60]``.
 
 Both get the same rows, and are judged by the same others: a plain ``hr.NSF(features).fit(rows)`` with as many seconds
 at most, and `hr.auto` with these seconds. Numbers are mean log-likelihoods in nats, in units of the deviations of the

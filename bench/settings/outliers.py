@@ -1,4 +1,4 @@
-"""What rows far out cost a fit with defaults.
+"""Loss of default fits by rows far out.
 
     python -m bench.settings.outliers {wine,student,lognormal} [--what REGEX]
 
@@ -6,7 +6,7 @@ wine: white wine in ten folds of which none sees its own rows, as Uria, Murray a
 without noise: the mean log-likelihood of each fold in nats and of the worst row, in units of the training part's
 standard deviations.
 student: 6000 rows of a multivariate t with three degrees of freedom and three columns (others by options), new rows of
-the same: the Kullback-Leibler divergence, and what the worst row loses. lognormal: of exponentials of normal columns
+the same: the Kullback-Leibler divergence, and the loss of the worst row. lognormal: of exponentials of normal columns
 that depend on each other.
 
 Each with the flow as it comes, and with one of its settings changed.

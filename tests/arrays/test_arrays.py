@@ -71,7 +71,7 @@ def test_nothing_is_copied(framework, kind, name, dtype):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 100])
-def test_any_number_of_rows(framework, rows, dtype):
+def test_results_for_any_number_of_rows_are_those_of_numpy(framework, rows, dtype):
     flow = made_flow(dtype, context=0)
     x = cases.rows(rows, FEATURES, dtype)
     cases.assert_same_bits(framework.open(flow.log_prob(framework.make(x))), flow.log_prob(x))
@@ -113,7 +113,7 @@ def test_a_sample_without_arrays_is_numpy(dtype):
 
 
 @pytest.mark.parametrize("map", reference.MAPS)
-def test_functional_kernels(framework, map, dtype):
+def test_couplings_and_vector_maps_of_hr_ops(framework, map, dtype):
     if framework.name == "pandas":
         pytest.skip("parameters have three axes")
     z, grad = cases.rows(ROWS, 3, dtype), cases.rows(ROWS, 3, dtype, "grad")
@@ -242,7 +242,8 @@ def test_a_row_expanded_to_many():
     cases.assert_same_bits(flow.log_prob(row.expand(9, 4)).numpy(), flow.log_prob(np.tile(row.numpy(), (9, 1))))
 
 
-# --- what is peculiar to one framework --------------------------------------------------------------------------------
+# --- peculiarities of single frameworks
+# --------------------------------------------------------------------------------
 
 
 def test_parameters_and_inference_tensors_without_gradient_are_tensors():
@@ -252,7 +253,7 @@ def test_parameters_and_inference_tensors_without_gradient_are_tensors():
     assert torch.equal(flow.log_prob(torch.nn.Parameter(x, requires_grad=False)), want)
     with torch.inference_mode():
         assert torch.equal(flow.log_prob(torch.ones(9, FEATURES)), want)
-    with torch.device("meta"):  # the place of new tensors does not affect results
+    with torch.device("meta"):  # the default device of new tensors does not affect results
         assert torch.equal(flow.log_prob(x), want)
 
 
@@ -326,7 +327,7 @@ def test_no_framework_is_imported():
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "pandas"])
-def test_a_framework_that_is_half_imported_owns_nothing(monkeypatch, name):
+def test_a_framework_during_its_import_takes_no_arrays(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     flow = made_flow("float32", context=0)
     assert flow.log_prob(np.ones((3, FEATURES))).shape == (3,)

@@ -136,7 +136,7 @@ def test_arrays_of_the_cpu_are_read_where_they_lie(dtype):
         assert opened.strides == x[:, ::-1].strides
 
 
-def test_no_stream_is_asked_for_on_the_cpu():
+def test_arrays_of_the_cpu_are_asked_for_no_stream():
     """A stream belongs to a device: its entry is empty, or None."""
     array = DeviceArray(X, (1, 0))
     FLOW.log_prob(array, CONTEXT)

@@ -295,8 +295,8 @@ def test_outputs_of_another_framework_are_refused():
 # --- autograd ---------------------------------------------------------------------------------------------------------
 
 
-def test_autograd_knows_which_tensors_were_written():
-    """The memory for its gradient is gone, so that autograd must not go on with other values."""
+def test_autograd_refuses_tensors_that_were_overwritten():
+    """A gradient needs the overwritten values, so that autograd has to raise its error."""
     torch, flow = frameworks.load("torch").module, made_flow("float32", 0)
     x, weight = torch.ones(9, FEATURES), torch.ones(9, requires_grad=True)
     for write in (

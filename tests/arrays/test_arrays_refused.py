@@ -16,7 +16,7 @@ ROWS, CONTEXT = cases.rows(6, 4, "float32"), cases.rows(6, 2, "float32", "contex
 
 
 def refuse(call, *words, error=TypeError):
-    """The call raises an error whose message contains each word, without any warning before."""
+    """Check that a call raises an error whose message contains each word, without any warning before."""
     with pytest.raises(error) as caught:
         call()
     missing = [word for word in words if word not in str(caught.value)]
@@ -60,7 +60,7 @@ TENSORS = {
 
 @pytest.mark.filterwarnings("ignore:.*[Qq]uantiz.*", "ignore:.*[Ss]parse.*")
 @pytest.mark.parametrize("bad", TENSORS)
-def test_tensors(bad):
+def test_tensors_that_are_refused(bad):
     torch = frameworks.load("torch").module
     make, words = TENSORS[bad]
     tensor, context = make(torch), torch.ones(6, 2)
@@ -117,8 +117,10 @@ def test_dense_networks_that_require_a_gradient_are_copied():
         assert np.array_equal(made([linear.weight], [linear.bias]).parameters, made(*detached).parameters)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # of torch's own use of it, a category a version
-def test_tangents_and_transformed_functions_are_not_lost_in_silence():
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script.*"
+)  # a warning of torch, whose category differs between versions
+def test_tangents_and_transformed_functions_are_refused():
     torch = frameworks.load("torch").module
     flow, x = hr.MAF(4, transforms=1, hidden=(8,)), torch.ones(6, 4)
     with torch.autograd.forward_ad.dual_level():
@@ -148,7 +150,7 @@ def deleted(array):
 
 
 @pytest.mark.parametrize("bad", JAX_ARRAYS)
-def test_jax_arrays(bad):
+def test_jax_arrays_that_are_refused(bad):
     jax = frameworks.load("jax").module
     make, words = JAX_ARRAYS[bad]
     array = make(jax)
@@ -160,7 +162,7 @@ def test_jax_arrays(bad):
 
 
 @pytest.mark.parametrize("transform", ["jit", "grad", "vmap", "jvp"])
-def test_tracers(transform):
+def test_tracers_of_jax_are_refused(transform):
     found = frameworks.load("jax")
     jax, flow, x = found.module, hr.MAF(4, transforms=1, hidden=(8,)), found.make(np.ones((6, 4), "f4"))
     calls = {
@@ -254,7 +256,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("bad", OTHERS)
-def test_other_objects(bad):
+def test_other_objects_are_refused(bad):
     value, words = OTHERS[bad]
     refuse(lambda: FLOW.log_prob(value, CONTEXT), "x:", *words)
     refuse(

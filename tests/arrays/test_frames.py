@@ -121,7 +121,7 @@ def test_all_objects_that_numpy_can_read():
 
 @pytest.mark.parametrize("dtype", [">f4", ">f8", "g", ">g"])
 @pytest.mark.parametrize("rows", [0, 1, 7, 40])
-def test_other_floats(dtype, rows, monkeypatch):
+def test_floats_of_other_widths_and_byte_orders(dtype, rows, monkeypatch):
     """Block by block, in blocks of a size that no row depends on."""
     monkeypatch.setattr(_evaluation, "_BLOCK", 10)
     x = X[:rows].astype(dtype)

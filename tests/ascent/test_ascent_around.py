@@ -55,7 +55,7 @@ def test_a_peak_on_a_seam_is_found_with_its_dependence(model, refined, dtype, mo
     cases.assert_close(flow.log_prob(drawn), log_prob, magnitude=60.0, depth=4096)
 
 
-def test_the_density_is_one_in_all_and_the_same_a_period_on():
+def test_the_density_integrates_to_one_and_is_periodic():
     flow = hr.DualAscentFlow.notes(steps=10, periodic=PERIODS, dtype="float64").fit(angles(), progress=False)
     n, reach = 500, np.linspace(-10.0, 10.0, 801)
     around = -np.pi + 2 * np.pi * (np.arange(n) + 0.5) / n
@@ -100,7 +100,7 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     assert np.isfinite(even[1].periodic[0]).all()
 
 
-def test_prefixes_files_and_bounds_beside_it(tmp_path, dtype):
+def test_prefixes_files_and_bounds_beside_periodic_columns(tmp_path, dtype):
     x = np.column_stack([angles(400), np.exp(cases.rows(400, 1, "float64", "beside")[:, 0])])
     ends = {"periodic": [*PERIODS, None], "bounds": [None, None, (0.0, None)]}
     flow = hr.DualAscentFlow.notes(steps=4, **ends, dtype=dtype).fit(x, validation=0, progress=False)

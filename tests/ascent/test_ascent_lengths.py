@@ -16,7 +16,7 @@ ROWS = 400
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Lengths compete among few rows, and joint trainings take no time."""
+    """Let lengths compete on few rows, with joint trainings of a few steps."""
     for constant, value in {"COMPETES_BELOW": 200, "REFINE_STEPS": 600, "LENGTHS": (2, 4, 6)}.items():
         monkeypatch.setattr(_contest, constant, value)
 
@@ -78,7 +78,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
 
 @pytest.mark.parametrize(("features", "rows", "bins"), [(3, 150, 8), (3, 400, 8), (4, 150, 3), (4, 400, 4)])
 def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
-    """The fewer, the fewer rows there are: the variance of many is more than they gain."""
+    """Few rows get fewer bins still, because the variance of many costs more than they gain."""
     flow = hr.DualAscentFlow(refine=True, patience=None).fit(bent(rows, features), progress=False)
     headers = [link._header() for link in flow.transforms]
     assert {header["bins"] for header in headers if header.get("map") == "rq_spline"} == {bins}
@@ -95,8 +95,8 @@ def test_a_chain_above_three_columns_has_few_bins(features, rows, bins):
     ],
     ids=str,
 )
-def test_no_contest(arguments):
-    """Up to three features, of few rows, without rows held out, and where the length is given."""
+def test_no_lengths_are_tried(arguments):
+    """One length alone is trained for up to three features, few rows, no held-out rows, or a given length."""
     rest = dict(arguments)
     x = bent(rest.pop("rows", ROWS), rest.pop("features", 4))
     fit = {"validation": rest.pop("validation")} if "validation" in rest else {}

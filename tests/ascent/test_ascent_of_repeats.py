@@ -32,8 +32,8 @@ def repeating():
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:x. ")
 @pairwise(data=repeating(), name=["notes", "splines"], dtype=cases.DTYPES)
-def test_a_history_tells_of_the_flow(name, data, dtype):
-    """Rows held out count as they are; of so many nats a thousandth is rounding in float32."""
+def test_the_history_has_the_log_likelihood_of_the_returned_flow(name, data, dtype):
+    """Rows held out are judged without noise; the tolerance, a thousandth of the nats, is rounding in float32."""
     x = repeating()[data]
     held_out = x[::4]
     model = {
@@ -64,7 +64,7 @@ def test_repeated_rows_are_recovered_from_latents(data, dtype):
 
 
 @pytest.mark.long
-def test_the_contest_of_the_defaults_is_between_what_flows_say(dtype, monkeypatch):
+def test_ascent_and_joint_training_compete_by_log_densities_of_rows(dtype, monkeypatch):
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 300)
     x = cases.rng("binary").integers(0, 2, (600, 3)).astype(float)
     held_out = x[::4]

@@ -61,7 +61,7 @@ def check(core, features, size, each, weighted, rule, precision, dtype):
         assert (np.diff(likelihoods[:, 0]) >= -1e-6).all()
     if core.name == "cpu":
         found = ascent.ascent.log_likelihoods()
-        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # so few rows are all checked
+        np.testing.assert_allclose(found[:, 2:], want.log_likelihoods(), **close)  # fewer rows are all checked
         np.testing.assert_allclose(ascent.ascent.terms(), want.terms(), **close)
 
 
@@ -167,7 +167,7 @@ def test_the_same_bits_for_any_number_of_threads(weighted, dtype):
 
 
 def _summed(parts):
-    """Of one process."""
+    """The sum over a group of one process."""
     return parts.sum(axis=0)
 
 

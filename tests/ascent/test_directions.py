@@ -36,7 +36,7 @@ def test_directions_find_columns_that_are_not_normal():
 
 
 def test_sliced_directions_of_mirrored_rows_are_the_same():
-    """Normal quantiles lie in the middle of each row's share, as many below 0 as above it, which few rows show."""
+    """Normal quantiles lie symmetrically about 0, in the middle of each row's share; few rows show a shift."""
     g = cases.rng("mirrored")
     z = standardised(g.standard_exponential((20, 3)))
     one, other = (_directions.sliced_rotation(rows, np.random.default_rng(0)) for rows in (z, -z))
@@ -145,7 +145,7 @@ def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
         (64, {"directions": "sliced", "rotations": "blocks"}, [32, 32]),
     ],
 )
-def test_which_rotations_an_ascent_takes(features, choices, sizes):
+def test_default_rotations_of_an_ascent(features, choices, sizes):
     steps = 1 if "directions" in choices else 2  # to look for directions takes long
     flow = hr.DualAscentFlow.notes(steps=steps, **choices).fit(bent(100, features), validation=None, progress=False)
     assert [[len(b) for b in t.blocks] for t in rotations_of(flow)] == [sizes] * steps
@@ -153,8 +153,8 @@ def test_which_rotations_an_ascent_takes(features, choices, sizes):
 
 
 @pytest.mark.long
-def test_splines_of_many_features_look_for_their_directions_in_any():
-    """They are few, and sliced, so that cost is no reason for blocks."""
+def test_splines_of_many_features_search_dense_directions():
+    """Steps of splines are few, and their directions sliced, so that blocks would save little."""
     flow = hr.DualAscentFlow(steps=2, refine=False).fit(bent(100, 130), validation=None, progress=False)
     assert [len(t.blocks) for t in rotations_of(flow)] == [1, 1]
 

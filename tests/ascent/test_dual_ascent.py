@@ -1,4 +1,4 @@
-"""Dual ascent as a flow: its promises, and hard data."""
+"""Dual ascent as a flow: its documented properties, and hard data."""
 
 import _thread
 import threading
@@ -29,7 +29,7 @@ every_model = pytest.mark.parametrize("name", MODELS)
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch):
-    """Joint training that takes no time."""
+    """A joint training of a few steps."""
     monkeypatch.setattr("headrace.ascent.competing_fits.REFINE_STEPS", 200)
 
 
@@ -49,7 +49,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_slice_is_the_flow_after_its_steps(name, precision):
-    """The history tells its likelihood, from the points that were carried along: float64, so to rounding."""
+    """The history has its likelihood, of the points that the fit moved: equal to rounding in float64."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
     if name == "refined":
@@ -355,7 +355,7 @@ def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monke
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after, monkeypatch):
-    """At its start, or after two of its splines."""
+    """Ctrl-C comes at the start of that ascent, or after two of its splines."""
     started = []
 
     def interrupted(ascent):
@@ -403,7 +403,7 @@ def hard():
 @pytest.mark.parametrize("data", hard())
 @every_model
 @pytest.mark.filterwarnings("ignore:x. ")  # about constant columns, and values that repeat
-def test_hard_data_give_a_density(name, data, dtype):
+def test_hard_data_give_a_finite_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)
     assert flow.features == x.shape[1]

@@ -83,7 +83,7 @@ def test_the_order_of_rows_does_not_matter(weighted):
 
 
 def test_an_outlier_of_hardly_any_weight_does_not_stretch_a_curve():
-    """Though the row before it has a thirtieth of all weight."""
+    """The row before the outlier has a thirtieth of all weight."""
     x = cases.rng("outlier").standard_normal(10_000)
     for outlier in (1e-3, 1e-12):
         weights = np.append(np.ones(10_000), [300.0, outlier])
@@ -122,7 +122,7 @@ def test_no_sum_overflows():
 
 
 def test_a_heavy_row_does_not_change_the_others():
-    """Each counts 1e-6 of the heavy row, and all together as much as it."""
+    """Each other row has 1e-6 of the weight of the heavy row, and all together have its weight."""
     weights = np.append(np.ones(1_000_000), 1e6)
     shares = Shares.of(weights, weights.size)
     assert_allclose(shares.of_rows / shares.total, weights / weights.sum(), rtol=1e-6)
@@ -134,7 +134,7 @@ def test_the_unit_of_weights_does_not_matter(largest):
     assert Shares.of(np.array([largest, 0.0, largest]), 3).of_rows.tolist() == [2**41, 0, 2**41]
 
 
-def test_a_summary_counts_rows_as_often_as_weights_say():
+def test_a_summary_counts_rows_by_their_weights():
     g = cases.rng("summary")
     x, weights = np.sort(g.standard_normal(400)), g.integers(0, 5, 400)
     weights = np.where(x > 0.5, 4, weights)

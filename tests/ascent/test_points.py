@@ -131,7 +131,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself_where_there_are_no_sums(cor
 
 @every_core(product=("cpu", "emu", "gpu"))
 def test_wrong_steps_are_refused(core):
-    """Refused by the compiled class, also without Python's checks."""
+    """The compiled class refuses them, also without Python's checks."""
     stream = core.choose(cpu=(), device=(getattr(getattr(core, "device", None), "stream", None),))
     points = core.choose(
         cpu=lambda: cpu.PointsF32(np.zeros((4, 2), "f4"), None),
@@ -177,8 +177,8 @@ def test_rows_beyond_memory_are_refused(dtype):
 # --- the functional form ----------------------------------------------------------------------------------------------
 
 
-def test_the_functional_form_gives_the_same(framework, dtype):
-    """In the caller's framework; log-determinants in the dtype of the rows."""
+def test_the_functional_form_has_the_results_of_the_class(framework, dtype):
+    """Results come in the caller's framework; log-determinants in the dtype of the rows."""
     x, (maps, log_scale, (matrix,), shift, next_map, _) = cases.rows(300, 4, dtype), a_step(4)
     weights = cases.rng("weights").uniform(0.0, 2.0, 300).astype(dtype)
     points = Points(x, weights, dtype)

@@ -39,7 +39,7 @@ every_base = pytest.mark.parametrize("name", BASES)
 
 
 def alone(name, dtype="float64"):
-    """A flow of no transforms."""
+    """A flow without transforms."""
     return hr.Flow([], BASES[name][0](), dtype=dtype)
 
 
@@ -90,7 +90,7 @@ def test_densities_are_the_reference_s(name, dtype, core):
 
 
 @every_base
-def test_both_spaces_are_one(name, dtype):
+def test_noise_and_latent_rows_are_those_of_the_base(name, dtype):
     """The latent side is the base's own, and so is noise."""
     flow = alone(name, dtype)
     z = latent(9, dtype, name)
@@ -209,7 +209,7 @@ def test_each_parameter_separately(name):
 
 
 @every_base
-def test_gradients_on_a_device(name, device):
+def test_gradients_on_a_device_are_the_reference_s(name, device):
     made = subject(name)
     z, context = latent(37, "float64", name), cases.rows(37, 2, "float64", "context")
     context = context if made.library.context else None
@@ -306,7 +306,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype, core):
 
 @every_base
 def test_both_dtypes_have_the_same_sample(name):
-    """float64 has more digits of it; a component may be another one where a share ends, which no row here meets."""
+    """A row could have another component where its random value lies at the border of two shares; none here does."""
     narrow, wide = (alone(name, dtype).sample(500, seed=2) for dtype in ("float32", "float64"))
     keep = np.abs(wide) < 1e3
     assert_allclose(narrow[keep], wide[keep], rtol=2e-4, atol=1e-5)
@@ -324,7 +324,7 @@ def test_a_device_draws_the_same(name, device, dtype):
 
 @every_base
 def test_columns_are_uncorrelated(name):
-    """Ranks, as some have no variance; those of a mixture only given the component."""
+    """By ranks, because some bases have no variance; for a mixture given the component."""
     if name.startswith("mixture"):
         x = hr.Flow([], hr.NormalMixture(D, 2, loc=np.zeros((2, D)), scale=1.0), dtype="float64").sample(ROWS, seed=1)
     else:
@@ -379,7 +379,7 @@ def test_modes_are_found():
 
 
 @pytest.mark.parametrize("name", ["student", "mixture"])
-def test_a_fit_to_a_density_refuses_trained_parameters_of_drawing(name):
+def test_a_fit_to_a_density_refuses_trained_parameters_of_student_and_mixtures(name):
     flow = hr.Flow([hr.transforms.Coupling(D, [0], (4,))], BASES[name][0]())
     with pytest.raises(ValueError, match=r"^flow: expected a base whose samples are functions.*trainable=False"):
         hr.fit_to_density(flow, lambda x: (-0.5 * (x**2).sum(axis=1), -x), steps=1, progress=False)

@@ -80,7 +80,7 @@ def test_densities_integrate_to_one():
     assert_array_equal(flow.log_prob(np.array([[0.0], [1.0], [-1.0]])), -np.inf)
 
 
-def test_bounds_are_worth_it():
+def test_bounds_gain_beside_a_free_flow():
     """A gamma density of shape 1 has most of its mass beside its bound, where a free flow has density below it."""
     x = cases.rng("gamma").gamma(1.0, 2.0, (3000, 1))
     test = cases.rng("gamma", "test").gamma(1.0, 2.0, (3000, 1))
@@ -133,7 +133,7 @@ def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
 
 @pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # at this distance from a bound
 def test_bounds_that_overflow_in_float32():
-    """A bound beyond its range is none for rows of the other side, and refuses those of its own."""
+    """A bound that is infinite in float32 has no effect, or leaves no rows, by its side."""
     x = cases.rng("wide").uniform(0.1, 0.9, (100, 1)).astype(np.float32)
     for bounds in ((-1e300, None), (None, 1e300), (1e-60, 1.0)):
         flow = hr.MAF(1, transforms=1, hidden=(4,), bounds=[bounds])
@@ -179,7 +179,7 @@ def test_a_constant_column_is_shifted_off_its_support():
 
 
 def test_a_row_on_a_bound_is_refused_with_any_weight():
-    """Like a row that is not finite."""
+    """Weights do not matter, as for a row that is not finite."""
     x, weights = rows(100), np.ones(100)
     x[7, 1], weights[7] = 1.0, 0.0
     with pytest.raises(ValueError, match="in 1 of 100 rows, first in row 7, column 1"):

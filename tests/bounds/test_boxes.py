@@ -37,7 +37,8 @@ def box(name="nsf", dtype="float32", scale=0.3, **own):
     return cases.randomise(made, scale, "box", name), np.array(ends)
 
 
-# --- the line ---------------------------------------------------------------------------------------------------------
+# --- the linear map
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_both_directions_are_the_reference_s(dtype):
@@ -143,10 +144,10 @@ def test_fresh_flows_are_about_uniform(name):
 
 
 def test_the_integral_over_the_unit_cube_is_not_biased():
-    """Importance sampling of the product of 2 x, which is 1, as integrators of events of physics are tried.
+    """Importance sampling of the product of 2 x, which is 1, the usual test of integrators of collision events.
 
-    Over a normal base the density falls to 0 at the walls, where the weights have no variance: the estimate is 30
-    standard errors low.
+    Over a normal base the density falls to 0 at the bounds, and the variance of the weights is infinite there: the
+    estimate is 30 standard errors low.
     """
 
     def target(x):
@@ -188,7 +189,7 @@ def test_a_fit_stays_between_the_bounds(name):
         flow.fit(np.zeros((100, 4), "f4"), progress=False)
 
 
-def test_periods_beside_bounds():
+def test_periodic_columns_beside_bounded_ones():
     flow = hr.NSF(
         3, 1, base="uniform", bounds=[None, (0.0, 1.0), (2.0, 3.0)], periodic=[(0.0, 24.0), None, None], dtype="float64"
     )
@@ -201,7 +202,7 @@ def test_periods_beside_bounds():
     assert np.isfinite(around.log_prob(np.float32([[0.0, 7.3]]))).all()
 
 
-def test_modules_of_frameworks_take_it():
+def test_modules_of_frameworks_take_flows_between_bounds():
     torch = pytest.importorskip("torch")
     from headrace.torch import FlowModule
 

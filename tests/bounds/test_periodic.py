@@ -28,7 +28,7 @@ def fresh(dtype="float64", **more):
 
 
 def moved(dtype="float64", **more):
-    """Far from the identity, and started by a fit."""
+    """A flow far from the identity, with scales set by a fit."""
     flow = fresh(dtype, **more)
     context = cases.rows(600, flow.context, "float64", "fit context") if flow.context else None
     flow.fit(rows(), context, epochs=1, progress=False)
@@ -87,7 +87,7 @@ def test_gradients_of_a_period():
 # --- flows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_period_more_is_the_same_row(dtype):
+def test_a_row_shifted_by_a_period_has_the_same_density(dtype):
     flow = moved(dtype)
     x = rows(50, dtype, "more")
     for shift in ([1, 0, 0, 0], [0, 0, -1, 0], [2, 0, 3, 0]):
@@ -166,7 +166,7 @@ def test_a_fit_finds_peaks_on_a_seam():
     assert flow.transforms[-2].std[0] == 1.0
 
 
-def test_files_and_devices_have_it(tmp_path, dtype):
+def test_files_and_devices_keep_periodic_columns(tmp_path, dtype):
     flow = moved(dtype)
     flow.save(tmp_path / "flow")
     other = hr.load(tmp_path / "flow")
@@ -228,7 +228,7 @@ def test_the_estimator_takes_periods():
 
 
 @pytest.mark.parametrize("kind", ["maf", "iaf", "realnvp", "nsf", "planar", "radial"])
-def test_the_estimator_takes_them_with_every_flow(kind):
+def test_the_estimator_takes_periods_with_every_flow(kind):
     pytest.importorskip("sklearn")
     from sklearn_cases import estimator
 

@@ -44,12 +44,12 @@ def fresh(name, dtype="float64", context=0, **more):
 
 
 def unfitted(name, dtype="float64", context=0):
-    """Far from the identity, made on any core."""
+    """A flow far from the identity, made on any core."""
     return cases.randomise(fresh(name, dtype, context), 0.3, "unfitted", name)
 
 
 def moved(name, dtype="float64", context=0, **more):
-    """Far from the identity, and started by a fit."""
+    """A flow far from the identity, with scales set by a fit."""
     flow = fresh(name, dtype, context, **more)
     given = cases.rows(400, context, "float64", "fit context") if context else None
     flow.fit(rows(), given, epochs=1, progress=False)
@@ -190,7 +190,8 @@ def test_files_and_pickles(name, dtype, tmp_path):
 @pytest.mark.long
 @every_flow
 def test_a_fit_is_near_the_truth(name):
-    """An angle whose centre goes with a column, and one that goes with the first: near the truth, seams or not."""
+    """An angle whose centre depends on a column, and one whose centre depends on the first: both fits are near the
+    truth."""
     rng = cases.rng("von Mises")
 
     def draw(n):
@@ -223,7 +224,7 @@ def test_marginals_that_are_made_normal_leave_circles_alone(name):
 
 
 @every_flow
-def test_one_circle_alone_and_circles_alone(name):
+def test_flows_of_one_angle_and_of_angles_alone(name):
     for periods in ([(0.0, 1.0)], [(0.0, 1.0)] * 3):
         flow = FLOWS[name](len(periods), transforms=2, hidden=(4,), periodic=periods)
         x = flow.sample(200, seed=0)

@@ -25,7 +25,7 @@ def inside(n, dtype, *key):
 
 
 def as_last(base="standard normal", dtype="float64"):
-    """A flow in which it is part of loading and storing, as is a scale before it."""
+    """A flow whose support, and a scale before it, are part of loading and storing."""
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
         gradients.permutation([2, 0, 4, 1, 3]),
@@ -36,7 +36,7 @@ def as_last(base="standard normal", dtype="float64"):
 
 
 def elsewhere(base="standard normal", dtype="float64"):
-    """A flow in which it is a step: off the support, back onto another one, and only then the rows."""
+    """A flow whose support is a step: an inverse support, another support, and then the scale at the data end."""
     outer = [(-9.0, None), None, (-20.0, 20.0), (None, 12.0), None]
     parts = [
         gradients.masked(cases.made(features=5, hidden=(9,), context=2)),
@@ -154,7 +154,7 @@ def test_no_sample_lies_on_a_bound_or_beyond(bounds, wide, dtype, core):
     assert ((small_batch > low) & (small_batch < high)).all()
 
 
-def test_where_no_float32_lies_between_the_middle_comes_out():
+def test_bounds_without_a_float32_between_give_their_middle():
     flow = hr.Flow([hr.transforms.Support([(1e9, 1e9 + 1.0)])], dtype="float32")
     assert (flow.sample(20, seed=0) == np.float32(1e9)).all()
     wide = flow.sample(20, seed=0, dtype="float64")
@@ -252,7 +252,7 @@ def test_a_recorded_run_has_the_same_values(name, core, dtype):
         assert flow.nll_and_grad(x, context)[0] == pytest.approx(-want.mean(dtype=np.float64), rel=1e-5)
 
 
-# --- an object like all others --------------------------------------------------------------------------------------
+# --- copies, files, refusals --------------------------------------------------------------------------------------
 
 
 def test_copies_pickles_and_files(tmp_path):

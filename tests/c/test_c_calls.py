@@ -36,7 +36,7 @@ def context():
 
 
 def spread(array, row=1, column=1, reverse=False):
-    """The same values in memory with gaps, or from the end."""
+    """Equal values in memory with gaps, or in reverse order."""
     n, m = array.shape
     big = np.full((row * n, column * m), 99, array.dtype)
     out = big[::row, ::column]
@@ -124,7 +124,7 @@ def test_no_rows_are_no_error(handle):
 
 
 def with_(array, **changes):
-    """A view with other members."""
+    """A copy of a view with changed members."""
     changed = view(array)
     for name, value in changes.items():
         setattr(changed, name, value)

@@ -23,12 +23,12 @@ FILES = Path(__file__).parents[1] / "files"
 HOSTILE, RANDOM = (runpy.run_path(str(FILES / f"test_files_{name}.py")) for name in ("hostile", "random"))
 BROKEN, ENTRIES, NASTY, places = HOSTILE["BROKEN"], HOSTILE["ENTRIES"], RANDOM["NASTY"], RANDOM["places"]
 
-# Python accepts these as numbers, or as defaults, which are in no header of headrace.
+# Values that Python accepts as numbers or defaults, and that no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
 
 def agree(library, data):
-    """Both read a file with equal results, or both refuse it. Whether they read it."""
+    """Check that both read a file with equal results, or that both refuse it; return whether they read it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:
@@ -185,7 +185,7 @@ def test_a_handle_takes_hardly_more_memory_than_its_file(library):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    library.open(data).log_prob(x)  # its pages of scratch memory stay
+    library.open(data).log_prob(x)  # pages of its scratch memory stay allocated
     before, handles = resident(), []
     for _ in range(4):
         handles.append(library.open(data))

@@ -291,7 +291,7 @@ def test_the_output_of_config():
 
 
 def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, monkeypatch):
-    """The Python files of such a one stay in the clone, and compiled files go to site-packages."""
+    """Its Python files stay in the clone, and its compiled files are in site-packages."""
     (tmp_path / "libheadrace.so").touch()
     monkeypatch.setattr(_cpu, "__file__", str(tmp_path / "_cpu.so"))
     assert library_folder() == tmp_path

@@ -96,7 +96,7 @@ def test_a_state_is_exchanged_between_python_and_c(library, name):
     cases.assert_same_bits(again.push(x[:, :0]), np.zeros((3, 0), "float32"))
 
 
-def test_frames_may_come_later_and_old_ones_go(library):
+def test_later_frames_may_be_added_and_old_ones_are_freed(library):
     flow = sequence_cases.wavenet("c frames", covariates=2, hop=4, dtype="float32")
     handle = library.open(hr.to_bytes(flow))
     x, _, frames = sequence_cases.streamed(flow, 2, 80)
@@ -107,7 +107,7 @@ def test_frames_may_come_later_and_old_ones_go(library):
     ):
         stream.push(x[:, 40:])
     stream.extend(frames[:, 11:15])
-    parts += [stream.push(x[:, 40:47]), stream.push(x[:, 47:56])]  # the refused push has not moved it
+    parts += [stream.push(x[:, 40:47]), stream.push(x[:, 47:56])]  # the refused push has not advanced the stream
     stream.extend(frames[:, 15:])
     parts.append(stream.push(x[:, 56:]))
     cases.assert_same_bits(np.concatenate(parts, axis=1), flow.log_prob_steps(x, covariates=frames))

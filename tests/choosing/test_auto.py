@@ -1,4 +1,4 @@
-"""`hr.auto`: candidates, the chosen one, and its message where something simple is as good."""
+"""`hr.auto`: candidates, the chosen one, and its message where a simple density is as good."""
 
 import copy
 import itertools
@@ -208,7 +208,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
     assert begun == [False, True]
     losses = [history.train_loss for history in histories]
     assert len(losses[1]) >= len(losses[0])
-    assert losses[1][: len(losses[0]) - 1] == losses[0][:-1]  # the last epoch may have been cut short
+    assert losses[1][: len(losses[0]) - 1] == losses[0][:-1]  # the last epoch may be incomplete
     assert trial.chosen_by >= reached - 1e-3
     assert (trial.flow.parameters != first.parameters).any()
 
@@ -275,7 +275,7 @@ def test_context_and_weights():
 
 
 def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
-    """A real signal in the third fit, once it has better weights than fresh ones: it ends by it, and so does all."""
+    """A real signal in the third fit, once it has better weights than fresh ones, ends this fit and the search."""
     count, fit, finish = [0], tried.Trial._fit, Run._finish_epoch
 
     def counted(self, fitted, held, seconds, folder):
@@ -418,7 +418,7 @@ def test_periodic_columns_given_a_context(periods):
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_columns_of_the_table_stay_apart(columns, monkeypatch):
-    """Of likelihoods as they are for columns in large units."""
+    """Likelihoods of rows in large units keep the columns of the table apart."""
     monkeypatch.setenv("COLUMNS", str(columns))
     found = [Tried(name, -1234.5678, 123.4567, 1234.5678, 123.4567, 1.0, "", None) for name in ("first", "other")]
     lines = str(Choice(None, "first", tuple(found), (), None, "rows", False, 1.0)).splitlines()

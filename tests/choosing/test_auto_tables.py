@@ -30,7 +30,7 @@ def columns(rows=700, seed=0):
 
 
 def with_gaps(library):
-    """Each of the first three columns misses a value; and which rows do."""
+    """A table each of whose first three columns misses a value, and the rows that miss one."""
     values = {name: column.tolist() for name, column in columns().items()}
     values["count"][2] = values["yes"][5] = values["size"][7] = None
     if library == "polars":

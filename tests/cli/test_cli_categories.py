@@ -66,7 +66,7 @@ def test_text_has_a_probability(folder, run, result):
     assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
 
 
-def test_labels_that_no_row_to_fit_had(folder, run):
+def test_labels_that_no_row_of_the_fit_has(folder, run):
     write("t.csv", lines())
     run("fit", "t.csv", "-o", "f", *SHORT)
     rows = lines()[:20]

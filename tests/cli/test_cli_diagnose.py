@@ -22,7 +22,7 @@ def fitted(folder, run):
     return x
 
 
-def test_it_is_that_of_python(fitted, run, result):
+def test_a_diagnosis_has_the_values_of_python(fitted, run, result):
     x, flow = fitted, hr.load("f.safetensors")
     report = result("diagnose", "f.safetensors", "held.csv", "--training", "t.csv", "--seed", 3)
     want = hr.diagnose(
@@ -42,7 +42,7 @@ def test_it_is_that_of_python(fitted, run, result):
     assert (code, out) == (0, f"{want}\n")
 
 
-def test_the_training_rows_are_no_new_rows(fitted, run):
+def test_training_rows_are_refused_as_new_rows(fitted, run):
     outcome = run("diagnose", "f.safetensors", "t.csv", "--training", "t.csv")
     check_error(*outcome, ["--training: expected another file than t.csv"])
 

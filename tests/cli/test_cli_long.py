@@ -1,4 +1,4 @@
-"""Fits of tables that are longer than the buffer: read again in each epoch, and never whole."""
+"""Fits of tables that are longer than the buffer: read again in each epoch, and never as a whole."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def whole(monkeypatch):
-    """The largest number of rows that were read together."""
+    """Record the largest number of rows that are read together."""
     sizes, opened = [], _joined.Columns._opened
 
     def noted(self, *given):

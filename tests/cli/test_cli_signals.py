@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files are fitted, scored, drawn and gone on with."""
+"""Signals on the command line: WAV files are fitted, scored, drawn and continued."""
 
 import inspect
 import json
@@ -89,7 +89,7 @@ def test_fit_is_the_fit_of_python(folder, run, result):
     assert "saved to g.safetensors" in out
 
 
-def test_fit_of_signals_foresees_its_duration(folder, run):
+def test_a_fit_of_signals_prints_its_longest_time_first(folder, run):
     path = write_wave("a.wav", values(3000))
     loud = [one for one in SMALL if one != "--quiet"]
     code, _, err = run("fit", path, "-o", "f.safetensors", *loud)

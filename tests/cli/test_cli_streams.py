@@ -18,7 +18,7 @@ pytestmark = pytest.mark.programs
 
 @pytest.fixture
 def given(monkeypatch):
-    """The contents of the standard input."""
+    """Set the contents of the standard input."""
 
     def give(path):
         with open(path, "rb") as file:

@@ -240,7 +240,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
 
 
-def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
+def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
     """With the finished part, rate and remaining time; of one table in rows, of many in tables."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
@@ -249,7 +249,7 @@ def test_scores_show_a_bar_where_somebody_looks(folder, run, monkeypatch):
     bar = _progress.bar
     monkeypatch.setattr(_progress, "bar", lambda *given, **how: bar(*given, mininterval=0.0, miniters=1, **how))
     for arguments, shown in ((("a.npy", "-o", "l.npy"), "60.0k/60.0k"), (("a.npy", "b.npy", "-o", "s/"), "2/2 [")):
-        assert "score" not in run("score", "f", *arguments)[2]  # no reader does
+        assert "score" not in run("score", "f", *arguments)[2]  # a pipe shows no bar
         monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
         arguments = [argument.replace("s/", "t/") for argument in arguments]
         err = run("score", "f", *arguments)[2]

@@ -154,7 +154,7 @@ def test_equilibrium_is_kept_to_the_last_bit(scale):
         assert_array_equal(evolution.velocity(0.5, grid.points), 0.0)
 
 
-def test_the_scale_of_mu_changes_nothing():
+def test_the_scale_of_mu_does_not_matter():
     grid = Grid((-4.0, 4.0), 60)
     want = evolve(BIMODAL, normal(0.0), grid, [0.0, 0.5])
     for scale in (1e-200, 1e-3, 7.0, 1e200):
@@ -166,8 +166,8 @@ def test_the_scale_of_mu_changes_nothing():
         assert_allclose(masses(got), masses(want), rtol=ROUNDING)
 
 
-def test_old_contents_of_the_memory_change_nothing(monkeypatch):
-    """Not even a warning, which is an error here: SciPy's integrator subtracts from memory that it has not set."""
+def test_results_do_not_depend_on_unset_memory(monkeypatch):
+    """SciPy's integrator subtracts from memory that it has not set; a warning would be an error here."""
     grid, times = Grid((-4.0, 4.0), 60), [0.0, 0.5]
     want = evolve(BIMODAL, normal(0.0), grid, times)
     empty, given = np.empty, []
@@ -246,7 +246,7 @@ def test_arrays_functions_and_logarithms_are_the_same_densities():
     assert_allclose(evolve(Logs(0.5), mu, grid, [0.0, 0.5]).kl, want.kl, rtol=1e-7)
 
 
-def test_logarithms_reach_where_numbers_underflow():
+def test_densities_by_logarithms_may_underflow():
     """At 50 standard deviations the target is e^-1250."""
     evolution = evolve(Logs(0.5), Logs(1.0), Grid((-50.0, 50.0), 1000), [0.0, 1.0, 2.0])
     inner = evolve(Logs(0.5), Logs(1.0), Grid((-8.0, 8.0), 160), [0.0, 1.0, 2.0])
@@ -294,7 +294,7 @@ def test_importing_headrace_imports_no_scipy():
     assert run(code).returncode == 0
 
 
-def test_without_scipy_the_error_says_what_to_install():
+def test_without_scipy_the_error_names_the_package_to_install():
     code = "import sys; sys.modules['scipy'] = None; import headrace; headrace.continuum"
     result = run(code)
     assert result.returncode == 1

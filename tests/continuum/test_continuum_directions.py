@@ -40,7 +40,7 @@ def test_kl_falls_along_random_directions():
 
 
 def test_mass_is_held_to_the_error_of_its_sum():
-    """Seen: 8.2e-5 with 48 cells an axis, 4.7e-6 with 96."""
+    """Measured errors are 8.2e-5 with 48 cells an axis, 4.7e-6 with 96."""
     errors = [np.abs(masses(run) / masses(run)[0] - 1.0).max() for run in (random_run(48), random_run(96))]
     assert errors[0] < 2e-4
     assert errors[1] < 1e-5
@@ -91,8 +91,8 @@ def test_coordinates_across_a_direction_do_not_change(mu, angles):
         assert_allclose(evolution.gap_rate[k], marginal.gap_rate[0])
 
 
-def test_it_stops_exactly_where_the_marginal_is_the_targets():
-    """At mu in every direction; at a density with the target's marginal along one axis, in that direction alone."""
+def test_densities_rest_where_their_marginal_is_the_target_s():
+    """mu rests in every direction; at a density with the target's marginal along one axis, in that direction alone."""
     grid = Grid([(-5.0, 5.0), (-5.0, 5.0)], 40)
     still = evolve(peaked, peaked, grid, [0.0, 1.0, 10.0], [0.0, np.pi / 2.0])
     assert_array_equal(still.rho, np.broadcast_to(still.rho[0], still.rho.shape))

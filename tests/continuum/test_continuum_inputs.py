@@ -1,4 +1,4 @@
-"""Descriptions of ``hr.continuum``, and its refusals."""
+"""Arguments of ``hr.continuum``: descriptions of grids, densities and times, and refusals."""
 
 import re
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import headrace as hr
 from convert_cases import Draw, glasflow_flow, library, nflows_maf, normflows_made, shaken, zuko_flow
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from headrace import convert
 from headrace.convert import _verify
 from headrace.convert._verify import verify_made
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 
 @pytest.mark.programs

@@ -1,7 +1,7 @@
 """Hidden models of other libraries, of random sizes, options, bounds and orders, against their conversions.
 
-The source is the judge, in float64 and float32. From data to latent its own values are compared; from latent to data
-its latent values of rows have to return these rows, because its own inverse loses digits that headrace's keeps.
+Expected values are the source's, in float64 and float32. From data to latent its own values are compared; from latent
+to data its latent values of rows have to return these rows, because its own inverse loses digits that headrace's keeps.
 """
 
 import copy
@@ -19,7 +19,7 @@ from pairs import pairwise
 
 pytestmark = [
     pytest.mark.programs,
-    pytest.mark.filterwarnings("ignore"),  # by the libraries, which are old
+    pytest.mark.filterwarnings("ignore"),  # deprecations within the libraries
 ]
 
 ROWS = 60
@@ -112,7 +112,7 @@ def compared(name, kind, seed, context, dtype):
     x = within_circles(kind, x)
     z, log_det, log_prob = density(name, model, dtype)(x, given)
     exact = (z, log_det, log_prob)
-    if name in TORCH and dtype == "float32":  # the effect of its rounding is not an error of headrace
+    if name in TORCH and dtype == "float32":  # rounding of the source is not an error of headrace
         exact = density(name, copy.deepcopy(model).double(), "float64")(x, rounded(given))
     limit = SBI_LIMIT if name == "sbi" and dtype == "float64" else (SPLINE_LIMITS if is_spline(kind) else LIMITS)[dtype]
     close(flow.log_prob(x, given), log_prob, exact[2], limit)
@@ -123,7 +123,7 @@ def compared(name, kind, seed, context, dtype):
     if log_det is not None:
         close(ours[1], log_det, exact[1], limit)
     back = flow.to_data(z, given)
-    errors = np.abs(back[0] - x) / (1.0 + np.abs(x))  # a latent row's rounding is that of far more in a steep region
+    errors = np.abs(back[0] - x) / (1.0 + np.abs(x))  # in a steep region a latent row's rounding is magnified
     assert np.median(errors) <= 30 * limit
     if dtype == "float64":
         assert errors.max() <= 1e4 * limit

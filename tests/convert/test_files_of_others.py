@@ -24,7 +24,7 @@ ROWS = 40
 
 
 def rows(torch, model, d, log_prob):
-    """The library's results, as `verify` takes them."""
+    """Rows and the library's log densities, in the form of `verify=`."""
     x = torch.randn(ROWS, d.features, dtype=torch.float64)
     context = (torch.randn(ROWS, d.columns, dtype=torch.float64),) if d.columns else ()
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Distributions of flowjax that transform a flow, its bases that headrace has, and its planar maps.
 
-flowjax is the judge in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log p|, and
-gradients by rows to 1e-7 of 1 + |gradient|.
+Expected values are flowjax's in float64: log densities of far rows and of the flow's own samples to 1e-11 of 1 + |log
+p|, and gradients by rows to 1e-7 of 1 + |gradient|.
 """
 
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ N = 3
 
 @contextmanager
 def wide():
-    """JAX with 64 bits."""
+    """Switch JAX to 64-bit values."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)

@@ -14,7 +14,7 @@ from convert_cases import library, shaken
 from headrace import convert
 from headrace.convert._parts import Layers, Leaky, Place, activation_of
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 N, ROWS = 3, 40
 LIMITS = {"float64": (1e-11, 1e-8), "float32": (1e-4, 1e-3)}

@@ -14,7 +14,7 @@ import headrace as hr
 from convert_cases import library
 from headrace._cli.cli import main
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 
 @pytest.fixture

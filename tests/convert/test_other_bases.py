@@ -12,7 +12,7 @@ import headrace as hr
 from convert_cases import library, shaken
 from headrace import convert
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 N = 3
 LIMIT, GRADIENT_LIMIT = 1e-11, 1e-8

@@ -1,4 +1,4 @@
-"""Accelerated models that were trained, back in the library they are from."""
+"""Accelerated models that were trained, restored as models of their library."""
 
 import copy
 
@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 import headrace as hr
 from convert_cases import CASES, Draw, library, nflows_maf, shaken, zuko_flow
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 # Conversions that only move parameters, and those that compute others from them.
 GATHERED = {

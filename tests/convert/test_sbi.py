@@ -26,7 +26,7 @@ from headrace.integrations import sbi as ours  # noqa: E402
 
 @pytest.fixture(autouse=True, scope="module")
 def elsewhere(tmp_path_factory):
-    """Trainers leave logs in the folder that they run in."""
+    """Run in an empty folder, because trainers leave logs in the current one."""
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("sbi"))
     yield
@@ -254,7 +254,7 @@ def test_calibration_of_many_observations_in_batches(posterior):
 
 
 def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(posterior, monkeypatch):
-    """Draws that identify their observation: a draw in another row, or left outside, is detected."""
+    """Draws identify their observation, so that a draw in another row, or outside of the prior, is detected."""
     fast = hr.accelerate(posterior)
     x = simulated(6, seed=9)[1].clamp(-1.9, 1.9)
     calls = []

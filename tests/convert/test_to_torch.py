@@ -1,4 +1,4 @@
-"""Flows as modules of plain PyTorch: their results are the core's, where headrace is and where not."""
+"""Flows as modules of plain PyTorch have the core's results, with headrace installed and without."""
 
 import copy
 import io
@@ -157,7 +157,7 @@ def test_names_are_those_of_files_and_copies_are_independent(tmp_path):
     assert_array_equal(called(read, "log_prob", x, context)[0], called(again, "log_prob", x, context)[0])
 
 
-def test_a_copy_of_the_folder_serves_where_headrace_is_not(tmp_path):
+def test_a_copy_of_the_folder_needs_no_headrace(tmp_path):
     library("safetensors")
     shutil.copytree(FOLDER, tmp_path / "plain", ignore=shutil.ignore_patterns("__pycache__"))
     flow = flow_of("nsf-coupling", "float32")

@@ -131,7 +131,7 @@ def test_a_flow_of_zuko_is_restored_unchanged(kind, context):
 
 
 @pytest.mark.parametrize("name", ["maf", "nsf of couplings", "realnvp"])
-def test_it_can_be_pickled_and_trained(name):
+def test_a_flow_of_zuko_can_be_pickled_and_trained(name):
     flow = made(name, "float64")
     model, context = convert.to_zuko(flow), None if not flow.context else torch.ones(flow.context).double()
     data = pickle.dumps(model)

@@ -11,7 +11,7 @@ import headrace as hr
 from convert_cases import Draw, flowjax_flow, library, sbi_estimator, shaken, zuko_flow
 from headrace import convert
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # by the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 D = Draw(3, False)
 
@@ -126,7 +126,7 @@ def test_layers_that_training_changes_are_refused_by_name(case):
 
 
 @pytest.mark.parametrize("case", [case for case in REFUSED if "normflows, act norm" not in case and "zuko" not in case])
-def test_the_same_in_evaluation_is_taken(case):
+def test_models_in_evaluation_mode_are_taken(case):
     torch = library("torch")
     model = shaken(REFUSED[case][0](), 0).double().eval()
     x = torch.randn(20, D.features, dtype=torch.float64)

@@ -205,6 +205,6 @@ def test_the_recipe_names_every_file_that_a_kind_needs(kind):
     assert new
 
 
-def test_their_python_changes_only_the_list_of_kinds_in_files():
+def test_python_of_added_kinds_changes_only_the_list_of_kinds_in_files():
     text = (ROOT / "tests" / "support" / "added_kinds.py").read_text()
     assert set(re.findall(r"patch\.set\w+\((\S+?),", text)) == {"_stored.KINDS"}

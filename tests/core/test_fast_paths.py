@@ -1,7 +1,7 @@
 """Each fast path switched off in turn: the same bits by the path that any call can take.
 
-A way makes the calls of a flow again, without one of the paths. Paths with separate tests of their bits are named in
-docs/notes/tests.md.
+A function in `WAYS` makes the calls of a flow without one of the paths. Paths with separate tests of their bits are
+named in docs/notes/tests.md.
 """
 
 import itertools

@@ -66,7 +66,7 @@ def test_rows_of_a_shape_are_counted_in_the_order_of_the_result():
     cases.assert_same_bits(flow.sample((4,), context, seed=1, first_row=6 * 3), want[6:])
 
 
-def test_values_depend_on_the_whole_row_index():
+def test_values_depend_on_all_bits_of_the_row_index():
     """Rows 2^32 apart, and the last possible ones."""
     flow = hr.Flow([], hr.StandardNormal(3))
     near, far, last = (flow.sample(20, seed=1, first_row=k) for k in (5, 5 + 2**32, 2**63 - 1 - 20))

@@ -24,7 +24,7 @@ OLD_PICKLE = b"cheadrace.network\nLayer\n(I8\ntR."  # protocol 0, from a version
 
 @pytest.fixture
 def unimported(monkeypatch):
-    """No old name was imported before."""
+    """Forget old names that other tests imported."""
     for name in [*moved.MOVED, "headrace.transforms.masked"]:
         monkeypatch.delitem(sys.modules, name, raising=False)
         parent = sys.modules.get(name.rpartition(".")[0])
@@ -74,7 +74,7 @@ def test_other_names_are_not_found():
     assert not hasattr(hr, "nothing")
 
 
-def test_the_version_that_ends_them_has_not_come():
+def test_the_present_version_is_before_the_one_without_old_names():
     current = tuple(int(part) for part in hr.__version__.split(".")[:2])
     assert current < tuple(int(part) for part in moved.ENDS.split(".")), "remove headrace._base.moved and this file"
 

@@ -20,7 +20,7 @@ def flow_of(name, dtype="float32", features=5):
 
 
 def base_alone(base, features, dtype="float64"):
-    """A flow of no transforms: its samples are the base's."""
+    """A flow without transforms, whose samples are the base's."""
     return hr.Flow(
         transforms=[hr.transforms.MaskedAutoregressive(features, (4,), dtype=dtype)], base=BASES[base](features)
     )[:0]

@@ -9,7 +9,7 @@ from headrace._core import cpu
 
 
 @pytest.mark.parametrize("n", [1, 9, 16, 20])
-def test_rows_that_do_not_exist_spoil_no_bias(n):
+def test_lanes_past_the_last_row_spoil_no_bias(n):
     """Lanes past the last row hold zeros, for which this foreign network overflows: 0 times infinity is NaN."""
     weights = [np.array([[0.0, 0.0], [0.2, 0.0], [0.0, 0.0], [0.2, 0.0]], "f4")]
     masks = [np.array([[0, 0], [0, 0], [1, 0], [1, 0]], bool)]

@@ -39,7 +39,7 @@ def test_masked_weights_and_dead_units_have_no_gradient(change, tangled, reads, 
     dense = cases.made(features=8, hidden=(24, 20), context=2, change=change, tangled=tangled).astype(dtype)
     library = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=2, reads=reads, activation="tanh")
     given, context = cases.rows(33, 8, dtype), cases.rows(33, 2, dtype, "context")
-    live = dense.masks[-1].any(axis=0)  # units of the last hidden layer that anybody reads
+    live = dense.masks[-1].any(axis=0)  # units of the last hidden layer that some output reads
     for verb in gradients.TRANSFORM_VERBS:
         gradient = gradients.call(library, verb, given, context)["parameters"]
         first, _, second, bias, last, _ = gradients.dense_gradient(library, gradient)

@@ -13,12 +13,12 @@ UNIT = 2.0**-23
 
 
 def flow_of(dtype):
-    """The gradient by shift, for a row, is minus the row, because all raw parameters are 0."""
+    """A flow whose gradient by the shift is minus the row, because all raw parameters are 0."""
     return hr.Flow([hr.transforms.Elementwise(2, map="affine", dtype=dtype)], hr.StandardNormal(2))
 
 
 def equal_rows(n):
-    """The sum of 128 of them is a float32, and so is that of 2^15, but no longer that of 2^16."""
+    """Equal rows: sums of 128 and of 2^15 of them are float32 values, and a sum of 2^16 is not."""
     return np.broadcast_to(np.array([1.0 + 2.0**-16, -1.0 - 2.0**-15], np.float32), (n, 2))
 
 

@@ -216,7 +216,7 @@ def test_samples_far_from_zero_have_all_digits_in_float64(features, rows):
     np.testing.assert_allclose(flow.sample(rows, noise=z, dtype="float64"), x, rtol=0, atol=30 * 1e-4)
 
 
-def test_float64_is_the_only_other_dtype():
+def test_samples_of_float32_flows_may_be_float64_alone():
     wide = hr.MAF(2, dtype="float64")
     np.testing.assert_array_equal(wide.sample(9, seed=1, dtype="float64"), wide.sample(9, seed=1))
     with pytest.raises(ValueError, match=r"dtype: expected 'float64', as the flow's own, got 'float32'"):
@@ -228,7 +228,7 @@ def test_float64_is_the_only_other_dtype():
         flow.sample(9, dtype="float64", out=np.empty((9, 2), "f4"))
 
 
-def test_on_a_device(library):
+def test_values_and_products_on_a_device(library):
     flow = far_flow(3)
     there = flow.to("cuda")
     x, log_prob = (library.open(a) for a in there.sample_and_log_prob(N, seed=1, dtype="float64", like=library.make(X)))

@@ -46,7 +46,7 @@ def core(request):
 
 
 class Calls:
-    """A program's verbs with arguments that fit, but for those given."""
+    """A program's verbs with fitting arguments, except for those that a test replaces."""
 
     def __init__(self, core, flow):
         self.core = core(flow)
@@ -138,14 +138,14 @@ REFUSED = [
     ("gradient", {"index": np.arange(2, dtype="i4"), "grad_value": None}, INDEX),
     ("gradient", {"index": np.zeros((2, 1), int), "grad_value": None}, INDEX),
     ("gradient", {"index": np.arange(4)[::2], "grad_value": None}, INDEX),
-    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # its results are of the chosen rows
+    ("gradient", {"index": np.arange(2), "grad_value": None}, VALUES),  # results are of the chosen rows
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("verb", "changes", "message"), REFUSED)
 def test_mismatched_arguments_are_refused(core, verb, changes, message):
     calls = Calls(core, flow())
-    calls(verb)  # the rest fits
+    calls(verb)  # all other arguments fit
     with pytest.raises(ValueError, match=message):
         calls(verb, **changes)
 
@@ -176,7 +176,7 @@ def test_a_transform_on_its_own_has_no_density(core):
 
 
 def test_rows_of_an_index_lie_in_the_input():
-    """On a device no call waits for a look."""
+    """On a device no call waits for a check of the index."""
     calls = Calls(OnCpu, flow())
     for wrong in ([0, ROWS], [-1, 0]):
         with pytest.raises(ValueError, match="index: expected rows of input"):
@@ -237,7 +237,7 @@ def stated():
     """For each function in the stub that both modules share: the class, or the module's function, and arguments."""
     found = {}
     for kind in (node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)):
-        if kind.name == "MaskedOptions":  # takes any keywords, and is looked at in test_settings.py
+        if kind.name == "MaskedOptions":  # takes any keywords; test_settings.py has its test
             continue
         for function in (node for node in kind.body if isinstance(node, ast.FunctionDef) and not node.decorator_list):
             arguments = [a.arg for a in (*function.args.args[1:], *function.args.kwonlyargs)]

@@ -1,4 +1,4 @@
-"""Adam on a device, against the formula that judges the CPU's, with its tolerances."""
+"""Adam on a device, compared with the formula and tolerances of the CPU's tests."""
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ def test_a_huge_entry_does_not_make_the_norm_infinite(device):
     assert np.abs(flow.parameters - adam.parameters).max() > 0
 
 
-def test_an_epsilon_below_the_smallest_number_divides_nothing_by_zero(device):
+def test_an_epsilon_below_the_smallest_number_causes_no_division_by_zero(device):
     flow = flow_of("float32")
     adam = Adam(device, flow, 1e-3, epsilon=1e-50)
     adam.step(np.zeros_like(flow.parameters))
@@ -188,8 +188,8 @@ def test_wrong_arguments_are_refused(device):
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_its_memory_is_copied_to_another(device, average, dtype):
-    """On the device and to the CPU's optimiser, which stores the same values."""
+def test_the_state_of_an_optimiser_is_copied_to_another(device, average, dtype):
+    """Copies go to an optimiser on the device and to one of the CPU, which then stores the same values."""
     flow = flow_of(dtype)
     first, later = random_gradients(flow, 3), random_gradients(flow, 2)
     settings = {"learning_rate": 0.01, "clip": 1.0, "weight_decay": 0.1, "average": average}

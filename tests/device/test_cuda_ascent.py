@@ -20,7 +20,7 @@ def test_the_same_bits_in_any_order_of_threads(device, dtype):
             cases.assert_same_bits(got, want)
 
 
-def test_sums_that_are_not_finite_move_nothing(device, dtype):
+def test_points_stay_where_sums_are_not_finite(device, dtype):
     x = far_from_normal(60, 3, dtype)
     x[7, 1] = np.nan
     plan = [(turn, [-1] * 3, drawn) for turn, _, drawn in plan_of(3, 2, 1, 3, 5)]
@@ -66,7 +66,7 @@ def test_points_of_two_devices_are_refused(emu):
 
 @pytest.mark.parametrize("features", [3, 100])
 def test_no_step_waits(emu, features):
-    """For any upload: with 100 features the values of a turn are 80 KB."""
+    """Uploads of any size do not wait: with 100 features the values of a turn are 80 KB."""
     x, plan = far_from_normal(300, features, "float32"), plan_of(features, 3, 1, features, 50)
     ascent = DeviceAscent(emu, x, None, x[:40], x[:50], 3)
     ascent.kink(*plan[0])  # takes the memory that it needs

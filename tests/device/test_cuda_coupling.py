@@ -1,6 +1,6 @@
 """The coupling kernels on the device: errors of threads and addresses, and refusals.
 
-Values and gradients are judged in tests/maps/test_maps.py and tests/derivatives/test_coupling_backward.py.
+Values and gradients are tested in tests/maps/test_maps.py and tests/derivatives/test_coupling_backward.py.
 """
 
 import numpy as np
@@ -114,7 +114,7 @@ def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
 @every_direction
 @map_cases.every_map_and_scale
 def test_gradients_of_long_rows_are_those_of_the_cpu(device, direction, map, scale):
-    """Differences would take a run of the reference a column; the CPU's were tested by these."""
+    """Differences would take a run of the reference for each column; the CPU's gradients are tested by differences."""
     arrays = map_cases.gradient_batch(2, 2049, map)
     got = run_backward(device, direction, arrays, map, scale=scale, slope=1e-2)
     want = hr.ops.coupling_vjp(*arrays, map, direction=direction, scale=scale, slope=1e-2)

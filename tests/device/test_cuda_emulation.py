@@ -23,7 +23,7 @@ def in_each_order(emu, bug):
     return emu.in_each_order(lambda: values(emu, bug), every=True)
 
 
-def test_kernels_without_a_bug_give_the_same_in_every_order(emu):
+def test_kernels_without_a_bug_have_equal_results_in_every_order(emu):
     for got in in_each_order(emu, "none"):
         assert_array_equal(got, np.roll(np.arange(THREADS), -1))
     for got in in_each_order(emu, "none in a warp"):
@@ -34,10 +34,10 @@ def test_shuffles_votes_and_threads_that_have_ended(emu):
     want = np.repeat([sum(range(32)), sum(range(32, 64))], 32).astype(np.float32)
     for got in in_each_order(emu, "right"):
         assert_array_equal(got[:-1], want[:-1])
-        assert np.isnan(got[-1])  # that thread left before it wrote
+        assert np.isnan(got[-1])  # that thread ended before it wrote
 
 
-def test_each_test_has_an_order_of_its_own_and_another_one_after_other_commits(emu, monkeypatch):
+def test_the_order_of_threads_depends_on_test_and_commit(emu, monkeypatch):
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", False)
     scheduled = []
     monkeypatch.setattr(emu, "module", SimpleNamespace(schedule=scheduled.append))
@@ -100,7 +100,7 @@ def test_device_memory_is_given_back_once(emu):
         ("masks that differ", "threads of a warp disagree about the mask: block"),
     ],
 )
-def test_who_waits_for_ever_is_named(emu, thread_order, bug, message):
+def test_threads_that_wait_for_ever_are_named(emu, thread_order, bug, message):
     with pytest.raises(emu.module.EmulationError, match=message):
         emu.module.planted(bug)
     assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # and the next launch succeeds
@@ -174,7 +174,7 @@ def test_calls_are_logged_in_their_order(emu):
 
 
 def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
-    """The runtime's own words would lead a user with a card to believe that there is none."""
+    """The runtime's own message is that there is no card, although there is one."""
     module = emu.module
     assert (module.device_count(), module.reason()) == (1, "")
     module.set_driver(12040)
@@ -189,11 +189,11 @@ def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
 
 
 def test_jax_leaves_the_memory_of_a_card_to_other_processes():
-    """With pytest -n, each process would reserve three quarters of it."""
+    """Otherwise each process of pytest -n would reserve three quarters of it."""
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
-def test_what_the_pool_keeps_can_be_given_back(emu):
+def test_memory_in_the_pool_can_be_given_back(emu):
     before = emu.module.trims()
     emu.module.log()
     emu.module.give_back(0)
@@ -253,7 +253,7 @@ BUILDS = [  # (compute capability, architectures of the build, whether kernels r
     (100, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 120-real 90-virtual", True, False),
-    (120, "80", True, True),  # without a kind it is both
+    (120, "80", True, True),  # an architecture without a kind has both
     (89, "80", True, False),
     (80, "90-real", False, False),
     (80, "86-real", False, False),
@@ -292,7 +292,7 @@ def test_an_error_after_which_cuda_is_lost_advises_another_process(card, error, 
             card.planted("none")
     card.set_lost(0)
     card.fail_allocation(1)
-    with pytest.raises(MemoryError) as caught:  # after which all calls work
+    with pytest.raises(MemoryError) as caught:  # all later calls work
         card.planted("none")
     assert "process" not in str(caught.value)
 

@@ -20,7 +20,7 @@ WIDER = {"float32": np.float64, "float64": np.longdouble}
 
 
 def inputs(dtype):
-    """Values of every size, and their ends; in addition others for functions of two."""
+    """Values of every size, with the least and the largest; further ones for functions of two arguments."""
     generator = cases.rng("lanes", dtype)
     x = generator.standard_normal(1000) * 10.0 ** generator.uniform(-6, 2, 1000)
     tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
@@ -192,7 +192,7 @@ def test_rows_beyond_32_bits_have_separate_values(lanes):
     assert len(np.unique(found)) == found.size
 
 
-def test_no_numbers_start_nothing(emu):
+def test_calls_of_no_values_launch_no_kernel(emu):
     emu.module.log()
     x = emu.empty(0, "float32")
     emu.module.activation_functions(0, emu.tuple(x), emu.tuple(x), emu.tuple(x), stream=0)

@@ -1,4 +1,4 @@
-"""Backward passes of few rows on a device: narrow tiles, of which more multiprocessors have one, with the same bits."""
+"""Backward passes of few rows on a device take narrow tiles, which occupy more multiprocessors, with the same bits."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ every_product = pytest.mark.parametrize("matmul", PRODUCTS)
         (17, 1, 32),
     ],
 )
-def test_which_tiles_are_narrow(rows, multiprocessors, tile, emu):
+def test_narrow_tiles_are_chosen_by_rows_and_multiprocessors(rows, multiprocessors, tile, emu):
     assert emu.module.rows_of_tile(rows, multiprocessors) == tile
 
 
@@ -113,7 +113,7 @@ def test_rows_with_bounds_have_the_same_bits(emu):
     assert_same(emu, Twin(emu, bounded), x, None)
 
 
-def test_values_that_are_left_out_are_those_of_the_row(emu):
+def test_results_of_a_single_output_have_the_same_bits(emu):
     name = "values that are left out in training"
     flow = cases.randomise(hr.MAF(5, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
     x, index = cases.rows(60, 5, "float32"), np.arange(59, 20, -1)
@@ -127,7 +127,7 @@ def test_values_that_are_left_out_are_those_of_the_row(emu):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_spoils_only_itself(bad, emu):
-    """It does not affect rows of its own narrow tile and of its tape either."""
+    """Rows of its own narrow tile and tape are not affected either."""
     emu.module.set_multiprocessors(NARROW)
     flow = cases.randomise(hr.MAF(5, transforms=2, hidden=(20,)), 0.2)
     twin, x, ones = Twin(emu, flow), cases.rows(40, 5, "float32"), np.ones(40, "float32")

@@ -1,4 +1,4 @@
-"""The operations of `headrace.ops` on a device, coupling maps and vector maps: refusals, in the CPU's words."""
+"""The operations of `headrace.ops` on a device, coupling and vector maps: refusals have the CPU's messages."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_refusals_have_the_words_of_the_cpu(device, name, what):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_device_of_the_arrays_is_made_current(device, name):
-    """The device has to exist, so that an index beyond the last one shows that it is made current."""
+    """A device that does not exist is an error, which shows that the call makes the device current."""
     x = device.array(np.zeros((3, 2)))
     params = device.array(np.zeros((3, 2, 2) if name == "coupling" else 5))
     arrays = [x, params, x, device.empty(3, "f8"), x, params]

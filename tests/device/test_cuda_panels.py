@@ -1,4 +1,5 @@
-"""The sequential direction of a network on a device: levels in panels, whose sums all warps begin and one ends."""
+"""The sequential direction of a network on a device: levels in panels, whose sums all warps begin and one warp
+completes."""
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def assert_same_shifts(twin, reads, context):
 
 @pairwise(name=STRUCTURES, reads__formula=SIDES, dtype=cases.DTYPES)
 def test_both_directions_have_the_same_shifts(name, reads, formula, device, dtype):
-    """With exact products: sums have one order of terms in both."""
+    """Of exact products, sums have one order of terms in both directions."""
     dense = structure(name, outputs=("shift",))
     library = gradients.masked(dense, "tanh", map="additive", reads=reads, formula=formula).library
     _, context = rows_of(dense, 33, dtype)

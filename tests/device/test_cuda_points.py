@@ -1,6 +1,6 @@
 """The step of dual ascent on a device: errors that threads, addresses and streams may cause.
 
-Values are judged in tests/ascent/test_points.py.
+Values are tested in tests/ascent/test_points.py.
 """
 
 import numpy as np
@@ -64,8 +64,8 @@ def test_products_of_small_derivatives_do_not_underflow(device, features, dtype)
     np.testing.assert_allclose(points.log_jacobian(), want, rtol=2e-4 if dtype == "float32" else 1e-11)
 
 
-def test_rows_that_do_not_exist_do_not_count(device, dtype):
-    """The rest of a tile is not where the step would move a row of zeros: to where squares overflow."""
+def test_lanes_past_the_last_row_do_not_count(device, dtype):
+    """In lanes past the last row the step would move zeros to where squares overflow; sums leave them out."""
     far = 1e30 if dtype == "float32" else 1e300
     points = points_of(device, np.full((5, 2), far, dtype), None, dtype)
     maps, next_map = np.array([[0.0, far, 1.0]] * 2), np.array([[0.0, 1.0]] * 2)
@@ -74,7 +74,7 @@ def test_rows_that_do_not_exist_do_not_count(device, dtype):
 
 
 def test_wrong_arguments_are_refused(device):
-    """Refused by the compiled class, also without Python's checks."""
+    """The compiled class refuses them, also without Python's checks."""
     module, stream = device.module, device.stream
     x, weights = device.array(np.zeros((4, 2), "f4")), device.array(np.zeros(4, "f4"))
     points = module.PointsF32(device.tuple(x), device.tuple(weights), device.index, stream)
@@ -125,7 +125,7 @@ def test_more_chunks_than_a_warp_has_lanes_are_added(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-@pytest.mark.nightly  # by day test_tiles_of_one_chunk_follow_each_other sums as many chunks
+@pytest.mark.nightly  # outside of the night, test_tiles_of_one_chunk_follow_each_other sums as many chunks
 def test_all_chunks_of_many_rows_are_added(emu):
     """More rows than chunks of one tile: float64, two features, 256 rows a tile."""
     rows = 2048 * 256 + 300
@@ -156,7 +156,7 @@ QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"} 
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):
-    """Including values of rows that do not exist, because a step reads whole tiles, and discards their results."""
+    """Lanes past the last row are written too, because a step reads whole tiles and discards their results."""
     for features in (3, 10, 70):
         for rows in (1, 40, 600):
             before = emu.module.untouched()
@@ -177,7 +177,7 @@ def test_pinned_memory_is_not_used_again_before_it_was_copied(emu):
         assert len(emu.module.pinned()) == before + pieces
 
 
-def test_only_more_than_is_staged_waits(emu):
+def test_only_uploads_beyond_the_pinned_memory_wait(emu):
     """The emulation has a mebibyte of pinned memory, and 16 steps of 64 KiB fill it."""
     step = a_step(100)
     points = points_of(emu, cases.rows(40, 100, "float32"), None, "float32")

@@ -1,6 +1,6 @@
 """Programs on a device: chains, hard inputs, weights, streams, memory and the border.
 
-Transforms alone are judged on every core: tests/networks, tests/vector, tests/derivatives.
+Transforms alone are tested on every core: tests/networks, tests/vector, tests/derivatives.
 """
 
 import copy
@@ -33,7 +33,7 @@ def rows_of(dense, n, dtype="float64"):
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_chains(name, device, dtype):
-    """Compared with the same chain on the CPU in float64, which has separate tests."""
+    """Values are compared with those of the chain on the CPU in float64, which has separate tests."""
     flow = CHAINS[name](dtype)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given, context = inputs_of(flow, 41, dtype)
@@ -86,7 +86,7 @@ def test_any_strides_and_the_other_dtype(device, dtype):
 
 @pytest.mark.parametrize("features", [1, 3, 4, 7])
 def test_rows_at_any_address(features, device, dtype):
-    """Sixteen bytes are moved at a time where addresses allow it."""
+    """Kernels move sixteen bytes at a time where addresses allow it."""
     flow = cases.randomise(hr.MAF(features, hidden=(9,), transforms=1, dtype=dtype))
     twin, rows = Twin(device, flow), cases.rows(37, features, dtype)
     want = twin.to_data(rows)
@@ -102,7 +102,7 @@ def test_rows_at_any_address(features, device, dtype):
 
 
 def test_windows_of_the_last_layer(device, dtype):
-    """So many parameters that they are computed in parts: each begins where rows of the matrix have the same length."""
+    """Many parameters are computed in parts, each of which begins where rows of the matrix have the same length."""
     flow = hr.Flow(
         [cases.randomise(hr.transforms.MaskedAutoregressive(6, (120,), map="rq_spline", bins=8, dtype=dtype), 0.3)]
     )
@@ -116,7 +116,7 @@ def test_parameters_of_one_call(device, dtype):
     flow = cases.randomise(hr.MAF(4, hidden=(9,), transforms=2, dtype=dtype))
     other = cases.randomise(copy.copy(flow), 0.4, "other")
     twin, given = Twin(device, flow), cases.rows(40, 4, dtype)
-    unmasked = other.parameters + (other.parameters == 0)  # padding is not looked at
+    unmasked = other.parameters + (other.parameters == 0)  # padding is ignored
     got = twin.run(given, inverse=True, parameters=unmasked)
     for a, b in zip(got[:2], Twin(device, other).to_latent(given), strict=True):
         cases.assert_same_bits(a, b)
@@ -202,7 +202,7 @@ def test_a_poisoned_row_has_no_gradient_and_neither_have_the_parameters(name, de
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device, dtype):
-    """Against the CPU in float64, which differences judge."""
+    """Gradients are compared with the CPU's in float64, which differences test."""
     flow = CHAINS[name](dtype)
     wide, twin = flow.astype("float64"), Twin(device, flow)
     given, context = inputs_of(flow, n, dtype)
@@ -230,8 +230,8 @@ def test_gradients_of_maps_of_each_coordinate(map, device, dtype):
 
 
 @pytest.mark.parametrize("raw", [-30.0, 30.0])
-def test_products_of_many_slopes_leave_no_range(raw, device):
-    """One logarithm is taken of the product of a row's slopes, which is far beyond float32."""
+def test_products_of_many_slopes_do_not_overflow(raw, device):
+    """The product of a row's slopes, of which one logarithm is taken, is far beyond float32."""
     bent = hr.transforms.Elementwise(200, map="dual_ascent")
     bent.set_parameter("stretch", np.full((200, 1), raw, "f4"))
     flow = hr.Flow([bent], hr.StandardNormal(200))
@@ -325,7 +325,7 @@ def test_a_backward_run_returns_its_values_too(inverse, device, dtype):
 
 
 @pytest.mark.parametrize("features", [1, 3, 40])
-def test_wide_values_have_one_rounding_less(features, device):
+def test_results_in_float64_have_one_rounding_less(features, device):
     data_end = hr.transforms.Standardize([1.7e9] * features, [30.0] * features)
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(features, hidden=(6,)), data_end])
     twin = Twin(device, flow)
@@ -418,7 +418,7 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
     assert made >= 1
     assert waits(lambda: program.weights(weights_tuple, other)) == [other]
     assert waits(lambda: program.weights(weights_tuple, third)) == [third]
-    # For both readers too, and for its own stream's last use, also when it takes over that one's event.
+    # A writer also waits for both readers and for the last use of its own stream, whose event it may take over.
     assert len(waits(lambda: program.set_weights(weights_tuple, one))) == made + 2 + 2
 
 
@@ -435,7 +435,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
     with pytest.raises(MemoryError):
         twin.program.transform(True, emu.tuple(x), **args)
     emu.module.fail_allocation(0)
-    assert ("cudaEventRecord", stream) in emu.module.log()  # earlier work counts
+    assert ("cudaEventRecord", stream) in emu.module.log()  # earlier work is logged
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):

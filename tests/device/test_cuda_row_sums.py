@@ -54,7 +54,7 @@ def errors(got, left, right):
 @pytest.mark.parametrize("signs", ["both", "one"])
 @pytest.mark.parametrize("n", [1, 16, 100, 128, 700])
 def test_three_products_are_as_near_as_float32s_own(n, signs, device):
-    """Few rows may be a few times as wrong as products that are rounded once, within the bounds above."""
+    """For few rows errors may be a few times those of products that are rounded once, within the bounds above."""
     generator = cases.rng("sums over rows", n, signs)
     x, grad = (generator.standard_normal((n, k)).astype("float32") for k in (70, 37))
     if signs == "one":
@@ -67,7 +67,7 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
         least = 0 if signs == "both" else 1.25 * UNIT
         assert np.sqrt(np.mean(split**2)) <= max(np.sqrt(np.mean(exact**2)), least)
     assert one.max() <= 2.1 * 2.0**-11  # a product has two factors
-    assert np.median(one) > 20 * np.median(split)  # else this test could not distinguish them
+    assert np.median(one) > 20 * np.median(split)  # otherwise this test could not distinguish them
     for matmul in got:  # biases are sums of float32
         assert errors(got[matmul][1][:, None], grad.T, np.ones((n, 1))).max() <= bound(n)
 
@@ -130,7 +130,10 @@ def test_every_size_of_layer(features, hidden, matmul, device):
 
 @every_kind
 def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
-    """Twin compares the orders of threads. Layers beyond a block's square of 64, and more rows than a group of them."""
+    """`Twin` compares the orders of threads.
+
+    Layers beyond a block's square of 64, and more rows than a group of them.
+    """
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     flow = cases.randomise(hr.MAF(5, hidden=(66, 66), transforms=1), 0.3)
     x, found = cases.rows(300, 5, "float32"), []
@@ -144,7 +147,7 @@ def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("n", [1, 33, 70])
 def test_gradients_of_chains(name, n, device):
-    """Against the CPU in float64, as near as exact products have to be."""
+    """Gradients are as near to the CPU's in float64 as those of exact products have to be."""
     flow = CHAINS[name]("float32")
     wide, twin = flow.astype("float64"), Twin(device, flow, matmul="3xtf32")
     given, context = inputs_of(flow, n, "float32")
@@ -156,7 +159,7 @@ def test_gradients_of_chains(name, n, device):
 
 
 def test_against_differences(device):
-    """The density in float64 along random directions in the space of all parameters."""
+    """Differences are those of the density in float64 along random directions in the space of all parameters."""
     flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20), activation="tanh"), 0.2)
     x = cases.rows(70, 6, "float32")
     (got,) = Twin(device, flow, matmul="3xtf32").log_prob_vjp(x, np.ones(70, "float32"), wrt=("parameters",))

@@ -129,7 +129,7 @@ def test_values_are_those_of_the_reference(device, size, map, rows, reads_data, 
     data = case.data(rows, 330 if size == "far back" and verb == "parallel" else 37)
     value, log_det, _ = case.run(device, verb, *data)
     want = case.reference(verb, *data)
-    # A sample is a function of all those before it, whose roundings it passes on.
+    # A step is a function of all steps before it, and has their rounding errors.
     depth = 20 if verb == "parallel" else 100
     cases.assert_close(value, want[0], magnitude=4.0, depth=depth)
     cases.assert_close(log_det, want[1], magnitude=4.0, depth=depth)
@@ -169,7 +169,7 @@ def test_bits_depend_neither_on_other_rows_nor_on_later_steps(device, size, verb
 
 
 def test_parts_of_a_long_row_are_those_of_the_reference(device):
-    """Each after a warm-up. Several blocks of every kernel, the last ones of fewer positions."""
+    """Each part begins with a warm-up. Every kernel has several blocks, the last of which have fewer positions."""
     for dtype in cases.DTYPES:
         case = Case(dtype, **SIZES["far back"], **MAPS["mixture with level"])
         data = case.data(2, 300)
@@ -309,7 +309,7 @@ def test_unsupported_networks_are_refused(device):
 
 
 def test_wrong_arguments_are_refused(device):
-    """Refused by the compiled class, also without Python's checks."""
+    """The compiled class refuses them, also without Python's checks."""
     case = Case(context=2, covariates=3, hop=4)
     made, (given, context, covariates) = case.made(device), case.data(3, 9)
     good = {"weights": case.weights, "given": given, "context": context, "covariates": covariates}

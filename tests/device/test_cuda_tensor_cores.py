@@ -1,7 +1,7 @@
 """Products of networks on tensor cores: the products, and rounded and exact values.
 
 Small whole numbers are exact in TF32 and have sums that do not depend on the order: tensor cores return the bits of
-exact products for them. Other values are judged by NumPy in float64, in TF32 with factors rounded in the same way;
+exact products for them. Other values are compared with NumPy in float64, for TF32 with factors rounded in the same way;
 three products of split factors ("3xtf32") are as near as float32's own.
 """
 
@@ -19,7 +19,7 @@ from tensor_core_cases import ROUNDING, WIDE, every_kind, one_product, rounded, 
 
 
 def twins(device, library, matmul="tf32"):
-    """On tensor cores, and exactly."""
+    """The results by tensor cores, and by exact products."""
     return Twin(device, library, matmul=matmul), Twin(device, library)
 
 
@@ -68,7 +68,7 @@ def test_every_size_of_batch(n, matmul, device):
 @pytest.mark.long
 @every_kind
 def test_lines_in_global_memory(matmul, device):
-    """For a network that does not fit a block's shared memory."""
+    """The lines of a network that does not fit a block's shared memory are in global memory."""
     dense = small(cases.made(3, (1700, 100, 200), outputs=("shift",)))
     fast, exact = twins(device, gradients.masked(dense, "relu", map="additive", reads="data").library, matmul)
     known = whole(33, 3)
@@ -81,7 +81,9 @@ def assert_a_product(got, added, left, right):
     assert np.all(np.abs(got - (added + rounded(left) @ rounded(right))) <= 8 * np.finfo("float32").eps * magnitude)
     unrounded = np.abs(got - (added + left.astype(float) @ right)) / magnitude
     assert np.all(unrounded <= 2.1 * ROUNDING)  # a product has two factors
-    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # else nothing was rounded, and this test would not tell
+    assert (
+        np.quantile(unrounded, 0.9) > 0.1 * ROUNDING
+    )  # otherwise nothing was rounded, and this test would find no error
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
@@ -91,8 +93,8 @@ def test_factors_are_rounded_and_sums_are_not(device):
     assert np.all(log_det == 0)
 
 
-def test_the_backward_pass_too(device):
-    """Sums over rows are judged in test_cuda_row_sums.py."""
+def test_the_backward_pass_on_tensor_cores(device):
+    """Sums over rows are tested in test_cuda_row_sums.py."""
     twin, weights, _, x, context = one_product(device)
     grad, by_row = cases.rows(37, 19, "float32", "grad"), np.zeros(37, "float32")
     by_x, by_context = twin.inverse_vjp(x, grad, by_row, context, wrt=("inputs", "context"))
@@ -153,11 +155,11 @@ def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(n
     (recorded,) = fast.log_prob_vjp(x, np.ones(50, "float32"), context, wrt=("log_prob",))
     want = exact.log_prob(x, context)
     assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps  # else this test could not distinguish them
-    # A unit whose last bit differs may be rounded the other way, as kernels differ in their multiply-adds.
+    # A unit whose last bit differs may be rounded the other way, because kernels differ in their multiply-adds.
     assert np.quantile(np.abs(got - recorded), 0.8) <= 16 * np.finfo("float32").eps * np.abs(want).max()
 
 
-def test_both_directions(device):
+def test_round_trips_on_tensor_cores(device):
     """Errors of TF32, not of float32: a value that is recovered up to its last bit may be rounded the other way."""
     flow = cases.randomise(hr.MAF(6, transforms=3, hidden=(24, 20)), 0.2)
     fast, _ = twins(device, flow)

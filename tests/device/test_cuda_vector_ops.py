@@ -1,6 +1,6 @@
 """Planar and radial maps on the device: errors of threads and addresses, and refusals.
 
-Values and gradients are judged in tests/vector/test_vector_ops.py.
+Values and gradients are tested in tests/vector/test_vector_ops.py.
 """
 
 import numpy as np
@@ -129,7 +129,7 @@ def test_a_poisoned_row_does_not_change_the_others(device, variant, direction, p
 
 @pairwise(shape=[(700, 3), (40, 100), (9, 300), (5, 1100), LONG], **OF_A_KERNEL, dtype=cases.DTYPES)
 def test_gradients_of_many_rows_or_features_are_those_of_the_cpu(device, variant, direction, shape, per_row, dtype):
-    """Beyond the precision of differences, compared with the CPU, whose gradients were tested by differences."""
+    """Gradients are compared with the CPU's, which are tested by differences, to more digits than differences have."""
     arrays = batch(variant, *shape, dtype, per_row=per_row)
     got = run_backward(device, variant, direction, arrays)
     want = call(variant, "vjp", *(array.astype(float) for array in arrays), direction=direction)

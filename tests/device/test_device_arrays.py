@@ -1,4 +1,4 @@
-"""Arrays of a CUDA device, in and out: of the caller's library, on its stream, in place. Without a device."""
+"""Arrays of a simulated CUDA device, in and out: of the caller's library, on its stream, in place."""
 
 import gc
 import sys
@@ -185,7 +185,7 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_be_deleted_right_after_the_call(library, dtype):
-    """Their memory is reused while the call's work is still queued; it is NaN then."""
+    """Their memory becomes NaN as soon as it is free, while the call's work is still queued."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")
@@ -213,7 +213,7 @@ def test_arrays_kept_for_a_call_are_released_once_it_is_done(machine):
     assert len(kept) == 1
 
 
-def test_a_release_may_end_other_calls(machine):
+def test_releases_of_kept_arrays_may_nest(machine):
     """A released object may be the last to hold a call's arrays, and the collector may strike anywhere."""
     device, stream = device_at(0), machine.stream()
 
@@ -251,7 +251,7 @@ def in_a_thread(function):
 
 @either_order
 def test_one_flow_on_the_default_streams_of_two_threads(machine):
-    """They have the same handle, 2, and are two streams."""
+    """Both default streams have the handle 2."""
     flow, other = made_flow("float32", context=0), made_flow("float32", context=0)
     other.parameters = 0.5 * flow.parameters
     device, library, x = flow.to("cuda"), Library("cupy", machine), cases.rows(50, 4, "float32")
@@ -316,7 +316,7 @@ def test_the_stream_of_an_array_interface_is_waited_for(machine):
 
 @pytest.mark.parametrize("stream_of_array", [None, "own"])
 def test_no_stream_is_waited_for_without_a_name(machine, stream_of_array):
-    """Without a stream the producer's work is done; and a stream is in order with itself."""
+    """Without a stream the producer's work is done, and one stream is in order."""
     flow, x = made_flow("float32", context=0).to("cuda"), cases.rows(9, 4, "float32")
     with machine.stream() as stream:
         flow.log_prob(fake_frameworks.Interface(x, None, stream.ptr if stream_of_array else None))
@@ -491,7 +491,7 @@ def test_arrays_of_two_libraries(machine, first, second):
         refuse(lambda: flow.log_prob(x, context), "context:", ", as for x, got ", HINTS[first])
 
 
-def test_advice_names_the_device_of_the_flow(machine):
+def test_advice_names_the_device_of_the_flow_first(machine):
     flow, cupy, torch = made_flow("float32").to("cuda:1"), Library("cupy", machine), Library("torch", machine)
     x, context = cases.rows(9, 4, "float32"), cases.rows(9, 2, "float32")
     call = "torch.asarray(context, device='cuda:1')"
@@ -525,7 +525,7 @@ def test_integers_are_converted_there(library, kind):
     cases.assert_same_bits(library.open(got), flow.log_prob(x.astype("f8")))
 
 
-def test_lists_have_no_device(machine):
+def test_lists_are_refused_for_a_flow_on_a_device(machine):
     flow = made_flow("float32", context=0)
     refuse(lambda: flow.to("cuda").log_prob([[1.0] * 4]), "x:", "list", "cupy.asarray(x, dtype='float64')")
 
@@ -537,7 +537,7 @@ def test_wrong_shapes(library):
 
 
 @pytest.mark.parametrize("name", ["cupy", "interface"])
-def test_numbers_at_odd_addresses(machine, name):
+def test_values_at_unaligned_addresses(machine, name):
     flow, library = made_flow("float32", context=0).to("cuda"), Library(name, machine)
     odd = library.make(np.zeros(9 * 4 * 4 + 4, np.uint8), lambda a: a[1:145].view("f4").reshape(9, 4))
     refuse(lambda: flow.log_prob(odd), "x:", "aligned", error=ValueError)
@@ -548,7 +548,7 @@ def test_a_masked_array_interface(machine):
     refuse(lambda: flow.log_prob(fake_frameworks.Interface(x, None, None, mask=x)), "x:", "mask")
 
 
-def test_a_library_that_does_not_lend_its_memory(machine):
+def test_a_library_whose_export_of_memory_fails(machine):
     flow, array = made_flow("float32", context=0).to("cuda"), Library("exchanged", machine).make(np.ones((9, 4), "f4"))
     machine.fail["lend"] = BufferError("it is lent to somebody else")
     refuse(lambda: flow.log_prob(array), "x:", "Exchanged", "DLPack", "lent to somebody else")
@@ -573,7 +573,7 @@ def test_results_of_64_bits_that_jax_would_narrow(machine, monkeypatch):
     assert len(flow.fit(x, epochs=1, progress=False).train_loss) == 1  # statements without a result are fine
 
 
-# --- memory that is not to be had -------------------------------------------------------------------------------------
+# --- too little memory -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("word", ["run", "gradient", "allocate"])

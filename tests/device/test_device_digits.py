@@ -1,4 +1,4 @@
-"""On a device, too, no value has a larger error compared with 50 digits than before (tests/support/digits.py)."""
+"""No value on a device has a larger error, compared with 50 digits, than is recorded (tests/support/digits.py)."""
 
 import numpy as np
 import pytest

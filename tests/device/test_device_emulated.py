@@ -53,7 +53,7 @@ def test_a_sample_is_that_of_the_cpu(emulated, dtype):
 
 
 def test_a_fit_follows_that_of_the_cpu(emulated):
-    """In float64 roundings stay far below the tolerance."""
+    """Rounding in float64 stays far below the tolerance."""
     x, context, weights = data()
     flow = made_flow("float64")
     device = flow.to("cuda")
@@ -66,7 +66,7 @@ def test_a_fit_follows_that_of_the_cpu(emulated):
 
 @pytest.mark.parametrize("map", ["kink", "spline"])
 def test_an_ascent_follows_that_of_the_cpu(emulated, map):
-    """In float64: directions are chosen by sorting, where roundings of float32 show."""
+    """The ascent is in float64, because it sorts to choose directions, and rounding in float32 changes the order."""
     x = data(300)[0]
     x[:, 1] += x[:, 0] ** 2
     directions = {"kink": "sliced", "spline": None}[map]
@@ -125,7 +125,7 @@ def test_tf32_on_request(emulated):
     assert np.allclose(*losses, atol=0.05)
     assert not np.array_equal(*losses)
     assert fast.matmul == "tf32"
-    mixed = flow.to("cuda")  # in steps alone
+    mixed = flow.to("cuda")  # only steps take such products
     history = mixed.fit(*given, weights=emulated.make(weights), matmul="tf32", **SHORT)
     assert history.train_loss == losses[0]
     assert mixed.matmul == "exact"

@@ -1,4 +1,4 @@
-"""Fits on a CUDA device: those of the CPU, and nothing waits inside of an epoch. On a device that is none."""
+"""Fits on a simulated CUDA device have the results of the CPU's, and nothing waits inside of an epoch."""
 
 import gc
 
@@ -18,7 +18,7 @@ from headrace.ascent import kinks as _kink_ascent
 from headrace.ops import _points as _points
 from pairs import pairwise
 
-# Losses are sums over an epoch's rows there, over its batches' here.
+# Losses on a device are sums over an epoch's rows, on the CPU over its batches.
 CLOSE = 1e-6
 
 
@@ -37,7 +37,7 @@ def test_the_fit_of_the_cpu(library, validation, dtype):
     assert np.allclose(history.train_loss, want.train_loss, rtol=CLOSE)
     assert np.allclose(history.validation_loss, want.validation_loss, rtol=CLOSE)
     assert (history.best_epoch, history.stopped) == (want.best_epoch, want.stopped)
-    # Means and deviations are sums of NumPy here and there.
+    # Means and deviations are sums of NumPy on both.
     cases.assert_same_bits(device.to("cpu").parameters, flow.parameters)
     assert device.transforms[-1].mean.tolist() == flow.transforms[-1].mean.tolist()
     assert device.standardize_context[1].tolist() == flow.standardize_context[1].tolist()
@@ -62,7 +62,7 @@ def test_a_stream_is_read_on_the_cpu(machine):
 
 
 def test_norms_start_as_on_the_cpu(machine):
-    """From the same rows; what reaches the inner one has gone through networks there, which round otherwise."""
+    """The rows are the same; those of the inner norm have gone through networks, whose rounding differs on a device."""
     (x, context, weights), library = data(), Library("cupy", machine)
     networks = made_flow("float32").transforms
     norms = [hr.transforms.ActNorm(FEATURES), hr.transforms.ActNorm(FEATURES)]
@@ -116,7 +116,7 @@ def test_nothing_waits_inside_of_an_epoch(machine, validation, an_epoch):
 
 @either_order
 def test_rows_may_go_once_a_fit_has_ended(machine, monkeypatch):
-    """Also where it was interrupted: steps that are queued still read them, and the weights depend on it."""
+    """After an interrupt, too, queued steps read the rows, so that they are kept until then."""
     x, find = data()[0], _fit_run.DeviceRun._find_gradient
     foreign = Library("exchanged", machine)
 
@@ -157,8 +157,8 @@ def test_constant_columns(machine):
     assert (flow.transforms[-1].mean[2], flow.transforms[-1].std[2]) == (7.0, 1.0)
 
 
-def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
-    """It is seen at the end of the epoch; the weights are those of before."""
+def test_a_loss_that_is_not_finite_ends_a_fit(machine, monkeypatch):
+    """The loss is read at the end of the epoch; the best weights before it are kept."""
     flow, library = made_flow("float32", context=0).to("cuda"), Library("cupy", machine)
     before = flow.parameters.get()
     step = _fit_run.DeviceRun._find_gradient
@@ -180,11 +180,11 @@ def test_a_fit_that_leaves_the_numbers(machine, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("word", ["step", "gradient", "upload", "sync"])
 def test_an_error_or_interrupt_leaves_the_best_weights(machine, error, word):
-    """Whenever it comes after the first epoch: the flow is as good as then or better, and goes on to work."""
+    """After the first epoch the flow is at least as good as then, and still works."""
     library, x = Library("cupy", machine), data()[0]
     flow = made_flow("float32", context=0).to("cuda")
     passes = _fit_run.DeviceRun.one_pass
-    again = ("step", "gradient") if error is MemoryError else ()  # calls that begin once more
+    again = ("step", "gradient") if error is MemoryError else ()  # calls of a second fit
 
     def interrupted(self):
         if len(self.history.train_loss) == 1:
@@ -246,7 +246,7 @@ NOTES = {
 @pytest.mark.parametrize("notes", NOTES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kinks_are_those_of_the_cpu(machine, notes, weighted, dtype):
-    """Whose width depends on how many rows the weights leave (Kish), as does all else on the weights held out."""
+    """Widths depend on the effective number of rows (Kish), and log-likelihoods of held-out rows on their weights."""
     library, (x, _, weights) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     weights = weights**4 if weighted else None
@@ -298,7 +298,8 @@ def test_numbers_drawn_ahead_do_not_count(machine, monkeypatch):
 
 
 def test_steps_of_kinks_are_queued_in_strides(machine):
-    """Log-likelihoods are read once a stride, then the rest of it, and the kinks of the best prefix at the end."""
+    """Log-likelihoods are read once a stride, those of its last steps at the end, and then the kinks of the best
+    prefix."""
     library, (x, _, _) = Library("cupy", machine), data(300)
     waits = {}
     for steps in (_kink_ascent.STRIDE - 1, 3 * _kink_ascent.STRIDE + 1):
@@ -322,7 +323,8 @@ def test_sliced_directions_read_the_points_and_the_last_kinks(machine):
 
 
 def test_marginal_maps_bring_no_rows_to_the_host(machine):
-    """Which rows have a weight is read once; of the steps only counts are, as random directions know no points."""
+    """The host reads once which rows have a weight, and of each step only counts, because random directions need no
+    points."""
     library, (x, _, weights) = Library("cupy", machine), data(6000)
     whole = {}
     for steps in (1, 4):
@@ -380,7 +382,7 @@ def test_a_part_of_an_ascent_is_compiled_once_on_the_device(machine):
     cases.assert_same_bits(part.to("cpu").log_prob(x), flow.to("cpu")[:12].log_prob(x))
 
 
-def test_memory_that_is_not_there_ends_an_ascent(machine):
+def test_an_ascent_without_enough_memory_raises_a_memory_error(machine):
     library, (x, _, _) = Library("cupy", machine), data(300)
     for word in ("ascent", "kink", "finish"):
         failed = MemoryError("device memory of 9 bytes: out of memory")
@@ -396,7 +398,7 @@ def test_an_ascent_by_arrays_of_the_cpu_stays_there(machine):
 
 
 def test_a_fit_goes_on_from_its_checkpoint(machine, dtype, tmp_path, monkeypatch):
-    """After Ctrl-C inside an epoch it goes on from the epoch's begin, which is held until then."""
+    """After Ctrl-C inside an epoch the fit goes on from the state at the epoch's begin, which is kept until then."""
     (x, context, weights), library = data(), Library("cupy", machine)
     arrays, path = [library.make(array) for array in (x, context, weights)], tmp_path / "fit.state"
     settings = {**SHORT, "epochs": 5, "validation": 0.2, "schedule": "plateau", "patience": 3}

@@ -1,4 +1,4 @@
-"""Flows and transforms that move to a CUDA device and back, and flows without one. Without a device."""
+"""Flows and transforms that move to a simulated CUDA device and back, and errors where there is no device."""
 
 import copy
 import sys
@@ -59,7 +59,7 @@ def test_parts_of_a_flow_are_where_it_is(cupy, name):
 
 
 def test_a_part_is_compiled_once_on_the_device(cupy):
-    """However many transforms it has, when it is first used; their parameters are read once and set once."""
+    """Flows of any number of transforms are compiled at their first use; parameters are read once and set once."""
     flow = hr.Flow([*(hr.transforms.Elementwise(FEATURES, map="dual_ascent") for _ in range(30)), standardize()])
     machine = cupy.machine
     device = flow.to("cuda")
@@ -77,7 +77,7 @@ def test_a_part_is_compiled_once_on_the_device(cupy):
     cases.assert_same_bits(log_prob.get(), flow[:20].log_prob(X))
 
 
-def test_nothing_is_shared(cupy):
+def test_a_copy_on_a_device_shares_no_parameters(cupy):
     flow = made_flow("float32", context=0)
     device = flow.to("cuda")
     others = [device.to("cuda:0"), copy.copy(device), copy.deepcopy(device), device.astype("float32"), flow]
@@ -165,7 +165,7 @@ def test_standardised_context(cupy):
     cases.assert_same_bits(got.get(), flow.log_prob(X, C))
 
 
-def test_transforms_of_two_places(machine):
+def test_transforms_of_two_devices_are_refused(machine):
     first, second = hr.transforms.Coupling(4, [0], (8,)), hr.transforms.Coupling(4, [1], (8,))
     for chain in ([first.to("cuda"), second], [first.to("cuda:0"), second.to("cuda:1")]):
         places = [t.device for t in chain]
@@ -192,7 +192,7 @@ def test_adam(library, dtype):
     cases.assert_same_bits(device.parameters.get(), flow.parameters)
 
 
-def test_what_is_for_flows_on_the_cpu_says_so(machine):
+def test_functions_for_flows_on_the_cpu_name_the_remedy(machine):
     flow, other = made_flow("float32", context=0), hr.IAF(FEATURES, transforms=1, hidden=(8,))
     device, words = flow.to("cuda"), ("on the CPU", "cuda:0", ".to('cpu')")
     refuse(lambda: hr.fit_to_density(device, hr.densities.U1()), "flow:", *words, error=ValueError)
@@ -232,7 +232,7 @@ def test_a_build_without_the_module(machine, monkeypatch):
 
 
 def test_no_cupy(machine, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)  # what makes Python's import fail
+    monkeypatch.setitem(sys.modules, "cupy", None)  # None makes Python's import fail
     _device.device_at.cache_clear()
     refuse(lambda: standardize().to("cuda"), "CuPy", ".[cuda13]", error=hr.CudaUnavailable)
 
@@ -278,7 +278,7 @@ def test_streams_of_other_libraries_before_cupy_14(machine, monkeypatch):
 
 
 def test_streams_of_other_libraries_are_of_the_device(machine):
-    """CuPy takes the current device for theirs."""
+    """CuPy takes the current device for that of such a stream."""
     stream = _device.device_at(1).stream_at(77)
     assert (stream.ptr, stream.device_id) == (77, 1)
     assert machine.device == 0
@@ -286,7 +286,7 @@ def test_streams_of_other_libraries_are_of_the_device(machine):
 
 @pytest.mark.parametrize("matmul", ["tf32", "3xtf32"])
 @pytest.mark.parametrize("name", FLOWS)
-def test_how_networks_are_computed_stays_with_a_flow(cupy, name, matmul):
+def test_matmul_is_kept_by_copies_and_parts_of_a_flow(cupy, name, matmul):
     flow = FLOWS[name]()
     fast = flow.to("cuda:1", matmul=matmul)
     assert (flow.matmul, fast.matmul, fast.device) == ("exact", matmul, "cuda:1")
@@ -302,13 +302,13 @@ def test_how_networks_are_computed_stays_with_a_flow(cupy, name, matmul):
     assert cupy.machine.logged("program")[-1] == ("program", 1)
 
 
-def test_how_networks_are_computed_stays_with_part_of_an_ascent(cupy):
+def test_matmul_is_kept_by_prefixes_of_an_ascent(cupy):
     ascent = hr.DualAscentFlow.notes(steps=2, patience=None).fit(X, validation=None, progress=False)
     part = ascent.to("cuda:1", matmul="tf32")[:1]
     assert (len(part), part.matmul, part.device) == (1, "tf32", "cuda:1")
 
 
-def test_a_device_is_one_however_networks_are_computed_there(cupy):
+def test_flows_of_one_device_may_differ_in_matmul(cupy):
     device = _device.device_at(0)
     assert _device.device_named("cuda:0") is device
     fast = _device.device_named("cuda:0", "tf32")
@@ -326,7 +326,7 @@ def test_parts_of_a_flow_that_compute_differently_are_refused(cupy):
         hr.Flow(parts)
 
 
-def test_tf32_is_refused_where_it_is_not(cupy):
+def test_tf32_is_refused_on_the_cpu_and_in_float64(cupy):
     flow = hr.MAF(3, hidden=(5,))
     with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6_tiles' on the CPU, got 'tf32'"):
         flow.to("cpu", matmul="tf32")
@@ -343,7 +343,7 @@ def test_tf32_is_refused_where_it_is_not(cupy):
         hr.Flow(flow.to("cuda", matmul="tf32").transforms, dtype="float64")
 
 
-def test_what_has_no_networks_takes_either_dtype_with_tf32(cupy):
+def test_transforms_without_networks_take_either_dtype_with_tf32(cupy):
     turn = hr.transforms.Rotation.random(FEATURES, 0)
     fast = turn.to("cuda", matmul="tf32")
     for x in (X, X.astype("float64")):

@@ -66,7 +66,7 @@ def assert_near(got, want):
 @every_call
 @every_flow
 def test_calls_on_the_kernels(emulated, name, call, dtype):
-    """Samples of float32 pass their roundings on for 70 steps: they are compared in float64."""
+    """Samples are compared in float64, because rounding errors of float32 grow over 70 steps."""
     flow = FLOWS[name](dtype)
     given = given_of(flow)
     if dtype == "float32" and call in ("sample", "to_data") and name != "a student":
@@ -86,7 +86,7 @@ def test_every_call_takes_arrays_of_every_library(library, name, call):
     arrays = on(library, given)
     if call == "sample":
         arrays[0] = given[0]  # for its shape
-        if given[1] is None and given[2] is None:  # without arrays it is CuPy's
+        if given[1] is None and given[2] is None:  # without arrays results are CuPy's
             library = Library("cupy", library.machine)
     got = CALLS[call](device, *arrays)
     for result, expected in zip(got, CALLS[call](flow, *given), strict=True):
@@ -132,7 +132,7 @@ def test_calls_do_not_wait(cupy):
 
 
 @every_flow
-def test_there_and_back(cupy, name, tmp_path):
+def test_flows_of_sequences_move_to_a_device_and_back(cupy, name, tmp_path):
     flow = FLOWS[name]("float32")
     device = flow.to("cuda")
     assert (flow.device, device.device, device.matmul, type(device)) == ("cpu", "cuda:0", "exact", type(flow))
@@ -205,7 +205,7 @@ def test_wrong_arguments(cupy):
     refuse(lambda: device.log_prob(*there, lengths=[3, 4, 5]), "lengths: expected None", error=ValueError)
 
 
-def test_what_is_on_the_cpu_alone(cupy):
+def test_methods_of_the_cpu_alone_are_refused(cupy):
     flow = FLOWS["a teacher"]("float32")
     device, x = flow.to("cuda"), cupy.make(given_of(flow)[0])
     words = ("on the CPU", "cuda:0", ".to('cpu')")
@@ -251,7 +251,7 @@ def test_modules_of_pytorch_are_on_the_cpu():
         refuse(lambda: headrace.torch.SequenceModule(device), "flow: expected a flow on the CPU", error=ValueError)
 
 
-def test_it_is_diagnosed_on_the_cpu(cupy):
+def test_a_flow_of_sequences_is_diagnosed_on_the_cpu(cupy):
     flow = FLOWS["a student"]("float64")
     x = given_of(flow, 4, 300)[0]
     assert hr.diagnose_sequences(flow.to("cuda"), x).p_value == hr.diagnose_sequences(flow, x).p_value

@@ -1,4 +1,4 @@
-"""Modules of PyTorch on a device: its own tensors and autograd over the emulated kernels, on streams that queue."""
+"""Modules of PyTorch on a device: PyTorch's tensors and autograd over the emulated kernels, on streams that queue."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ LOSSES = {
 
 
 def _from_noise(module, x, c):
-    """As `rsample_and_log_prob`, of noise that is given."""
+    """Samples and log densities as by `rsample_and_log_prob`, from given noise."""
     from headrace.torch import _autograd
 
     rows, log_prob = _autograd.generate(x, c, module._own(), module._entry)
@@ -108,7 +108,7 @@ def test_gradients_are_those_of_the_cpu(machine, name, loss, one_context):
 
 
 @pytest.mark.parametrize("wrt", [(0,), (1,), (2,), (0, 2)], ids=["rows", "contexts", "parameters", "rows, parameters"])
-def test_only_what_is_asked_for_is_made(machine, wrt):
+def test_only_requested_gradients_are_computed(machine, wrt):
     module, other = made("maf"), there.moved(machine, made("maf"))
     x, context = given()
     ours, its = (x, context, module.vector), (*on_device(machine, x, context), other.vector)
@@ -123,7 +123,7 @@ def test_only_what_is_asked_for_is_made(machine, wrt):
     assert len(machine.logged("gradient")) == 1  # the one run that gives both
 
 
-def test_an_optimiser_trains_there(machine):
+def test_an_optimiser_of_pytorch_trains_on_the_device(machine):
     x, context = given()
     losses = []
     for place in (None, machine):
@@ -143,7 +143,7 @@ def test_an_optimiser_trains_there(machine):
     assert losses[0][3] < losses[0][0]
 
 
-def test_a_transform_and_the_flow_of_now(machine):
+def test_transforms_and_flows_of_present_parameters(machine):
     transform = hr.transforms.MaskedAutoregressive(FEATURES, (9,), seed=1, dtype="float64")
     module, other = TransformModule(transform), there.moved(machine, TransformModule(transform))
     (x, _), (y, _) = given(), on_device(machine, *given())
@@ -153,8 +153,8 @@ def test_a_transform_and_the_flow_of_now(machine):
     assert np.allclose(flow.to("cpu").parameters, made("maf").flow.parameters)
 
 
-def test_without_a_short_way_it_is_the_same(machine, monkeypatch):
-    """Through PyTorch's dispatcher, as tracers and listeners see it."""
+def test_calls_through_the_dispatcher_have_the_same_results(machine, monkeypatch):
+    """PyTorch's dispatcher serves tracers and listeners."""
     from headrace.torch import _autograd
 
     module, other = made("maf"), there.moved(machine, made("maf"))
@@ -177,14 +177,14 @@ def test_work_is_queued_on_pytorch_s_stream_and_not_waited_for(machine):
     with there.on(machine, side := machine.stream()):
         its = on_device(machine, x, context)
         module = there.moved(machine, made("maf"))
-        machine.finish()  # the program is there
+        machine.finish()  # the program exists
         with torch.no_grad():
             module.log_prob(*its)
             machine.log.clear()
             found = module.log_prob(*its)
         assert {words[1] for words in machine.logged("run")} == {side.ptr}
         assert not machine.logged("sync")
-        assert np.isnan(found.inner.numpy()).all()  # it is not done yet
+        assert np.isnan(found.inner.numpy()).all()  # the work is not done yet
         close(found, want.log_prob(x, context), "float64")
         loss = module.log_prob(*its).sum()
         machine.log.clear()
@@ -241,7 +241,7 @@ def test_a_second_derivative_is_refused(machine):
 
 
 def test_other_dtypes_are_those_of_the_parameters(machine):
-    """As autocast makes them."""
+    """Autocast makes such tensors."""
     module, want = there.moved(machine, made("maf", "float32")), made("maf", "float32")
     x, context = given("float32")
     y, condition = on_device(machine, x.half(), context)
@@ -249,7 +249,7 @@ def test_other_dtypes_are_those_of_the_parameters(machine):
         close(module.log_prob(y, condition), want.log_prob(x.half(), context), "float32")
 
 
-def test_products_in_bf16_are_of_the_cpu(machine):
+def test_products_in_bf16_are_refused_on_a_device(machine):
     module = there.moved(machine, FlowModule(made("maf", "float32").flow.to("cpu", "bf16")))
     y, condition = on_device(machine, *given("float32"))
     with pytest.raises(ValueError, match=r"matmul: expected float32 on the CPU for bf16"):

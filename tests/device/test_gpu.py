@@ -1,4 +1,4 @@
-"""On a real CUDA device: what test_device_*.py find out without one. Results are compared with the CPU's."""
+"""Tests of test_device_*.py on a real CUDA device, compared with the CPU's results."""
 
 import gc
 import subprocess
@@ -184,7 +184,7 @@ def test_out_of_memory_leaves_the_flow_usable(cupy):
     flow, x = made_flow("float32", context=0), cases.rows(100, FEATURES, "float32")
     device, array = flow.to("cuda:0"), cupy.asarray(x)
     _, total = cupy.cuda.runtime.memGetInfo()
-    rows = total // FEATURES  # results alone take four times what there is, whatever other processes hold
+    rows = total // FEATURES  # results alone take four times the device's memory
     with pytest.raises(MemoryError):
         device.sample(rows)
     close(device.log_prob(array).get(), flow.log_prob(x))

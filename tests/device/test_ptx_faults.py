@@ -1,4 +1,4 @@
-"""Faults planted in nvcc's PTX are found, each kind in two kernels: by a finding, or by results that are others.
+"""Faults planted in nvcc's PTX are found, each kind in two kernels: by a finding, or by other results.
 
 Needs PTX of the kernels (HEADRACE_EMU_PTX, tests/support/interpreted.py).
 """
@@ -19,7 +19,7 @@ from cuda_twins import Twin
 pytestmark = pytest.mark.skipif(not interpreted.FOLDER, reason="needs nvcc's PTX: set HEADRACE_EMU_PTX")
 
 
-# ---- what launches the kernels ----
+# ---- launches of the kernels ----
 
 
 def network(hidden=(40, 40)):
@@ -103,7 +103,7 @@ def one_on(address):
 
 
 def moved_shared_memory(text, kernel):
-    """In all functions of the module it begins four bytes later, which changes no value."""
+    """Let shared memory begin four bytes later in all functions of the module, which changes no value."""
     begins = r"(mov\.u32\s+(%r\d+), \w+hr_dynamic_sharedE;)"
     assert re.search(begins, text), kernel
     return re.sub(begins, r"\1 add.s32 \2, \2, 4;", text)
@@ -127,17 +127,17 @@ def half_a_mask(text, kernel):
 
 
 def left_out_store(text, kernel):
-    """Shared memory is not written."""
+    """Leave out a store to shared memory."""
     return edited(text, kernel, r"st\.shared\.(?:v4\.)?f(?:32|64)[^;]*;", "")
 
 
 def moved_loads(text, kernel):
-    """Numbers are read one behind their place."""
+    """Values are read one element behind their address."""
     return edited(text, kernel, r"(ld\.global\.f32\s+%f\d+, \[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 
 def moved_stores(text, kernel):
-    """Numbers are written one behind their place."""
+    """Values are written one element behind their address."""
     return edited(text, kernel, r"(st\.global\.f32\s+\[%rd\d+)(?:\+(-?\d+))?\]", one_on)
 
 

@@ -116,7 +116,7 @@ def test_the_lesser_of_two_zeros_is_the_negative_one(machine):
 def test_a_product_and_a_sum_are_rounded_once(machine, dtype, suffix, register):
     rng = np.random.default_rng(0)
     a, b, c = rng.standard_normal((3, 64)).astype(dtype)
-    c[:32] = -(a * b)[:32]  # what rounding left
+    c[:32] = -(a * b)[:32]  # the rounding error
     got = binary(machine, f"fma.rn.{suffix}", a, b, c, register=register)
     for x, y, z, found in zip(a, b, c, got, strict=True):
         exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
@@ -214,7 +214,7 @@ def test_comparisons_with_nans_are_ordered_or_not(machine, relation):
         ("cvt.rzi.s32.f32", np.nan, 0),
     ],
 )
-def test_real_to_whole_numbers(machine, conversion, value, want):
+def test_conversions_to_integers(machine, conversion, value, want):
     bits = int(np.float32(value).view(np.uint32))
     body = f"mov.f32 %f1, 0f{bits:08x}; {conversion} %r5, %f1; cvt.s64.s32 %rd4, %r5; st.global.u64 [%rd3], %rd4;"
     assert_array_equal(machine.run(body, np.zeros(32, np.int64)), np.full(32, want))
@@ -258,7 +258,7 @@ def test_shuffles(machine, shuffle, source):
 
 
 def test_fragments_of_a_product_are_where_the_manual_has_them(machine):
-    """A second way to write the layout: CUTLASS's, as shapes and strides of (lane, register)."""
+    """The layout is written a second time in CUTLASS's way, as shapes and strides of (lane, register)."""
     rng = np.random.default_rng(1)
     a, b, c = (rng.integers(-8, 9, shape).astype(np.float32) for shape in [(16, 8), (8, 8), (16, 8)])
     memory = np.zeros((32, 16), np.float32)
@@ -364,7 +364,7 @@ SHARED = "mov.u32 %r5, hr_dynamic_shared; shl.b32 %r6, %r1, 2; add.s32 %r7, %r5,
         ("bra $NOWHERE;", "a label that is not there"),
     ],
 )  # fmt: skip
-def test_what_a_kernel_must_not_do_is_named(machine, order, body, match):
+def test_forbidden_operations_of_a_kernel_are_named(machine, order, body, match):
     machine.module.ptx_forget()
     machine.fails(body, match, array=np.zeros(32, np.int64), shared=128, order=order)
 

@@ -40,7 +40,7 @@ def test_the_gaussian_of_few_points_is_nearer_than_their_covariance():
     assert gaussian_log_prob(points, rows).mean() > likeliest.mean() + 1.0
 
 
-def test_weights_are_rows_given_more_than_once():
+def test_integer_weights_are_repeated_rows():
     """The copies are further rows of the same fold, and those of weight 0 do not count."""
     points, rows, weights = correlated(100, "points"), correlated(20, "rows"), cases.rng("weights").integers(0, 3, 100)
     context = correlated(100, "context", 2), correlated(20, "context of rows", 2)
@@ -54,14 +54,14 @@ def test_weights_are_rows_given_more_than_once():
 
 
 def test_the_gaussian_given_a_context_is_the_joint_one_over_that_of_the_context():
-    """Regression on the context is what conditioning a joint Gaussian gives; shares of the identity cost 1e-2 nats."""
+    """The conditional of a joint Gaussian is a regression on the context; shares of the identity cost 1e-2 nats."""
     points, rows = correlated(4000, "points"), correlated(20, "rows")
     want = gaussian_log_prob(points, rows) - gaussian_log_prob(points[:, 2:], rows[:, 2:])
     got = gaussian_log_prob(points[:, :2], rows[:, :2], context=(points[:, 2:], rows[:, 2:]))
     assert_allclose(got, want, atol=1e-2)
 
 
-def test_a_constant_context_says_nothing():
+def test_a_constant_context_has_no_effect():
     points, rows = correlated(50, "points"), correlated(20, "rows")
     got = gaussian_log_prob(points, rows, context=(np.full((50, 1), 7.0), np.full((20, 1), 7.0)))
     assert_allclose(got, gaussian_log_prob(points, rows), rtol=1e-9)
@@ -122,7 +122,7 @@ def test_the_bandwidth_is_that_of_leaving_one_out():
 
 
 def test_the_bandwidth_of_a_gaussian_is_near_scott_s():
-    """Which is the number of points to the power -1/6 in two dimensions."""
+    """Scott's is the number of points to the power -1/6 in two dimensions."""
     assert 0.5 < KernelDensity.of(correlated(4000, "points", 2)).bandwidth / 4000 ** (-1 / 6) < 2.0
 
 

@@ -1,4 +1,4 @@
-"""What a p-value is: of right densities, 5 % have one of 0.05 or less, whatever is looked at."""
+"""Calibration of p-values: of right densities, 5 % have one of 0.05 or less by each test."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ LABELS = [str(i) for i in range(4)]
 
 
 def calibrated(p_values, exact=True):
-    """Shares within limits that a right test leaves once in 1000 times; not above them where it is careful."""
+    """Check shares of small p-values against limits that a right test exceeds once in 1000 times; of a careful test
+    only the upper ones."""
     p_values = np.asarray(p_values)
     for level in (0.05, 0.2, 0.5):
         low, high = stats.binom.ppf([0.0005, 0.9995], p_values.size, level)
@@ -58,7 +59,7 @@ def test_latent_tests(name, rows):
     rng = cases.rng("right rows", name, rows)
     p = [test(rng.standard_normal((rows, 4)), i).p_value for i in range(SEEDS)]
     calibrated(p, exact)
-    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # careful, and not blind
+    assert np.mean(np.asarray(p) <= 0.5) > 0.1  # below the level, and not zero
 
 
 BASES = {
@@ -77,7 +78,7 @@ BASES = {
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("scipy", [False, True])
 def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
-    """Of rows drawn from them: each coordinate, and independence, which a mixture itself has not."""
+    """Scores of rows drawn from a base: each coordinate, and independence, which a mixture does not have."""
     if not scipy:
         monkeypatch.setattr("headrace.diagnosis.latent.find_spec", lambda name: None)
     base = BASES[name]()
@@ -92,7 +93,7 @@ def test_scores_of_bases_are_standard_normal(name, scipy, monkeypatch):
         assert found.p_value > 0.003, found
     z = hr.Flow([], base, dtype="float64").sample(200, seed=6)
     first = scores(base, z, 0)[np.argsort(z[:, 0]), 0]
-    assert (np.diff(first) >= 0).all()  # not from the other end
+    assert (np.diff(first) >= 0).all()  # not by a difference from 1
     off = scores(base, 1.1 * hr.Flow([], base, dtype="float64").sample(4000, seed=5), 0)
     assert latent.coordinates(off, labels).p_value < 1e-3
     whole = hr.Flow([], base, dtype="float64")
@@ -123,7 +124,7 @@ def test_scores_of_a_base_that_is_known_by_draws_alone():
     assert (near[1] < -4.0).all()
 
 
-def test_far_logistic_numbers_keep_their_place():
+def test_far_logistic_values_keep_their_probability():
     """P(Z > 40) is e^-40 to 1e-17, far below the distance of 1 to the next number."""
     score = scores(hr.Logistic(1), np.array([[40.0], [-40.0]]), 0)
     far = stats.norm.isf(np.exp(-40.0))
@@ -143,7 +144,7 @@ def test_coverage(conditional):
         p.append(finding.p_value)
         regions.append(region)
     calibrated(p)
-    assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would show
+    assert stats.kstest(np.concatenate(regions), "uniform").pvalue > 1e-3  # of 16,000: a hundredth would be detected
 
 
 def test_ranks_among_draws():
@@ -183,7 +184,7 @@ def test_trees_take_one_thread(monkeypatch):
 
 
 def test_coverage_where_log_densities_are_equal():
-    """Half of the draws tie with a row where a density is flat: their order is drawn."""
+    """Half of the draws have the log density of the row where a density is flat: the order of equal ones is drawn."""
 
     class Flat:
         """Two values of a density."""
@@ -235,7 +236,7 @@ def test_memorised_rows(tree, monkeypatch):
 
 @pytest.mark.costly
 def test_all_tests_together(monkeypatch):
-    """Of right densities at most 5 % are spoken against; weights and their draws of rows included."""
+    """At most 5 % of right densities are rejected, with weights, by which rows are drawn, too."""
     monkeypatch.setattr(classifier, "find_spec", lambda name: None)
     flow, p = right_flow([1.0, -1.0], [2.0, 0.5]), []
     for i in range(250):
@@ -301,7 +302,7 @@ def test_holm():
     assert holm([1.0, 0.9]) == [1.0, 1.0]
 
 
-def test_between_which_numbers_the_farthest_is_expected():
+def test_the_expected_interval_of_the_farthest_value():
     """Of 200 numbers, in 95 % of draws."""
     farthest = np.abs(cases.rng("farthest").standard_normal((20_000, 200))).max(axis=1)
     low, high = np.quantile(farthest, [0.025, 0.975])
@@ -310,7 +311,7 @@ def test_between_which_numbers_the_farthest_is_expected():
     assert [float(number) for number in interval] == pytest.approx([low, high], abs=0.05)
 
 
-def test_one_number_by_hand():
+def test_p_values_of_one_latent_value_by_hand():
     """At 1.96 the mean has p = 0.05, the square twice 0.05, A² 0.05 as well; the least of three counts three times."""
     z = stats.norm.isf(0.025)
     assert latent.coordinates(np.array([[z]]), LABELS).p_value == pytest.approx(0.15, rel=1e-9)

@@ -6,7 +6,7 @@ import pytest
 import headrace as hr
 from convert_cases import Draw, library, nflows_maf, sbi_estimator, shaken
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, which are old
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def drawn(model, context, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["plain", "accelerated", "posterior"])
-def test_of_sbi(torch, kind):
+def test_a_posterior_of_sbi_is_diagnosed(torch, kind):
     posteriors, utils = library("sbi.inference.posteriors"), library("sbi.utils")
     d = Draw(6, True)
     net = torch.nn.Sequential(torch.nn.Linear(d.columns, 4), torch.nn.Tanh())
@@ -50,7 +50,7 @@ def test_of_sbi(torch, kind):
     assert (ranges[:, 1] > centers - spread).all()
 
 
-def test_of_an_accelerated_model_with_an_embedding_net(torch):
+def test_an_accelerated_model_with_an_embedding_net_is_diagnosed(torch):
     library("nflows")
     d = Draw(6, True)
     model = nflows_maf(d, True)

@@ -1,4 +1,4 @@
-"""What `hr.diagnose` takes and refuses, and the text, pictures and files of a `Diagnosis`."""
+"""Arguments and refusals of `hr.diagnose`, and the text, pictures and files of a `Diagnosis`."""
 
 import inspect
 import re
@@ -32,7 +32,7 @@ def rows_of(flow, rows, seed=0):
     return flow.sample(rows, context, seed=seed), context
 
 
-# --- what is taken --------------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------
 
 
 @pairwise(rows=[1, 2, 3, 5, 12, 39, 40, 45], context=[0, 2], features=[1, 3])
@@ -91,7 +91,7 @@ def test_float32_and_other_arrays():
 
 
 def test_numbers_far_from_zero_keep_their_digits():
-    """Draws of a float32 flow are compared as float64: rounded to steps of 0.06, trees would know them."""
+    """Draws of a float32 flow are compared in float64: trees would recognise draws rounded to steps of 0.06."""
     x = 1e6 + cases.rng("far").standard_normal((3000, 2))
     flow = hr.Flow([hr.transforms.Standardize([1e6, 1e6], [1.0, 1.0])])
     assert not hr.diagnose(flow, x).misses
@@ -130,7 +130,7 @@ def test_weights_are_used():
 
 
 def test_rows_with_density_zero():
-    """A row that overflows in the flow has none, and no density that is right has such rows."""
+    """A row that overflows in the flow has density zero, which proves the density wrong."""
     flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1e-300, 1.0])], dtype="float64")
     x = np.array([[1e-300, 0.1], [1e30, 0.2], [1e-301, -0.3]])
     diagnosis = hr.diagnose(flow, x)
@@ -181,7 +181,7 @@ def test_wrong_arguments():
 # --- likelihoods ----------------------------------------------------------------------------------------------------
 
 
-def test_simple_densities_never_saw_the_rows_that_they_judge():
+def test_simple_densities_are_judged_by_rows_outside_of_their_fit():
     flow = flow_of()
     (x, _), (training, _) = rows_of(flow, 300), rows_of(flow, 500, seed=1)
     own, gaussian, kernels = hr.diagnose(flow, x, training=training).likelihoods
@@ -195,7 +195,7 @@ def test_simple_densities_never_saw_the_rows_that_they_judge():
     assert kernels.rows == 300
     halves = hr.diagnose(flow, x)
     assert "one half of these rows" in halves.fitted_to
-    assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()  # of its own rows it would be better
+    assert halves.likelihoods[1].mean < gaussian_log_prob(x, x).mean()  # fitted to these rows it would be better
     x[0] = 40.0  # a row that a Gaussian of all rows would have made likely
     assert hr.diagnose(flow, x).likelihoods[1].mean < gaussian_log_prob(x, x).mean() - 0.5
 
@@ -225,12 +225,12 @@ def test_a_screen(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 7.7, 30.1])
-def test_the_spread_of_coordinates_that_are_all_the_same_is_none(value):
+def test_coordinates_without_spread_have_a_text(value):
     found = latent.coordinates(np.full((30, 1), value), ["z"])
     assert f"z has mean {value:.3f} and standard deviation 0.000 where" in found.sentence
 
 
-def test_columns_that_latent_coordinates_belong_to():
+def test_latent_coordinates_have_names_of_columns():
     """A permutation: latent coordinate 0 is column 1; a rotation mixes columns."""
     flow = hr.Flow([hr.transforms.Permutation([1, 0])], dtype="float64")
     x = cases.rng("permuted").standard_normal((500, 2)) * [1.5, 1.0]
@@ -248,7 +248,7 @@ def test_columns_that_latent_coordinates_belong_to():
         )
 
 
-def test_a_column_is_named_with_those_that_it_is_given():
+def test_a_column_is_named_with_its_conditioning_columns():
     """A flow of one order, whose column 1 of three is too narrow and depends on column 0; and one of two orders."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none", context=1, dtype="float64", seed=3)
     x, context = rows_of(flow, 2000)
@@ -333,7 +333,7 @@ def test_ranks_in_bins():
     assert counts[0] > high
 
 
-def test_ctrl_c_keeps_what_is_done(monkeypatch):
+def test_ctrl_c_keeps_finished_tests(monkeypatch):
     flow = flow_of()
     x, _ = rows_of(flow, 100)
 
@@ -348,7 +348,7 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "columns_of", stop)  # between the latent rows and what their coordinates are called
+        patch.setattr(run, "columns_of", stop)  # between the latent rows and the names of their coordinates
         diagnosis = hr.diagnose(flow, x)
     assert diagnosis.interrupted
     assert diagnosis.tests == ()
@@ -365,7 +365,7 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
 
 
 def assert_a_page_of_its_own(text):
-    """It is well formed, refers to nothing outside, has no name as markup, and breaks no percentage."""
+    """Check that a page is well formed, refers to nothing outside, escapes names, and breaks no percentage."""
     assert "<b>" not in text
     assert "<script" not in text
     assert not re.search(r"""(src|href)=["'](?!#)""", text)
@@ -402,7 +402,7 @@ def test_pictures_and_pages(kind, tmp_path):
 
 
 def test_histograms_are_drawn_beside_their_bands():
-    """What artists hold is compared with the numbers, for latent coordinates, columns and log densities."""
+    """Data of matplotlib's artists equal the histograms of latent coordinates, columns and log densities."""
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
@@ -447,7 +447,7 @@ def test_one_context_for_all_rows():
     assert found.misses == ()
 
 
-def test_rows_that_are_all_the_same_or_infinitely_far_give_no_warnings():
+def test_equal_or_infinitely_far_rows_give_no_warnings():
     flow = flow_of()
     assert hr.diagnose(flow, np.zeros((40, 3))).misses
     x = np.vstack([rows_of(flow, 60)[0], np.full((1, 3), 1e30)])
@@ -505,7 +505,7 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
     pytest.importorskip("matplotlib")
     rng = cases.rng("columns on a page")
     x = rng.standard_normal((600, 14))
-    x[:, 13] *= 3.0  # the flow does not know it
+    x[:, 13] *= 3.0  # the flow has no names
     flow = hr.Flow([hr.transforms.Standardize(np.zeros(14), np.ones(14))], dtype="float64")
     names = [f"<b>{i}" for i in range(13)] + ["wide"]
     diagnosis = hr.diagnose(flow, x, training=rng.standard_normal((50, 14)), names=names, seed=5, progress=False)
@@ -527,7 +527,7 @@ def test_a_page_shows_columns_next_steps_and_how_it_was_made():
 
 @pytest.mark.costly
 def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so():
-    """From the page's own sizes; tests/diagnosis/test_page_in_browser.py compares with what a browser makes of them."""
+    """Sizes are computed from the page's own; tests/diagnosis/test_page_in_browser.py compares with a browser's."""
     pytest.importorskip("matplotlib")
     page_width, rem, style = 1200.0, 16.0, page_module.STYLE
     content = min(rem * float(re.search(r"body \{[^}]*max-width: ([\d.]+)rem", style)[1]), page_width - 2 * rem)

@@ -60,7 +60,7 @@ def measured(text, width, folder):
 
 @pytest.mark.costly
 def test_on_a_phone(page, tmp_path):
-    """Nothing is cut off at the side, and sentences have the width of the page."""
+    """No element is wider than the page, and sentences have its width."""
     found = measured(page, 390, tmp_path)
     assert found["window"] == 390
     assert found["page"] <= 390

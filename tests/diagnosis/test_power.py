@@ -1,4 +1,4 @@
-"""Planted faults of known size are found, by the test that is for them, and are named."""
+"""Planted faults of known size are found by the tests meant for them, and named."""
 
 import numpy as np
 import pytest
@@ -55,8 +55,8 @@ def test_a_shift_of_a_tenth():
     assert "latent column 1 has mean 0." in found.sentence
 
 
-def test_a_shape_that_mean_and_spread_do_not_show():
-    """A uniform coordinate of mean 0 and deviation 1."""
+def test_a_uniform_coordinate_of_mean_0_and_deviation_1():
+    """Mean and spread are right, and the shape is not."""
     x = normal_rows("shape")
     x[:, 0] = cases.rng("uniform").uniform(-np.sqrt(3.0), np.sqrt(3.0), ROWS)
     found = by_name(hr.diagnose(standard(4), x), "latent coordinates")
@@ -124,7 +124,7 @@ def without_context(features, context):
 
 
 def test_ranks_of_a_column_that_is_too_wide():
-    """Deviations 15 % too small in column 1 alone: 2000 rows have it outside of the middle of draws too often."""
+    """Deviations of column 1 are 15 % too small: its values lie too often outside of the middle of draws."""
     rng = cases.rng("wide")
     x, context = rng.standard_normal((2000, 3)) * [1.0, 1.15, 1.0], rng.standard_normal((2000, 1))
     diagnosis = hr.diagnose(without_context(3, 1), x, context, names=["a", "b", "c"])
@@ -143,7 +143,7 @@ def test_ranks_of_a_column_that_is_too_wide():
 
 
 def test_distances_see_a_context_that_is_ignored():
-    """Of a posterior that is the prior all regions hold their share, and all ranks are right."""
+    """The prior in place of a posterior has right shares of all regions and right ranks."""
     rng = cases.rng("prior")
     context = rng.standard_normal((2000, 2))
     x = np.sqrt(0.5) * (context + rng.standard_normal((2000, 2)))
@@ -167,7 +167,7 @@ def test_coverage_of_a_density_that_is_too_narrow():
 
 
 @pytest.mark.parametrize("trees", [False, True])
-def test_a_classifier_knows_rows_of_another_density(trees, monkeypatch):
+def test_a_classifier_recognises_rows_of_another_density(trees, monkeypatch):
     if trees:
         pytest.importorskip("sklearn")
     else:

@@ -1,4 +1,4 @@
-"""`hr.recalibrate`: what it repairs, what it leaves, files, and its refusals."""
+"""`hr.recalibrate`: densities that it repairs or keeps, files, and refusals."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def miscalibration(flow, x, context=None):
 @pairwise(factors=[(1.5, 1.3), (0.7, 0.7)], context=[0, 2], dtype=cases.DTYPES)
 def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
     """The miscalibration of 4000 other rows, by ranks among 99 draws, falls to less than half of it; the truth has some
-    0.01 by chance. The log-likelihood is close to the truth's: six values that 400 rows know cost 6 / 800."""
+    0.01 by chance. The log-likelihood is close to the truth's: six parameters fitted to 400 rows cost 6 / 800."""
     right = truth(dtype, context)
     given = cases.rows(ROWS + 4000, 2, dtype, "context") if context else None
     x = rows_of(right, ROWS + 4000, 1, given)
@@ -81,7 +81,7 @@ def test_its_density_is_exact():
 
 @pytest.mark.costly
 def test_latent_rows_in_clusters_have_the_density_of_the_map():
-    """A fit to so few rows would take a mixture for its base, which the map does not have."""
+    """A fit to few rows would take a mixture as its base, which the map does not have."""
     rng = cases.rng("latent clusters")
     x = np.where(rng.random((900, 2)) < 0.5, -2.0, 2.0) + 0.3 * rng.standard_normal((900, 2))
     flow = hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])], dtype="float64")
@@ -123,7 +123,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_refused(name):
+def test_refused_arguments_of_recalibrate(name):
     call, kind, words = WRONG[name]
     with pytest.raises(kind, match=words):
         call()

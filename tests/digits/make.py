@@ -9,7 +9,7 @@ are float32 values, exact in either dtype. Of a function f the file has
     f.value    (n,) results, as text        f.log_det  (n,) log-derivatives, as text; maps alone
 
 A map has two entries, "rq_spline to_data" and "rq_spline to_latent". `f.raw` of an activation is its argument, and x is
-0. Densities have no raw parameters. What the results are measured with is tests/support/digits.py.
+0. Densities have no raw parameters. tests/support/digits.py measures errors against these results.
 """
 
 import zlib
@@ -244,7 +244,7 @@ def given_values(name, n, spread):
 
 
 def raw_parameters(name, n, k):
-    """Multiples of 1/64, which a compressed file holds in little."""
+    """Multiples of 1/64, which compress well."""
     rng = generator(f"raw {name}")
     spread = rng.choice([0.125, 1, 4], (n, 1))
     return (np.round(64 * np.clip(spread * rng.standard_normal((n, k)), -8, 8)) / 64).astype(np.float32)

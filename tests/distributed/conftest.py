@@ -1,4 +1,4 @@
-"""Clusters of Dask, one for each file that asks for one; only such a file needs Dask."""
+"""Clusters of Dask, one for each file of tests that takes the fixture; other files need no Dask."""
 
 import pytest
 

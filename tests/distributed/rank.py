@@ -30,7 +30,7 @@ ASCENTS = [("notes", "float32"), ("notes", "float64"), ("refined", "float32")]
 
 
 def group_of(kind, directory, rank, size, timeout):
-    """One over gloo, whose ranks meet in a file, or over MPI."""
+    """A group over gloo, whose ranks meet in a file, or over MPI."""
     _groups.GRACE = GRACE
     if kind == "local":
         return hr.distributed.local()
@@ -67,7 +67,9 @@ STEPS = {
 
 
 def ends_early(group, how, name="fit"):
-    """A fit or an ascent in which rank 1 ends, or stands still, at a step; the others' messages and seconds."""
+    """Run a fit or an ascent in which rank 1 ends, or hangs, at a step; write the messages and seconds of the other
+    ranks.
+    """
     of, called, last = STEPS[name]
     whole, steps = getattr(of, called), []
 
@@ -105,7 +107,7 @@ def nan_row(group):
 
 
 def main():
-    """See above."""
+    """Run the work of the command line, and write its results."""
     directory, kind, rank, size, work = sys.argv[1:]
     how, *name = work.split()
     group = group_of(kind, directory, int(rank), int(size), TIMEOUT if how in LOST else 60.0)
@@ -128,9 +130,9 @@ def main():
     if kind == "gloo" and how in ("fit", "ascent"):
         import torch.distributed
 
-        torch.distributed.destroy_process_group()  # or its threads may meet the end of the interpreter
+        torch.distributed.destroy_process_group()  # otherwise its threads may still run at the end of the interpreter
     if kind == "mpi" and work == "stops":
-        # MPI would wait for those that stand still; and its launcher ends all ranks as soon as one has gone.
+        # MPI would wait for hanging ranks, and its launcher ends all ranks as soon as one has ended.
         until = time.monotonic() + 60.0
         others = [Path(directory, f"rank{other}.json") for other in range(group.size) if other != 1]
         while time.monotonic() < until and not all(path.exists() for path in others):

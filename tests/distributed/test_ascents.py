@@ -111,7 +111,7 @@ def test_kinks_of_points_in_parts_are_those_of_all_together(rule, weighted, prec
 
 
 def test_an_error_of_the_sums_is_one_of_the_ascent():
-    """After which nothing can be chosen: points are between two kinks."""
+    """After such an error the ascent has no best prefix: its points are between two kinks."""
 
     class Broken(PlainSums):
         left = 3
@@ -145,8 +145,8 @@ def test_splines_climb_as_in_one_process():
 
 @pytest.mark.long
 @pytest.mark.parametrize("refined", [300, pytest.param(None, marks=pytest.mark.nightly)])
-def test_the_default_is_as_good_as_in_one_process(refined, monkeypatch):
-    """With a short joint training, without an ascent alone that may win by chance, and with the whole contest."""
+def test_default_ascents_are_as_good_as_in_one_process(refined, monkeypatch):
+    """Joint trainings are short; they run without a competing ascent, which may win by chance, and with it."""
     if refined is not None:
         monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, new = crescent(6000 if refined is None else 2000), crescent(4000, "new")

@@ -1,4 +1,4 @@
-"""How far work on a cluster of Dask is, where somebody looks."""
+"""Progress bars of work on a cluster of Dask, on a terminal."""
 
 import io
 import sys
@@ -10,12 +10,12 @@ import pytest
 import headrace as hr
 from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
 
-# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+# Warnings of these libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
 class Screen(io.StringIO):
-    """A standard error that is, or is not, a terminal."""
+    """A standard error that claims to be a terminal, or not."""
 
     def __init__(self, tty):
         super().__init__()
@@ -45,7 +45,7 @@ def short_ascent(client, **more):
 @EITHER
 @pytest.mark.filterwarnings("ignore:fit. a batch is")
 @pytest.mark.parametrize("work", [short_fit, short_ascent])
-def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster, client, monkeypatch):
+def test_a_fit_shows_its_progress_on_a_terminal(work, tty, local_cluster, client, monkeypatch):
     screen = screen_of(monkeypatch, tty)
     texts = {short_fit: ["fit: 100%", "3/3", "epoch"], short_ascent: ["ascent: 100%", "4/4", "step", "train="]}[work]
     for cluster in (local_cluster, client):  # threads, and processes
@@ -65,7 +65,7 @@ def test_a_fit_shows_how_far_it_is_where_somebody_looks(work, tty, local_cluster
 
 
 def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
-    """Messages of other fits on the cluster go to theirs."""
+    """Each message reaches the bar of its own fit."""
     from headrace.dask import _bars as _shown
 
     heard = []
@@ -80,7 +80,7 @@ def test_two_fits_have_a_bar_each(monkeypatch, local_cluster):
     assert all(name == fit for name, fit in heard)
 
 
-def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
+def test_a_bar_starts_over_with_a_fit_that_begins_again(monkeypatch):
     from headrace.dask import _bars as _shown
 
     screen = Screen(True)
@@ -94,7 +94,7 @@ def test_a_bar_goes_back_with_a_fit_that_begins_again(monkeypatch):
     hear("a", 1, 4)
     hear("a", 1, 7)  # the latest of a bar
     one.draw()
-    hear("b", 2, 10, closed=True)  # of another start; and the next bar begins before anybody has looked
+    hear("b", 2, 10, closed=True)  # of another start; the next bar begins before this one is drawn
     hear("b", 3, 2)
     one.draw()
     one.draw()
@@ -149,7 +149,7 @@ def test_scores_of_frames_show_their_parts_and_errors_come_through(tty, local_cl
             hr.dask.log_prob(flow, bad, progress=True)
 
 
-def test_a_fit_is_heard_while_another_one_of_its_client_ends(monkeypatch):
+def test_messages_of_a_fit_arrive_while_another_fit_of_its_client_ends(monkeypatch):
     from headrace.dask import _bars as _shown
 
     class Client:

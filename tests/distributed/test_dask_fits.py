@@ -9,7 +9,7 @@ import headrace as hr
 from dask_cases import BATCH, ROWS, SHARD, both, context, cut, distributed, lazy, rows, same, weights
 from headrace.distributed.groups import local
 
-# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+# Warnings of these libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -63,7 +63,7 @@ def test_without_gloo_the_workers_sum_by_themselves(client):
     both(client, "NSF", "float32", "gloo", epochs=1)
 
 
-def test_what_sums_by_default():
+def test_the_default_collective():
     from headrace.dask._launch import _collective
     from headrace.dask._rank import Facts
 
@@ -120,7 +120,7 @@ def test_a_row_that_is_not_finite_has_its_number_in_the_table(client):
     assert hr.to_bytes(flow) == before
 
 
-def test_what_is_refused(local_cluster):
+def test_refused_arguments_of_dask_fits(local_cluster):
     flow, x = hr.MAF(3, hidden=(8,)), lazy(rows())
 
     def fit(**more):

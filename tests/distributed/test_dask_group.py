@@ -1,4 +1,4 @@
-"""Ranks that are tasks of Dask: messages, and a rank that stands still."""
+"""Ranks that are tasks of Dask: messages, and a rank that hangs."""
 
 import time
 
@@ -9,12 +9,12 @@ import headrace as hr
 from dask_cases import distributed
 from headrace.distributed.groups import GroupError
 
-# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+# Warnings of these libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
 def on_workers(client, size, work):
-    """What ``work(group)`` gives or raises on each of so many workers."""
+    """Results or errors of ``work(group)`` on each of a number of workers."""
     workers = sorted(client.scheduler_info()["workers"])[:size]
     name = f"test {time.monotonic()}"
 
@@ -55,7 +55,7 @@ def test_verbs_of_a_group(size, local_cluster):
         assert all(np.array_equal(a, b) for a, b in zip(found, want, strict=True))
 
 
-def test_who_stands_still_is_named(local_cluster):
+def test_a_hanging_rank_is_named(local_cluster):
     def work(group):
         if group.rank == 1:
             time.sleep(4.0)

@@ -13,7 +13,7 @@ import headrace as hr
 from dask_cases import BATCH, SHARD, WAIT, both, cut, distributed, lazy, rows, same, wait_for_both, weights
 from headrace.distributed.groups import GroupError, local
 
-# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+# Warnings of these libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -151,7 +151,7 @@ def test_a_worker_that_ends_does_not_change_the_bits(where, collective, client, 
     assert not any(left.values())
 
 
-ASCENTS = {  # a step of each, and at which a worker ends: of the last in the joint training
+ASCENTS = {  # a counted function of each, and the call at which a worker ends: of the last in the joint training
     "kinks": (
         lambda: hr.DualAscentFlow.notes(steps=8, seed=3),
         ("headrace.ops._points", "Chosen", "kink"),
@@ -173,7 +173,7 @@ def test_an_ascent_whose_worker_ends_begins_anew_with_the_same_bits(name, collec
     make, called = ASCENTS[name]
 
     class FewSteps(distributed.WorkerPlugin):
-        """Of the joint training, on workers that come later too."""
+        """Shorten the joint training, also on workers that start later."""
 
         name = "few steps"
 

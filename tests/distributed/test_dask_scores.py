@@ -6,7 +6,7 @@ import pytest
 import headrace as hr
 from dask_cases import CHUNKS, MAKE, context, da, lazy, rows
 
-# What these libraries warn of is not ours: sockets that a killed worker left, and versions of theirs.
+# Warnings of these libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 
@@ -44,7 +44,7 @@ def test_samples_have_the_bits_of_one_call(n, local_cluster):
 
 
 def test_columns_are_chosen_as_those_of_a_stream():
-    """By names of any type; one that is given twice is refused."""
+    """Names may have any type; a name that is given twice is refused."""
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
     frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # its columns are called 0, 1, 2
     flow = hr.MAF(2, 1, hidden=(8,))

@@ -37,7 +37,7 @@ def parts_of(array, *ends):
     return None if array is None else dict(enumerate(np.split(array, ends)))
 
 
-# ---- where a fit starts ----------------------------------------------------------------------------------------------
+# ---- start of a fit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -94,7 +94,8 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
             assert_allclose(one.parameters, other.parameters, rtol=1e-9, atol=1e-12)
 
 
-# ---- how it is judged ------------------------------------------------------------------------------------------------
+# ---- losses and comparisons
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -125,7 +126,7 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
     """By Breiman's rule of one standard error, over all shards together; more rows find smaller gains."""
     rng = cases.rng("beats", weighted)
     x = rng.standard_normal((4000, 2))
-    x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # hardly bent
+    x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # nearly normal
     flow = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64")
     table = opened(local(), 2, 0, flow._caller(), parts_of(x, 1000, 2500))
     Start.of(flow, table, say=False).set(flow, table)
@@ -154,11 +155,11 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
             assert history.best_epoch == 0
             assert history.best_loss == pytest.approx(np.average(simple, weights=counts), rel=1e-12)
             assert_array_equal(tried.log_prob(x[:50]), gaussian_flow.log_prob(x[:50]))
-    assert 2 < sum(kept) < 12  # both happen
+    assert 2 < sum(kept) < 12  # both outcomes occur
 
 
 def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch):
-    """They may be anywhere: sums for rows held out would meet other sums."""
+    """Other ranks may be at any step: sums for rows held out would mix with other sums."""
     asked, at, whole = [], [], _fit_run.Adam.step
 
     class Group:
@@ -194,8 +195,8 @@ def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch
 # ---- dropout ---------------------------------------------------------------------------------------------------------
 
 
-def test_dropout_drops():
-    """The same weights, rows and order: only dropout differs."""
+def test_dropout_changes_the_fit():
+    """Weights, rows and order are the same, and only dropout differs."""
 
     def fitted(dropout):
         flow = hr.MAF(3, hidden=(12,), dropout=dropout, seed=1)
@@ -210,7 +211,7 @@ def test_dropout_drops():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
-    """One chunk of a batch: its gradient is that of the core with this seed, which is no other's."""
+    """The gradient of one chunk of a batch is that of the core with the chunk's seed, which no other chunk has."""
     from headrace.distributed.run import SharedRun
 
     found, whole = [], SharedRun._find_gradient_in
@@ -244,7 +245,8 @@ def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
         assert (gradient != without).any()
 
 
-# ---- what rows it was ------------------------------------------------------------------------------------------------
+# ---- checksums of rows
+# ------------------------------------------------------------------------------------------------
 
 
 def checksum(group, mine, x, c, w):

@@ -42,7 +42,7 @@ def test_bits_do_not_depend_on_ranks(name, assignment, dtype):
     assert found == [want(name, dtype)] * len(found)
 
 
-def test_shards_are_what_bits_depend_on():
+def test_bits_depend_on_shards():
     flow, other = (hr.MAF(3, hidden=(8,)) for _ in range(2))
     flow.fit(ranks.rows(), group=local(), epochs=1, **ranks.BATCH)  # one shard
     other.fit(cut(ranks.rows(), ALL), group=local(), epochs=1, **ranks.BATCH)
@@ -143,7 +143,7 @@ def test_chunks_of_many_rows_take_little_memory_and_time():
 
 
 def test_ranks_with_neighbouring_shards_share_every_batch():
-    """Where a batch has a chunk for each rank and the shards are of one size."""
+    """Every batch has a chunk for each rank, and shards have one size."""
     x = np.zeros((8 * 160, 3))
     table = opened(local(), 3, 0, hr.MAF(3)._caller(), {i: x[160 * i : 160 * i + 160] for i in range(8)})
     of = Chunks(table, 2 * CHUNK)
@@ -212,7 +212,7 @@ def test_a_step_sends_eight_bytes_a_weight():
 
 
 class Killed(BaseException):
-    """As if the process had ended."""
+    """An exception in place of the end of the process."""
 
 
 @pairwise(name=["MAF", "staged decay", "dropout"], assignment=["one", "an empty one"], dtype=["float32", "float64"])

@@ -1,4 +1,4 @@
-"""A group of MPI whose ranks do not answer, with a communicator that a test plays."""
+"""A group of MPI whose ranks do not answer, over a communicator that tests simulate."""
 
 import sys
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from headrace.distributed.groups import GroupError
 
 
 class Request:
-    """One that ends at once, or never but by being cancelled."""
+    """A request that ends at once, or only when it is cancelled."""
 
     def __init__(self, ends):
         self.ends, self.cancelled, self.over = ends, False, False
@@ -70,7 +70,7 @@ def mpi(monkeypatch):
     monkeypatch.setattr(_groups, "GRACE", 0.0)
 
 
-def test_what_is_no_communicator_is_refused():
+def test_other_objects_than_communicators_are_refused():
     with pytest.raises(TypeError, match="comm: expected a communicator of mpi4py, got int"):
         hr.distributed.from_mpi(3)
 
@@ -100,7 +100,7 @@ def test_memory_that_a_late_rank_may_still_write_to_is_kept():
     assert {id(comm.asked[0]), id(comm.sent[1])} <= set(map(id, kept))
 
 
-def test_a_group_that_broke_asks_no_rank_any_more():
+def test_a_broken_group_sends_no_more_messages():
     comm = Comm(2, silent={1})
     group = hr.distributed.from_mpi(comm, timeout=0.02)
     for call in (group.sum, group.maximum, group.broadcast):
@@ -109,7 +109,7 @@ def test_a_group_that_broke_asks_no_rank_any_more():
     assert len(comm.asked) == 1
 
 
-def test_all_that_answer_late_are_not_named():
+def test_ranks_that_answer_late_are_not_named():
     comm = Comm(2, silent=())
     group = hr.distributed.from_mpi(comm, timeout=0.02)
     assert group.sum(np.ones(1, np.int64)).tolist() == [1]

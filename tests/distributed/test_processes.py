@@ -1,4 +1,4 @@
-"""Ranks that are processes: gloo with two and three, MPI with two and three, and ranks that end or stand still."""
+"""Ranks that are processes: gloo with two and three, MPI with two and three, and ranks that end or hang."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from headrace.distributed.groups import local
 
 pytestmark = pytest.mark.programs
 RANK = Path(__file__).parent / "rank.py"
-WAIT = 120.0  # seconds for what should take few
+WAIT = 120.0  # seconds, of which runs should take a few
 
 
 def environment():
@@ -51,7 +51,7 @@ class Ranks:
             process.communicate(timeout=WAIT)
 
     def finish(self, which=None):
-        """Their output, when they have ended."""
+        """The output of all ranks, when they have ended."""
         chosen = self.processes if which is None else [self.processes[i] for i in which]
         return [process.communicate(timeout=WAIT)[0] for process in chosen]
 
@@ -180,7 +180,7 @@ def test_the_others_raise_when_a_rank_of_mpi_stands_still(tmp_path):
 
 
 def children(pid):
-    """Processes that it started, and theirs, of our program, which stand still."""
+    """Processes of ranks below a process, which hang."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):

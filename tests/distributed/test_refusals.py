@@ -70,7 +70,7 @@ def test_rows_beyond_bounds():
     refused(ValueError, "between their bounds", "shard", flow=flow)
 
 
-def test_what_one_rank_finds_all_say():
+def test_an_error_of_one_rank_is_raised_on_all():
     wrong = lambda rank, mine: {"x": {3: np.zeros((10, 2))}} if rank else {}  # noqa: E731
     refused(ValueError, "x of shard 3: expected shape (rows, 3), got (10, 2)", each=wrong)
     wrong = lambda rank, mine: {"x": {3: np.full((10, 3), "a")}} if rank else {}  # noqa: E731
@@ -78,7 +78,7 @@ def test_what_one_rank_finds_all_say():
 
 
 class OwnError(Exception):
-    """A source of rows of the test alone."""
+    """An exception of the test."""
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_an_error_is_of_its_kind_on_all_ranks(error, kind):
 
 
 def test_a_checkpoint_that_cannot_be_written_is_an_os_error_on_all_ranks(tmp_path):
-    """Rank 0 alone looks, and finds no folder."""
+    """Rank 0 alone opens the file, and finds no folder."""
     refused(OSError, "checkpoint: expected an existing folder", checkpoint=tmp_path / "none" / "fit.state")
 
 
-def test_shards_that_none_or_two_ranks_have():
+def test_shards_on_no_rank_or_on_two_ranks_are_refused():
     one = np.zeros((10, 3))
     refused(ValueError, "shard 0 on 2", each=lambda rank, mine: {"x": {0: one}})
     refused(ValueError, "shard 1 on 0", each=lambda rank, mine: {"x": {2 * rank: one}})
@@ -132,13 +132,13 @@ def test_ranks_with_different_arguments():
     refused(ValueError, "structure of the flow", flow=lambda rank: hr.MAF(3, hidden=(8 + rank,)))
 
 
-def test_what_no_group_can_do():
+def test_arguments_that_no_group_takes():
     refused(ValueError, "time_budget", time_budget=1.0)
     arguments = {"validation": 0.01, "epochs": None}
     refused(ValueError, "epochs: expected a number with a group", **arguments)
 
 
-def test_no_group():
+def test_other_objects_than_groups_are_refused():
     for group in (3, "gloo", object()):
         with pytest.raises(TypeError, match=r"group: expected a headrace\.distributed\.Group"):
             hr.MAF(3).fit(ranks.rows(), group=group)

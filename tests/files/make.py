@@ -4,7 +4,7 @@ Run once for a version, and keep the files:
 
     PYTHONPATH=tests:tests/support:tests/support/cases python tests/files/make.py
 
-Files of a version are never written again: people have them on their disks.
+Files of a version are never written again, because users have such files.
 """
 
 import json

@@ -24,7 +24,7 @@ from headrace.sequences.sequential import Sequential
 EXAMPLES = file_cases.EXAMPLES
 every_example = pytest.mark.parametrize("name", EXAMPLES)
 OLD = sorted(pathlib.Path(__file__).parent.glob("*/*.safetensors"))
-# Versions keep files of all that they have; one in development has those of the version before.
+# Each version keeps a file of each of its kinds; a version in development has those of the version before.
 IN_DEVELOPMENT = hr.__version__.endswith(".dev0")
 ASK_FOR_FILES = "tests/files lacks some of this version: run tests/files/make.py once for it"
 
@@ -122,7 +122,9 @@ def test_every_map_keeps_its_rows(map, layout, tmp_path):
 @pytest.mark.parametrize("hidden", [(5, 7, 4), (100, 3), (3, 100), (1,), ()])
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_constructed_network_keeps_its_structure(hidden, context, tmp_path):
-    """Also where masks alone would give another one: degrees that no unit below has, units that nothing reads."""
+    """The structure is kept even where masks alone would give another one: degrees that no unit below has, unread
+    units.
+    """
     module = hr.transforms.MaskedAutoregressive(
         12, hidden, context=context, order=[3, *range(3), *range(4, 12)], seed=3
     )
@@ -147,14 +149,14 @@ def test_header_numbers_come_back_exactly(tmp_path):
     assert loaded.transforms[0]._settings.slope == 1 / 3
 
 
-def test_what_a_fit_found_goes_with_the_flow(tmp_path):
+def test_results_of_a_fit_are_in_the_file_of_the_flow(tmp_path):
     flow = file_cases.fitted(hr.RealNVP(3, 2, transforms=2, hidden=(8,)), "goes along")
     loaded = saved_and_loaded(flow, tmp_path)
     assert not loaded.transforms[-1].is_identity
     x, context = file_cases.inputs_of(flow)
     before = loaded.transforms[-1].mean.copy()
     assert loaded.fit(10.0 + x, context, epochs=1, progress=False, seed=0).best_epoch is not None
-    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # as a second fit of the flow itself would
+    np.testing.assert_array_equal(loaded.transforms[-1].mean, before)  # like a second fit of the flow itself
 
 
 def test_a_loaded_flow_can_be_changed_sliced_and_converted(tmp_path):
@@ -193,7 +195,7 @@ def test_weights_that_are_not_finite_load_only_if_that_is_allowed(value, tmp_pat
 
 def test_a_trainable_base_comes_back_whatever_its_numbers(tmp_path):
     flow = hr.Flow([], hr.Normal(3), dtype="float64")
-    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # the first scale is 0 as a number
+    flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # the first scale underflows to 0
     loaded = saved_and_loaded(flow, tmp_path)
     cases.assert_same_bits(loaded.parameters, flow.parameters)
     cases.assert_same_bits(loaded[:0].parameters, flow.parameters)
@@ -271,7 +273,7 @@ def test_a_class_of_the_caller_is_refused(tmp_path):
 
 
 def assert_results_close(got, want, dtype):
-    """Three networks of three layers, and magnitudes of the terms that are added up."""
+    """Compare with the rounding of three networks of three layers, relative to the magnitudes of summed terms."""
     magnitude = max(np.square(want["z"]).max(), 1.0)
     for key, array in got.items():
         cases.assert_close(array.astype(dtype), want[key], magnitude=magnitude, depth=12)
@@ -329,7 +331,7 @@ def test_the_documentation_shows_a_true_header_and_computes_the_density():
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_file_of_every_version_loads_and_gives_what_it_gave(path):
-    """To rounding, as an instruction set or a later version may round otherwise."""
+    """Results agree to rounding, because other instruction sets and versions may round otherwise."""
     module = hr.load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
     dtype = np.dtype(path.stem.split("-")[-1])
@@ -353,7 +355,7 @@ def test_kept_files_are_small_and_complete():
         assert path.with_suffix(".json").stat().st_size < 32_000
 
 
-def test_what_is_too_large_for_a_file_is_refused_when_it_is_saved(tmp_path):
+def test_objects_beyond_the_limits_of_files_are_refused_by_save(tmp_path):
     huge = hr.transforms.Standardize(np.zeros(_stored.MOST_FEATURES + 1), 1.0)
     with pytest.raises(ValueError, match=r"Standardize: expected at most 131072 features in a file, got 131073"):
         huge.save(tmp_path / "huge")
@@ -373,14 +375,14 @@ def test_the_largest_number_of_features_is_saved_and_loaded(tmp_path):
     assert saved_and_loaded(hr.transforms.Permutation(order), tmp_path).order == tuple(order)
 
 
-def test_bytes_do_what_files_do():
+def test_bytes_have_the_contents_of_files():
     module = EXAMPLES["nsf"]("float32")
     assert_same(files.from_bytes(files.to_bytes(module)), module)
     with pytest.raises(hr.FileFormatError, match=r"^data: truncated"):
         files.from_bytes(files.to_bytes(module)[:-1])
 
 
-def test_loading_warns_of_nothing(tmp_path):
+def test_loading_gives_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         saved_and_loaded(EXAMPLES["everything"]("float32"), tmp_path)

@@ -1,4 +1,4 @@
-"""The checksum of a file: what changed in it since it was written does not load as another model."""
+"""The checksum of a file: a changed file does not load as another model."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ from hostile_files import refused, unsealed
 
 @pytest.mark.parametrize("name", ["maf-context", "everything", "rotation-in-blocks"])
 def test_no_flipped_bit_loads_as_another_model(name):
-    """Each bit of the header and of the numbers, or rather some of them."""
+    """A sample of the bits of the header and of the values."""
     module = file_cases.EXAMPLES[name]("float32")
     data = files.to_bytes(module)
     generator, refusals = cases.rng("bits", name), 0

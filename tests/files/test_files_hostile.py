@@ -1,4 +1,4 @@
-"""Files that are broken, foreign, newer or made to do harm: a clear error, whatever is in them."""
+"""Files that are broken, foreign, newer or made to do harm raise a clear error."""
 
 import json
 import math
@@ -433,13 +433,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_are_refused_with_what_is_wrong(name):
+def test_broken_files_are_refused_with_the_fault(name):
     make, patterns = BROKEN[name]
     refused(make(), *patterns)
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])
-def test_truth_values_are_no_numbers(key):
+def test_truth_values_in_place_of_numbers_are_refused(key):
     data = hr.to_bytes(hr.transforms.Standardize([1.0, 1.0], [1.0, 1.0]))
     changed = resealed(data, lambda header: header[key].__setitem__(0, True))
     refused(changed, rf"{key}: expected numbers, got a truth value")
@@ -452,7 +452,7 @@ def test_the_message_names_the_file(tmp_path):
     assert issubclass(hr.FileFormatError, ValueError)
 
 
-def test_what_a_message_quotes_is_harmless_and_short():
+def test_quotations_in_messages_are_harmless_and_short():
     name = "\x1b[31m" + "x" * 10**6
     error = refused(with_entries(maf(), lambda e: e.update({name: {}})), "expected an object of dtype, shape")
     assert "\x1b" not in str(error.value)
@@ -492,7 +492,7 @@ ENTRIES = {
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_wrong_shapes_and_places_of_tensors_are_refused(name):
-    """Each on its own makes a file that the container's checks refuse, or in which a tensor is too many."""
+    """Each change by itself makes a file that the container's checks refuse, or that has one tensor too many."""
     error = refused(with_entries(maf(), ENTRIES[name]), r"dtype|shape|offsets|tensor")
     assert "no safetensors file" not in str(error.value), "the library refused it: our own checks come first"
 
@@ -511,5 +511,5 @@ def test_depth_is_that_of_the_brackets_outside_strings():
 
 
 def test_sizes_are_multiplied_without_overflow():
-    assert math.prod([2**62 + 4, 4]) * 4 > 2**64  # the case of ENTRIES: modulo 2^64 these are the 64 bytes that it has
+    assert math.prod([2**62 + 4, 4]) * 4 > 2**64  # the case of ENTRIES: 64 bytes modulo 2^64
     assert (2**62 + 4) * 4 * 4 % 2**64 == 64

@@ -1,4 +1,4 @@
-"""Files and memory: claims cost nothing, and where there is no memory there is an error and no crash."""
+"""Memory of files: large claims of a header take none, and too little memory is an error and no crash."""
 
 import json
 import os
@@ -51,7 +51,7 @@ HUGE = {
         base={"kind": "StandardNormal", "features": 3}, transforms=[{"kind": "Inverse", "transform": {}}] * 100_000),
 }  # fmt: skip
 
-# Little beside what these files claim: the checks of a header's text copy it a few times.
+# MiB, little beside the claims of these files: the checks of a header's text copy it a few times.
 MOST_MEGABYTES = 700
 
 LOADER = """
@@ -75,7 +75,7 @@ for path in sys.argv[1:]:
 @pytest.mark.costly
 @pytest.mark.programs
 def test_huge_claims_are_refused_in_little_memory(tmp_path):
-    """In a process of their own, which never forgets its peak of memory."""
+    """Files are loaded in a separate process, whose peak of memory is read."""
     for name, make in HUGE.items():
         (tmp_path / name).write_bytes(make())
     command = [sys.executable, "-c", LOADER, *(str(tmp_path / name) for name in HUGE)]
@@ -134,7 +134,7 @@ def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
     assert float(seconds) < 30  # most of it where the machine is busy; a second otherwise
 
 
-def test_as_many_parts_as_a_file_may_have_are_saved_and_loaded():
+def test_files_of_the_largest_number_of_parts_are_saved_and_loaded():
     flow = hr.Flow([hr.transforms.Permutation([1, 0])] * 4000)
     assert len(files.from_bytes(files.to_bytes(flow)).transforms) == 4000
     with pytest.raises(ValueError, match=r"Flow: expected at most \d+ transforms and other parts .*, got 9002"):
@@ -176,10 +176,10 @@ assert set(ends) <= {0, 256} and len(ends) == 2, ends
 
 @pytest.mark.programs
 @pytest.mark.parametrize("call", ["save", "to_bytes", "load"])
-def test_where_there_is_no_memory_there_is_an_error_and_the_flow_still_works(call, tmp_path):
-    """With a little more memory than is in use, from none to enough: some calls fail, others work."""
+def test_too_little_memory_is_an_error_and_the_flow_still_works(call, tmp_path):
+    """The limit of memory is raised from the memory in use to enough: some calls fail, others work."""
     command = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "flow"), call]
-    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # memory that is free goes back
+    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # free memory is returned
     run = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, **at_once}
     )

@@ -1,4 +1,4 @@
-"""Windows, as far as another system can play it: no flock, open files keep their names, no fork."""
+"""Windows, as far as another system can simulate it: no flock, open files cannot be renamed, no fork."""
 
 import errno
 import ntpath
@@ -30,7 +30,7 @@ sys.platform = "win32"
 
 
 def is_open(path):
-    """Whether this process has it open."""
+    """Whether this process has the file open."""
     for file in os.listdir("/proc/self/fd"):
         try:
             if os.path.samefile(f"/proc/self/fd/{file}", path):
@@ -42,7 +42,7 @@ def is_open(path):
 
 @pytest.fixture
 def windows(monkeypatch):
-    """Open files keep their names."""
+    """Let renaming and removing of open files fail, as on Windows."""
 
     def refusing(function):
         def checked(*paths):
@@ -111,7 +111,7 @@ def test_a_file_is_replaced_once_its_reader_has_done(windows, tmp_path, monkeypa
 
 
 @needs_proc
-def test_what_a_living_process_writes_is_not_abandoned(windows, tmp_path):
+def test_temporary_files_of_a_living_process_are_kept(windows, tmp_path):
     path = str(tmp_path / "file")
     with _output.replacing(path) as stream:
         stream.write(b"first")
@@ -125,7 +125,7 @@ def test_what_a_living_process_writes_is_not_abandoned(windows, tmp_path):
 
 
 @needs_proc
-def test_a_whole_file_that_waits_for_its_place_is_not_abandoned(windows, tmp_path, monkeypatch):
+def test_a_complete_file_that_waits_for_its_name_is_kept(windows, tmp_path, monkeypatch):
     path, replace = tmp_path / "file", os.replace
 
     def late(*paths):  # the file is closed by now
@@ -140,7 +140,7 @@ def test_a_whole_file_that_waits_for_its_place_is_not_abandoned(windows, tmp_pat
 
 
 @needs_proc
-def test_what_a_killed_process_left_is_removed(windows, tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(windows, tmp_path):
     script = WITHOUT_POSIX + "import headrace as hr; os.fsync = lambda file: os._exit(9); hr.MAF(3).save(sys.argv[1])"
     command = [sys.executable, "-c", script, str(tmp_path / "file")]
     assert subprocess.run(command, check=False).returncode == 9
@@ -196,7 +196,7 @@ def test_a_folder_ends_in_a_slash_elsewhere():
 
 
 def import_from(tmp_path, *built):
-    """What `import headrace` writes, from a copy of the package with other compiled modules."""
+    """The output of `import headrace`, from a copy of the package with other compiled modules."""
     copy = tmp_path / "headrace"
     copy.mkdir()
     for path in Path(hr.__file__).parent.iterdir():

@@ -1,4 +1,4 @@
-"""Files changed at random: they load or are refused, and what loads can be run."""
+"""Files changed at random load or are refused, and loaded ones can be run."""
 
 import copy
 import itertools
@@ -25,7 +25,7 @@ SMALL = ("maf-context", "everything", "rotation-in-blocks", "coupling-alone", "n
 
 
 def try_to_load(data):
-    """Loads or is refused; what loads can be run, and saved again."""
+    """Load bytes, or have them refused; run and save a loaded object."""
     try:
         module = files.from_bytes(data, allow_non_finite=True)
     except hr.FileFormatError:
@@ -83,7 +83,7 @@ how_many = pytest.mark.parametrize("most", [400, pytest.param(1500, marks=pytest
 
 
 def some(items, most, *key):
-    """At most that number of them; of a large number, those of a smaller one are the first."""
+    """A random choice of at most this number of items; a larger choice begins with the smaller ones."""
     items = list(items)
     return [items[i] for i in cases.rng(*key).permutation(len(items))[:most]]
 
@@ -100,7 +100,7 @@ def places(value, path=()):
 @how_many
 @pytest.mark.parametrize("name", SMALL)
 def test_headers_with_anything_anywhere_load_or_are_refused(name, most):
-    """Places of the header take nasty values, or are dropped."""
+    """Values of the header are replaced by hostile ones, or left out."""
     entries, header, tensors = unpack(files.to_bytes(EXAMPLES[name]("float32")))
     loaded = 0
     for path, value in some(itertools.product(places(header), (*NASTY, drop)), most, "headers", name):
@@ -123,8 +123,8 @@ def test_entries_with_anything_anywhere_load_or_are_refused(name, most):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_any_staircase_loads_and_computes_what_its_masks_say(seed):
-    """Levels and degrees that no constructor makes: the masks that they give are the truth, and results follow them."""
+def test_any_staircase_loads_and_computes_by_its_masks(seed):
+    """Levels and degrees that no constructor makes determine masks, by which results are computed."""
     generator = cases.rng("staircase", seed)
     features, context = int(generator.integers(1, 6)), int(generator.integers(0, 3))
     hidden = generator.integers(1, 12, generator.integers(0, 4)).tolist()

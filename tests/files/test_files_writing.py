@@ -144,7 +144,7 @@ def names(folder):
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
-    """As a limit of a file's size makes one."""
+    """A limit of a file's size simulates a full disk."""
     hr.MAF(2).save(tmp_path / "file")
     before = (tmp_path / "file").read_bytes()
     script = """
@@ -171,7 +171,7 @@ def test_names_may_be_as_long_as_the_system_allows(name, tmp_path):
 DIES_WHILE_IT_SAVES = "import os, sys, headrace as hr; os.fsync = lambda file: os._exit(9); hr.MAF(3).save(sys.argv[1])"
 
 
-def test_what_a_kill_left_is_removed_by_the_next_save_to_the_same_place(tmp_path):
+def test_temporary_files_of_a_kill_are_removed_by_the_next_save_to_the_path(tmp_path):
     folder = tmp_path / "with [brackets]"
     folder.mkdir()
     for name in ("file", "other"):
@@ -184,8 +184,8 @@ def test_what_a_kill_left_is_removed_by_the_next_save_to_the_same_place(tmp_path
     assert names(folder) == ["file", "other"]
 
 
-def test_what_a_living_process_writes_is_left_alone(tmp_path):
-    """Two saves to one place at once: the one that ends last wins, and neither disturbs the other."""
+def test_temporary_files_of_a_living_process_are_left_alone(tmp_path):
+    """Two saves to one path at once do not disturb each other, and the one that ends last stays."""
     script = """
 import os, sys, headrace as hr
 sync = os.fsync
@@ -208,7 +208,7 @@ hr.MAF(3).save(sys.argv[1])
     assert hr.load(tmp_path / "file").features == 3
 
 
-def test_a_new_file_shows_its_contents_to_those_of_the_old_one_alone(tmp_path, monkeypatch):
+def test_a_new_file_has_the_permissions_of_the_old_one_from_the_start(tmp_path, monkeypatch):
     """Its temporary file is never more open than the file that it replaces."""
     hr.MAF(2).save(tmp_path / "file")
     (tmp_path / "file").chmod(0o600)
@@ -235,7 +235,7 @@ def test_a_new_file_shows_its_contents_to_those_of_the_old_one_alone(tmp_path, m
         ("a\ud800b", ValueError, r"path: expected a path, got '.*\\ud800"),
     ],
 )
-def test_what_cannot_be_a_file_is_named_and_left_alone(name, error, pattern, tmp_path):
+def test_paths_that_cannot_be_files_are_named_and_left_alone(name, error, pattern, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "link to nowhere").symlink_to("nowhere/file")
     hr.MAF(2).save(tmp_path / "file")
@@ -247,8 +247,8 @@ def test_what_cannot_be_a_file_is_named_and_left_alone(name, error, pattern, tmp
     assert hr.load(tmp_path / "file").features == 2
 
 
-def test_a_pipe_by_its_name_in_proc_is_no_place_for_a_file():
-    """As /dev/stdout is one behind a pipe: its real path is no path."""
+def test_a_pipe_by_its_name_in_proc_is_refused():
+    """/dev/stdout is such a name behind a pipe, and its target is no path."""
     ends = os.pipe()
     try:
         with pytest.raises(OSError, match=r"^path: expected a regular file, got a device, socket or pipe, /proc"):

@@ -1,4 +1,6 @@
-"""The elementwise affine map that a fit starts from its rows: its values, when they are set, and when not."""
+"""The elementwise affine map that a fit starts from its rows: its values, the fits that set them, and those that do
+not.
+"""
 
 import copy
 
@@ -17,7 +19,7 @@ def rows(n=400, *key):
 
 
 def started(flow, x, context=None, **more):
-    """After the start of a fit without a step, on all rows."""
+    """The flow after the start of a fit to all rows, without a step."""
     flow.fit(x, context, validation=None, epochs=0, progress=False, **more)
     return flow
 
@@ -66,7 +68,7 @@ def test_rows_leave_it_standardised(dtype):
 
 
 def test_each_of_a_chain_is_started_behind_those_before_it():
-    """What leaves each one, and not only the last, is standardised, whatever the networks between them do."""
+    """The outputs of each norm, and not only of the last, are standardised, for any networks between them."""
     n, x = 3, rows()
     context = 7.0 + 2.0 * cases.rows(400, 2, "float64", "context")
     chain = [
@@ -128,7 +130,7 @@ def test_parameters_of_the_caller_are_kept():
     assert not flow[1].parameters.any()  # inside of an Inverse
 
 
-def test_numbers_set_back_to_the_identity_are_kept():
+def test_parameters_set_back_to_the_identity_are_kept():
     flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), rows())
     flow.parameters = np.zeros_like(flow.parameters)
     assert not started(flow, rows()).parameters.any()
@@ -160,7 +162,9 @@ def test_a_fit_goes_on_from_there():
 
 @pytest.mark.usefixtures("one_mixture")
 def test_few_rows_and_the_gaussian_that_stands_in():
-    """Cross-validation starts each part's own; the Gaussian has norms that do nothing, and stays as it is."""
+    """Cross-validation starts the norms of each part by itself; the Gaussian has norms that are the identity, and keeps
+    them.
+    """
     chain = [
         hr.transforms.ActNorm(3),
         hr.transforms.Coupling(3, [0], (8,)),

@@ -16,7 +16,7 @@ from adam_cases import SETTINGS, STEPS, adamw, flow_of, matrices, numbers_that_c
 def test_steps_match_the_formula(name, learning_rate, dtype):
     flow, settings = flow_of(dtype), SETTINGS[name]
     gradients = random_gradients(flow)
-    decay = settings.get("weight_decay", 0.0) * matrices(flow)  # a bias or a base's mean may have to be large
+    decay = settings.get("weight_decay", 0.0) * matrices(flow)  # biases and means may have to be large
     history = adamw(flow.parameters, gradients, [learning_rate] * STEPS, **{**settings, "weight_decay": decay})
     adam = hr.Adam(flow, learning_rate, **settings)
     for gradient, want in zip(gradients, history, strict=True):
@@ -62,7 +62,7 @@ def test_the_first_step_is_the_sign_of_the_gradient_times_the_learning_rate(dtyp
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.2])
 def test_padding_and_masked_weights_stay_zero(weight_decay, dtype):
-    """For any gradient of theirs, after any number of steps."""
+    """They stay zero for any gradient and any number of steps."""
     flow = flow_of(dtype)
     adam, counts = hr.Adam(flow, 0.1, weight_decay=weight_decay), numbers_that_count(flow)
     assert not counts.all()
@@ -168,7 +168,7 @@ def test_a_huge_entry_does_not_make_the_norm_infinite():
     assert np.abs(flow.parameters - before).max() > 0
 
 
-def test_an_epsilon_below_the_smallest_number_divides_nothing_by_zero():
+def test_an_epsilon_that_underflows_causes_no_division_by_zero():
     flow = flow_of("float32")
     before = flow.parameters
     hr.Adam(flow, 1e-3, epsilon=1e-50).step(np.zeros_like(before))

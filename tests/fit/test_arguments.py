@@ -1,4 +1,4 @@
-"""The one table of arguments of `Flow.fit`, and who goes by it."""
+"""The table of arguments of `Flow.fit`, and the signatures, help and options that are made from it."""
 
 import inspect
 from dataclasses import fields
@@ -36,7 +36,7 @@ def test_the_signature_and_the_help_of_fit_are_those_of_the_table():
 
 def test_an_estimator_and_the_command_line_take_them():
     parameters = inspect.signature(FitSettings).parameters
-    own = {"weights", "seed", "group", "matmul", "progress"}  # which it takes otherwise, or not
+    own = {"weights", "seed", "group", "matmul", "progress"}  # arguments that it has under another name, or not at all
     assert {name: parameters[name].default for name in FIELDS if name not in own} == {
         name: one.default for name, one in FIELDS.items() if name not in own
     }
@@ -64,7 +64,7 @@ def test_wrong_values_are_refused_by_name(name, value, expected, group):
         hr.MAF(2).fit(np.random.default_rng(0).random((60, 2)), group=group, progress=False, **{name: value})
 
 
-def test_a_keyword_that_there_is_not_is_refused():
+def test_an_unknown_keyword_is_refused():
     with pytest.raises(
         TypeError, match=r"epoch: expected a keyword of MAF.fit \(x, context, weights, .*keep, rng\), got 'epoch'"
     ):

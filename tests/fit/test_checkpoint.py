@@ -79,7 +79,7 @@ def assert_same_fit(one, other):
 
 
 class Killed(BaseException):
-    """As if the process had ended: nothing in between handles it."""
+    """An exception in place of the end of the process, which the library does not handle."""
 
 
 class Kill:
@@ -105,7 +105,7 @@ class Kill:
 
 @pairwise(name=[*FITS, "conditional"], every=[0.0, "epoch", "3 epochs"], dtype=["float32", "float64"])
 def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
-    """It is killed again and again, at random steps, until it is through."""
+    """The fit is killed again and again, at random steps, until it ends."""
     kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
     want = fit(name, dtype)
     rng, total = cases.rng("kill", name, str(every), dtype), kill.steps
@@ -130,7 +130,7 @@ def test_a_fit_goes_on_from_any_step(name, every, dtype, tmp_path, monkeypatch):
 
 
 def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path, monkeypatch):
-    """It is killed again and again after its trials."""
+    """The fit is killed again and again after its trials."""
     monkeypatch.setattr("headrace._fit.trials.AFFINE", ((2.0, 1.0, 1.5),))
     kill, path = Kill(monkeypatch, Killed()), tmp_path / "fit.state"
 
@@ -153,7 +153,7 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("steps", [1, 18, 19, 60])
 def test_an_interrupted_fit_goes_on(steps, before, dtype, tmp_path, monkeypatch):
-    """Ctrl-C writes the state at once, whatever the interval, and it may come between the step and the count of it."""
+    """Ctrl-C, also between a step and its count, writes the state at once for any interval."""
     kill, path = Kill(monkeypatch, KeyboardInterrupt()), tmp_path / "fit.state"
     want = fit("staged decay", dtype)
     total = kill.steps
@@ -212,7 +212,7 @@ print(steps, history.stopped)
 @pytest.mark.costly
 @pytest.mark.programs
 def test_a_process_that_ends_at_once(tmp_path):
-    dtype = "float32"  # both above
+    dtype = "float32"  # both tests above
 
     def run(path, at):
         arguments = [sys.executable, "-c", textwrap.dedent(CHILD), str(path), dtype, str(at)]
@@ -299,7 +299,7 @@ def test_another_fit_is_refused_with_what_differs(tmp_path, monkeypatch):
     assert not path.exists()
 
 
-def test_no_state_of_a_fit_is_refused_and_stays(tmp_path):
+def test_other_files_than_states_are_refused_and_stay(tmp_path):
     path = tmp_path / "flow.safetensors"
     small().save(path)
     held = path.read_bytes()
@@ -344,7 +344,7 @@ def test_intervals():
     assert _checkpoint._interval(2) == (2.0, np.inf)
 
 
-def test_how_often_it_is_written(tmp_path, monkeypatch):
+def test_a_checkpoint_is_written_at_each_interval(tmp_path, monkeypatch):
     written, whole = [], files.save_state
     monkeypatch.setattr(files, "save_state", lambda *a: written.append(a[2]["epoch"]) or whole(*a))
     fit_other(tmp_path / "a", epochs=7, checkpoint_every="3 epochs")
@@ -368,7 +368,7 @@ def test_a_failed_write_ends_the_fit_with_its_best_weights(tmp_path, monkeypatch
 
 
 def test_the_state_of_adam(dtype):
-    """Taken from one optimiser and given to another, whose steps are the same from there on."""
+    """The state of one optimiser is set in another, whose later steps are the same."""
     flow = small(dtype, transforms=2)
     other = small(dtype, transforms=2)
     x = gaussian(100)
@@ -392,7 +392,7 @@ def test_the_state_of_adam(dtype):
 
 
 def test_a_time_budget_and_a_checkpoint(tmp_path):
-    """A fit whose time was over is in the file, and goes on with another budget."""
+    """A fit that its time budget ended is in the file, and goes on with another budget."""
     path, losses = tmp_path / "fit.state", []
     for _ in range(3):
         history = fit_other(path, epochs=10**6, patience=None, time_budget=0.3, checkpoint_every=1e9)

@@ -1,4 +1,4 @@
-"""What ends a fit's stages, and when a flow is better than another beyond chance."""
+"""The end of a fit's stages, and comparisons of flows beyond chance."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ def stages_of(tries_cosine=False, **settings):
     return Stages(plan, True)
 
 
-def test_a_stage_that_gained_nothing_is_the_last():
+def test_a_stage_without_a_gain_is_the_last():
     stages, history = stages_of(), History()
     stages.tried(0, 2.0, history)  # the state before the first step
     stages.tried(1, 1.0, history)
@@ -62,7 +62,7 @@ def test_decays_go_on_where_the_cosine_was_not_clearly_better():
     assert not stages.next_stage(66)  # the second one has not, and the cosine does not come again
 
 
-def test_a_cosine_after_decays_that_ended_early_is_as_long_as_they_were_and_the_last():
+def test_a_cosine_after_early_ends_has_their_epochs_and_is_last():
     stages, history = stages_of(tries_cosine=True), History()
     stages.tried(0, 2.0, history)
     stages.tried(1, 1.0, history)
@@ -81,18 +81,18 @@ def test_without_time_for_a_cosine_the_decays_go_on():
 
 
 def test_decays_that_follow_one_another_have_twice_the_epochs():
-    """Where nothing can choose, or there is no choice, a fit has as many as before."""
+    """Fits without held-out rows, or with a given decay, have the usual number of epochs."""
 
     def epochs(rows=5000, judged=True, **given):
         return Plan.of(hr.MAF(2), rows, Arguments(**given), judged=judged).epochs
 
     assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
     assert epochs(schedule="cosine") == epochs(patience=None) == 300
-    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # so many hardly need a decay
+    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # so many rows hardly need a decay
     assert epochs(epochs=7) == 7
 
 
-def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
+def test_a_cosine_is_tried_by_default_with_many_rows():
     def plan(rows=12_000, judged=True, make=hr.NSF, **given):
         return Plan.of(make(2), rows, Arguments(**given), judged=judged)
 
@@ -120,7 +120,7 @@ def test_a_cosine_is_tried_with_many_rows_and_nothing_given():
             assert not now.tries_cosine
 
 
-def test_a_cosine_is_all_of_a_fit_by_muon(library):
+def test_a_fit_by_muon_is_one_cosine(library):
     def plan(flow, **given):
         return Plan.of(flow, 12_000, Arguments(**given), judged=True)
 
@@ -139,7 +139,7 @@ def test_better_within_the_standard_error_is_not_clearly_better():
 
 
 def test_the_standard_error_is_that_of_the_mean():
-    """Of 100 rows it is a tenth of the deviation of one."""
+    """The standard error of 100 rows is a tenth of the deviation of one row."""
     than, weights, losses = np.zeros(100), np.ones(100), np.tile([-1.3, 0.7], 50)  # a mean gain of 0.3, deviation 1
     assert clearly_better(losses, than, weights)
     weights[1] = 60.0  # (50 * 1.3 - 109 * 0.7) / 159 is below 0

@@ -28,7 +28,7 @@ def test_a_column_that_counts(start, dtype):
 
 
 @pytest.mark.parametrize("name", ["", " ", "Unnamed: 0"])
-def test_a_shuffled_index_is_known_by_its_name(name):
+def test_a_shuffled_index_is_recognised_by_its_name(name):
     x = table(7 + 1000 * cases.rng("columns shuffled").permutation(ROWS))[:20]
     assert found(x, ["a", "b", name]) == {2: "another whole number in each row"}
     assert found(x, ["a", "b", "star"]) == found(x) == {}
@@ -64,7 +64,7 @@ def test_long_float32_counters():
 
 
 @pytest.mark.parametrize("column", [np.arange(9) + 2.0, np.arange(9) * 2.0, np.arange(9)[::-1], np.arange(9) % 4])
-def test_what_is_no_counter(column):
+def test_columns_that_are_no_counters(column):
     assert found(np.column_stack([column, column])) == {}
 
 
@@ -73,8 +73,8 @@ def test_few_rows_count_by_accident(rows):
     assert found(np.arange(rows, dtype="float64")[:, None]) == {}
 
 
-def test_the_command_line_says_so(tmp_path, capsys):
-    """On the standard error, unless the columns were chosen."""
+def test_the_command_line_names_columns_left_out(tmp_path, capsys):
+    """The standard error has their names, unless columns were chosen."""
     path, to = tmp_path / "saved.csv", str(tmp_path / "flow.safetensors")
     np.savetxt(path, table(np.arange(ROWS))[:, ::-1], delimiter=",", header=",a,b", comments="")
     command = ["fit", str(path), "-o", to, "--epochs", "1", "--transforms", "1", "--hidden", "4", "--quiet"]

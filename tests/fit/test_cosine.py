@@ -1,4 +1,4 @@
-"""Fits with a cosine: among the stages of Adam, or by Muon alone after short fits that choose how it goes."""
+"""Fits with a cosine: among the stages of Adam, or by Muon alone after short fits that choose the settings."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from headrace._fit.trials import Choice
 
 @pytest.fixture
 def short(monkeypatch):
-    """Of few epochs, and with few rows."""
+    """Let fits have few epochs, and try a cosine with few rows."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 20)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 800)
     monkeypatch.setattr("headrace._fit.fit.STEPS", 200)
@@ -45,20 +45,20 @@ def bent(rows, *key):
 
 
 def thin_ring(rows, *key):
-    """Rows that a strong decay keeps networks from."""
+    """Rows that networks with a strong decay cannot learn."""
     generator = cases.rng("thin ring", *key)
     angle, radius = generator.uniform(0.0, 2.0 * np.pi, rows), 2.0 + 0.03 * generator.standard_normal(rows)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-START, OWN = 6, 10  # epochs before it in such short fits by Adam, and its own
+START, OWN = 6, 10  # epochs before the cosine in such short fits by Adam, and of the cosine
 ROUGH = {"learning_rate": 0.2, "average": None, "batch_size": 32}
 
 optimizers = pytest.mark.parametrize("optimizer", ["adam", "auto"])
 
 
 def fits_of(rows, make, **settings):
-    """The default fit, and that of the stages alone."""
+    """The default fit, and one of stages alone."""
     found = []
     for schedule in ("auto", "constant"):
         flow = make()
@@ -66,7 +66,7 @@ def fits_of(rows, make, **settings):
     return found
 
 
-def test_it_is_taken_where_held_out_rows_gain(weak):
+def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
     """The fit is then over, as good as one of more epochs.
 
     Its gain is 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at the
@@ -87,8 +87,8 @@ def test_it_is_taken_where_held_out_rows_gain(weak):
     assert rates[-1] < 3e-2 * rates[0]
 
 
-def test_it_is_left_where_they_lose(short):
-    """The stages then go on, and are as good as without it."""
+def test_a_cosine_is_dropped_where_held_out_rows_lose(short):
+    """The stages then go on, and are as good as without a cosine."""
     (flow, history), (_, before) = fits_of(
         thin_ring(1000), lambda: hr.NSF(2, transforms=2, hidden=(16,)), optimizer="adam"
     )
@@ -102,7 +102,7 @@ def test_it_is_left_where_they_lose(short):
     assert loss_of(flow, thin_ring(3000, "new")) == pytest.approx(history.best_loss, abs=0.2)
 
 
-def test_the_stages_before_it_are_those_of_a_fit_without(weak):
+def test_stages_before_a_cosine_are_those_of_a_fit_without(weak):
     (_, history), (_, before) = fits_of(bent(1200), small, **ROUGH, optimizer="adam")
     for name in ("train_loss", "validation_loss", "learning_rate"):
         assert getattr(history, name)[:START] == getattr(before, name)[:START]
@@ -141,7 +141,7 @@ def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
 
 
 def test_flows_of_shifts_and_scales_go_on_by_muon_after_their_trials(weak):
-    """They are better than the stages after as many epochs."""
+    """Such fits are better than stages after as many epochs."""
     (_, history), (_, before) = fits_of(bent(1200), shifts_and_scales, batch_size=32)
     assert history.schedule == "cosine"
     assert history.epochs < before.epochs
@@ -160,14 +160,14 @@ def test_fits_of_shifts_and_scales_go_on_with_less_decay_where_it_gains(gains, w
         assert (history.schedule, history.weight_decay) == ("cosine", pytest.approx(decay))
 
 
-def test_it_begins_with_the_best_weights_so_far(weak):
-    """Its first epoch is near those before it."""
+def test_a_cosine_begins_with_the_best_weights_so_far(weak):
+    """The loss of its first epoch is near those before."""
     losses = small().fit(bent(1200), optimizer="adam", **ROUGH, **QUIET).train_loss
     assert abs(losses[START] - losses[START - 1]) < 0.5 * (losses[0] - losses[START - 1])
 
 
 @optimizers
-def test_streams_and_groups_try_it_too(weak, optimizer):
+def test_streams_and_groups_try_a_cosine_too(weak, optimizer):
     x, settings = bent(1200), {**ROUGH, "optimizer": optimizer}
     blocks = hr.rows.blocks([x[i : i + 200] for i in range(0, 1200, 200)], buffer=400)
     group = hr.distributed.local()
@@ -187,8 +187,8 @@ def test_a_stream_in_memory_has_the_bits_of_an_array(weak):
     cases.assert_same_bits(array.parameters, stream.parameters)
 
 
-def test_a_budget_that_leaves_too_little_time_leaves_it_out(short, monkeypatch):
-    """Time is asked before it begins: as much as it will take has to be left."""
+def test_a_budget_without_enough_time_leaves_a_cosine_out(short, monkeypatch):
+    """The remaining time has to be at least the expected time of the cosine."""
     from headrace._fit.clock import Clock
 
     asked = []
@@ -203,7 +203,7 @@ def test_a_budget_that_leaves_too_little_time_leaves_it_out(short, monkeypatch):
 
 
 class Stood:
-    """A run whose held-out rows have this loss at its best epoch; without one where the loss is not finite."""
+    """A run whose held-out rows have this loss at its best epoch; it has no best epoch where the loss is not finite."""
 
     def __init__(self, loss, best):
         self.flow, self.plan, self.clock = loss, SimpleNamespace(epochs=10), Clock()
@@ -269,7 +269,7 @@ def test_trials_choose_curves_and_residual_columns_by_the_best_rate_and_decay():
     assert len(searched([1.0, 0.9], links=links, gaussianize=True)[0]) == 2
 
 
-def test_a_trial_without_an_end_is_none(monkeypatch):
+def test_a_trial_without_a_finite_loss_does_not_count(monkeypatch):
     assert searched([1.0, np.nan])[1].rate == 0.2
     assert searched([np.nan, 1.0])[1].rate == 0.1
     _, best, run = searched([np.nan, np.nan])
@@ -325,7 +325,8 @@ def test_a_fit_whose_trial_is_best_keeps_its_weights(trials, monkeypatch):
     cases.assert_same_bits(flow.parameters, trials[0].best)
 
 
-# --- an end before the fall is over ---------------------------------------------------------------------------------
+# --- fits whose loss still falls at the end
+# ---------------------------------------------------------------------------------
 
 
 def test_an_end_before_the_fall_is_over_is_noted():

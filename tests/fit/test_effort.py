@@ -46,11 +46,11 @@ def state(flow):
     return hr.to_bytes(flow)
 
 
-# ---- what it gives ---------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_it_is_no_worse_on_held_out_rows_than_the_fit_of_normal_effort(seed):
+def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
     flow, plain = flow_of(), flow_of()
     want = plain.fit(bent(700), seed=seed, epochs=3, **QUIET)
     history = flow.fit(bent(700), seed=seed, **HIGH)
@@ -63,7 +63,7 @@ def test_it_is_no_worse_on_held_out_rows_than_the_fit_of_normal_effort(seed):
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
 def test_the_flow_is_what_history_names(which, monkeypatch):
-    """The losses of both are changed, so that either wins; its densities are those of the winner."""
+    """The losses of student and member are changed so that each wins once; the flow has the densities of the winner."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
 
@@ -112,7 +112,7 @@ def test_threads_change_no_bits(threads, set_threads):
     assert state(flow) == state(other)
 
 
-def test_a_member_of_the_same_structure_can_be_what_is_returned(monkeypatch):
+def test_the_flow_may_become_a_member_of_its_structure(monkeypatch):
     monkeypatch.setattr(_effort, "_KINDS", (_effort._Kind("again", lambda n, **more: flow_of(n, **more)),) * 4)
     finished, losses = _effort.finished, iter([5.0, 6.0, 4.0, 7.0, 9.0])
 
@@ -130,11 +130,11 @@ def test_a_member_of_the_same_structure_can_be_what_is_returned(monkeypatch):
 
 
 class Killed(BaseException):
-    """As if the process had ended."""
+    """An exception in place of the end of the process."""
 
 
 def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    """Among the members, then in the student; flows that were finished take no steps again."""
+    """The fit is killed among the members, then in the student; finished flows take no further steps."""
     steps, left, step = [], [], hr.Adam.step
 
     def counted(adam, gradient):
@@ -225,7 +225,7 @@ def test_one_context_for_all_rows():
     assert math.isfinite(history.best_loss)
 
 
-def test_over_a_box():
+def test_high_effort_between_bounds_over_a_uniform_base():
     flow = flow_of(base="uniform", bounds=[(0.0, 1.0)] * 2, link="none")
     history = flow.fit(cases.rng("box").random((600, 2)), **HIGH)
     assert all(math.isfinite(loss) for loss in history.tried.values())
@@ -267,7 +267,7 @@ def test_a_stream_that_fits_in_its_buffer_is_its_rows():
     assert state(flow) == state(other)
 
 
-def test_names_of_a_frame_stay():
+def test_names_of_a_frame_are_kept():
     pandas = pytest.importorskip("pandas")
     flow = flow_of()
     flow.fit(pandas.DataFrame(bent(600), columns=["a", "b"]), **HIGH)
@@ -285,7 +285,7 @@ def test_a_flow_that_was_fitted_goes_on():
 
 @contextmanager
 def traced():
-    """A list that has the most bytes of arrays beyond those before the block, once it has ended."""
+    """A list that gets, at the end of the block, the largest number of bytes of arrays beyond those before it."""
     most = []
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -323,7 +323,7 @@ def test_moments_of_rows_take_three_parts():
 # ---- weights of a mixture --------------------------------------------------------------------------------------------
 
 
-def test_weights_are_the_most_likely_ones():
+def test_weights_of_a_mixture_maximise_the_likelihood():
     rng = cases.rng("em")
     log_probs, rows = rng.normal(0.0, 1.5, (3, 200)), rng.integers(0, 4, 200).astype(float)
     weights, loss = weights_of_mixture(log_probs, rows)
@@ -350,7 +350,7 @@ def test_a_member_without_a_density_gets_no_weight():
 # ---- time, progress, Ctrl-C ------------------------------------------------------------------------------------------
 
 
-def test_as_many_members_as_there_is_time_for(monkeypatch):
+def test_a_budget_fits_as_many_members_as_it_has_time_for(monkeypatch):
     with hr.threads(1):
         history = flow_of().fit(bent(600), effort="high", time_budget=1e-3, **QUIET)
         few = [name for name in history.tried if name[0].isdecimal()]
@@ -408,7 +408,7 @@ def test_ctrl_c_in_the_student_keeps_the_best(monkeypatch):
     assert state(flow) == state(plain)
 
 
-# ---- who goes by it, and refusals -----------------------------------------------------------------------------
+# ---- estimators, searches and refusals -----------------------------------------------------------------------------
 
 
 def test_an_estimator_has_residual_blocks_by_default():
@@ -428,7 +428,7 @@ def test_an_estimator_has_residual_blocks_by_default():
 
 @pytest.mark.costly
 @pytest.mark.parametrize("keep", [False, True])
-def test_auto_ends_with_it(keep):
+def test_auto_ends_with_a_fit_of_high_effort(keep):
     choice = hr.auto(bent(900), time_budget=3, families=("maf",), effort="high", keep=keep, progress=False)
     (one,) = (one for one in choice.table if one.name == "NSF, high effort")
     assert one.flow is not None
@@ -439,7 +439,7 @@ def test_auto_ends_with_it(keep):
         assert np.isfinite(choice.members.log_prob(bent(50))).all()
 
 
-def test_auto_has_two_thirds_of_the_time_for_it(monkeypatch):
+def test_auto_keeps_two_thirds_of_the_time_for_high_effort(monkeypatch):
     """The search ends by a third of the seconds, and the rest limits the fit with high effort."""
     given, fit = [], hr.NSF.fit
 
@@ -491,7 +491,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name):
+def test_refused_arguments_of_high_effort(name):
     given, message = REFUSED[name]
     flow = flow_of()
     before = state(flow)
@@ -500,7 +500,7 @@ def test_what_is_refused(name):
     assert state(flow) == before
 
 
-def test_what_several_fits_refuse():
+def test_ensembles_and_many_fits_refuse_high_effort():
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' in a fit of an ensemble"):
         hr.Ensemble([small()]).fit(gaussian(600), effort="high")
     with pytest.raises(ValueError, match=r"^effort: expected 'normal' with fewer than 500 rows, got 'high' with 400"):
@@ -520,6 +520,6 @@ def test_what_several_fits_refuse():
     ],
     ids=str,
 )
-def test_what_auto_refuses(given, message):
+def test_auto_refuses_contradictory_efforts(given, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         hr.auto(bent(600), progress=False, **given)

@@ -1,4 +1,4 @@
-"""Fits of fewer than 500 rows: beginnings, and ends where training does not help."""
+"""Fits of fewer than 500 rows: beginnings, and fits in which training gains nothing."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_few_rows_of_a_copula_have_curves():
     assert flow.log_prob(new).mean(dtype="float64") > stats_of(x)(new).mean() + 1.0
 
 
-def test_few_normal_rows_end_as_the_gaussian_as_ever():
+def test_few_normal_rows_end_as_the_gaussian():
     x = cases.rng("few normal").standard_normal((150, 4)) @ np.triu(np.ones((4, 4)))
     flow = small(4)
     history = flow.fit(x, **QUIET)
@@ -132,7 +132,7 @@ def test_few_normal_rows_end_as_the_gaussian_as_ever():
 
 
 @pytest.mark.usefixtures("one_mixture")
-def test_curves_are_as_they_are_asked_for():
+def test_gaussianize_decides_about_curves():
     assert not small(3).fit(skewed(200), gaussianize=False, **QUIET).gaussianized
     assert small(3).fit(skewed(200), gaussianize=True, **QUIET).gaussianized
     with pytest.raises(ValueError, match="gaussianize: expected False or 'auto' for rows of which no column gains"):
@@ -155,7 +155,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 @pytest.mark.usefixtures("one_mixture")
-def test_residuals_are_among_what_is_tried():
+def test_residual_columns_are_among_the_beginnings():
     z = cases.rng("residuals of few").standard_normal((300, 3))
     z[:, 2] = z[:, 0] + 0.02 * z[:, 2]
     flow = small(3)

@@ -1,4 +1,4 @@
-"""Steps of a fit in bf16: in a flow that is, and in one whose own products stay exact."""
+"""Steps of a fit in bf16: of a flow in bf16, and of one whose own products stay exact."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def made(matmul="exact", **settings):
 
 @pytest.mark.parametrize("rounded", PARTS)
 def test_steps_are_those_of_a_flow_in_bf16(rounded):
-    """And what judges and comes out is the flow's own."""
+    """Held-out rows are judged by the flow's own products, which it keeps."""
     own, mixed, exact, unrounded = made(rounded), made(), made(), made(rounded)
     losses = [
         flow.fit(X, matmul=matmul, **PLAIN).train_loss
@@ -41,8 +41,8 @@ def test_steps_are_those_of_a_flow_in_bf16(rounded):
     assert history.best_loss == pytest.approx(-flow.log_prob(held_out).mean(dtype="float64"), rel=1e-12)
 
 
-def test_the_optimiser_goes_on_in_place():
-    """No step leaves a snapshot of the weights behind, that the next one would have to copy."""
+def test_the_optimiser_works_in_place():
+    """No step keeps a reference to the weights, for which the next step would copy them."""
     flow, twin = made(), made().to("cpu", "bf16")
     flow.fit(X, matmul="bf16", **PLAIN)
     first = flow.parameters
@@ -55,7 +55,7 @@ def test_the_optimiser_goes_on_in_place():
 
 
 @pytest.mark.parametrize("settings", [{"dropout": 0.2}, {"activation": "tanh", "residual": True}, {"base": "normal"}])
-def test_all_that_a_fit_may_do(settings):
+def test_bf16_steps_with_context_weights_and_schedules(settings):
     if settings.get("base"):
         settings = {"base": hr.Normal(3)}
     found = []
@@ -78,7 +78,7 @@ def test_few_rows_are_judged_by_cross_validation():
 
 
 @pytest.mark.long
-def test_it_ends_as_good_as_in_float32():
+def test_a_fit_in_bf16_is_as_good_as_in_float32():
     with np.load(MAGIC) as arrays:
         rows = arrays["gamma"].T.astype("float32")
     rows = rows[cases.rng("magic").permutation(len(rows))]

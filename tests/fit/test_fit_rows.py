@@ -57,8 +57,8 @@ def test_every_row_is_held_out_as_often():
     assert abs(times - 800).max() < 5 * np.sqrt(4000 * 0.2 * 0.8)
 
 
-def test_places_far_out_in_a_huge_table():
-    """Products of places and rows stay within 64 bits."""
+def test_indices_of_a_huge_table_stay_within_64_bits():
+    """Products of indices and numbers of rows do not overflow."""
     part = RowPart(1 << 32, 1 << 28, 5)
     rows = part.at(np.array([0, part.size - 1]))
     assert rows[0] in (0, 1)
@@ -77,8 +77,8 @@ def test_an_order_has_every_row_once(rows, monkeypatch):
         assert (orders[0] != orders[1]).mean() > 0.9
 
 
-def test_a_large_order_stays_near_few_places_at_a_time(monkeypatch):
-    """So that a table that is larger than memory is read in blocks, which are read whole."""
+def test_an_order_of_a_large_table_reads_few_blocks_at_a_time(monkeypatch):
+    """A table that is larger than memory is read in whole blocks."""
     monkeypatch.setattr(row_parts, "POOL", 4096)
     monkeypatch.setattr(row_parts, "BLOCK", 64)
     pools = list(RowPart(50_000).shuffled(np.random.default_rng(0)))
@@ -109,7 +109,7 @@ def moments_of(x, weights=None):
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-162, 1e-30, 1.0, 1e154, 1e200, 1e300])
 def test_deviations_of_any_size(scale):
-    """Squares of these leave float64, deviations do not."""
+    """Squares of these values overflow or underflow float64, and deviations do not."""
     x = scale * cases.rows(500, 3, "float64")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -228,7 +228,7 @@ FIT = """
 
 
 def measured(folder, rows, validation=0.1):
-    """MiB of anonymous memory that a fit of so many rows takes, and seconds before its first step."""
+    """MiB of anonymous memory of a fit of a number of rows, and seconds before its first step."""
     generator, path = np.random.default_rng(0), folder / "rows.f32"
     block = generator.standard_normal((1 << 16, 10)).astype(np.float32)
     with open(path, "wb") as file:
@@ -257,7 +257,7 @@ def test_a_fit_of_a_file_takes_no_memory_that_grows_with_its_rows(tmp_path):
 @pytest.mark.programs
 @pytest.mark.skipif("HEADRACE_LARGE_FILES" not in os.environ, reason="writes 2.3 GiB: set HEADRACE_LARGE_FILES=1")
 def test_the_first_step_of_a_large_file_comes_soon(tmp_path):
-    """60 million rows, 2.2 GiB: bounds with room for a busy machine, as the held-out rows are tried first."""
+    """60 million rows, 2.2 GiB: bounds with room for a busy machine, because held-out rows are judged first."""
     memory, seconds = measured(tmp_path, 60_000_000)
     assert memory < 60.0
     assert seconds < 60.0
@@ -279,7 +279,7 @@ def test_rows_without_weight_are_left_out_of_both_parts():
         ("float64", "float64", None),
     ],
 )
-def test_the_advice_on_columns_far_from_zero_goes_by_what_lost_the_digits(rows, dtype, advice):
+def test_advice_on_columns_far_from_zero_names_the_type_that_lost_digits(rows, dtype, advice):
     """Steps of float32 at 10⁶ are 0.06: rows of that type have lost digits before; a flow of that type loses them."""
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((300, 2)) * [1.0, 5.0] + [0.0, 1e6]).astype(rows)

@@ -16,7 +16,7 @@ from interrupts import ctrl_c
 
 QUIET = {"progress": False}
 RUN, MARGINALS = "headrace._fit.run:ArrayRun", "headrace._fit.marginals:"
-# Moments of a default fit: a function, and which of its arguments is the flow, or what has it as its `flow`.
+# Moments of a default fit: a function, and the index of its argument that is the flow, or has it as `flow`.
 MOMENTS = {
     "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),
@@ -39,7 +39,7 @@ def rows(n=2000, features=2, key="interrupted"):
 
 
 def at(monkeypatch, moment, flow):
-    """Ctrl-C at one of the moments of the fit of a flow."""
+    """Send Ctrl-C at one of the moments of the fit of a flow."""
     owner, name, place = MOMENTS[moment]
 
     def is_of_the_flow(*given):
@@ -49,14 +49,14 @@ def at(monkeypatch, moment, flow):
 
 
 def state(flow):
-    """All of a flow: what its file has, bit for bit, and the densities that it computes."""
+    """The state of a flow: the bytes of its file, and densities of rows."""
     x = cases.rng("state").standard_normal((20, flow.features)).astype("float32")
     context = np.zeros(flow.context, "float32") if flow.context else None
     return hr.to_bytes(flow), flow.log_prob(x, context).tobytes()
 
 
 def assert_untouched(flow, call, calls):
-    """The call raises KeyboardInterrupt, because of the moment that was chosen, and changes nothing."""
+    """Check that the call raises KeyboardInterrupt, at the chosen moment, and does not change the flow."""
     before = state(flow)
     with pytest.raises(KeyboardInterrupt):
         call()
@@ -79,7 +79,7 @@ LATE = [moment for moment in MOMENTS if "marginal" not in moment and "loss" not 
 
 
 def flow_of_all_parts():
-    """With all that a fit sets: a scale of the context, ActNorms, and a Standardize."""
+    """A flow with every part that a fit sets: a scale of the context, ActNorms, and a Standardize."""
     chain = hr.MAF(2, context=1, transforms=1, hidden=(8,)).transforms
     return hr.Flow([hr.transforms.ActNorm(2), *chain[:-1], hr.transforms.ActNorm(2), chain[-1]])
 
@@ -104,7 +104,7 @@ def test_a_second_fit(moment, monkeypatch):
 @pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("moment", ["before the beginning", "while standardising", "in cross-validation"])
 def test_few_rows(moment, monkeypatch):
-    """Whose beginning and epochs are chosen by cross-validation."""
+    """Cross-validation chooses their beginning and epochs."""
     flow = hr.MAF(2, transforms=1, hidden=(8,))
     monkeypatch.setitem(MOMENTS, "before the beginning", ("headrace._fit.start:Start", "begin", 1))
     if moment == "before the beginning":  # of the flow itself, and not of one that learns from samples
@@ -147,7 +147,7 @@ def test_a_group(owner, name, monkeypatch):
 
 
 def test_epochs_without_better_weights():
-    """A fit of the best weights there are: an interruption finds none that are better, however late it comes."""
+    """The flow has the best weights already, so that an interruption at any time finds no better ones."""
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(2, (4,)), hr.transforms.Standardize(np.zeros(2), np.ones(2))])
     x = cases.rng("best").standard_normal((4000, 2)).astype("float32")
     passes, whole = [], ArrayRun.one_pass
@@ -178,7 +178,7 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
 
 @pytest.mark.parametrize("moment", ["not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
-    """Of which the flow must not be half: the trained weights behind the Gaussian's links."""
+    """The flow must not mix both densities: the trained weights behind the Gaussian's links."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
     compare = "headrace._fit.fit:", "not_worse_than_a_gaussian"
 
@@ -201,7 +201,8 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
     assert state(flow) == trained[0]
 
 
-# --- what is made of flows ------------------------------------------------------------------------------------------
+# --- ensembles, estimators, other fits
+# ------------------------------------------------------------------------------------------
 
 
 def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_threads):
@@ -296,7 +297,7 @@ def test_distill(where, monkeypatch):
     ],
 )
 def test_an_ascent(owner, name, monkeypatch):
-    """There is no flow before; the model keeps the history of the last fit."""
+    """No flow exists before; the model keeps the history of the last fit."""
     x = rows(300)
     model = hr.DualAscentFlow(steps=2, refine=False)
     model.fit(x, **QUIET)
@@ -309,8 +310,8 @@ def test_an_ascent(owner, name, monkeypatch):
 
 
 @pytest.mark.costly
-def test_auto_keeps_what_it_had(monkeypatch):
-    """A candidate that is interrupted before its second round goes on keeps the flow of its first."""
+def test_an_interrupted_search_keeps_earlier_flows(monkeypatch):
+    """A candidate that is interrupted at the begin of its second round keeps the flow of its first."""
     trials, whole = [], Trial.go
 
     def go(self, *given):
@@ -339,7 +340,7 @@ def in_a_later_epoch(monkeypatch):
     return ctrl_c(monkeypatch, ArrayRun, "one_pass", lambda run: len(passes) > 4)
 
 
-def test_a_repair_of_calibration_is_not_made_of_a_fit_cut_short(monkeypatch):
+def test_an_interrupted_recalibration_is_not_used(monkeypatch):
     flow, x = (
         hr.Flow([hr.transforms.Standardize([0.0, 0.0], [2.0, 1.5])]),
         np.exp(cases.rng("skewed").standard_normal((2000, 2))),
@@ -347,7 +348,7 @@ def test_a_repair_of_calibration_is_not_made_of_a_fit_cut_short(monkeypatch):
     assert_untouched(flow, lambda: hr.recalibrate(flow, x), in_a_later_epoch(monkeypatch))
 
 
-def test_nor_is_a_linear_gaussian_among_the_densities_to_choose_from(monkeypatch):
+def test_an_interrupted_linear_gaussian_is_no_candidate(monkeypatch):
     x = cases.rng("choice").standard_normal((600, 2))
     calls = in_a_later_epoch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Tails of a power: which columns have some, their curves far out, and fits of rows there."""
+"""Power-law tails: columns that have some, their curves far out, and fits to such rows."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_rows_beyond_all_others_have_about_their_density(side):
     ],
     ids=lambda value: value.dist.name if hasattr(value, "dist") else "",
 )
-def test_rows_tell_which_columns_have_long_tails(true, is_long):
+def test_long_tails_are_detected_by_column(true, is_long):
     found = tail_of(np.sort(drawn(true, 6000, "kinds")[:, 0]), np.ones(6000))
     assert (found is not None and found.is_clear) == is_long
     curves = of_sample(Sample(drawn(true, 6000, "kinds"), None))
@@ -82,7 +82,7 @@ def test_the_shape_is_that_of_a_power_law_and_a_little_more():
     assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0
 
 
-def test_weights_count_and_their_scale_does_not():
+def test_tails_depend_on_weights_and_not_on_their_scale():
     x = np.sort(drawn(stats.t(2.5), 3000, "weights")[:, 0])
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
@@ -111,7 +111,7 @@ def test_knots_are_quantiles_of_the_tail():
     assert z[-1] == long_tails.TOP
 
 
-def test_knots_stay_within_the_room_that_there_is():
+def test_knots_of_tails_keep_the_least_distance():
     tail, last = LongTail(2.0, 0.9, 0.5, True), long_tails.TOP
     sizes = []
     for room in (1e9, 1e3, 60.0):
@@ -121,7 +121,7 @@ def test_knots_stay_within_the_room_that_there_is():
     assert sizes[0] == long_tails.KNOTS + 1
     assert sizes[0] > sizes[1] > sizes[2] > 0
     assert tail.knots(2.0, 2.5, 0.1) is None
-    assert tail.knots(1.9, 2.5, 1e9) is None  # it is known from 2 on
+    assert tail.knots(1.9, 2.5, 1e9) is None  # rows determine it from 2 on
 
 
 def test_columns_without_long_tails_stay_straight_beside_others():
@@ -136,7 +136,7 @@ def test_columns_without_long_tails_stay_straight_beside_others():
 
 @pytest.mark.parametrize("narrow", [1e-3, 4e-4, 2e-4])
 def test_a_column_whose_quantiles_lie_close_keeps_its_curve(narrow):
-    """`Gaussianize` refuses knots that lie far out beside these: they are nearer, or there are none."""
+    """Beside close quantiles `Gaussianize` refuses knots far out: they are set nearer, or left out."""
     rows = drawn(stats.t(2.0), 6000, "close")
     spiky = rows.copy()
     spiky[::2] *= narrow
@@ -157,8 +157,8 @@ def test_a_column_without_room_leaves_others_their_tails(edge):
     assert_allclose(both.inverse(rows)[0].std(axis=0), 1.0, atol=0.1)
 
 
-def test_one_row_far_out_keeps_no_column_from_its_curve():
-    """By it alone, a normal density loses much, and the standard error of its loss is as large."""
+def test_one_row_far_out_does_not_prevent_a_curve():
+    """The loss of a normal density comes from this row alone, and the standard error of the loss is as large."""
     rows = drawn(stats.t(3.0), 3000, "far")
     rows[0] = 500.0
     (curve,) = of_sample(Sample((rows - rows.mean()) / rows.std(), None))
@@ -181,7 +181,7 @@ def test_a_fit_of_heavy_tails_loses_little_far_out(group):
     flow = hr.NSF(2, transforms=2, hidden=(16,), coupling=True, seed=0)
     more = {"group": hr.distributed.local()} if group else {}
     assert flow.fit({0: x} if group else x, epochs=150, patience=None, progress=False, **more).gaussianized
-    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # none has latents' tails
+    (curve,) = (t for t in flow.transforms if isinstance(t, hr.transforms.Gaussianize))  # none at the latent end
     assert curve.latent.size == marginals.MOST
     new = student(20_000, freedom, "new")
     truth = stats.multivariate_t(np.zeros(2), np.eye(2), freedom).logpdf(new)
@@ -238,7 +238,7 @@ def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path
 
 
 def test_splines_of_few_rows_end_with_longer_tails():
-    """From 2.5 deviations on latents follow a generalised Pareto distribution; nothing else has changed."""
+    """From 2.5 deviations on latents follow a generalised Pareto distribution; the rest is that of a fit without."""
     x, held = (cases.rng("latents", n).standard_normal((n, 2)) for n in (1500, 200))
     for rows in (x, held):
         rows[:, 1] += np.sin(2.0 * rows[:, 0])
@@ -260,8 +260,8 @@ def test_splines_of_few_rows_end_with_longer_tails():
         assert not isinstance(other.transforms[0], hr.transforms.Gaussianize)
 
 
-def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):
-    """The trial is asked for more than a lower loss of the fit without."""
+def test_heavy_tails_keep_their_curves_within_two_standard_errors(monkeypatch):
+    """The fit without curves has to be better by more than two standard errors."""
     asked = []
 
     def gain(*given):
@@ -274,8 +274,8 @@ def test_in_doubt_heavy_tails_are_made_normal(monkeypatch):
     assert asked == [True, False]
 
 
-def test_in_doubt_nothing_is_taken_that_was_not_tried():
-    """Time that is over before a pass, or two trials that diverge, leave columns as they are."""
+def test_unfinished_trials_leave_columns_unchanged():
+    """Columns stay as they are if the time ends before a pass, or both trials diverge."""
     tried, not_tried = marginals._Judged(1.0, np.ones(3)), marginals._Judged()
     share = np.full(3, 1.0 / 3.0)
     assert not marginals._stays(not_tried, not_tried, share, 2.0)

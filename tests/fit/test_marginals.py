@@ -23,7 +23,7 @@ LATENT = np.linspace(-2.0, 2.0, marginals.KNOTS)
 
 
 def skewed(n, *key):
-    """Three columns that depend on each other, none of them normal: logs are."""
+    """Three columns that depend on each other, with normal logarithms."""
     normal = cases.rng("skewed", *key).standard_normal((n, 3))
     normal[:, 1] += 0.8 * np.sin(2.0 * normal[:, 0])
     return np.exp(0.8 * normal)
@@ -130,7 +130,7 @@ def test_scales_of_weights_do_not_count():
         assert_allclose(of_sample(Sample(rows, scale * weights))[0].data, want.data)
 
 
-def test_no_time_no_curves():
+def test_without_time_there_are_no_curves():
     rows = cases.rng("time").exponential(size=(2000, 3))
     clock = Clock(1e-9)
     assert of_sample(Sample(rows, None), (), clock) == ()
@@ -141,7 +141,7 @@ def test_no_time_no_curves():
 
 
 @pytest.mark.long
-def test_a_fit_gains_by_them_and_keeps_its_parameters(dtype):
+def test_a_fit_gains_by_curves_and_keeps_its_parameters(dtype):
     x, new = skewed(1200, "fit").astype(dtype), skewed(4000, "new").astype(dtype)
     flow, without = small(dtype=dtype), small(dtype=dtype)
     size = flow.parameters.size
@@ -177,14 +177,14 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     ],
     ids=["nothing held out", "few steps", "modes in the base"],
 )
-def test_where_nothing_is_made_normal(rows, settings, base):
+def test_fits_without_curves(rows, settings, base):
     flow = small(base=base)
     history = flow.fit(skewed(rows, "none"), progress=False, time_budget=2.0, **settings)
     assert not history.gaussianized
     assert marginal_of(flow) == []
 
 
-def test_normal_rows_end_without():
+def test_normal_rows_get_no_curves():
     x = cases.rng("normal").standard_normal((1200, 3)) @ [[1.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.0, 0.0, 2.0]]
     flow = small()
     history = flow.fit(x, progress=False)
@@ -214,7 +214,7 @@ def test_an_explicit_choice_runs_no_trial(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["yes", 2, None])
-def test_what_is_no_answer_is_refused(value):
+def test_other_values_of_gaussianize_are_refused(value):
     with pytest.raises(ValueError, match=r"gaussianize: expected True, False or 'auto', got"):
         small().fit(skewed(800, "choice"), gaussianize=value, progress=False)
 
@@ -241,7 +241,7 @@ def test_bounds_and_circles():
     assert (drawn[:, 2] < 1).all()
 
 
-def test_the_base_says_whether_columns_are_made_normal():
+def test_only_some_bases_get_curves():
     for base, answer in ((hr.Logistic(3), True), (hr.Normal(3), True), (hr.StudentT(3), False), (hr.Uniform(3), False)):
         assert small(base=base)._interior.is_over_a_bell is answer
     around = {"transforms": 1, "periodic": [(0, 1), None]}
@@ -256,7 +256,7 @@ def test_the_base_says_whether_columns_are_made_normal():
 
 
 def run_of(losses, passes, ran_out_at=None):
-    """As a `Run`: of so many batches a pass, whose loss on held-out rows is the next one."""
+    """In place of a `Run`, with a number of batches a pass, and given losses of held-out rows in turn."""
     run = types.SimpleNamespace(
         plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
         clock=types.SimpleNamespace(ran_out=False),
@@ -311,12 +311,12 @@ def test_the_lowest_losses_of_a_trial_count():
 
 
 def test_a_row_far_out_is_one_standard_error():
-    """However much it loses; long tails were made for it."""
+    """The loss of a single row may have any size, and counts as one standard error."""
     assert not judged([[-0.1, 0.1, 0.1, 9]], [NONE])
     assert judged([[-0.1, 0.1, 0.1, 9]], [NONE], has_tails=True)
 
 
-def test_a_fit_that_went_wrong_is_not_taken():
+def test_a_trial_that_diverged_is_not_taken():
     for has_tails in (False, True):
         assert judged([NONE], [[0, 0, 0, np.nan]], has_tails)
         assert not judged([[np.inf, 0, 0, 0]], [NONE], has_tails)
@@ -325,7 +325,7 @@ def test_a_fit_that_went_wrong_is_not_taken():
 
 def test_without_time_left_only_passes_of_both_fits_count():
     assert judged([NONE, 9, 9], [MOST, 0, 0], passes=3, ran_out_at=2)
-    assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # nothing is known
+    assert not judged([NONE, NONE, NONE], [MOST, MOST, MOST], passes=3, ran_out_at=1)  # no loss is known
 
 
 def test_weights_of_held_out_rows_count_in_a_trial():
@@ -349,7 +349,7 @@ def test_a_trial_takes_as_many_rows_as_its_steps_need():
 
 
 def test_marginals_of_the_caller_stay():
-    """Where the Gaussian of the rows takes the place of the networks, and elsewhere."""
+    """Curves of the caller stay also where the Gaussian of the rows replaces the networks."""
     x = cases.rng("own").standard_normal((2000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
     own = hr.transforms.Gaussianize(*cases.curves(2, 9))
     flow = hr.Flow(
@@ -394,7 +394,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(after, tmp_path, monkeyp
     assert hr.to_bytes(again) == hr.to_bytes(whole)
 
 
-def test_a_fit_that_was_killed_without_marginals_asks_no_trial_again(tmp_path, monkeypatch):
+def test_a_killed_fit_without_curves_repeats_no_trial(tmp_path, monkeypatch):
     ends = Checkpoint.epoch_ends
 
     def killed(self, run):
@@ -413,7 +413,7 @@ def test_a_fit_that_was_killed_without_marginals_asks_no_trial_again(tmp_path, m
     assert marginal_of(again) == []
 
 
-def test_a_stream_finds_them_in_rows_that_stand_for_all():
+def test_curves_of_a_stream_come_from_a_sample_of_its_rows():
     x = skewed(3000, "stream").astype("float32")
     blocks = [x[i : i + 500] for i in range(0, 3000, 500)]
     flow = small()
@@ -423,7 +423,7 @@ def test_a_stream_finds_them_in_rows_that_stand_for_all():
 
 
 @pytest.mark.parametrize("gaussianize", ["auto", True])
-def test_a_group_finds_them_whatever_the_shards_are(gaussianize):
+def test_curves_of_a_group_do_not_depend_on_shards(gaussianize):
     x, weights = skewed(2400, "group"), np.linspace(0.5, 1.5, 2400)
     group, found = hr.distributed.local(), []
     for _ in range(2):

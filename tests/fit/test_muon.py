@@ -93,7 +93,7 @@ def expected(flow, gradients, *, momentum=0.95, weight_decay=0.0, clip=None):
 
 
 def plain_gradients(flow, n=STEPS):
-    """Of one size, so that clipping by their sum is not that by one of them."""
+    """Gradients of one size, so that clipping by the norm of all differs from clipping by one."""
     generator, counts = cases.rng("muon"), numbers_that_count(flow)
     return (generator.standard_normal((n, flow.parameters.size)) * counts).astype(flow.dtype)
 
@@ -145,7 +145,7 @@ def test_updates_are_orthogonal_block_by_block(name, dtype):
         assert not update[~mask].any()
         for block in reference.staircase(mask):
             values = np.linalg.svd(update[block], compute_uv=False) / NORM
-            is_square = np.diff(update[block].shape) == 0  # the least singular value of such a one may be any
+            is_square = np.diff(update[block].shape) == 0  # the least singular value of such a block may have any size
             assert (values < 1.21).all()
             assert (values[: -1 if is_square else None] > 0.65).all()  # the steps leave 0.68 to 1.21
             seen += 1
@@ -153,7 +153,7 @@ def test_updates_are_orthogonal_block_by_block(name, dtype):
 
 
 def test_zeros_inside_the_staircase_stay_zero(dtype):
-    """For any gradient of theirs, which does not reach other weights either."""
+    """They stay zero for any gradient by them, which does not affect other weights either."""
     flow = cases.randomise(with_zeros(dtype), 0.3)
     other, counts = copy.copy(flow), numbers_that_count(flow)
     one, two = hr.Muon(flow, 0.1, weight_decay=0.1), hr.Muon(other, 0.1, weight_decay=0.1)
@@ -191,7 +191,7 @@ def test_the_same_bits_for_any_number_of_threads(dtype, set_threads):
 
 
 def test_moments_of_dead_units_become_zero(dtype):
-    """And no denormal value on the way; units beside them in a block learn on."""
+    """Moments never become denormal, and other units of a block still learn."""
     flow = made("8 and 23 rows", dtype)
     muon, counts = hr.Muon(flow, 1e-3), numbers_that_count(flow)
     gradient = plain_gradients(flow, 1)[0] * dtype_of(dtype)(1e-8)
@@ -249,7 +249,7 @@ def test_steps_of_real_gradients_lower_the_loss(dtype):
     assert losses[-1] < losses[0] - 1.0
 
 
-def test_its_state_goes_on_in_another(dtype):
+def test_the_state_of_an_optimiser_is_copied_to_another(dtype):
     flow, other = small(dtype, transforms=2), small(dtype, transforms=2)
     x = gaussian(100)
     one, two = (hr.Muon(f, 1e-2, average=0.9, clip=1.0, weight_decay=0.1) for f in (flow, other))
@@ -263,7 +263,7 @@ def test_its_state_goes_on_in_another(dtype):
     cases.assert_same_bits(two.averaged, one.averaged)
 
 
-def test_fit_takes_it_by_name(dtype):
+def test_fit_takes_muon_by_name(dtype):
     x, fitted = gaussian(600), {}
     for optimizer in ("adam", "muon"):
         flow = small(dtype, transforms=2)

@@ -1,6 +1,6 @@
 """Default fits of rows that lie close together: nearly collinear columns, columns near their context, skewed columns.
 
-And warnings where a fit's numbers mean little. All of it for arrays, streams and groups alike.
+Warnings of fits whose likelihoods mean little. Arrays, streams and groups behave alike.
 """
 
 import math
@@ -47,7 +47,7 @@ def small(features, context=0, **settings):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Default fits of a few steps, in which networks learn nothing."""
+    """Let default fits have a few steps, in which networks learn nothing."""
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
 
@@ -68,7 +68,9 @@ def near_context(rows, eps, *key):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eps", [1e-5, 1e-6, 0.0])
 def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
-    """The residual of the third column is a column of its own; if it is rounding, a direction has `LEAST_ROOT`."""
+    """The residual of the third column becomes a column; if it is rounding, the Gaussian has `LEAST_ROOT` along a
+    direction.
+    """
     x, new = collinear(1000, eps), collinear(4000, eps, "new")
     flow = small(3, dtype=dtype)
     with pytest.warns(RuntimeWarning, match="column 2 differs from" if eps else "column 2 is a linear combination"):
@@ -87,15 +89,15 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 @pytest.mark.parametrize("rows", [300, 5000])
-def test_few_and_many_rows_keep_it_too(rows):
+def test_few_and_many_rows_keep_their_gaussian_too(rows):
     flow = small(3)
     with pytest.warns(RuntimeWarning, match="column 2 differs from"):
         flow.fit(collinear(rows, 1e-6, rows), **QUIET)
     assert flow.log_prob(collinear(4000, 1e-6, "new")).mean() > 9.5  # 9.55 is possible
 
 
-def test_rows_of_a_spread_in_all_directions_have_the_same_links_as_ever():
-    """A share of the identity, chosen by cross-validation, in the covariance; see scikit-learn's ShrunkCovariance."""
+def test_rows_with_spread_in_all_directions_have_links_of_a_shrunk_covariance():
+    """Cross-validation chooses the share of the identity in the covariance, as in scikit-learn's ShrunkCovariance."""
     x = cases.rng("spread").standard_normal((500, 3)) @ [[1.0, 0.6, 0.0], [0.0, 0.8, 0.3], [0.0, 0.0, 0.5]]
     z = (x - x.mean(axis=0)) / x.std(axis=0)
     links = gaussian.links_of(*gaussian.second_moments(z, np.ones(500)))
@@ -135,14 +137,14 @@ def test_with_context_a_fit_is_no_worse_than_linear_regression(kind, eps, dtype,
 @pytest.mark.parametrize(
     "family", ["MAF", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("NSF", "RealNVP"))]
 )
-def test_flows_as_they_come_reach_linear_regression(family):
+def test_default_flows_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)
     flow.fit(x, context, **QUIET)
     assert flow.log_prob(new, known).mean() > 3.9  # of 4.07; without the context's part 2.2 to 3
 
 
-def test_few_rows_begin_with_it_and_a_later_fit_goes_on():
+def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
     (x, context), (new, known) = near_context(300, 1e-3, "few"), near_context(4000, 1e-3, "new")
     flow = small(2, 1)
     assert flow.fit(x, context, **QUIET).judged_by == "cross-validation"
@@ -155,7 +157,7 @@ def test_few_rows_begin_with_it_and_a_later_fit_goes_on():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_mean_is_that_of_least_squares(weighted):
-    """With many rows no share of the identity is worth anything; the reference is a solver of its own."""
+    """With many rows the share of the identity is 0; the reference is NumPy's solver."""
     draw = cases.rng("least squares", weighted)
     context = draw.standard_normal((3000, 2)) @ [[1.0, 0.7], [0.0, 0.4]]
     z = context @ [[0.5, -1.0, 0.0], [2.0, 0.3, 0.0]] + 0.1 * draw.standard_normal((3000, 3))
@@ -195,7 +197,7 @@ def named(name, rows):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fills", [1, 2])
 def test_a_few_fill_values_cost_new_rows_nothing(kind, fills):
-    """One cell of 1e20 made the standard deviation, and all other rows alike: 33 nats a row."""
+    """Without the warning's remedy one cell of 1e20 determines the standard deviation, and costs 33 nats a row."""
     z, new = (cases.rng("fill", key).standard_normal((2000, 2)) for key in ("old", "new"))
     x = z.copy()
     x[17 : 17 + fills, 1] = 1e20
@@ -220,7 +222,7 @@ def test_the_warning_of_cells_far_out_counts_fill_values(short):
 
 
 @pytest.mark.parametrize("kind", ["array", "stream"])
-def test_rows_of_weight_zero_and_rows_held_out_are_looked_at_as_such(kind, short):
+def test_cells_far_out_in_rows_of_weight_zero_and_in_rows_held_out(kind, short):
     """Row 10 does not take part; one of the others is probably held out."""
     x, weights = cases.rng("weight zero").standard_normal((2000, 2)), np.ones(2000)
     weights[:500:2], x[[10, 1503, 1504, 1805], 1] = 0.0, 1e12
@@ -320,12 +322,12 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
         assert stats.kstest(column, "norm").statistic < 2.0 / math.sqrt(rows) + 0.01
     truth = stats.lognorm(sigma).logpdf(np.abs(new)).sum(axis=1)
     log_prob = flow.log_prob(new)
-    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # rows beyond all that were seen have most of it
+    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # most of it in rows farther out
     assert_allclose(flow.to_data(z[:1000])[0], new[:1000], rtol=1e-6)
 
 
 def test_rows_beyond_a_spike_are_not_thrown_far_out():
-    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope went on: to -3.6e7."""
+    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope, continued, leads to -3.6e7."""
     rng = np.random.default_rng(0)
     x = np.round(rng.gamma(2.2, 11, 3000))
     x[x > 65] = 99.999
@@ -369,7 +371,7 @@ def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
 
 @pytest.mark.long
 def test_more_rows_are_no_worse():
-    """The more rows, the further they reach, and the closer are those in the middle beside these."""
+    """With more rows the range grows, and rows in the middle are closer beside it."""
     new = lognormal(50_000, 2.0, "new")
     for rows in (1000, 8000):
         flow = hr.NSF(3)
@@ -377,7 +379,8 @@ def test_more_rows_are_no_worse():
         assert flow.log_prob(new).mean() > -6.6  # of -6.34
 
 
-# --- asked for ------------------------------------------------------------------------------------------------------
+# --- requested curves
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["array", "group"])
@@ -391,7 +394,7 @@ def test_more_rows_are_no_worse():
     ],
     ids=["few rows", "nothing held out", "a base with tails", "normal rows"],
 )
-def test_curves_that_cannot_be_are_refused(kind, rows, settings, base, pattern):
+def test_impossible_curves_are_refused(kind, rows, settings, base, pattern):
     x = np.exp(0.8 * cases.rng("asked for").standard_normal((rows, 3)))
     settings = {"epochs": 2, **settings}
     if settings.pop("normal", False):
@@ -416,7 +419,7 @@ def test_a_second_fit_has_the_curves_of_the_first():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gaussian_keeps_curves_that_are_asked_for(kind, short):
+def test_the_gaussian_keeps_requested_curves(kind, short):
     z = cases.rng("copula").standard_normal((2000, 3)) @ np.linalg.cholesky(0.2 * np.eye(3) + 0.8).T
     flow = small(3, dtype="float64")
     history = fit(kind, flow, np.exp(z), gaussianize=True)
@@ -424,15 +427,15 @@ def test_the_gaussian_keeps_curves_that_are_asked_for(kind, short):
     assert history.gaussianized
     new = cases.rng("copula", "new").standard_normal((20_000, 3)) @ np.linalg.cholesky(0.2 * np.eye(3) + 0.8).T
     truth = stats.multivariate_normal(np.zeros(3), 0.2 * np.eye(3) + 0.8).logpdf(new) - new.sum(axis=1)
-    assert (truth - flow.log_prob(np.exp(new))).mean() < 0.1  # correlations are worth 1.1 nats
+    assert (truth - flow.log_prob(np.exp(new))).mean() < 0.1  # correlations gain 1.1 nats
 
 
 # --- warnings of a fit ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_epochs_that_gain_nothing_leave_the_gaussian_and_say_so(kind):
-    """Held-out rows far out, which the first steps lose more by than all others gain."""
+def test_epochs_that_gain_nothing_leave_the_gaussian_with_a_warning(kind):
+    """Held-out rows far out lose more by the first steps than all others gain."""
     x = cases.rng("lost").standard_normal((2000, 2)) @ [[1.0, 0.99], [0.0, 0.1]]
     flow = small(2)
     validation = x[:200] * 1.0001
@@ -477,7 +480,7 @@ def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind,
         fit(kind, flow, x, validation=given, epochs=1)
 
 
-def test_the_gaussian_of_the_warning_knows_contexts_weights_and_bounds():
+def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
     generator = cases.rng("preferred", "given")
     context, noise = generator.standard_normal((2, 4000, 1))
     z, weights = np.hstack([context + 0.1 * noise, 0.1 * generator.standard_normal((4000, 1))]), generator.random(4000)
@@ -516,7 +519,7 @@ def test_the_gaussian_of_the_warning_knows_contexts_weights_and_bounds():
         (0.0, "student_t", {}),  # a flow over which is no Gaussian
     ],
 )
-def test_epochs_are_silent_where_the_flow_wins_or_no_gaussian_is_compared(bend, base, settings):
+def test_fits_better_than_the_gaussian_or_without_one_do_not_warn(bend, base, settings):
     x = cases.rng("not preferred").standard_normal((2000, 3)) @ np.linalg.cholesky(0.1 * np.eye(3) + 0.9).T
     x[:, 2] += bend * x[:, 0] ** 2
     flow = small(3) if base is None else small(3, base=base)
@@ -528,18 +531,18 @@ def test_epochs_are_silent_where_the_flow_wins_or_no_gaussian_is_compared(bend, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beyond_the_rows_of_a_gaussian_it_says_that_the_flow_is_untrained(kind, monkeypatch):
+def test_with_too_many_rows_for_a_gaussian_the_warning_calls_the_flow_untrained(kind, monkeypatch):
     monkeypatch.setattr("headrace._fit.fit.MANY", 100)
     x = cases.rng("lost").standard_normal((2000, 2))
     flow = small(2)
     with pytest.warns(RuntimeWarning, match="fit: no epoch of 2 was better .* the flow is untrained"):
         history = fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)
     assert not history.gaussian
-    fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit is not
+    fit(kind, flow, x, epochs=2, learning_rate=1.0, clip=None)  # a second fit does not warn
 
 
-def test_a_default_fit_that_begins_as_the_best_does_not_warn(short, monkeypatch):
-    """Its untrained flow was compared with the Gaussian, and won: more epochs are no advice."""
+def test_a_default_fit_that_keeps_its_best_beginning_does_not_warn(short, monkeypatch):
+    """The untrained flow is better than the Gaussian, so that advice on more epochs would be wrong."""
     monkeypatch.setattr("headrace._fit.start._is_kept", lambda *_: True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -38,7 +38,7 @@ def found_in(x, limit=residuals.TRIED, **more):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Default fits of few steps."""
+    """Let default fits have few steps."""
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
 
@@ -123,7 +123,7 @@ def test_in_one_order_only_earlier_columns_give_a_column_away(order):
 # --- fits -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_fit_learns_what_else_there_is():
+def test_a_fit_learns_the_remaining_dependence():
     """Behind residuals an NSF learns the bend; the Gaussian of all rows loses 0.9 nats by it."""
     x, new = rows(2000, 1e-4), rows(4000, 1e-4, "new")
     flow = hr.NSF(5)
@@ -140,7 +140,7 @@ def test_a_fit_learns_what_else_there_is():
 
 
 def test_a_flow_of_one_order_keeps_the_density_of_its_first_columns(short):
-    """x₀ = x₁ + 0.1 x₂ + 1e-3 noise is nearer to the others than x₂, but only x₂ stands behind the others."""
+    """x₀ = x₁ + 0.1 x₂ + 1e-3 noise has a lower 1 - R² than x₂, but only x₂ comes after the others."""
     x = cases.rng("one order").standard_normal((600, 4))
     x[:, 0] = x[:, 1] + 0.1 * x[:, 2] + 1e-3 * x[:, 0]
     flow = small(4, link="none")
@@ -157,7 +157,7 @@ def test_both_directions_undo_each_other_and_files_keep_the_links(dtype, short):
     z, log_det = flow.to_latent(x)
     back, other = flow.to_data(z)
     eps = np.finfo(dtype).eps
-    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # values up to 15, of columns of deviation 3
+    assert_allclose(back, x, rtol=200 * eps, atol=200 * eps)  # rounding of values up to 15, in columns of deviation 3
     assert_allclose(other, -log_det, rtol=2000 * eps, atol=2000 * eps)
     again = hr.from_bytes(hr.to_bytes(flow))
     assert_array_equal(again.log_prob(x[:50]), flow.log_prob(x[:50]))
@@ -203,7 +203,7 @@ def test_without_such_columns_nothing_is_set(short):
 
 
 @pytest.mark.parametrize("gains", [True, False])
-def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
+def test_a_trial_decides_about_less_collinear_columns(gains, monkeypatch):
     asked = []
 
     def judged(first, second, *rest):
@@ -220,7 +220,7 @@ def test_a_trial_decides_where_columns_are_not_as_near(gains, monkeypatch):
     assert any(isinstance(t, hr.transforms.Linear) for t in flow.transforms) is gains
 
 
-def test_a_small_gain_is_none(monkeypatch):
+def test_a_small_gain_is_not_enough(monkeypatch):
     monkeypatch.setattr(trials._marginals, "gain", lambda *rest: False)
     monkeypatch.setattr(trials, "LEAST_GAIN", np.inf)
     flow = small(5)

@@ -1,4 +1,4 @@
-"""Several fits at a time, a thread each: the bits of one after another, one bar, and Ctrl-C, errors and warnings."""
+"""Several fits at a time, a thread each: the bits of a loop of fits, one bar, and Ctrl-C, errors and warnings."""
 
 import sys
 import threading
@@ -23,7 +23,7 @@ SHORT = QUIET | {"epochs": 3}
 
 @pytest.fixture(autouse=True)
 def _tiny_flows_side_by_side(monkeypatch):
-    """Flows of these tests have few parameters, so that they are fitted soon."""
+    """Let flows of few parameters be fitted side by side, too."""
     monkeypatch.setattr(side_by_side, "TINY", 0)
 
 
@@ -63,7 +63,7 @@ def one_after_another(flows, tables, **settings):
 
 @pytest.fixture
 def together(monkeypatch):
-    """A first epoch begins when those of two fits do."""
+    """Let the first epochs of two fits begin together."""
     met, passed, here = threading.Barrier(2), _run.ArrayRun.one_pass, threading.local()
 
     def one_pass(self):
@@ -105,7 +105,7 @@ def test_many_have_the_bits_of_one_after_another(set_threads):
 
 @pytest.mark.usefixtures("together")
 def test_two_fits_run_at_a_time(set_threads):
-    """One after another the first would wait for the second in vain."""
+    """In a loop the first fit would wait for the second in vain."""
     set_threads(2)
     hr.Ensemble(members()[:2]).fit(gaussian(300), **SHORT)
 
@@ -130,7 +130,7 @@ def test_a_table_is_asked_for_when_a_thread_is_free(set_threads):
     set_threads(2)
     hr.fit_many([Counted(3, transforms=1, hidden=(8,), seed=i) for i in range(6)], tables(), **SHORT)
     assert (asked, ended) == (6, 6)
-    assert max(held) <= 1  # beside the one that is asked for
+    assert max(held) <= 1  # beside the table that is requested
 
 
 def test_the_last_fit_takes_the_threads_that_others_have_left(monkeypatch, set_threads):
@@ -149,7 +149,7 @@ def test_the_last_fit_takes_the_threads_that_others_have_left(monkeypatch, set_t
     assert found[id(long)][-1] == 2
 
 
-def test_how_many_run_at_a_time(set_threads):
+def test_the_number_of_fits_at_a_time(set_threads):
     set_threads(8)
     large = [hr.MAF(2, hidden=(512,), seed=i) for i in range(4)]
     assert threads_side_by_side(members()) == 3
@@ -191,7 +191,7 @@ def test_ctrl_c_keeps_members_with_better_weights(monkeypatch, set_threads):
 
     def when(run, epoch, loss):
         if epoch == 4:
-            better.wait(timeout=60)  # by then both have some
+            better.wait(timeout=60)  # at this time both have some
         return epoch == 4
 
     ctrl_c(monkeypatch, _run.ArrayRun, "_finish_epoch", when)
@@ -223,7 +223,7 @@ def test_an_error_names_the_flow_and_leaves_all_as_they_were(threads, set_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_names_of_frames_go_back_too(threads, set_threads):
+def test_names_of_frames_are_undone_after_an_error(threads, set_threads):
     pandas = pytest.importorskip("pandas")
     set_threads(threads)
     flows = members()[:2]
@@ -344,7 +344,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name):
+def test_refused_arguments_of_fit_many(name):
     call, error, message = REFUSED[name]
     flows, tables = members(), [gaussian(100)] * 3
     before = [state(flow) for flow in flows]

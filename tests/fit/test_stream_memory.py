@@ -1,4 +1,4 @@
-"""What fits and scores of streams take of memory: an amount that does not grow with the rows."""
+"""Memory of fits and scores of streams does not grow with the rows."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ PROGRAM = """
 
 
 def grown(call, *arguments, first="pass"):
-    """MiB that a call takes at most, in a process of its own, beyond what there is after `first`."""
+    """The peak of memory of a call in MiB, in a process of its own, beyond the memory after `first`."""
     program = textwrap.dedent(PROGRAM).replace("{call}", call).replace("{first}", first)
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -68,7 +68,7 @@ FIT = "flow.fit(hr.rows.blocks(made, buffer=50_000), epochs=1, batch_size=4096, 
 
 @pytest.mark.costly
 def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
-    """A million rows are 76 MiB, and 3.8 the buffer: held twice, with the rows that stand for all, and work arrays."""
+    """A million rows are 76 MiB, and 3.8 the buffer: kept twice, with a sample of the rows, and work arrays."""
     assert grown(FIT, 1_000_000) < 60.0
 
 
@@ -97,7 +97,7 @@ PARQUET = (
 @pytest.mark.costly
 @pytest.mark.parametrize("way", ["command line", pytest.param("Python", marks=pytest.mark.nightly)])
 def test_a_fit_of_parquet(way, tmp_path):
-    """Two million rows are 153 MiB, in row groups of 1.9: Arrow holds some of these, and memory that it may need."""
+    """Two million rows are 153 MiB, in row groups of 1.9: Arrow keeps some of these, and spare memory."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
@@ -120,7 +120,7 @@ SCORE = 'from headrace._cli import cli; assert cli.main(["score", *sys.argv[2:5]
 
 
 def sparse(path, rows):
-    """Zeros that take no room on the disk."""
+    """A sparse file of zeros, which takes no space on the disk."""
     with open(path, "wb") as file:
         described = {"descr": "<f4", "fortran_order": False, "shape": (rows, COLUMNS)}
         np.lib.format.write_array_header_1_0(file, described)

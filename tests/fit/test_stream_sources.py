@@ -1,4 +1,4 @@
-"""What streams of rows refuse, and what their sources are read as."""
+"""Refusals of streams of rows, and the values that are read from their sources."""
 
 import sys
 
@@ -16,7 +16,7 @@ def fit(source, *, buffer=50, **settings):
 
 
 def counted(*passes):
-    """A function that gives other blocks in each pass; the last ones for ever."""
+    """A function that gives the blocks of a list pass by pass, and the last ones in all later passes."""
     left = list(passes)
     return lambda: iter(left.pop(0) if len(left) > 1 else left[0])
 
@@ -83,7 +83,7 @@ def test_bad_blocks_are_refused_and_the_flow_is_as_it_was(case):
 @pytest.mark.parametrize(("other", "got"), [(FEWER, "190"), (MORE, "more than 200"), ([], "0")])
 @pytest.mark.parametrize("passes", [3, 4])
 def test_other_rows_in_a_later_pass_are_refused(other, got, passes):
-    """The first ones look whether the rows fit in the buffer, look at a block, and count."""
+    """Earlier passes check whether the rows fit in the buffer, read a block, and count."""
     good = [X[:100], X[100:]]
     with pytest.raises(ValueError, match=f"x: expected 200 rows, as counted before, got {got}"):
         fit(counted(*[good] * passes, other))
@@ -129,7 +129,7 @@ def test_one_row_blocks_constant_columns_and_names():
         fit(frames)
 
 
-def test_what_cannot_be_read_twice_or_at_all_is_refused():
+def test_sources_that_cannot_be_read_twice_or_at_all_are_refused():
     for source, pattern in (
         ((block for block in [X]), "expected what can be iterated again.*generator; give the function"),
         (iter([X]), "list_iterator"),

@@ -1,4 +1,4 @@
-"""Fits of streams against fits of arrays: the same bits where all rows are held, the same steps where they are not."""
+"""Fits of streams against fits of arrays: equal bits where all rows fit in the buffer, otherwise equal steps."""
 
 import copy
 
@@ -26,7 +26,7 @@ KINDS = [(0, False), (2, True)]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Of mapped arrays, so that there are several."""
+    """Let mapped arrays have small parts, so that there are several."""
     monkeypatch.setattr(_sources, "PART", 128)
 
 
@@ -79,7 +79,7 @@ def test_arrays_of_dask_are_streams():
     many = dask.from_array(x, chunks=(300, 2)), dask.from_array(context, chunks=(500, 1))
     assert history_of(small(context=2), *many, weights=weights, epochs=1) == want
     unknown = dask.from_array(x, chunks=(300, 3))
-    unknown = unknown[unknown[:, 0] > -1e9]  # Dask does not know how many
+    unknown = unknown[unknown[:, 0] > -1e9]  # Dask does not know the number of rows
     assert history_of(small(), unknown, epochs=1) == history_of(small(), x, epochs=1)
 
 
@@ -119,7 +119,7 @@ def test_no_more_rows_are_held_out_than_the_buffer_holds(tmp_path):
     assert (train.size, len(judge.data.x)) == (950, 50)
 
 
-def test_of_many_rows_some_stand_for_all(monkeypatch):
+def test_a_sample_stands_for_many_rows(monkeypatch):
     monkeypatch.setattr(_streams, "CHUNK", 100)
     x = streams.rows(1000)[0]
     found, _ = opened(hr.rows.blocks([x], buffer=400))
@@ -132,7 +132,9 @@ def test_of_many_rows_some_stand_for_all(monkeypatch):
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e154, 1e300])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_moments_of_blocks_are_those_of_all_rows(scale, offset):
-    """Squares of these leave float64; beside an offset of 1e6 deviations a sum of squares would have no digits."""
+    """Squares of these values overflow or underflow; beside an offset of 1e6 deviations a sum of squares would lose all
+    digits.
+    """
     rng = cases.rng("moments")
     x = scale * (offset + rng.standard_normal((1000, 2)) * [1.0, 3.0])
     share = rng.uniform(0.0, 2.0, 1000)
@@ -171,7 +173,7 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
     orders = []
     for found in batches:
         got = Block.joined([Block(batch.x, batch.context, batch.weights) for batch in found])
-        order = np.argsort(x[:, 1])[np.searchsorted(np.sort(x[:, 1]), got.x[:, 1])]  # the row's number by its value
+        order = np.argsort(x[:, 1])[np.searchsorted(np.sort(x[:, 1]), got.x[:, 1])]  # the index of the row by its value
         assert_array_equal(np.sort(order), index)
         assert_array_equal(got.x, x[order])
         assert_array_equal(got.context, conditions[order])
@@ -183,11 +185,11 @@ def test_an_epoch_has_every_training_row_once_with_its_context_and_weight(source
 
 
 def test_rows_are_mixed_over_the_whole_buffer():
-    """Rows in their order, through a buffer of 100: a row stays for another half of it as often as not."""
+    """Rows in order pass a buffer of 100: at each half of it a row stays with a probability of one half."""
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))
-    stays = (np.arange(10_000) - out + 100)[100:9800]  # how many rows came since it did
+    stays = (np.arange(10_000) - out + 100)[100:9800]  # the number of rows since its own
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
     assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # of turns of 50, from any place in the first
@@ -216,7 +218,7 @@ def test_parts_come_in_random_order(tmp_path):
 
 
 def same_order(monkeypatch, x, orders):
-    """Let fits of arrays take the rows that fits of streams took, and note these."""
+    """Record the order of rows in fits of streams, and let fits of arrays take it."""
     number = {value: i for i, value in enumerate(x[:, 1])}
     of_stream = _streams.StreamRun.batches
 
@@ -294,7 +296,9 @@ def test_act_norms_start_from_rows_of_the_stream():
 
 
 def test_the_gaussian_start_of_a_stream_is_that_of_an_array(monkeypatch):
-    """From the same rows, at most 65,536, to rounding: a flow that does not become better is the same Gaussian."""
+    """The Gaussian is of the same rows, at most 65,536, to rounding; a flow that does not become better is this
+    Gaussian.
+    """
     monkeypatch.setattr(_start, "_is_kept", lambda *_: False)
     monkeypatch.setattr(_plan, "STEPS", 10)
     monkeypatch.setattr(_plan, "LEAST_EPOCHS", 1)
@@ -399,7 +403,7 @@ def test_a_fit_of_a_stream_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert not path.exists()
 
 
-def test_the_bar_knows_the_total(capsys, monkeypatch):
+def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
     monkeypatch.setattr("headrace._base.progress.watched", lambda: True)
     x = streams.rows(3000)[0]
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)

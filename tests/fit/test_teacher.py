@@ -1,4 +1,4 @@
-"""Fits of fewer than 500 rows that learn from samples of a mixture whose components have covariances of their own."""
+"""Fits of fewer than 500 rows to samples of a mixture whose components have covariances of their own."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def moments_of(found):
 
 @pytest.fixture
 def shorter(monkeypatch):
-    """Fewer steps, where the density that is reached does not matter."""
+    """Let fits have fewer steps, where the resulting density does not matter."""
     monkeypatch.setattr(teacher, "STEPS", 600)
     monkeypatch.setattr(teacher, "SAMPLES", 10_000)
 
@@ -72,7 +72,7 @@ def test_a_density_is_that_of_its_components():
     assert_allclose(found.shares.sum(), 1.0)
 
 
-def test_it_is_near_the_truth():
+def test_the_mixture_is_near_the_truth():
     x, new = ellipsoids(300), ellipsoids(4000, "new")
     mean, std = x.mean(axis=0), x.std(axis=0)
     found = of_full((x - mean) / std, 3)
@@ -80,7 +80,7 @@ def test_it_is_near_the_truth():
     assert 0.0 < lost.mean() < 0.15
 
 
-def test_samples_have_its_moments():
+def test_samples_have_the_moments_of_the_mixture():
     z = standardised(ellipsoids(200))
     found = of_full(z, 3)
     rows = found.sample(200_000, np.random.default_rng(0))
@@ -122,7 +122,7 @@ def test_no_component_collapses_onto_a_row(components):
 
 @whole
 def test_a_flow_learns_from_samples(dtype, request):
-    if dtype == "float64":  # mixtures are computed in it for float32, too, and that case chooses among all
+    if dtype == "float64":  # mixtures are in float64 for float32, too, and this case chooses among all
         request.getfixturevalue("one_mixture")
     x, new = ellipsoids(200), ellipsoids(4000, "new")
     flow = small(3, dtype=dtype)
@@ -207,7 +207,7 @@ def test_ctrl_c_before_better_weights_leaves_the_flow_unchanged(monkeypatch):
 
 
 @whole
-def test_a_flow_that_cannot_follow_is_fitted_to_the_rows(monkeypatch):
+def test_a_flow_that_cannot_learn_the_mixture_is_fitted_to_the_rows(monkeypatch):
     monkeypatch.setattr(teacher, "STEPS", 1)
     history = hr.MAF(3, transforms=1, hidden=(4,)).fit(ellipsoids(150), learning_rate=1e-6, **QUIET)
     assert not history.from_samples
@@ -215,14 +215,14 @@ def test_a_flow_that_cannot_follow_is_fitted_to_the_rows(monkeypatch):
 
 @whole
 @pytest.mark.usefixtures("shorter", "one_mixture")
-def test_curves_are_as_they_are_asked_for():
+def test_gaussianize_decides_about_curves_before_samples():
     x = np.exp(0.3 * ellipsoids(200))
     assert not small(3).fit(x, gaussianize=False, **QUIET).gaussianized
     assert small(3).fit(x, gaussianize=True, **QUIET).gaussianized
 
 
 @whole
-def test_arguments_that_are_given_stay():
+def test_given_arguments_of_training_are_kept():
     found = teacher.arguments_of_student(Arguments(schedule="constant", weight_decay=0.5, batch_size=100), 10_000)
     assert (found.schedule, found.weight_decay, found.patience, found.batch_size) == ("constant", 0.5, None, 100)
     assert found.epochs == round(teacher.STEPS * teacher.BATCH / 10_000)

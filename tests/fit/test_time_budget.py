@@ -1,4 +1,4 @@
-"""Fits that are given so many seconds, by a clock that only steps and judgements move."""
+"""Fits with a time budget, by a clock that only steps and judgements move."""
 
 import math
 
@@ -61,7 +61,7 @@ class Time:
 
 
 def bent(rows):
-    """Rows that no Gaussian is the density of."""
+    """Rows whose density is no Gaussian."""
     x = gaussian(rows)
     x[:, 1] += np.square(x[:, 0])
     return x
@@ -87,14 +87,14 @@ def test_a_fit_ends_in_time_and_uses_most_of_it(judge, settings, monkeypatch):
     assert history.judged_by == "held-out rows"
 
 
-def test_it_ends_in_time_where_steps_become_slower(monkeypatch):
+def test_a_fit_ends_in_time_where_steps_become_slower(monkeypatch):
     time = Time(monkeypatch, step=lambda step: 1.0 + 0.02 * step)
     _, history = fitted(200.0, epochs=100)
     assert history.stopped == "time_budget"
     assert 190.0 < time.spent < 200.0
 
 
-def test_an_epoch_that_is_cut_counts_and_is_in_no_list(monkeypatch):
+def test_an_incomplete_epoch_counts_and_has_no_losses(monkeypatch):
     Time(monkeypatch)
     _, history = fitted(25.0, epochs=100, learning_rate=1e-3)
     assert len(history.train_loss) == len(history.validation_loss) == len(history.seconds) == 2
@@ -112,8 +112,8 @@ def test_the_best_weights_on_held_out_rows_are_kept(monkeypatch):
     assert -flow.log_prob(x_val).mean(dtype="f8") == pytest.approx(history.best_loss, abs=1e-5)
 
 
-def test_it_does_the_steps_of_a_fit_without_a_budget(monkeypatch):
-    """Until it ends: with as many epochs as fit in, the bits are the same."""
+def test_a_budget_does_not_change_steps(monkeypatch):
+    """A fit of as many epochs as the budget has time for has the same bits."""
     Time(monkeypatch)
     flow, history = fitted(1000.0, epochs=3)
     other, _ = fitted(None, epochs=3)
@@ -137,7 +137,7 @@ def test_the_cosine_ends_with_the_time(monkeypatch):
 
 
 def test_stages_of_weight_decay_end_in_time(monkeypatch):
-    """A budget that ends in a later stage, with the weights and the decay of the best one."""
+    """The budget ends in a later stage; the fit has the weights and the decay of the best one."""
     time = Time(monkeypatch)
     _, history = fitted(400.0, bent(1000), patience=6, epochs=300, learning_rate=0.03)
     assert history.stopped == "time_budget"
@@ -148,7 +148,7 @@ def test_stages_of_weight_decay_end_in_time(monkeypatch):
 
 
 def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
-    """Fewer than 50 rows held out: five fits, then one; all of it in time."""
+    """With fewer than 50 rows held out, five fits and then one end in time."""
     time = Time(monkeypatch, judge=0.5)
     monkeypatch.setattr(few_rows, "can_mix", lambda flow, source: False)  # the Gaussian is the only beginning
     flow, history = fitted(600.0, bent(200), batch_size=50, learning_rate=0.02, gaussianize=False)
@@ -193,7 +193,7 @@ def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
     assert ends[-1] < 150.0
 
 
-def test_what_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
+def test_time_that_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
     set_threads(1)  # members in turn
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(2)])
@@ -205,7 +205,7 @@ def test_what_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
 
 
 def test_a_device_waits_now_and_then(machine, monkeypatch):
-    """Steps are queued, and their time passes where somebody waits for them; it stays in time all the same."""
+    """Steps are queued, and their time passes where the host waits for them; the fit ends in time nevertheless."""
     time, queued = Time(monkeypatch, step=0.0), []
     cupy = Library("cupy", machine)
     find, read = _run.ArrayRun._find_gradient, cupy.machine.cupy.ndarray.get
@@ -226,7 +226,7 @@ def test_a_device_waits_now_and_then(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, math.inf, math.nan, "long", True])
-def test_what_is_refused(budget):
+def test_refused_time_budgets(budget):
     flow = small()
     before = hr.to_bytes(flow)
     for call in (flow.fit, hr.Ensemble([flow]).fit):

@@ -1,4 +1,4 @@
-"""``fit``: results, kept weights, ends, and that it is reproducible."""
+"""``fit``: results, kept weights, ends, and reproducibility."""
 
 import _thread
 import re
@@ -21,8 +21,8 @@ from headrace._fit.run import Run
 def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype):
     """Without hidden layers the transform can be any Gaussian in triangular form (and its scales may depend on x).
 
-    The best that can be done is the Gaussian of the training rows' own moments; 20 + 3 numbers fitted to 4000 rows cost
-    some 23 / 8000 = 3e-3 nats on other rows, and the learning is allowed as much again.
+    The optimum is the Gaussian of the training rows' own moments; 20 + 3 numbers fitted to 4000 rows cost
+    some 23 / 8000 = 3e-3 nats on other rows, and the tolerance allows as much again.
     """
     x, held_out = gaussian(4000).astype(dtype), gaussian(4000, "held out").astype(dtype)
     flow = hr.Flow(
@@ -178,7 +178,7 @@ def test_without_held_out_rows_the_last_weights_are_kept():
 
 
 def test_a_history_has_what_it_shows():
-    """Each name in its text is an attribute of this value, but for `seconds`, of which it shows the last."""
+    """Each name in its text is an attribute with this value, except for `seconds`, of which the text has the last."""
     history = overfit(gaussian(60), epochs=3)[1]
     shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))
     assert history.epochs == len(history.train_loss) == 3
@@ -190,7 +190,7 @@ def test_a_history_has_what_it_shows():
 
 
 def test_ctrl_c_keeps_the_best_weights():
-    """A real interrupt, shortly after the start of what would take many seconds more."""
+    """A real interrupt, shortly after the start of a fit of many seconds."""
     x, held_out = gaussian(100), gaussian(50, "held out")
     flow = small()
     timer = threading.Timer(0.7, _thread.interrupt_main)
@@ -298,7 +298,7 @@ def test_a_decay_that_nothing_can_choose_is_that_of_the_rows(keywords):
 @pytest.mark.parametrize("build", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF])
 @pytest.mark.parametrize("rows", [50, 300, 1000])
 def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request):
-    """Beyond the loss of the Gaussian of the same rows: a tenth of a nat at 50 rows, some hundredths beyond.
+    """The loss exceeds that of the Gaussian of the same rows by at most a tenth of a nat at 50 rows, later hundredths.
 
     Mixtures of these rows do not depend on the flow: one flow chooses among all.
     """
@@ -315,7 +315,7 @@ def test_rows_of_a_gaussian_are_fitted_no_worse_than_by_one(build, rows, request
 
 @pytest.mark.costly
 def test_few_rows_that_are_no_gaussian_are_learnt():
-    """Two lumps far apart: cross-validation lets the flow leave the Gaussian, or begin as a mixture."""
+    """Two clusters far apart: by cross-validation the flow leaves the Gaussian, or begins as a mixture."""
     rows = cases.rows(2400, 2, "float64") * 0.1 + np.where(np.arange(2400) % 2, 1.0, -1.0)[:, None]
     x, new = rows[:400], rows[400:]
     flow = hr.NSF(2, transforms=3, hidden=(32, 32))
@@ -349,7 +349,7 @@ def test_own_held_out_rows_that_are_too_few_give_a_warning():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9, 10])
-def test_hardly_any_rows_leave_a_gaussian(rows):
+def test_very_few_rows_leave_a_gaussian(rows):
     flow = hr.NSF(FEATURES, transforms=1, hidden=(8,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # columns of one row are constant
@@ -357,11 +357,12 @@ def test_hardly_any_rows_leave_a_gaussian(rows):
     assert np.isfinite(flow.log_prob(gaussian(100))).all()
 
 
-# --- what defaults may not spoil ------------------------------------------------------------------------------------
+# --- effects that defaults must not have
+# ------------------------------------------------------------------------------------
 
 
 def test_the_default_decay_leaves_a_trainable_base_alone():
-    """A base of its own, no Standardize: its mean must be able to become large."""
+    """The flow has a trainable base and no Standardize, so that the mean must be able to become large."""
     x = np.array([10.0, -3.0]) + np.array([1.0, 4.0]) * cases.rows(1000, 2, "float64", "far")
     flow = hr.Flow([], hr.Normal(2), dtype="float64")
     flow.fit(x, epochs=300, learning_rate=0.05, **QUIET)

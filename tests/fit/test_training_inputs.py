@@ -57,7 +57,7 @@ def test_context_is_standardised_likewise(dtype):
     want_mean, want_std = moments(context, weights)
     assert_allclose(mean, want_mean, rtol=1e-9)
     assert_allclose(std, want_std, rtol=1e-9)
-    # Users pass context as it is. A flow of the same transforms that does not standardise takes the standardised one.
+    # The fitted flow takes raw contexts; a flow of its transforms without standardisation takes standardised ones.
     x = gaussian(20, "x")
     plain = hr.Flow(flow.transforms)
     assert plain.standardize_context is None

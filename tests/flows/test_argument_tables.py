@@ -1,4 +1,4 @@
-"""Tables of arguments: what signatures and help have of them, and old names that still work, with a warning."""
+"""Tables of arguments: signatures and help that are made from them, and old names that still work, with a warning."""
 
 import inspect
 import warnings
@@ -41,7 +41,7 @@ def test_help_has_the_full_meaning_of_each_argument(call):
     ids=lambda t: t.__name__,
 )
 def test_a_table_has_a_meaning_for_each_argument(table):
-    assert [name for name in meanings(table.__doc__) if name != "rng"] == [*table_of(table)]  # it stands for a seed
+    assert [name for name in meanings(table.__doc__) if name != "rng"] == [*table_of(table)]  # `rng` stands for a seed
 
 
 def test_the_settings_of_sequences_have_meanings_beside_those_of_maps():
@@ -76,7 +76,7 @@ def test_an_old_name_of_an_argument_warns_of_its_successor():
         assert FlowDensity("maf", seconds=3.0).get_params()["fit__time_budget"] == 3.0
 
 
-def test_calls_of_sequences_by_the_old_names_give_the_same_with_a_warning():
+def test_old_names_of_sequence_functions_have_the_same_results_with_a_warning():
     teacher = hr.WaveNet(layers=1, channels=2, map="affine", prediction=0, seed=1)
     x = np.random.default_rng(0).standard_normal((2, 20, 1))
     want = hr.diagnose_sequences(teacher, x, seed=3)

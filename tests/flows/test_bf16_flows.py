@@ -38,8 +38,8 @@ def given(flow, n, *key):
 
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_the_way_back_is_the_way_back(name, matmul):
-    """Rows of which some number was rounded otherwise on the way back are few, and differ by bf16's precision."""
+def test_to_data_inverts_to_latent(name, matmul):
+    """In few rows some value is rounded otherwise in the inverse; these differ by bf16's precision."""
     flow = made(name, matmul)
     z, context = given(flow, 2000, name)
     x, log_det = flow.to_data(z, context)
@@ -54,7 +54,7 @@ def test_the_way_back_is_the_way_back(name, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_few_rows_and_many_are_one_density(name, matmul):
+def test_few_rows_and_many_have_the_same_density(name, matmul):
     flow = made(name, matmul)
     x, context = given(flow, 300, name)
     want = flow.log_prob(x, context)
@@ -68,7 +68,7 @@ def test_few_rows_and_many_are_one_density(name, matmul):
 
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_it_is_another_density_but_not_by_much(name, matmul):
+def test_the_density_differs_little_from_that_of_float32(name, matmul):
     flow = made(name, matmul)
     x, context = given(flow, 1000, name)
     exact = flow.to("cpu")
@@ -134,7 +134,7 @@ def test_gradients_are_near_those_of_the_unrounded_network(name, matmul):
     assert np.linalg.norm(score - wanted) < 0.05 * precision * np.linalg.norm(wanted)
 
 
-def test_a_fit_sees_the_rounded_density():
+def test_a_fit_judges_the_rounded_density():
     x = 2 + cases.rows(2000, 3, "float32") @ np.array([[1, 0.5, 0], [0, 1, -0.8], [0, 0, 0.3]], "float32")
     flow = hr.MAF(3, transforms=2, hidden=(16,), matmul="bf16")
     before = flow.log_prob(x).mean()
@@ -169,7 +169,7 @@ def test_weights_that_change_are_rounded_anew():
 
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_copies_parts_and_files_keep_it(name, matmul, tmp_path):
+def test_copies_parts_and_files_keep_matmul(name, matmul, tmp_path):
     flow = made(name, matmul)
     x, context = given(flow, 30, name)
     want = flow.log_prob(x, context)
@@ -196,7 +196,7 @@ def test_copies_parts_and_files_keep_it(name, matmul, tmp_path):
     assert b"matmul" not in hr.to_bytes(flow.to("cpu"))
 
 
-def test_transforms_have_it_too(tmp_path):
+def test_transforms_keep_matmul_too(tmp_path):
     transform = cases.randomise(hr.transforms.MaskedAutoregressive(5, (12,)).to("cpu", "bf16"))
     z = cases.rows(20, 5, "float32")
     x, log_det = transform.forward(z)
@@ -221,7 +221,7 @@ def test_marginals_and_conditionals():
     assert np.median(error) < 1e-4
 
 
-def test_a_file_that_says_something_else_is_refused():
+def test_a_file_with_another_matmul_is_refused():
     data = hr.to_bytes(made("maf"))
     with pytest.raises(hr.FileFormatError, match="matmul: expected"):
         hr.from_bytes(_with_header(data, lambda header: header.update(matmul="fp8")))
@@ -230,7 +230,7 @@ def test_a_file_that_says_something_else_is_refused():
 
 
 def _with_header(data, change):
-    """The bytes of a file whose header is another one; its checksum is left out, as format 1 has none."""
+    """The bytes of a file with a changed header, as format 1, which has no checksum."""
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])
     header = json.loads(entries["__metadata__"]["headrace"])
@@ -242,10 +242,10 @@ def _with_header(data, change):
     return len(first).to_bytes(8, "little") + first + data[8 + length :]
 
 
-# ---- where it is not -------------------------------------------------------------------------------------------------
+# ---- refusals -------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_refused_where_it_is_not(tmp_path):
+def test_bf16_is_refused_in_float64_and_elsewhere(tmp_path):
     flow = hr.MAF(3, hidden=(8,))
     for wrong in ("tf32", "3xtf32", "bf16x2", "fp8", None):
         with pytest.raises(ValueError, match=r"matmul: expected 'exact', .* or 'bf16x6_tiles' on the CPU, got"):
@@ -273,8 +273,8 @@ def test_it_is_refused_where_it_is_not(tmp_path):
             flow.to("cpu", matmul).to_onnx(tmp_path / "flow.onnx")
 
 
-def test_exact_flows_have_their_bits():
-    """The default, and flows without a hidden layer."""
+def test_exact_flows_keep_their_bits():
+    """Flows by default, and flows without a hidden layer, are exact."""
     x = cases.rows(50, 4, "float32")
     for flow in (
         hr.MAF(4, hidden=(), link="linear"),

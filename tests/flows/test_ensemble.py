@@ -1,4 +1,4 @@
-"""Ensembles: the mixture's density, how far members differ, rows from it, and fits of its members."""
+"""Ensembles: the mixture's density, the spread of members, samples, and fits of members."""
 
 import copy
 import pickle
@@ -81,11 +81,11 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     assert log_prob[3] == pytest.approx(np.log(1 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
     assert spread[1] == 0.0
     same = lines(0.0, 3.0)
-    assert same.spread(np.array([[1e200]])) == 0.0  # both are -inf there
+    assert same.spread(np.array([[1e200]])) == 0.0  # both are -inf at that row
     assert lines(0.0, 1e200, weights=[1.0, 1.0]).spread(np.array([[0.0]])) == np.inf
 
 
-def test_a_member_of_no_weight_says_nothing():
+def test_a_member_of_weight_zero_has_no_effect():
     broken = hr.Flow([hr.transforms.Elementwise(1, map="affine", dtype="float64")])
     broken.set_parameter("transforms.0.shift", np.array([[np.nan]]))
     good = hr.Flow([hr.transforms.Standardize([0.0], [1.0])], dtype="float64")
@@ -120,7 +120,7 @@ def test_answers_are_in_the_caller_s_framework(framework):
         cases.assert_same_bits(framework.open(verb(given)), verb(x))
 
 
-# ---- rows from it ----------------------------------------------------------------------------------------------------
+# ---- samples --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("context", [0, 2])
@@ -137,7 +137,7 @@ def test_a_row_depends_on_seed_and_number_alone(context, dtype, set_threads):
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_a_row_is_its_member_s_own(wide, dtype):
+def test_a_drawn_row_is_that_of_its_member(wide, dtype):
     ensemble = ensemble_of(dtype)
     more = {"dtype": "float64"} if wide else {}
     whole = ensemble.sample(2000, seed=9, **more)
@@ -182,7 +182,7 @@ def test_shapes_of_samples():
 # ---- on a device -----------------------------------------------------------------------------------------------------
 
 
-def test_a_device_gives_the_same_and_keeps_arrays_there(machine):
+def test_results_on_a_device_are_those_of_the_cpu(machine):
     cupy = Library("cupy", machine)
     ensemble, (x, c) = ensemble_of("float32", 2), inputs("float32", 2)
     device = ensemble.to("cuda")
@@ -225,7 +225,7 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """As many as there are rows of weight, from these alone; another draw for each member and seed."""
+    """As many rows are drawn as have weight, from these alone; each member and seed has another draw."""
     set_threads(1)  # members in turn
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0
@@ -295,7 +295,7 @@ def test_an_unknown_setting_is_refused_before_anything_changes():
 # ---- the object ------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_a_sequence_of_copies():
+def test_an_ensemble_is_a_sequence_of_copies():
     flow = small()
     ensemble = hr.Ensemble([flow, flow])
     assert len(ensemble) == 2
@@ -350,7 +350,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name):
+def test_refused_members_and_weights(name):
     call, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         call()

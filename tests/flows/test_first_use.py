@@ -1,4 +1,4 @@
-"""Programs are compiled by the first use: how many there are, what waits for them, and what threads see meanwhile."""
+"""Programs are compiled by the first use: their number, pending settings, and concurrent threads."""
 
 import copy
 import ctypes
@@ -48,7 +48,7 @@ def maf(**more):
 
 
 def everywhere(flow):
-    """What can be done with a flow without computing anything."""
+    """Calls on a flow that compute nothing."""
     yield "parameters", flow.parameters
     yield "named_parameters", flow.named_parameters()
     yield "n_parameters", flow.n_parameters
@@ -66,7 +66,7 @@ def everywhere(flow):
     yield "repr", repr(flow)
 
 
-def test_what_computes_nothing_compiles_nothing(programs):
+def test_calls_that_compute_nothing_compile_nothing(programs):
     flow = maf()
     flow.set_parameter("transforms.0.layers.0.bias", np.ones(8, "float32"))
     for what, _ in everywhere(flow):
@@ -95,7 +95,7 @@ def test_a_fit_compiles_one_program_though_it_standardises_rows(programs):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_parameters_wait_as_a_program_has_them(name, dtype):
+def test_parameters_before_the_first_use_are_those_of_a_program(name, dtype):
     made = EXAMPLES[name](dtype)
     for module in made if isinstance(made, hr.Ensemble) else [made]:
         fresh = pickle.loads(pickle.dumps(module))
@@ -108,7 +108,7 @@ def test_parameters_wait_as_a_program_has_them(name, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "ensemble"])
-def test_copies_of_what_is_not_in_use_compute_the_same(name):
+def test_copies_of_unused_flows_have_equal_results(name):
     module = EXAMPLES[name]("float32")
     x = cases.rows(20, module.features, "float32", "copies")
     x = np.tanh(x) if isinstance(getattr(module, "base", None), hr.Uniform) else x
@@ -138,7 +138,7 @@ def test_a_flow_keeps_no_parameters_of_its_transforms():
     finally:
         tracemalloc.stop()
     assert weights < made < 1.1 * weights
-    assert used < 0.1 * weights  # they are in the core now, whose memory is not traced
+    assert used < 0.1 * weights  # parameters are in the core by now, whose memory is not traced
 
 
 MEMORY = """
@@ -205,7 +205,7 @@ def test_a_transform_without_parameters_is_compiled_once_for_each_dtype(monkeypa
 
 
 @pytest.mark.parametrize("name", ["set_parameter", "parameters"])
-def test_what_is_set_during_the_first_use_is_not_lost(monkeypatch, name):
+def test_parameters_set_during_the_first_use_are_not_lost(monkeypatch, name):
     Counting(monkeypatch, seconds=0.1)
     flow, bias = maf(), np.full(8, 3.0, "float32")
     vector = flow.parameters + 1
@@ -264,7 +264,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_wrong_is_refused_before_the_first_use(what, programs):
+def test_wrong_arguments_are_refused_before_the_first_use(what, programs):
     with pytest.raises((ValueError, TypeError)):
         REFUSED[what]()
     assert programs.count <= (what == "parameters")

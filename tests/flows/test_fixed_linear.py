@@ -12,7 +12,7 @@ N = 5
 
 
 def matrix():
-    """Columns in another order, with signs and scales, and a little of all others."""
+    """A matrix that permutes, scales and mixes columns slightly."""
     scales = np.array([[-1.0], [0.5], [2.0], [1.0], [-3.0]])
     return np.eye(N)[[2, 0, 4, 1, 3]] * scales + 0.2 * cases.rng("fixed linear").standard_normal((N, N))
 
@@ -63,7 +63,7 @@ def test_coordinates_that_a_shear_leaves_keep_their_bits(dtype):
     assert (np.abs(t.inverse(x)[0].astype("float64") - z) <= rounding).all()
 
 
-def test_it_has_no_parameters_and_keeps_its_inputs_dtype():
+def test_a_fixed_map_has_no_parameters_and_keeps_the_input_s_dtype():
     t = hr.transforms.Linear.from_matrix(matrix(), trainable=False)
     assert (t.dtype, t.parameters.size, t.named_parameters(), t.trainable) == (None, 0, {}, False)
     assert repr(t) == f"Linear(5, order={list(t.order)}, trainable=False)"
@@ -72,7 +72,7 @@ def test_it_has_no_parameters_and_keeps_its_inputs_dtype():
     assert flow.parameters.size == hr.transforms.Coupling(N, [0], (4,)).parameters.size
 
 
-def test_files_keep_it_to_the_bit(dtype):
+def test_files_keep_the_matrix_to_the_bit(dtype):
     flow = cases.randomise(
         hr.Flow([hr.transforms.Coupling(N, [0], (4,), dtype=dtype), hr.transforms.Linear._shear(shear())]), 0.2, "filed"
     )
@@ -104,6 +104,6 @@ def test_parts_need_the_coordinates_that_they_are_made_from():
         flow.marginal([0, 1])
 
 
-def test_it_takes_all_columns():
+def test_a_subset_of_columns_is_refused():
     with pytest.raises(ValueError, match=r"transform: expected no Linear\(trainable=False\)"):
         hr.transforms.OnColumns(hr.transforms.Linear._shear(shear()), [6, 0, 3, 1, 4], 7)

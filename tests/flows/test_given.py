@@ -126,7 +126,7 @@ def test_a_draw_is_the_reference_s_at_its_own_latent_numbers(name, k, dtype, tmp
 
 
 @pairwise(name=[*FLOWS, "mixed"], context=[0, 2], dtype=cases.DTYPES)
-def test_what_a_flow_drew_comes_back(name, context, dtype):
+def test_draws_return_to_their_latents(name, context, dtype):
     flow = mixed_chain(dtype, context) if name == "mixed" else one_order(name, dtype, context)
     x, c = rows_of(flow, 40)
     known = [2, 0] if name == "mixed" else [0, 1]
@@ -186,7 +186,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
     np.testing.assert_allclose(np.cov(x.T), left, atol=5 * left.max() * np.sqrt(2 / 40_000))
 
 
-# ---- what is cut out of a network ------------------------------------------------------------------------------------
+# ---- parts of networks ------------------------------------------------------------------------------------
 
 
 def closed_sets(masks, features, n_params, adds=None):
@@ -219,7 +219,7 @@ def check_part(transform, judge, kept, context):
 @pytest.mark.parametrize("layout", ["interleaved", "blocked"])
 @pytest.mark.parametrize("name", [name for name in cases.NETWORKS if "sixty" not in name])
 def test_part_of_any_network(name, layout):
-    """Foreign masks too: dead units, zeros, subsets that are not nested."""
+    """Networks have foreign masks, too: dead units, zeros, subsets that are not nested."""
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=("scale", "shift"), gain=0.7).astype("float64")
     settings = {"activation": "tanh", "outputs": ("scale", "shift"), "layout": layout}
     transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=dense.context, **settings)
@@ -235,7 +235,7 @@ def test_part_of_any_network(name, layout):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_part_of_layers_that_add_and_are_gated(name):
-    """Units that add a unit which sees less than they do."""
+    """Some units add another unit that sees fewer coordinates."""
     dense, network, joins = network_cases.made(name)
     found = network_cases.subject(dense, network, joins)
     judge = found.judge(found.arrays)
@@ -243,8 +243,8 @@ def test_part_of_layers_that_add_and_are_gated(name):
         check_part(found.library, judge, kept, dense.context)
 
 
-def test_what_a_unit_sees_only_by_what_it_adds():
-    """Its own product reads nothing: coordinate 1 needs coordinate 0 by the sum alone."""
+def test_inputs_that_a_unit_sees_by_an_added_unit_alone():
+    """The unit's own product reads nothing: coordinate 1 needs coordinate 0 by the added unit alone."""
     one_by_one = np.eye(3, dtype=bool)
     earlier = np.repeat(np.tri(3, k=-1, dtype=bool), 2, axis=0)
     masks = [one_by_one, np.zeros((3, 3), bool), earlier]
@@ -279,8 +279,8 @@ def test_parts_keep_each_map_s_rows(map, layout):
             )
 
 
-def test_what_a_constructor_made_stays_a_staircase():
-    """So that its weights lie as in a fresh transform, and files hold levels and degrees."""
+def test_parts_of_constructed_networks_are_staircases():
+    """Weights are stored as in a fresh transform, and files have levels and degrees."""
     for k in range(1, 7):
         part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None
@@ -332,7 +332,7 @@ def test_shapes(dtype):
 
 @pytest.mark.parametrize("base", [None, hr.Normal(4, 0.5, 2.0)])
 def test_rows_far_from_zero_in_float64(base):
-    """As time stamps are: a float32 flow's draws are taken to the data's units in float64."""
+    """Rows are like time stamps: draws of a float32 flow are taken to the data's units in float64."""
     chain = [hr.transforms.MaskedAutoregressive(4, (8,)), hr.transforms.Standardize([1.7e9] * 4, [30.0] * 4)]
     flow = cases.randomise(hr.Flow(chain, base), 0.3)
     x = flow.sample(50, seed=3, dtype="float64")
@@ -349,7 +349,7 @@ def test_answers_are_in_the_caller_s_framework(framework):
     cases.assert_same_bits(framework.open(given.log_prob(framework.make(x[:, 2:]))), want.log_prob(x[:, 2:]))
 
 
-def test_a_device_gives_the_same(machine):
+def test_marginals_and_conditionals_on_a_device(machine):
     cupy = Library("cupy", machine)
     flow = one_order("MAF", "float32", 2, base=hr.Normal(4, 0.5, 2.0))
     x, c = rows_of(flow, 30)
@@ -385,10 +385,10 @@ def test_densities_of_zero():
     )
     far = np.array([1e200])
     assert flow.given(np.zeros(1)).log_prob(far) == -np.inf
-    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # nothing follows from an impossible row
+    assert np.isnan(flow.given(far).log_prob(np.zeros(1)))  # a row of density 0 determines no conditional
 
 
-def test_a_conditional_keeps_the_flow_as_it_was():
+def test_a_conditional_does_not_change_the_flow():
     flow = one_order("MAF")
     x, _ = rows_of(flow)
     known = x[:, :2].copy()
@@ -467,13 +467,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_is_refused(name):
+def test_refused_columns(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_flow_of_the_other_order_knows_its_last_columns():
+def test_a_flow_of_the_other_order_has_a_density_of_its_last_columns():
     flow = cases.randomise(
         hr.Flow([hr.transforms.MaskedAutoregressive(3, (8,), order=[2, 1, 0], dtype="float64")]), 0.3
     )
@@ -487,4 +487,4 @@ def test_all_columns_in_another_order():
     flow = one_order("MAF")
     x, _ = rows_of(flow)
     np.testing.assert_allclose(flow.marginal([3, 1, 0, 2]).log_prob(x[:, [3, 1, 0, 2]]), flow.log_prob(x), atol=1e-12)
-    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # whatever its orders
+    assert hr.MAF(4).marginal(4).log_prob(x).shape == (9,)  # for any orders

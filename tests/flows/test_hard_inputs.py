@@ -91,7 +91,7 @@ def test_a_poisoned_context_row_is_nan_and_leaves_all_others_alone(name, poison,
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_poisoned_context_that_no_output_sees_is_nan_too(core, verb, poison, dtype):
-    """Of units that no output sees none is computed: the row's context itself is looked at."""
+    """Units that no output sees are not computed, so that the row's context itself is checked."""
     masks = [np.ones((4, 3), bool), np.zeros((4, 4), bool)]
     weights = [mask.astype(dtype) for mask in masks]
     transform = hr.transforms.MaskedAutoregressive.from_dense(
@@ -150,8 +150,8 @@ def test_many_poisoned_rows_leave_the_others_alone(name, dtype):
 
 
 @every_transform
-def test_a_call_on_poison_leaves_nothing_behind(name, dtype):
-    """Scratch memory is used again: values of a poisoned batch must not show in the next one."""
+def test_poisoned_rows_do_not_affect_later_calls(name, dtype):
+    """Scratch memory is used again, and values of a poisoned batch must not reach the next one."""
     transform = TRANSFORMS[name](dtype, 0)
     poison = np.full((200, FEATURES), np.nan, dtype)
     for n in cases.BATCH_SIZES:

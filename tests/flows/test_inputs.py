@@ -1,4 +1,4 @@
-"""Arguments: arrays of any strides are read right, everything else is refused by name, expectation and given."""
+"""Arguments: arrays of any strides are read right; others are refused with name, expectation and given value."""
 
 import functools
 

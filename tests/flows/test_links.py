@@ -11,7 +11,7 @@ every_link = pytest.mark.parametrize("link", LINKS)
 
 
 @every_link
-def test_nothing_comes_before_the_first_network(link):
+def test_no_link_comes_before_the_first_network(link):
     assert link_before(0, link, 5) == ([], False)
 
 
@@ -43,7 +43,7 @@ def test_random_links_come_from_the_seed_and_the_place():
 
 
 @every_link
-def test_one_feature_has_nothing_to_link(link):
+def test_flows_of_one_feature_have_no_links(link):
     assert link_before(1, link, 1)[0] == []
 
 
@@ -92,7 +92,7 @@ def test_a_flow_has_its_links(name, link, dtype):
 @pytest.mark.parametrize("name", ["maf", "iaf", "nsf"])
 @every_link
 def test_orders_alternate_where_they_should(name, link):
-    """The first of an order has parameters that depend on nothing: a zero row in its masks."""
+    """The first coordinate of an order has parameters that depend on no other: a zero row in its masks."""
     flow = FLOWS[name](4, link=link)
     networks = [t for t in flow.transforms if isinstance(t, hr.transforms.MaskedAutoregressive)]
     first = []

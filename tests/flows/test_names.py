@@ -47,7 +47,7 @@ def test_arrays_and_numbered_columns_have_no_names():
         assert files.notes_of_bytes(hr.to_bytes(flow)) == {}
 
 
-def test_copies_and_files_keep_them(tmp_path):
+def test_copies_and_files_keep_names(tmp_path):
     flow = fitted(X, CONTEXT)
     flow.save(tmp_path / "flow.safetensors")
     others = [
@@ -67,7 +67,7 @@ def test_copies_and_files_keep_them(tmp_path):
 
 
 def test_the_note_is_that_of_the_command_line():
-    """Readers of 0.4 take it from there, if all names are known."""
+    """Readers of 0.4 read the note, if it has all names."""
     notes = files.notes_of_bytes(hr.to_bytes(fitted(X, CONTEXT)))
     assert json.loads(notes["columns"]) == {"features": list(NAMES), "context": ["year"]}
     notes = files.notes_of_bytes(hr.to_bytes(fitted(X)))
@@ -140,7 +140,7 @@ def test_a_context_with_other_columns_is_refused():
     assert flow.sample(120, CONTEXT).shape == (120, 3)
 
 
-def test_arrays_and_latent_frames_are_taken_as_they_are():
+def test_names_of_arrays_and_latent_frames_are_not_checked():
     flow = fitted()
     cases.assert_same_bits(flow.log_prob(X.to_numpy()), flow.log_prob(X))
     assert flow.to_data(X.set_axis(["u", "v", "w"], axis=1))[0].shape == (120, 3)
@@ -148,7 +148,7 @@ def test_arrays_and_latent_frames_are_taken_as_they_are():
     assert flow.feature_names == NAMES
 
 
-def test_a_fit_that_fails_names_nothing():
+def test_a_failed_fit_keeps_no_names():
     flow, bad = made(), X.copy()
     bad.iloc[3, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
@@ -165,7 +165,7 @@ def test_messages_about_arrays_have_the_names():
         flow.fit(outside, **SHORT)
 
 
-def test_marginals_have_theirs():
+def test_marginals_have_the_names_of_their_columns():
     flow = hr.MAF(NAMES, transforms=1, hidden=(4,), link="none")
     assert flow.marginal(2).feature_names == NAMES[:2]
     assert flow[:1].feature_names is None
@@ -253,7 +253,7 @@ def test_pictures_and_diagnoses_have_the_names():
     assert "age" in {axis.get_xlabel() for axis in figure.axes}
 
 
-def test_the_command_line_writes_them(tmp_path, capsys):
+def test_the_command_line_writes_names(tmp_path, capsys):
     from headrace._cli.cli import main
 
     path = str(tmp_path / "flow.safetensors")

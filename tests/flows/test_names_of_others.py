@@ -6,7 +6,7 @@ import headrace as hr
 
 
 class ReLU:
-    """A module of PyTorch, by its name."""
+    """A stand-in for PyTorch's module of this name."""
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ class ReLU:
         (lambda: hr.MAF(2).nothing, AttributeError, r"^'MAF' object has no attribute 'nothing'$"),
     ],
 )
-def test_errors_name_what_is_meant(call, kind, message):
+def test_errors_name_headrace_s_argument(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
 

@@ -31,7 +31,7 @@ def test_a_copy_has_parameters_of_its_own(duplicate):
     assert (other.parameters == 2 * kept).all()
 
 
-def test_what_a_flow_shows_of_itself_is_current():
+def test_attributes_of_a_flow_are_current():
     flow = small_flow()
     named = flow.named_parameters()
     flow.parameters = 3 * flow.parameters
@@ -41,7 +41,7 @@ def test_what_a_flow_shows_of_itself_is_current():
     np.testing.assert_allclose(np.log(flow.base.scale), 3 * named["base.log_scale"].astype("float64"), rtol=1e-5)
 
 
-def test_fixed_numbers_cannot_be_changed_behind_a_program():
+def test_fixed_values_are_read_only():
     with pytest.raises(ValueError, match="read-only"):
         hr.transforms.Standardize([0.0], [2.0]).mean[0] = 5.0
 
@@ -90,7 +90,7 @@ def test_the_core_refuses_a_structure_that_it_could_not_run(reads, active, level
         ([-1], [[0, 1]] * 2, "layers: expected one for each hidden layer"),
     ],
 )
-def test_the_core_refuses_layers_that_add_what_they_may_not_see(adds, degrees, message):
+def test_the_core_refuses_added_layers_that_see_too_much(adds, degrees, message):
     """A file may have any degrees; with these a coordinate would depend on itself."""
 
     def made(adds, degrees):

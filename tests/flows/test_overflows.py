@@ -1,4 +1,4 @@
-"""Finite rows whose numbers leave the range of the dtype inside a chain are NaN, on every path."""
+"""Finite rows whose values overflow inside a chain are NaN, on every path."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import headrace as hr
 from cuda_twins import Twin
 
 FEATURES = 9
-# The chain multiplies by e^size and divides again: a row of `far` leaves the numbers on the way.
+# The chain multiplies by e^size and divides again: a row of `far` overflows in between.
 SIZES = {"float32": (60.0, 1e20), "float64": (600.0, 1e100)}
 BATCHES = [(1, 0), (3, 1), (7, 6), (8, 0), (20, 7), (200, 190)]  # rows, and the one that overflows
 every_batch = pytest.mark.parametrize(("n", "row"), BATCHES)
@@ -26,7 +26,7 @@ def flow_of(dtype):
 
 
 def batch(dtype, n, row, columns=slice(None)):
-    """Ordinary rows, and the same with one that overflows."""
+    """Ordinary rows, and these rows with one that overflows."""
     clean = cases.rows(n, FEATURES, dtype)
     given = clean.copy()
     given[row, columns] *= SIZES[dtype][1]
@@ -61,11 +61,11 @@ def test_a_row_that_overflows_on_a_device(n, row, dtype, device):
 
 
 def test_an_overflow_at_the_end_of_a_chain_spoils_its_log_determinant_too(core, dtype):
-    """No network reads that coordinate any more, and all slopes are finite."""
+    """No later network reads that coordinate, and all slopes are finite."""
     check(flow_of(dtype).transforms[1].inverse, dtype, 20, 7, slice(4, 5))
 
 
-def test_parameters_have_no_gradient_where_a_density_leaves_the_numbers(core, dtype):
+def test_parameters_have_no_gradient_where_a_density_overflows(core, dtype):
     """The row's coordinates and log-determinant are finite, their squares are not."""
     shift = hr.transforms.MaskedAutoregressive(3, hidden=(), map="additive", dtype=dtype)
     flow = hr.Flow([cases.randomise(shift)], hr.StandardNormal(3))

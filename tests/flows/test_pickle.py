@@ -1,4 +1,4 @@
-"""Flows, transforms, bases and fits through pickles: the same bits after them, here and in other processes."""
+"""Pickled flows, transforms, bases and fits have the same bits, here and in other processes."""
 
 import copy
 import io
@@ -29,7 +29,7 @@ def made(name):
 
 
 def assert_same(one, other):
-    """The same object to the last bit, as far as files describe it."""
+    """Check that two objects have equal files, to the last bit."""
     assert type(one) is type(other)
     assert hr.to_bytes(one) == hr.to_bytes(other)
     np.testing.assert_array_equal(one.parameters, other.parameters)
@@ -48,14 +48,14 @@ def test_a_flow_comes_back_the_same(name, protocol):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_so_do_its_transforms(name):
+def test_transforms_come_back_the_same(name):
     for transform in made(name).transforms:
         assert_same(transform, pickle.loads(pickle.dumps(transform)))
 
 
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda base: pickle.loads(pickle.dumps(base))])
 @pytest.mark.parametrize("name", BASES)
-def test_so_do_bases(name, through):
+def test_bases_come_back_the_same(name, through):
     base = BASES[name]()
     again = through(base)
     flow, other = (hr.Flow([], b, dtype="float64") for b in (base, again))
@@ -69,7 +69,7 @@ def test_the_base_of_a_flow_from_a_file_keeps_its_bits():
     assert_same(hr.Flow([], base), hr.Flow([], pickle.loads(pickle.dumps(base))))
 
 
-def test_what_is_no_number_comes_back_without_a_warning():
+def test_values_that_are_not_finite_come_back_without_a_warning():
     flow = hr.MAF(2, transforms=1, hidden=(4,))
     flow.parameters = flow.parameters + np.float32(np.nan)
     with warnings.catch_warnings():
@@ -91,7 +91,7 @@ def test_fits_come_back_with_their_histories():
     assert pickle.loads(pickle.dumps(history)) == history
 
 
-def test_a_class_that_files_do_not_know_is_refused_with_the_reason():
+def test_a_class_without_a_file_format_is_refused_with_the_reason():
     class Own(hr.MAF):
         pass
 
@@ -102,7 +102,7 @@ def test_a_class_that_files_do_not_know_is_refused_with_the_reason():
 
 
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_an_optimiser_is_not_copied_by_halves(through):
+def test_optimisers_can_be_neither_pickled_nor_copied(through):
     adam = hr.Adam(hr.MAF(2))
     with pytest.raises(TypeError, match="Adam cannot be copied or pickled; make a new one for the copy of its flow"):
         through(adam)
@@ -204,10 +204,10 @@ def test_the_device_comes_back_too(machine):
     for matmul in ("tf32", "3xtf32"):
         again = pickle.loads(pickle.dumps(flow.to("cuda:0", matmul=matmul)))
         assert again.matmul == matmul
-        assert hr.to_bytes(again) == hr.to_bytes(flow)  # how a device computes is no part of a flow
+        assert hr.to_bytes(again) == hr.to_bytes(flow)  # `matmul` of a device is no part of the file
 
 
-def test_where_there_is_no_device_it_is_the_cpu_with_a_warning():
+def test_without_a_device_the_flow_comes_back_on_the_cpu_with_a_warning():
     flow = made("maf")
     function, (data, _, _) = flow.__reduce__()
     with pytest.warns(RuntimeWarning, match=r"MAF: pickled on cuda:99, which is not here; it computes on the CPU \("):

@@ -47,7 +47,7 @@ def test_a_bar_on_a_terminal_and_nothing_elsewhere(name, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_notebook_is_watched(monkeypatch):
+def test_a_notebook_shows_bars(monkeypatch):
     stream = type("OutStream", (Stream,), {"__module__": "ipykernel.iostream"})(False)
     monkeypatch.setattr(sys, "stderr", stream)
     assert _progress.watched()
@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_diagnosis_keeps_the_tests_that_are_done(monkeypatch):
 
 
 def test_a_bar_can_be_sent_elsewhere(monkeypatch):
-    """As a worker of a cluster does: a few messages, the last with the end."""
+    """A worker of a cluster sends a few messages, the last of which has the end."""
     monkeypatch.setattr(sys, "stderr", stream := Stream(True))
     heard = []
     with _progress.sent_to(heard.append):
@@ -103,7 +103,7 @@ def test_a_bar_can_be_sent_elsewhere(monkeypatch):
 
 
 def shown_by(call, monkeypatch):
-    """The bars of a call by name: what their messages have."""
+    """The bars of a call: the messages by the name of the bar."""
     heard = []
     monkeypatch.setattr(_progress, "EVERY", 0.0)
     with _progress.sent_to(heard.append):

@@ -73,7 +73,7 @@ def test_a_signature_shows_each_keyword_and_its_default(call):
 
 
 @by_call
-def test_help_says_once_what_each_setting_means(call):
+def test_help_has_the_meaning_of_each_setting_once(call):
     text = inspect.getdoc(call)
     assert "**conditioner" not in text
     assert max(map(len, text.splitlines())) <= 120
@@ -82,7 +82,7 @@ def test_help_says_once_what_each_setting_means(call):
 
 
 @by_call
-def test_an_unknown_keyword_is_named_with_those_there_are(call):
+def test_the_error_of_an_unknown_keyword_lists_the_known_ones(call):
     owner = getattr(call, "__self__", call).__name__
     names = ", ".join(inspect.signature(call).parameters)
     with pytest.raises(TypeError) as error:
@@ -116,12 +116,12 @@ def test_settings_reach_the_transforms_of_a_flow():
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _More(NetworkSettings):
-    """As if a setting had come later than the format of files."""
+    """Settings with one that is newer than the format of files."""
 
     width: int = setting(1, lambda settings, value: int(value), optional=True)
 
 
-def test_what_came_later_is_in_a_file_only_where_it_is_not_the_default():
+def test_newer_settings_are_in_a_file_only_where_they_differ_from_the_default():
     old = {"features": 2, "context": 0, "activation": "relu"}
     assert _More(features=2).header() == old
     assert _More(features=2, width=3).header() == {**old, "width": 3}
@@ -158,6 +158,6 @@ def test_the_core_refuses_an_option_of_another_type(name):
         cpu.MaskedOptions(**{name: object})
 
 
-def test_what_cannot_be_left_out_is_missed():
+def test_missing_required_options_are_an_error():
     with pytest.raises(ValueError, match="activation: there is none"):
         cpu.MaskedTransform(cpu.MaskedOptions(map="affine", variant="exp"), [], [])

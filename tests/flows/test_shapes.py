@@ -1,4 +1,4 @@
-"""Leading dimensions, and contexts that are broadcast: the same numbers as rows one by one or repeated by hand."""
+"""Leading dimensions, and contexts that are broadcast: the values of single rows, or of rows repeated by hand."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_values(pair):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_gradients_of_what_was_broadcast_are_sums(pair):
+def test_gradients_of_broadcast_arguments_are_sums(pair):
     flow, (x, context) = made(), PAIRS[pair]
     rows, contexts, batch = repeated(x, context)
     wrt, n = ("inputs", "parameters", "context"), len(rows)
@@ -77,7 +77,7 @@ def test_gradients_of_what_was_broadcast_are_sums(pair):
 
 
 def summed(gradient, batch, shape):
-    """Over the axes that broadcasting made."""
+    """A gradient summed over the axes that broadcasting added."""
     gradient = gradient.reshape(*batch, shape[-1])
     gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
     axes = tuple(i for i, n in enumerate(shape) if n == 1 != gradient.shape[i])
@@ -145,7 +145,7 @@ def test_samples_of_a_shape_without_context():
     np.testing.assert_array_equal(flow.sample((4, 5), seed=1), flow.sample(20, seed=1).reshape(4, 5, D))
 
 
-def test_what_does_not_fit_is_refused():
+def test_shapes_that_cannot_be_broadcast_are_refused():
     flow = made()
     for x, context in (
         (X, CONTEXT[:3]),
@@ -210,10 +210,10 @@ def test_on_a_device(library):
     np.testing.assert_allclose(library.open(drawn), flow.sample((7,), context[0], seed=1), rtol=1e-4, atol=1e-5)
 
 
-# ---- transforms by number --------------------------------------------------------------------------------------------
+# ---- transforms by index -------------------------------------------------------------------------------------------
 
 
-def test_transforms_are_reached_by_their_number():
+def test_transforms_are_reached_by_their_index():
     flow = made()
     assert [hr.to_bytes(t) for t in flow] == [hr.to_bytes(t) for t in flow.transforms]
     assert hr.to_bytes(flow[-1]) == hr.to_bytes(flow.transforms[-1])
@@ -226,7 +226,7 @@ def test_transforms_are_reached_by_their_number():
         flow["0"]
 
 
-def test_steps_of_an_ascent_are_reached_by_their_number():
+def test_steps_of_an_ascent_are_reached_by_their_index():
     flow = hr.DualAscentFlow.notes(steps=3).fit(cases.rows(200, 2, "float64"), progress=False)
     steps = [*flow]
     assert len(steps) == len(flow)
@@ -256,7 +256,7 @@ def test_steps_of_an_ascent_are_reached_by_their_number():
     ],
 )
 def test_parameters_are_counted_without_padding(make, count):
-    """Where no number is given, by changing each: those that stay zero are none."""
+    """Entries that stay zero after an assignment are no parameters."""
     module = make()
     if count is None:
         module.parameters = np.ones_like(module.parameters)
@@ -265,12 +265,12 @@ def test_parameters_are_counted_without_padding(make, count):
 
 
 @pytest.mark.parametrize("n", [2**59, 10**30, (2**40, 2**40), (0, 2**62)])
-def test_more_numbers_than_an_array_can_have_are_refused(n):
+def test_samples_beyond_the_size_of_arrays_are_refused(n):
     with pytest.raises(ValueError, match=r"^n: expected at most 576460752303423488 numbers in a sample, got shape \("):
         hr.MAF(2).sample(n)
 
 
-def test_sums_of_weights_that_no_number_holds_are_refused():
+def test_sums_of_weights_that_overflow_are_refused():
     flow, x = hr.MAF(2, dtype="float64"), np.ones((4, 2))
     for weight in (1e308, 1e-310):
         with pytest.raises(ValueError, match=r"^weights: expected a sum between 1e-300 and 1e300, got"):

@@ -1,4 +1,4 @@
-"""A Standardize, or its inverse, at any place of a chain: densities and samples know about it."""
+"""A Standardize, or its inverse, anywhere in a chain: densities and samples."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_log_prob_matches_the_reference(place, inverted, dtype):
 
 @pytest.mark.parametrize("inverted", [False, True])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_sample_is_the_base_sample_pushed_through(place, inverted, dtype):
+def test_a_sample_is_the_transformed_base_sample(place, inverted, dtype):
     flow, judge = chain(place, inverted, dtype)
     for n in (5, 101):
         z = flow[:0].sample(n, seed=3)
@@ -56,7 +56,7 @@ def test_a_sample_is_the_base_sample_pushed_through(place, inverted, dtype):
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_columns_may_change_places_at_the_data_end(inverted, dtype):
-    """Loading and storing standardise, and each column by its own numbers."""
+    """Loading and storing standardise each column by its own mean and deviation."""
     flow, judge = chain(2, inverted, dtype, order=[2, 0, 1])
     x, log_prob = flow.sample_and_log_prob(41, seed=3)
     cases.assert_close(x, judge.to_data(flow[:0].sample(41, seed=3))[0], magnitude=100.0, depth=64)

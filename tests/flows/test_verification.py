@@ -34,7 +34,7 @@ def made(arrays, context, coupling, **more):
 
 
 def known(transform, dtype="float64", rows=20):
-    """The other library's values: here those of the transform itself, loaded without a check."""
+    """Values in place of another library's: those of the transform itself, loaded without a check."""
     x = cases.rows(rows, FEATURES, dtype, "verify")
     given = (cases.rows(rows, CONTEXT, dtype, "verify context"),) if transform.context else ()
     return (x, *transform.inverse(x, *given), *given)
@@ -44,7 +44,7 @@ def known(transform, dtype="float64", rows=20):
 @pytest.mark.parametrize("context", [0, CONTEXT])
 @pytest.mark.parametrize("map", ["affine", "rq_spline"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_same_conventions_pass(map, context, coupling, dtype):
+def test_right_conventions_pass(map, context, coupling, dtype):
     arrays = network(map, context, dtype, coupling)
     results = known(made(arrays, context, coupling, map=map), dtype)
     made(arrays, context, coupling, map=map, verify=results)
@@ -97,8 +97,8 @@ def nflows_spline(x, raw, bound=5.0, least=1e-3):
     )
 
 
-def test_splines_of_nflows_are_found_out():
-    """They load without complaint, as all shapes fit: one coordinate whose spline the formulas of nflows give."""
+def test_splines_of_nflows_with_other_conventions_are_refused():
+    """Without a check they load, because all shapes fit: one coordinate with a spline by the formulas of nflows."""
     raw = cases.rng("verify nflows").standard_normal(3 * BINS - 1)
     arrays = [np.zeros((len(raw), 1))], [raw], [np.zeros((len(raw), 1))]
     x = np.linspace(-4.0, 4.0, 30)[:, None]
@@ -113,7 +113,7 @@ def test_splines_of_nflows_are_found_out():
     z = low + (high - low) * (s * t**2 + d0 * t * (1.0 - t)) / below
     slope = s**2 * (d1 * t**2 + 2.0 * s * t * (1.0 - t) + d0 * (1.0 - t) ** 2) / below**2
     settings = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
-    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # without complaint
+    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # without an error
     with pytest.raises(ValueError, match=r"^verify: .* z differs by up to .* and log_det differs by up to "):
         hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
 
@@ -137,7 +137,7 @@ def test_splines_of_nflows_are_found_out():
         (lambda k: (*k, k[0]), TypeError, "verify: expected .*got 4 values"),
     ],
 )
-def test_what_is_no_result(spoil, kind, pattern):
+def test_wrong_values_of_verify(spoil, kind, pattern):
     arrays = network()
     with pytest.raises(kind, match=pattern):
         made(arrays, 0, False, verify=spoil(known(made(arrays, 0, False))))

@@ -1,4 +1,4 @@
-"""What type checkers know of results, mypy and pyright: the kind of array that goes in comes out."""
+"""Types of results for mypy and pyright: results have the type of the given arrays."""
 
 from typing import Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""What mypy has to refuse of settings: each line that it accepts is an error of its own, an unused ``type: ignore``."""
+"""Settings that mypy has to refuse: a line that it accepts is an error, an unused ``type: ignore``."""
 
 import headrace as hr
 

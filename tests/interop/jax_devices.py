@@ -1,4 +1,4 @@
-"""A program for test_jax_parallel: gradients on two CPU devices against one. XLA_FLAGS are set by who runs it."""
+"""A program for test_jax_parallel: gradients on two CPU devices against one. The caller sets XLA_FLAGS."""
 
 import sys
 from functools import partial
@@ -17,7 +17,7 @@ if hasattr(jax, "shard_map"):
     from jax import shard_map
 
     CHECKED = True
-else:  # JAX 0.5, which knows of no function with derivatives of its own what devices share
+else:  # JAX 0.5, which cannot infer the shared results of functions with custom derivatives
     from jax.experimental.shard_map import shard_map
 
     shard_map, CHECKED = partial(shard_map, check_rep=False), False

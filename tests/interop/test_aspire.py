@@ -1,4 +1,4 @@
-"""Flows inside of aspire: by its own words, found by name, saved and loaded, and a posterior with its evidence."""
+"""Flows inside of aspire: its arguments, discovery by name, files, and a posterior with its evidence."""
 
 import importlib
 import re
@@ -37,7 +37,7 @@ def fitted(**settings):
 
 
 @pytest.mark.parametrize("kind", ["MAF", "NSF", "RealNVP"])
-def test_its_verbs_agree_with_each_other(kind):
+def test_densities_samples_and_maps_agree(kind):
     flow = fitted(flow_class=kind, dtype="float64")
     assert flow.flow.dtype == np.float64
     x, log_prob = flow.sample_and_log_prob(50)
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_flow_and_a_transform_of_the_data_counts():
     assert_allclose(first.flow.log_prob(np.asarray(inner)) + np.asarray(log_det), first.log_prob(x[:50]), rtol=1e-8)
 
 
-def test_it_is_saved_and_loaded(tmp_path):
+def test_flows_of_aspire_are_saved_and_loaded(tmp_path):
     flow = fitted()
     with h5py.File(tmp_path / "flow.h5", "w") as file:
         flow.save(file)
@@ -96,7 +96,7 @@ def fit_arguments(monkeypatch, **words):
     return flow, flow.fit(rows(), n_epochs=4, **words), seen
 
 
-def test_its_words_for_training_reach_the_fit(monkeypatch):
+def test_aspire_s_arguments_of_training_reach_the_fit(monkeypatch):
     _, history, seen = fit_arguments(monkeypatch, lr=0.01, batch_size=50, validation_fraction=0.25)
     assert (seen["learning_rate"], seen["batch_size"], seen["validation"]) == (0.01, 50, 0.25)
     assert (seen["schedule"], seen["clip"], seen["epochs"], seen["patience"]) == ("constant", None, 4, 4)
@@ -107,11 +107,11 @@ def test_its_words_for_training_reach_the_fit(monkeypatch):
     assert seen["clip"] == 1e-3
     assert clipped.training_loss[0] != history.training_loss[0]
     _, _, seen = fit_arguments(monkeypatch, lr_annealing=True, schedule="constant", patience=1)
-    assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # its own words win
+    assert (seen["schedule"], seen["patience"]) == ("constant", 1)  # headrace's own arguments win
 
 
 def installed(tmp_path, monkeypatch):
-    """What pip writes of our entry points, where the package is not installed."""
+    """The metadata of entry points that pip would write, where the package is not installed."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     line = re.search(r'^\[project\.entry-points\."aspire\.flows"\]\n(\w+) = "(.+)"$', text, re.MULTILINE)
     folder = tmp_path / "headrace_entry-1.0.dist-info"
@@ -122,7 +122,7 @@ def installed(tmp_path, monkeypatch):
     importlib.invalidate_caches()
 
 
-def test_aspire_finds_it_by_name_and_samples_a_posterior(tmp_path, monkeypatch):
+def test_aspire_finds_the_flow_by_name_and_samples_a_posterior(tmp_path, monkeypatch):
     installed(tmp_path, monkeypatch)
     found, xp = get_flow_wrapper("headrace")
     assert found is HeadraceFlow

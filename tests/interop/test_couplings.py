@@ -108,7 +108,7 @@ class TestTorch:
         with pytest.raises(ValueError, match=r"params: expected shape \(3, 2, 11\)"):
             coupling(value, params, "rq_spline", bins=4)
 
-    def test_strides_are_copied_and_one_result_is_enough(self, torch, coupling):
+    def test_strided_arguments_are_copied_and_one_result_may_be_used(self, torch, coupling):
         both = torch.tensor(batch((5,), (5,))[1], requires_grad=True)  # shift and raw scale of two elements
         value = torch.randn(2, 5, dtype=torch.float64).T
         assert not value.is_contiguous()
@@ -119,7 +119,7 @@ class TestTorch:
     @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
     @every_direction
     def test_autocast_has_the_values_of_float32(self, torch, coupling, direction, kind):
-        """Parameters of half the size, as a layer gives them there, and the backward pass outside of it."""
+        """Parameters come in half precision, as from a layer under autocast; the backward pass is outside of it."""
         value, inputs = (torch.tensor(a, dtype=torch.float32) for a in batch((5,), (5,))[::2])
         layer = torch.nn.Linear(2, 4)
         with torch.autocast("cpu", dtype=getattr(torch, kind)):
@@ -169,7 +169,7 @@ class TestTorch:
     @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
     @pytest.mark.parametrize("map", ["affine", "rq_spline_nflows"])
     def test_one_graph_of_the_compiler_has_the_same_bits(self, torch, coupling, map, backend):
-        """Of both passes, for one result and for both, with parameters that rows share, and for any number of rows."""
+        """The graph covers both passes, one result or both, shared parameters, and any number of rows."""
         torch._dynamo.reset()
         keywords = {"direction": "inverse"} | ({"bound": (-3.0, 4.0)} if map != "affine" else {"bound": 3})
 
@@ -210,7 +210,7 @@ class TestTorch:
                 found.sum().backward()
             assert torch.equal(torch.autograd.grad(graph(value, params)[1], params, by_log_det)[0], by_log_det_alone)
 
-    @pytest.mark.filterwarnings("ignore")  # warnings of the checks about their own code
+    @pytest.mark.filterwarnings("ignore")  # warnings of opcheck about itself
     def test_the_operators_keep_the_rules_of_pytorch(self, torch):
         import headrace.torch  # noqa: F401
 
@@ -220,8 +220,8 @@ class TestTorch:
         given = (t.detach() for t in (value, params, *grads))
         torch.library.opcheck(torch.ops.headrace.coupling_vjp.default, (*given, *how))
 
-    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, of its first jvp
-    def test_what_is_not_there_is_refused(self, torch, coupling):
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's, at its first jvp
+    def test_forward_mode_and_second_derivatives_are_refused(self, torch, coupling):
         value, params, *_ = (torch.tensor(a, requires_grad=True) for a in batch((3,), (3,)))
         (gradient,) = torch.autograd.grad(coupling(value, params)[0].sum(), params, create_graph=True)
         with pytest.raises(RuntimeError, match="headrace gives first derivatives"):
@@ -261,7 +261,7 @@ class TestJax:
 
     @pytest.fixture
     def called_back(self, jax, monkeypatch):
-        """As on a platform for which there are no calls without Python."""
+        """Simulate a platform without compiled calls."""
         from headrace.jax import _couplings as _couplings_jax
 
         jax.clear_caches()
@@ -290,7 +290,7 @@ class TestJax:
     @every_direction
     @pytest.mark.parametrize("shared", [(), (7, 1), (1, 9000)], ids=str)
     def test_bits_of_many_rows_are_those_of_ops(self, jax, coupling, direction, shared, dtype):
-        """More rows than have memory for their parameters at a time, where they share these."""
+        """There are more rows than blocks of repeated shared parameters hold."""
         self.compare_bits(jax, coupling, direction, batch((7, 9000), shared, "rq_spline_nflows", dtype))
 
     def compare_bits(self, jax, coupling, direction, given, **keywords):
@@ -346,7 +346,7 @@ class TestJax:
         _, rows = jax.lax.scan(lambda carry, v: (carry, coupling(v, params)), 0, value)
         cases.assert_same_bits(np.asarray(rows[0]), want[0])
 
-    def test_what_is_not_there_is_refused(self, jax, coupling):
+    def test_forward_mode_and_second_derivatives_are_refused(self, jax, coupling):
         value, params, *_ = batch((3,), (3,))
         loss = lambda v: (coupling(v, params)[0] ** 2).sum()  # noqa: E731
         with pytest.raises(NotImplementedError, match="a second derivative of a coupling: only first"):

@@ -20,7 +20,7 @@ BATCHES = "steps are taken by batches of rows: a row given twice may be in two o
 
 
 def table(n=700, seed=0):
-    """A response with a scale that depends on a feature, and a feature without a use."""
+    """A response with a scale that depends on a feature, and a feature without effect."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, (n, 3))
     return x, np.sin(3.0 * x[:, 0]) + (0.1 + 0.3 * (x[:, 1] > 0)) * rng.standard_normal(n)
@@ -43,7 +43,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
 
 
 def test_the_density_of_a_response(model):
-    """Integrates to one, has the distribution function that `cdf` gives, and is near the true one."""
+    """The density integrates to one, agrees with `cdf`, and is near the true one."""
     x, _ = table(3, seed=5)
     y = np.linspace(-4.0, 4.0, 4001)
     for row in x:
@@ -89,7 +89,7 @@ def test_means_and_samples(model):
 
 
 def test_features_of_training_rows_come_from_other_rows():
-    """A response without relation to x: trees with the row would give its response away."""
+    """The response is independent of x: features from trees with the row would reveal it."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((600, 3)), rng.standard_normal((600, 1))
     boosting, forest = Boosting(x, y, None, rng), Forest(x, y, None, 0)
@@ -104,7 +104,7 @@ def test_features_of_training_rows_come_from_other_rows():
 
 
 def test_weights_of_members():
-    """Go to the member with the higher density, and those below a hundredth are none."""
+    """The member with the higher density gets the weight, and weights below a hundredth become 0."""
     rng = np.random.default_rng(0)
     good = rng.standard_normal(500)
     found = _weighed({"a": good, "b": good - 3.0, "c": good - 9.0}, None)

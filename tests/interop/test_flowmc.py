@@ -1,4 +1,4 @@
-"""Flows inside of flowMC: as its models, trained by it, and what its global proposals make of them."""
+"""Flows inside of flowMC: as its models, trained by it, and in its global proposals."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from headrace.integrations.flowmc import FlowModel, use  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def jax_keeps_nothing_on_disk():
-    """flowMC has JAX keep compiled code in the working folder, for all that the process compiles from then on."""
+    """Undo flowMC's setting of JAX, which stores all compiled code of the process in the working folder."""
     before = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", before)
@@ -40,7 +40,7 @@ def rows(n=512, features=3, seed=0):
     return (x + 20.0).astype("float32")
 
 
-def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
+def test_a_flow_on_standardised_data_is_trained_by_flowmc_s_loop():
     model = FlowModel(made())
     x = jnp.asarray(rows())
     optimiser = optax.adam(5e-3)
@@ -58,7 +58,7 @@ def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
     assert_allclose(jax.vmap(trained.log_prob)(x[:5]), trained.log_prob(x)[:5], rtol=1e-5, atol=1e-5)
     drawn = trained.sample(jax.random.key(1), 4000)
     assert_allclose(drawn.mean(axis=0), x.mean(axis=0), atol=0.5)
-    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # whose are 1, 2.1 and 3
+    assert_allclose(drawn.std(axis=0), x.std(axis=0), rtol=0.2)  # the true values are 1, 2.1 and 3
     own = model.module.sample(jax.random.key(2), 10)
     assert_allclose(standard.sample(jax.random.key(2), 10), x.mean(axis=0) + x.std(axis=0, ddof=1) * own, rtol=1e-4)
     z, log_det = trained.forward(x[:5])
@@ -71,7 +71,7 @@ def test_it_is_a_density_on_standardised_data_and_its_own_loop_trains_it():
 
 
 def test_proposals_have_the_densities_that_they_come_with():
-    """Of the trained parameters, for one chain and for chains that are mapped over, each with its own draws."""
+    """Densities are those of the trained parameters, for one chain and for mapped chains, each with its own draws."""
     x = jnp.asarray(rows())
     optimiser = optax.adam(5e-3)
     model = FlowModel(made())
@@ -106,14 +106,14 @@ def bundle_of(features=4):
     )  # fmt: skip
 
 
-def test_a_flow_begins_with_small_weights_where_that_is_asked_for():
+def test_a_flow_may_begin_with_small_weights():
     flow = made(4)
     before = flow.parameters
     whole, small = use(bundle_of(), flow), use(bundle_of(), flow, shrink=0.1)
     assert_allclose(whole.resources["model"].module.params, before)
     for model in (small.resources["model"], small.resources["global_sampler"].model):
         assert_allclose(model.module.params, 0.1 * before, rtol=1e-6)
-    assert_allclose(flow.parameters, before)  # which stays as it was
+    assert_allclose(flow.parameters, before)  # the given flow does not change
     for shrink in (0.0, -1.0, float("inf")):
         with pytest.raises(ValueError, match=r"^shrink: expected a number above 0"):
             use(bundle_of(), flow, shrink=shrink)

@@ -64,10 +64,10 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
         want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters", "inputs", "context"))
         for g, w in zip(got, want, strict=True):
             np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
-    # Memory of a loss of other factors changes no bit.
+    # The record of a loss with different factors changes no bit.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
-    other = made()  # of which no loss is known yet
+    other = made()  # which has no recorded loss yet
     for given in ((x, c), (x, c[:1]), (jnp.tile(x, (20, 1)), c[:1])):
         rows, contexts = given
         same = jnp.full(len(rows), 0.3)

@@ -31,16 +31,16 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 @functools.cache
 def registered(module):
-    """Once a process: XLA keeps them."""
+    """Register handlers once a process, because XLA keeps them."""
     for name, handler in module.xla_handlers.items():
         jax.ffi.register_ffi_target(f"headrace_emulated_{name}", handler, platform="cpu")
 
 
 @pytest.fixture
 def emu(monkeypatch):
-    """Flows whose structures are made inside compute in the emulation, on `STREAM`."""
+    """Let structures that are made inside of the test compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla.register()  # the CPU's own, by their own names
+    _xla.register()  # those of the CPU, under their own names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")
@@ -184,7 +184,7 @@ def test_gradients_of_values_are_those_of_the_cpu(place, monkeypatch, verb, most
 
 
 def on_cpu(flow):
-    """A structure of its own, which computes on the CPU whatever the fixtures are."""
+    """A separate structure, which computes on the CPU under any fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_xla.Structure, "target", "headrace")
         patch.setattr(_xla, "_on_devices", lambda: None)
@@ -241,13 +241,14 @@ def test_training_steps_are_those_of_the_cpu(place):
     all_close(got, want, "float64")
 
 
-# ---- where and when --------------------------------------------------------------------------------------------------
+# ---- devices and streams
+# --------------------------------------------------------------------------------------------------
 
 
 def test_work_is_on_the_given_stream_without_waiting(emu):
-    """But for the first call of a flow, which takes it to the device."""
+    """Only the first call of a flow waits, which copies it to the device."""
     flow = made()
-    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # so many that a derivative by parameters may be kept
+    p, x, c = map(jnp.asarray, arrays(flow, rows=40))  # enough rows that a derivative by parameters may be kept
     calls = [
         jax.jit(lambda p, x: hj.log_prob(flow, p, x, c)),
         jax.jit(lambda p, x: hj.to_data(flow, p, x, c)),
@@ -257,7 +258,7 @@ def test_work_is_on_the_given_stream_without_waiting(emu):
     emu.log()
     for call in calls:
         jax.block_until_ready(call(p, x))
-    assert set(WAITS) & {name for name, _ in emu.log()}  # the first one was there
+    assert set(WAITS) & {name for name, _ in emu.log()}  # the first one was copied before
     for call in calls:
         jax.block_until_ready(call(p, x))
         log = emu.log()
@@ -324,14 +325,14 @@ def test_devices_have_handlers_of_their_own_where_headrace_can_use_them(monkeypa
         assert registered[f"headrace_{name}", "ROCM"] is elsewhere
 
 
-def test_where_no_device_can_be_used_a_call_there_says_what_to_do():
+def test_calls_for_a_device_without_its_module_name_the_remedy():
     jax.ffi.register_ffi_target("headrace_test_elsewhere", _cpu.xla_handlers["elsewhere"], platform="cpu")
     call = jax.ffi.ffi_call("headrace_test_elsewhere", jax.ShapeDtypeStruct((2,), "float32"))
     with pytest.raises(Exception, match=r"UNIMPLEMENTED.*`headrace info` says why.*jax.devices\('cpu'\)"):
         jax.block_until_ready(call(np.ones(2, "float32")))
 
 
-def test_the_module_for_devices_is_used_where_it_can_be(monkeypatch):
+def test_the_module_for_devices_is_used_where_it_works(monkeypatch):
     on_devices = _xla._on_devices.__wrapped__
     core = types.SimpleNamespace(xla_handlers={}, reason=lambda: "")
     monkeypatch.setattr(_core, "cuda", core)
@@ -349,10 +350,10 @@ def called(structure, p, x, c=None):
     return jax.block_until_ready(jax.jit(lambda p, x: hj.log_prob(structure, p, x, c))(p, x))
 
 
-def test_memory_that_runs_out_is_asked_for_once_more(emu):
+def test_a_failed_allocation_is_repeated_after_memory_was_freed(emu):
     flow = made(context=0)
     p, x, _ = arrays(flow)
-    want = called(flow, p, x)  # which takes it there
+    want = called(flow, p, x)  # the first call copies the flow to the device
     trims = emu.trims()
     emu.fail_allocation(1)
     np.testing.assert_array_equal(called(flow, p, x), want)
@@ -370,7 +371,7 @@ def test_memory_that_runs_out_is_asked_for_once_more(emu):
     np.testing.assert_array_equal(called(other, p, x), want)
 
 
-def test_a_flow_that_is_gone_says_so(emu):
+def test_a_freed_flow_is_an_error_with_the_reason(emu):
     flow = made(context=0)
     p, x, _ = arrays(flow)
     structure = hj.structure(flow)
@@ -381,7 +382,7 @@ def test_a_flow_that_is_gone_says_so(emu):
         jax.block_until_ready(call(p, x))
 
 
-def test_a_stream_that_a_graph_is_captured_from_and_one_that_is_not_there_are_refused(emu):
+def test_captured_and_missing_streams_are_refused(emu):
     flow = made(context=0)
     p, x, _ = arrays(flow)
     want = called(flow, p, x)
@@ -407,7 +408,7 @@ def test_products_in_bf16_are_refused_on_a_device(emu):
 
 
 def raw(handle, arrays, shapes, kind="run", dtype="float64", **more):
-    """A call that headrace.jax would not make."""
+    """A call of a handler with arguments that headrace.jax never passes."""
     results = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
     call = jax.ffi.ffi_call(f"headrace_emulated_{kind}_{dtype}", results)
     attributes = {"handle": np.int64(handle), "inverse": True, "base": True, **more}

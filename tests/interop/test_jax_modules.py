@@ -62,7 +62,7 @@ def test_a_module_is_a_dataclass_that_can_be_replaced():
         hj.FlowModule(made(), params=p)
 
 
-def test_a_module_keeps_what_it_was_made_of():
+def test_a_module_is_independent_of_its_flow():
     flow = hr.MAF(2, transforms=2, hidden=(8,), dtype="float64")
     module, x = hj.FlowModule(flow), jnp.ones((3, 2))
     call = jax.jit(lambda x: module.log_prob(x))
@@ -76,7 +76,7 @@ def test_a_module_keeps_what_it_was_made_of():
     assert np.abs(np.asarray(hj.FlowModule(flow).log_prob(x)) - before).max() > 0.01
 
 
-def test_a_frozen_module_has_no_leaf_and_the_same_numbers():
+def test_a_frozen_module_has_no_leaf_and_equal_results():
     flow = made()
     p, x, c = arrays(flow)
     for frozen in (hj.freeze(flow), hj.FlowModule(flow).freeze(), pickle.loads(pickle.dumps(hj.freeze(flow)))):
@@ -89,13 +89,13 @@ def test_a_frozen_module_has_no_leaf_and_the_same_numbers():
         with pytest.raises(TypeError, match="params: expected None"):
             hj.log_prob(frozen.structure, p, x, c)
     assert repr(frozen).endswith(", frozen)")
-    without = jax.tree.map(lambda leaf: None, hj.FlowModule(flow))  # as a partition of equinox leaves it
+    without = jax.tree.map(lambda leaf: None, hj.FlowModule(flow))  # as equinox's `partition` returns it
     assert repr(without).endswith(", params None)")
     flow.parameters = np.zeros_like(flow.parameters)
     assert np.abs(np.asarray(frozen.log_prob(x, c)) - flow.log_prob(*numpy(x, c))).max() > 1e-3
 
 
-def test_compiled_code_of_a_flow_that_is_gone_says_so():
+def test_compiled_code_of_a_freed_flow_raises_an_error_with_the_reason():
     flow, x = made(context=0), jnp.ones((2, 3))
     structure = hj.structure(flow)
     call = jax.jit(lambda p, x: hj.log_prob(structure, p, x)).lower(jnp.asarray(flow.parameters), x).compile()

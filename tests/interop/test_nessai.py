@@ -156,7 +156,7 @@ def test_a_reset_begins_anew(tmp_path):
         made.reset_model(**words)
         assert not np.allclose(made.log_prob(rows(5)), trained)
         assert not torch.equal(made.model.vector, start)  # other weights, as nessai draws them
-        assert abs(made.sample(2000).mean()) < 0.3  # neither shift nor scale is left
+        assert abs(made.sample(2000).mean()) < 0.3  # shift and scale are reset, too
         made.train(rows(), max_epochs=4, plot=False)
 
 
@@ -167,7 +167,7 @@ def test_training_reaches_the_density(tmp_path):
     assert abs(made.log_prob(rows(4000, seed=9)).mean() - exact) < 0.1
 
 
-def test_nessai_can_train_it_too(tmp_path):
+def test_nessai_s_training_loop_trains_a_flow(tmp_path):
     theirs = Theirs({"n_inputs": 3, "flow": ours.NessaiFlow}, {"lr": 5e-3}, output=str(tmp_path))
     history = theirs.train(rows(), max_epochs=20, plot=False)
     assert history["val_loss"][-1] < history["val_loss"][0] - 1
@@ -208,7 +208,7 @@ def fit_arguments(tmp_path, training, n=100, **call):
     return seen
 
 
-def test_training_words_mean_what_they_mean_in_nessai(tmp_path):
+def test_arguments_of_training_have_nessai_s_meaning(tmp_path):
     seen = fit_arguments(
         tmp_path,
         {
@@ -250,7 +250,7 @@ def test_training_words_mean_what_they_mean_in_nessai(tmp_path):
         ({"device_tag": "cuda"}, "device_tag: expected 'cpu', got 'cuda'"),
     ],
 )
-def test_what_has_no_counterpart_is_refused(training, message, tmp_path):
+def test_arguments_without_a_counterpart_are_refused(training, message, tmp_path):
     with pytest.raises(ValueError, match=f"^{message}"):
         model(tmp_path, training)
 

@@ -119,7 +119,7 @@ def test_nuts_samples_a_posterior_with_a_flow_as_prior():
     assert_allclose(draws.std(axis=0), std, rtol=5 / np.sqrt(2 * 170))
 
 
-def test_a_transform_is_the_way_to_data():
+def test_a_transform_maps_latent_to_data():
     flow, context, z = made(), rows(5, 2), rows(4, 5, 3)
     transform = FlowTransform(flow, context)
     assert (transform.domain.event_dim, transform.codomain.event_dim) == (1, 1)
@@ -184,7 +184,7 @@ def test_a_model_that_was_traced_draws_in_a_plate():
     assert trace["x"]["value"].shape == (5, 3)
 
 
-def test_what_is_wrong_is_named():
+def test_errors_name_wrong_arguments():
     with pytest.raises(TypeError, match=r"^module: expected a headrace.jax.FlowModule or a Flow, got int"):
         FlowDistribution(3)
     with pytest.raises(ValueError, match=r"^context: expected 2 context columns, got NoneType"):
@@ -266,7 +266,7 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     state = svi.init(KEY)
     text = str(jax.make_jaxpr(svi.update)(state))
     assert "scan" not in text  # particles are rows of one run
-    assert text.count("ffi_call[") == 2  # one there, one back
+    assert text.count("ffi_call[") == 2  # one forward, one backward
     result = svi.run(KEY, 1000, progress_bar=False)
     found = module.with_params(result.params["params"])
     x, log_q = found.sample_and_log_prob(jax.random.key(1), (4000,))

@@ -28,7 +28,7 @@ SEQUENTIAL = {
     "periodic-iaf": ("log_prob", "to_latent"),
     "periodic-nsf": ("to_data",),
 }
-# The verbs are a flow's; each transform that an example has alone is in a chain of another one too.
+# Verbs are those of flows; each transform that is an example by itself is also in the chain of another example.
 FLOWS = {name: make for name, make in file_cases.EXAMPLES.items() if isinstance(make("float32"), hr.Flow)}
 
 
@@ -80,7 +80,7 @@ def test_any_number_of_rows(name, rows, tmp_path):
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("name", FLOWS)
-def test_hard_rows_are_what_they_are_in_the_core(name, verb, tmp_path):
+def test_hard_rows_have_the_results_of_the_core(name, verb, tmp_path):
     """NaN, infinite, zero, tiny, far and overflowing rows: finite where the core's are, and NaN where they are."""
     if verb in SEQUENTIAL.get(name, ()):
         return
@@ -106,7 +106,7 @@ def test_hard_rows_are_what_they_are_in_the_core(name, verb, tmp_path):
 @pytest.mark.parametrize("nonlinearity", ["tanh", "leaky_relu"])
 @pytest.mark.parametrize("context", [0, 1])
 def test_hard_planar_transforms(nonlinearity, context, tmp_path):
-    """Inverses of steep and of nearly singular ones, of w = 0, and of tiny and huge w."""
+    """Inverses of steep and of nearly singular transforms, with w = 0, and with tiny and huge w."""
     for scale in (0.0, 1e-20, 0.1, 3.0, 30.0):
         for along in (-8.0, -1.0, 0.0, 1e-4, 50.0):
             t = hr.transforms.Planar(3, nonlinearity=nonlinearity, context=context, hidden=())
@@ -123,17 +123,19 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
             given = np.zeros((50, 1), "f") if context else None
             judge = flow.astype("float64")
             for verb in ("to_latent", "to_data"):
-                # Where the core is far from float64 itself, the problem is ill-conditioned: as far may the graph be.
+                # Where the core itself is far from float64, the problem is ill-conditioned, and the graph may be as
+                # far.
                 want = getattr(judge, verb)(x, given)
                 own = errors(judge, verb, [a.astype("f") for a in getattr(flow, verb)(x, given)], want, x, given)
                 got = errors(judge, verb, Session(flow, verb, tmp_path / "flow.onnx")(x, given), want, x, given)
                 assert got.max() <= max(1e-5, 4.0 * own.max()), (scale, along, verb)
 
 
-# ---- the ways in ----------------------------------------------------------------------------------------------------
+# ---- the file and its callers
+# ----------------------------------------------------------------------------------------------------
 
 
-def test_the_graph_says_what_it_is(tmp_path):
+def test_the_graph_has_a_description(tmp_path):
     flow = FLOWS["maf-context"]("float32")
     flow.to_onnx(tmp_path / "flow.onnx")
     model = onnx.load(tmp_path / "flow.onnx")

@@ -18,7 +18,7 @@ def no_onnx(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else found(name, *a))
 
 
-def test_the_error_says_what_to_install(no_onnx, tmp_path, capsys):
+def test_the_error_names_the_package_to_install(no_onnx, tmp_path, capsys):
     flow = hr.MAF(2, transforms=1, hidden=(4,))
     with pytest.raises(ImportError, match=r'^onnx: expected it to be installed: pip install "\.\[onnx\]" in the clone'):
         flow.to_onnx(tmp_path / "flow.onnx")

@@ -1,4 +1,4 @@
-"""Flows of headrace inside of pocoMC: whole runs, the methods that its sampler calls, and how `fit` reads its words."""
+"""Flows of headrace inside of pocoMC: whole runs, the methods that its sampler calls, and pocoMC's arguments of `fit`."""
 
 import pickle
 from types import SimpleNamespace
@@ -187,7 +187,7 @@ def test_fit_reads_the_arguments_as_pocomc_does():
 @pytest.mark.parametrize(
     ("name", "value"), [("laplace_scale", 1.0), ("gaussian_scale", 0.5), ("noise", 0.1), ("shuffle", False)]
 )
-def test_what_has_no_counterpart_is_refused(name, value):
+def test_arguments_without_a_counterpart_in_headrace_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name}: expected "):
         Flow(3, "maf3").fit(rows(), **{name: value})
 

@@ -1,4 +1,4 @@
-"""Flows in models of PyMC: densities, gradients, draws, and what NUTS makes of them."""
+"""Flows in models of PyMC: densities, gradients, draws, and samples by NUTS."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def rows(*shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-FAST = "FAST_COMPILE"  # nothing of these graphs is worth compiling
+FAST = "FAST_COMPILE"  # these graphs are too small to compile
 
 
 @pytest.mark.parametrize("shapes", [((3,), None), ((4, 3), None), ((3,), (2,)), ((5, 4, 3), (4, 2)), ((3,), (4, 2))])
@@ -52,7 +52,7 @@ def test_densities_and_gradients_are_those_of_the_flow(shapes):
         assert_allclose((found[k] * step).sum(), difference, rtol=1e-6, atol=1e-13)
 
 
-def test_a_model_keeps_the_parameters_that_the_flow_had():
+def test_a_model_keeps_the_parameters_of_its_construction():
     flow = made()
     x = rows(3)
     want = flow.log_prob(x)

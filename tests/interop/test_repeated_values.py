@@ -1,4 +1,4 @@
-"""Columns of floats whose values repeat: samples are on their grid again, or on their frequent values."""
+"""Columns of floats whose values repeat: samples lie on their grid, or on their frequent values."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_draws_stay_within_bounds():
     np.testing.assert_array_equal(column.back(np.array([-0.26, 0.04, 0.16, 1.2])), [0.0, 0.0, 0.2, 1.0])
 
 
-def test_files_keep_them():
+def test_files_keep_grids_and_frequent_values():
     table = Table((Column("float", 0.1, 0.5, step=0.1), Column("float", 0.1, frequent=(0.0, 2.5)), Column()))
     again = kept_in({"table": note(table, None)}, 3)
     assert again == table
@@ -88,8 +88,8 @@ def test_the_warning_counts_and_names_columns():
 
 
 @pytest.mark.parametrize("value", [0.0, -99.0])
-def test_a_column_with_one_frequent_value_is_named_with_another_way_out(value):
-    """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, so that the rows are fitted apart."""
+def test_the_warning_of_one_frequent_value_has_advice_of_its_own(value):
+    """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, and the advice is to fit these rows apart."""
     rain = np.where(np.arange(600) % 5 < 2, value, np.exp(NORMAL))
     both = np.stack([rain, np.round(NORMAL, 1)], axis=1)
     repeated, spiked = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])

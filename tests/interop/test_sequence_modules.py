@@ -29,7 +29,7 @@ def test_torch_gradcheck(reads):
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
 
     vector = torch.tensor(flow.parameters, requires_grad=True)
-    for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):  # at once, and one step after another
+    for verb in ("log_prob_steps", "log_prob", "to_data", "to_latent"):  # densities at once, and one step after another
 
         def number(vector, *given, verb=verb):
             module._parameters["vector"] = vector
@@ -158,7 +158,7 @@ def test_jax_gradients(kind):
     want = flow.log_prob_vjp(given[0], weights, *given[1:], wrt=kinds)
     for name, a, b in zip(kinds, (found[0].params, *found[1:]), want, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max(), err_msg=name)
-    # And of the loss itself, along its gradient.
+    # The loss itself has this slope along its gradient.
     wide, step = flow.astype("float64"), 1e-6
     size = np.linalg.norm(want[0].astype("float64"))
     direction = want[0] / size

@@ -36,7 +36,7 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """Rows given twice make other batches than rows of weight 2, and so another fit, as `fit` documents.
+    """Checks of scikit-learn that fail. Rows given twice make other batches than rows of weight 2, and so another fit.
 
     In one batch of all rows both are the same fit, which a test below compares.
     """
@@ -61,7 +61,7 @@ def test_every_flow(name):
     assert density.history_.stopped == "epochs"
 
 
-def test_it_is_the_fit_of_python():
+def test_the_estimator_has_the_bits_of_a_flow_s_fit():
     x = table()
     settings = {"epochs": 100, "batch_size": 50, "learning_rate": 0.1, "patience": 2, "validation": 0.25}
     density = estimator(**{**SHORT, **settings}).fit(x)
@@ -75,7 +75,7 @@ def test_it_is_the_fit_of_python():
 
 
 def test_dtypes():
-    """That of the data unless one was asked for; the other type of data is read as it is."""
+    """A fit has the dtype of the data unless it has an argument; rows to score may have the other one."""
     for given, asked, wanted in (
         ("float32", None, "float32"),
         ("float64", None, "float64"),
@@ -301,15 +301,16 @@ def test_without_scikit_learn(monkeypatch):
         import headrace.sklearn  # noqa: F401
 
 
-# ---- what flows and `fit` take ---------------------------------------------------------------------------------------
+# ---- arguments of flows and `fit`
+# ---------------------------------------------------------------------------------------
 
 
 def keywords(function):
     return {name: p for name, p in inspect.signature(function).parameters.items() if name != "self"}
 
 
-def test_it_takes_what_the_flows_and_their_fit_take():
-    """All of it, so that a new argument there is one here; but for facts of the data."""
+def test_the_estimator_takes_arguments_of_flows_and_fits():
+    """Every argument of flows and `fit` has to be one here, except for facts of the data."""
     ours = FlowDensity().get_params()
     own = {name.rpartition("__")[2] for name in ours}
     by_data = {"features", "context", "x", "weights", "seed", "rng"}
@@ -338,7 +339,7 @@ def test_settings_are_objects_that_others_may_share():
 
 
 def test_earlier_names_work_with_a_warning():
-    """Those of fits, rare ones of flows, and jitter: in the constructor and in a grid."""
+    """Earlier names of fits' arguments, rare ones of flows, and jitter work in the constructor and in a grid."""
     x = table()
     with pytest.warns(FutureWarning, match=r"epochs, dropout: give fit=FitSettings\(epochs=...\), settings=.* 0\.7"):
         old = FlowDensity(transforms=2, hidden=(8,), epochs=3, dropout=0.0, random_state=0)
@@ -387,7 +388,7 @@ def test_a_base_of_the_caller():
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda base: pickle.loads(pickle.dumps(base))])
 def test_a_trainable_base_can_be_copied(duplicate):
-    """As `clone` does, and processes of a grid search."""
+    """`clone` copies it, and so do processes of a grid search."""
     base = hr.Normal(2, loc=[1.0, -1.0], scale=2.0)
     flows = [hr.MAF(2, transforms=2, hidden=(8,), base=each) for each in (base, duplicate(base))]
     assert_array_equal(flows[0].parameters, flows[1].parameters)
@@ -414,7 +415,7 @@ def test_context():
     density = estimator(**{**SHORT, "epochs": 30}).fit(x, context=c)
     assert density.n_context_ == density.flow_.context == 1
     assert_array_equal(density.score_samples(x, c), density.flow_.log_prob(x, c))
-    assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # it does read it
+    assert density.score(x, context=c) > density.score(x, context=c[::-1]) + 1.0  # the density depends on it
     assert_array_equal(density.score_samples(x[:3], c[:3]), density.score_samples(x, c)[:3])
     assert density.score(x, context=c) == density.score_samples(x, c).mean()
     assert_array_equal(density.decision_function(x, context=c), density.score_samples(x, c) - density.offset_)
@@ -451,7 +452,7 @@ def test_shapes_of_context():
 
 
 def test_context_in_a_grid_search():
-    """scikit-learn hands context on by its metadata routing, to `fit` and to `score`."""
+    """scikit-learn passes a context to `fit` and `score` by its metadata routing."""
     x, c = with_context()
     with sklearn.config_context(enable_metadata_routing=True):
         density = estimator(**SHORT).set_fit_request(context=True).set_score_request(context=True)
@@ -482,7 +483,8 @@ def test_the_share_of_outliers_goes_by_weights():
     assert (density.predict(x[100:]) == -1).sum() == 25
 
 
-# ---- an index that came along ----------------------------------------------------------------------------------------
+# ---- an index among the columns
+# ----------------------------------------------------------------------------------------
 
 
 def test_an_index_column_is_left_out_with_a_warning():
@@ -552,7 +554,7 @@ def test_an_ensemble_with_context():
     assert density.sample(4, context=[[0.0]]).shape == (4, 1)
 
 
-def test_members_that_were_not_begun_are_left_out(monkeypatch, set_threads):
+def test_members_without_a_fit_are_left_out(monkeypatch, set_threads):
     set_threads(1)  # one member after another
     fit = hr.NSF.fit
 

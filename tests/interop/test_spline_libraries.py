@@ -1,4 +1,4 @@
-"""Splines of other libraries from their own parameters: their results are the judge, in both directions.
+"""Splines of other libraries from their own parameters: expected values are the libraries', in both directions.
 
 Their numbers come from textbook formulas, which lose digits where a bin is steep: 1e-9 is far below any difference in
 the parametrisation.
@@ -20,7 +20,7 @@ every_direction = pytest.mark.parametrize("direction", KERNELS)
 
 
 def library(name):
-    """A module, whose warnings at import are its own."""
+    """A module, imported without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name)
@@ -29,7 +29,7 @@ def library(name):
 def numbers(map, low, high, seed=0):
     """Values around an interval, and raw parameters of one spline for each."""
     generator = np.random.default_rng(seed)
-    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # there the libraries do not go around
+    outside = 0.0 if map == "rq_spline_circular" else 0.3 * (high - low)  # the libraries do not wrap there
     values = generator.uniform(low - outside, high + outside, N)
     return values, 1.5 * generator.standard_normal((N, reference.MAPS[map].count(BINS)))
 
@@ -100,7 +100,7 @@ def test_circular_tails_of_normflows(direction):
 
 @pytest.fixture
 def jax():
-    """JAX with numbers of 64 bits, for one test alone."""
+    """JAX with 64-bit values, for one test alone."""
     jax = library("jax")
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
@@ -135,7 +135,7 @@ def test_boundary_slopes_of_distrax(jax, direction, interval, slopes, map, kept)
 @every_direction
 @pytest.mark.parametrize("interval", [4.0, (-1.0, 2.0)], ids=str)
 def test_splines_of_flowjax(jax, direction, interval):
-    """Of one spline, as its parameters are arrays of an object."""
+    """The comparison is of one spline, because its parameters are arrays of an object."""
     bijections, paramax, equinox = library("flowjax.bijections"), library("paramax"), library("equinox")
     low, high = (-interval, interval) if np.isscalar(interval) else interval
     values, raw = numbers("rq_spline_flowjax", low, high)

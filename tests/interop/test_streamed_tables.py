@@ -1,4 +1,4 @@
-"""Tables that do not fit in memory: what their columns are, and noise that goes by the numbers of rows."""
+"""Tables that do not fit in memory: kinds of columns, and noise by the index of the row."""
 
 import warnings
 
@@ -40,7 +40,7 @@ def passed(stream, bounds=None):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_noise_goes_by_the_number_of_a_row(dtype):
+def test_noise_depends_on_the_index_of_a_row(dtype):
     """Blocks of any sizes get the noise of the whole, for fits and diagnoses."""
     kept = Column(), Column("float", 0.1, bounds=(None, 1.0)), Column("float", constant=2.5), Column()
     table = Table((Column("integer", 10.0, 5.0), Column("boolean", 1.0), *kept[1:3], kept[3]), seed=7)
@@ -62,8 +62,8 @@ def test_noise_goes_by_the_number_of_a_row(dtype):
     assert_array_equal(np.concatenate([block.x for block in rest]), np.delete(want, numbers, axis=0))
 
 
-def test_parts_of_a_stream_know_where_they_begin(tmp_path):
-    """Parts are read in any order: here in that of an epoch."""
+def test_parts_of_a_stream_have_the_index_of_their_first_row(tmp_path):
+    """Parts are read in the order of an epoch here."""
     x = np.random.default_rng(1).integers(0, 5, (2000, 3)).astype(float)
     table = Table((Column("integer", 1.0),) * 3, seed=1)
     streams.write_parquet(tmp_path / "t", x)
@@ -76,7 +76,7 @@ def test_parts_of_a_stream_know_where_they_begin(tmp_path):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_is_seen_in_a_pass_is_what_rows_in_memory_say(weighted):
+def test_one_pass_finds_the_kinds_of_rows_in_memory(weighted):
     x = rows()
     weights = np.where(np.arange(len(x)) % 5 == 0, 0.0, 1.0) if weighted else None
     if weighted:
@@ -96,7 +96,7 @@ def test_what_is_seen_in_a_pass_is_what_rows_in_memory_say(weighted):
         assert passed(blocks(x, sizes, weights, buffer=2000)).smallest_gaps([2, 4]) == held.smallest_gaps([2, 4])
 
 
-def test_what_is_not_whole_or_beyond_is_counted():
+def test_fractional_values_and_values_beyond_bounds_are_counted():
     x = rows()
     x[[7, 50], 0] = 0.5, 1.5
     x[9, 1] = 3.0
@@ -113,7 +113,7 @@ def test_what_is_not_whole_or_beyond_is_counted():
             )
 
 
-def test_repeats_are_looked_for_all_over_in_little_memory():
+def test_repeats_are_sought_in_all_rows_in_little_memory():
     x = np.random.default_rng(0).standard_normal((100_000, 2))
     x[50_000:, 1] = 0.0
     found = [passed(blocks(x, sizes)) for sizes in ((1000,), (7777, 3))]
@@ -123,13 +123,13 @@ def test_repeats_are_looked_for_all_over_in_little_memory():
     assert_array_equal(found[0].some, found[1].some)
 
 
-def test_only_so_many_values_are_kept_for_a_gap():
+def test_the_values_kept_for_a_gap_are_limited():
     x = np.arange(5000.0)[::-1, None] ** 2
     assert passed(blocks(x, (100,), buffer=40)).smallest_gaps([0]) == [1.0]
     assert passed(blocks(np.ones((50, 1)), (100,), buffer=40)).smallest_gaps([0]) == [None]
 
 
-def test_rows_that_miss_a_number():
+def test_rows_with_a_missing_value():
     x = rows()
     x[[3, 1000, 1999], [0, 4, 2]] = np.nan
     good = ~np.isnan(x).any(axis=1)
@@ -184,7 +184,7 @@ def test_a_stream_that_fits_is_a_table_in_memory():
 
 
 @pytest.mark.parametrize("source", ["arrays", "mapped", "pandas", "parquet", "dask"])
-def test_dtypes_say_which_columns_are_whole(source, tmp_path):
+def test_dtypes_decide_which_columns_are_whole(source, tmp_path):
     pandas = pytest.importorskip("pandas")
     x = rows(600)
     frame = pandas.DataFrame({"count": x[:, 0].astype(int), "yes": x[:, 1] > 0, "size": x[:, 4]})
@@ -213,7 +213,7 @@ def test_dtypes_say_which_columns_are_whole(source, tmp_path):
         assert density(discrete=["count"]).fit(stream).table_.columns[1].kind == "float"
         assert not hasattr(found, "feature_names_in_")  # arrays are judged without a warning
     flow = hr.MAF(len(want), transforms=1, hidden=(4,))
-    flow.fit(stream, epochs=1, progress=False)  # it takes them as they are
+    flow.fit(stream, epochs=1, progress=False)  # the estimator takes them unchanged
     assert flow.feature_names == (("count", "yes", "size") if len(want) == 3 else None)
 
 

@@ -163,10 +163,10 @@ def test_frames_with_one_name_twice_are_refused():
         hr.MAF(3).fit(x)
     with pytest.raises(ValueError, match="context: expected columns of different names, got 'a' twice"):
         hr.MAF(1, 3).log_prob(np.zeros((9, 1)), x)
-    assert hr.MAF(3).log_prob(x.set_axis([0, 0, 1], axis=1)).shape == (9,)  # numbers are no names
+    assert hr.MAF(3).log_prob(x.set_axis([0, 0, 1], axis=1)).shape == (9,)  # integers are no names
 
 
-def test_rows_of_weight_zero_say_nothing_of_a_column():
+def test_rows_of_weight_zero_do_not_decide_the_kind_of_a_column():
     x = np.column_stack([np.r_[np.zeros(50), np.full(50, 2.0)], np.random.default_rng(0).standard_normal(100)])
     density = FlowDensity(**SHORT).fit(x, sample_weight=np.r_[np.zeros(50), np.ones(50)])
     assert density.table_.columns[0].constant == 2.0
@@ -228,7 +228,7 @@ def test_a_plain_table_is_not_copied():
 
 
 def test_rows_that_miss_a_number_are_outliers():
-    """In any column, the constant one too."""
+    """Values may be missing in any column, also the constant one."""
     x = frame(200)
     density = FlowDensity(missing="drop", **SHORT).fit(x)
     some = x.astype(float).iloc[:40].copy()
@@ -279,7 +279,7 @@ def test_validation_rows_are_treated_as_those_to_fit(monkeypatch):
         FlowDensity(**{**SHORT, "fit": FitSettings(epochs=15, validation=held)}).fit(x)
 
 
-def test_whole_numbers_go_around():
+def test_periodic_whole_numbers_wrap_around():
     hours = Column("integer", 1.0, 0.0, None, None, (0.0, 24.0))
     assert hours.back(np.array([-0.4, 23.4, 23.6, 24.0, 11.5])).tolist() == [0.0, 23.0, 0.0, 0.0, 12.0]
     x = np.column_stack([np.arange(200) % 23, np.random.default_rng(0).standard_normal(200)])
@@ -307,12 +307,12 @@ def test_rows_whose_context_misses_a_number_are_left_out_with_it():
     strict = Table((Column(), Column()))
     with pytest.raises(ValueError, match="NaN in 1 of 6 rows"):
         strict.to_look_at(x, context, weights, names=None, x_name="x")
-    kept = strict.to_look_at(x[1:], context[1:], None, names=None, x_name="x")  # a context is checked by who reads it
+    kept = strict.to_look_at(x[1:], context[1:], None, names=None, x_name="x")  # a context is checked where it is read
     np.testing.assert_array_equal(kept[1], context[1:])
 
 
 def test_a_diagnosis_takes_the_estimator(monkeypatch):
-    """Rows are as the flow has them: the very rows of the fit, others with noise of their own."""
+    """Rows are treated as in the fit: those of the fit have its noise, others noise of their own."""
     from headrace.diagnosis import run
 
     seen, opened = [], run.opened
@@ -328,7 +328,7 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert (weights == np.delete(np.arange(200.0), 9)).all()
     assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
     assert (found.rows, found.features, found.copies) == (199, 3, 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # though their noise is another one
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although their noise differs
         again = hr.diagnose(density, x.copy(), training=x, names=["a", "b", "c", "d"], progress=False)
     assert (again.copies, again.of_training) == (300, True)
     assert seen[1][6] == ("a", "b", "c")
@@ -355,7 +355,7 @@ def test_a_column_without_numbers_is_named(library):
             hr.auto(make(values).lazy(), 0.1)
 
 
-def test_truth_values_among_which_some_are_missing_are_objects_of_pandas():
+def test_truth_values_with_missing_ones_in_object_columns():
     x = frame(60)
     x["yes"] = [None, *x["yes"].tolist()[1:]]
     x["count"] = x["count"].astype(object)
@@ -411,7 +411,7 @@ def test_streams_refuse_such_whole_numbers_too():
         FlowDensity(**SHORT, discrete=[0]).fit(hr.rows.blocks([x[:120], x[120:]], buffer=50))
 
 
-def test_what_is_not_whole_has_no_probability(fitted):
+def test_fractional_values_have_no_probability(fitted):
     x = frame(3).astype({"count": float})
     x.iloc[1, 0] = 3.5
     with pytest.warns(RuntimeWarning, match="X: 1 of 3 rows are not whole in column 'count', as 3.5, .* is -inf"):
@@ -429,7 +429,7 @@ def test_what_is_not_whole_has_no_probability(fitted):
 
 
 def test_the_table_of_an_estimator_prints_what_a_fit_does_with_each_column(monkeypatch):
-    """By name where there are some, no wider than the terminal."""
+    """Columns have their names, where they have some, and lines are no wider than the terminal."""
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)
     x = np.stack([rng.poisson(4.0, 200), rng.random(200), np.full(200, 3.5)], axis=1)

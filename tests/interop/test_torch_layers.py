@@ -148,7 +148,7 @@ def test_weight_norm_and_other_parametrisations_of_a_matrix():
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*jit.trace.*:DeprecationWarning")
 @pytest.mark.parametrize("layers", [False, True])
-def test_a_trace_of_the_older_kind_passes_its_own_check(layers):
+def test_torch_jit_trace_passes_its_own_check(layers):
     module = FlowModule(FLOWS["nsf"](), layers=layers)
     x, c = rows(5, 4), rows(5, 2, seed=1)
     scored = LogProb(module)

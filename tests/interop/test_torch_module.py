@@ -82,7 +82,7 @@ def test_a_distribution_draws_and_scores():
     torch.manual_seed(3)
     x, log_prob = density.rsample_and_log_prob((200,))
     assert x.shape == (200, 5, 3)
-    torch.testing.assert_close(log_prob, density.log_prob(x), rtol=1e-8, atol=1e-8)  # two runs, there and back
+    torch.testing.assert_close(log_prob, density.log_prob(x), rtol=1e-8, atol=1e-8)  # two runs, forward and backward
     torch.manual_seed(3)
     assert torch.equal(density.sample((200,)), x)
     assert not density.sample().requires_grad
@@ -100,7 +100,7 @@ def test_reparametrised_draws_follow_the_flow(base):
     x, log_prob = module.rsample_and_log_prob((20_000,))
     torch.testing.assert_close(log_prob, module.log_prob(x), rtol=1e-3, atol=2e-3)  # float32, there and back
     theirs = flow.sample(20_000, seed=1)
-    spread = theirs.std(axis=0) / np.sqrt(10_000)  # of a difference of two means
+    spread = theirs.std(axis=0) / np.sqrt(10_000)  # standard error of a difference of two means
     assert (np.abs(x.detach().numpy().mean(0) - theirs.mean(0)) < 5 * spread).all()
     x.sum().backward()
     assert torch.isfinite(module.vector.grad).all()
@@ -183,7 +183,7 @@ def test_trained_parameters_of_drawing_are_followed_without_gradients_alone(base
 
 
 def weights_of(module, count=25):
-    """Some places of the vector that are weights."""
+    """Some indices of the vector that are weights."""
     places = torch.from_numpy(np.flatnonzero(module.flow.parameters))
     return places[:: max(1, len(places) // count)]
 
@@ -261,7 +261,7 @@ def test_one_run_and_two_give_the_same_gradients(family, one_context):
             found.append(torch.autograd.grad(loss(module.log_prob(x, context)), (x, context, module.vector)))
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    assert not module._entry.one_run  # a loss that weighs rows differently took two
+    assert not module._entry.one_run  # a loss that weighs rows differently takes two
 
 
 def test_transforms_of_torch_func(family):
@@ -288,8 +288,8 @@ def test_transforms_of_torch_func(family):
 
 @pytest.mark.parametrize("verb", ["to_data", "to_latent", "rsample_and_log_prob"])
 @pytest.mark.parametrize("one_context", [False, True])
-def test_the_shorter_way_gives_the_same_bits(monkeypatch, verb, one_context):
-    """Without a trace or a transform, in both passes; gradients that are mapped go the longer one back."""
+def test_the_shorter_path_has_the_same_bits(monkeypatch, verb, one_context):
+    """The shorter path serves both passes without a trace or a transform; mapped gradients take the longer one."""
     module, x = module_of("iaf"), rows(9, 3, requires_grad=True)
     context = rows(*(() if one_context else (9,)), CONTEXT, seed=1, requires_grad=True)
     wrt = (context, module.vector) if verb == "rsample_and_log_prob" else (x, context, module.vector)
@@ -329,7 +329,7 @@ def test_gradients_of_many_losses_at_once(verb, one_run):
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
-def test_a_second_derivative_says_why_not(verb):
+def test_second_derivatives_are_refused_with_the_reason(verb):
     module, x = module_of("maf", 0), rows(9, 3, requires_grad=True)
     value = getattr(module, verb)(x)
     value = value if verb == "log_prob" else value[0]
@@ -339,9 +339,11 @@ def test_a_second_derivative_says_why_not(verb):
 
 
 @pytest.mark.parametrize("verb", ["log_prob", "to_data"])
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, of its first jvp
-def test_forward_mode_says_why_not(verb):
-    """Under no_grad too, which does not switch it off: a tangent would be lost without a word."""
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # a warning of PyTorch's at its first jvp
+def test_forward_mode_is_refused_with_the_reason(verb):
+    """Forward mode is refused under no_grad, too, which does not switch it off: a tangent would be lost without an
+    error.
+    """
     module, x = module_of("maf", 0), rows(9, 3)
 
     def call(x):
@@ -420,7 +422,7 @@ def test_an_exported_graph_has_gradients():
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
 def test_a_distribution_and_a_transform_compile_whole(backend):
-    """In one graph, of which inductor would make C++ code for seconds: the test of a step has that."""
+    """Both are one graph; inductor, which takes seconds, compiles in the test of a step alone."""
     compiled = functools.partial(torch.compile, fullgraph=True, backend=backend)
     transform = TransformModule(hr.transforms.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)
@@ -453,7 +455,8 @@ def test_autocast_inference_mode_hooks_and_checkpointing():
     assert seen == ["forward"]
 
 
-# ---- a module's life -------------------------------------------------------------------------------------------------
+# ---- copies, states, training
+# -------------------------------------------------------------------------------------------------
 
 
 def test_copies_pickles_and_states():
@@ -475,7 +478,7 @@ def test_copies_pickles_and_states():
         module_of("maf").load_state_dict(module.state_dict())
 
 
-def test_the_state_carries_what_a_fit_has_standardised():
+def test_the_state_has_the_standardisation_of_a_fit():
     x = rows(500, 3).numpy() * 7 + 30
     flow = hr.MAF(3, transforms=1, hidden=(8,), seed=0)
     start = FlowModule(flow)

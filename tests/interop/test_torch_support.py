@@ -1,4 +1,4 @@
-"""`FlowModule(flow)().support`: what samplers and guides choose their bijection by."""
+"""`FlowModule(flow)().support`, by which samplers and guides choose their bijection."""
 
 import math
 
@@ -79,7 +79,7 @@ def limits(ends):
 
 @pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_it_is_where_the_density_is(name, dtype):
+def test_the_support_is_where_the_density_is_positive(name, dtype):
     make, ends = FLOWS[name]
     module = module_of(make().astype(dtype))
     support = module().support
@@ -102,12 +102,12 @@ def test_it_is_where_the_density_is(name, dtype):
                 outside = inside[row].clone()
                 outside[c] = end + outward * max(abs(end), 1.0)
                 assert not support.check(outside)
-                if name != "periods" or c == 0:  # around a circle the density goes on
+                if name != "periods" or c == 0:  # around a circle the density continues
                     assert module().log_prob(outside) == -math.inf
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_its_bijection_reaches_all_of_it(name):
+def test_the_bijection_reaches_the_whole_support(name):
     """The mass of unbounded rows by the bijection is 1: importance weights of a wide normal have the mean 1."""
     make, ends = FLOWS[name]
     module = FlowModule(make().astype("float64"))  # fresh: without randomised weights no weight is large
@@ -124,7 +124,7 @@ def test_its_bijection_reaches_all_of_it(name):
     torch.testing.assert_close(bijection.inv(x), u, rtol=1e-6, atol=1e-6)
 
 
-def test_flows_on_all_rows_have_the_constraint_that_they_had():
+def test_flows_without_bounds_have_the_constraint_of_real_vectors():
     for flow in (hr.MAF(2), hr.Flow([hr.transforms.Linear(3)], hr.StudentT(3)), hr.Flow([], hr.Logistic(1))):
         assert FlowModule(flow)().support is constraints.real_vector
 
@@ -147,7 +147,7 @@ def test_support_that_is_no_product_of_intervals():
             biject_to(support)
 
 
-def test_it_goes_by_the_parameters_of_now():
+def test_the_support_follows_the_present_parameters():
     module = FlowModule(hr.Flow([hr.transforms.Elementwise(1, map="affine")], hr.Uniform(1), dtype="float64"))
     before = module().support.base_constraint.upper_bound.item()
     with torch.no_grad():
@@ -168,14 +168,14 @@ def test_contexts_and_expanded_distributions():
 
 @pytest.mark.programs
 def test_a_guide_of_pyro_stays_inside():
-    """Pyro's guides go by the support of a site: by that of all reals the loss is infinite."""
+    """Pyro's guides depend on the support of a site: with all reals the loss is infinite."""
     pyro = pytest.importorskip("pyro")
     from pyro.contrib.zuko import ZukoToPyro
     from pyro.infer import SVI, Trace_ELBO
     from pyro.infer.autoguide import AutoDiagonalNormal
 
     class Site(ZukoToPyro):
-        """Which by itself has neither support nor sample."""
+        """A distribution of Pyro that by itself has neither support nor sample."""
 
         @property
         def support(self):

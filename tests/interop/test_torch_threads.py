@@ -20,7 +20,7 @@ LINE = "7f00-7f01 r-xp 00009000 fe:00 1234 "
         (["/site/scipy.libs/libgomp-9.so.1", "/site/torch/lib/libgomp.so.1"], "/site/torch/lib/libgomp.so.1"),
         (["/env/lib/libiomp5.so"], "/env/lib/libiomp5.so"),
         (["/env/lib/libomp.so"], "/env/lib/libomp.so"),
-        (["/env/lib/libgomp.so.1", "/env/lib/libiomp5.so"], None),  # it is not known which
+        (["/env/lib/libgomp.so.1", "/env/lib/libiomp5.so"], None),  # the environment does not name it
         (["/env/a path/libgomp.so.1"], "/env/a path/libgomp.so.1"),
         (["/env/lib/libcompress.so", "/env/lib/libcomp.so"], None),
         ([], None),
@@ -33,7 +33,7 @@ def test_the_library_of_pytorch_is_found(tmp_path, paths, expected):
     assert (found and str(found)) == expected
 
 
-def test_where_there_are_no_maps_there_is_no_library(tmp_path):
+def test_without_proc_maps_no_library_is_found(tmp_path):
     assert _threads.library(str(tmp_path / "maps")) is None
 
 

@@ -108,7 +108,7 @@ def test_the_flows_own_optimiser_trains_a_module():
     assert module._entry.at(module.vector) is placed  # nothing was compiled anew
 
 
-def test_a_flow_that_was_fitted_comes_back():
+def test_to_flow_returns_a_fitted_flow():
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(300, 3) * 7 + 30
     flow, handle = module.flow, module._entry.handle
     flow.fit(x.numpy(), epochs=1, progress=False)
@@ -166,8 +166,8 @@ def test_no_rows_and_one_row_have_gradients():
 # ---- distributions and transforms ------------------------------------------------------------------------------------
 
 
-def test_draws_of_a_transform_are_scored_with_gradients_of_now():
-    """Draws without gradients have them when they are scored, and parameters that changed since are seen."""
+def test_draws_of_a_transform_are_scored_with_present_parameters():
+    """Draws without gradients have them when they are scored, by parameters that may have changed since."""
     module = TransformModule(hr.transforms.MaskedAutoregressive(3, (16,), seed=1))
     base = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), torch.ones(3)), 1)
     density = torch.distributions.TransformedDistribution(base, [module()])
@@ -180,7 +180,7 @@ def test_draws_of_a_transform_are_scored_with_gradients_of_now():
     assert not torch.equal(density.log_prob(x), before)
 
 
-def test_a_distribution_says_how_to_estimate_what_it_has_no_formula_for():
+def test_errors_of_moments_without_a_formula_have_an_estimate():
     density = FlowModule(hr.MAF(3, context=2, transforms=1, hidden=(8,), seed=1))(rows(5, 2))
     assert repr(density) == "FlowDistribution(MAF, batch_shape=(5,), event_shape=(3,))"
     calls = [density.entropy, lambda: density.cdf(rows(3))]
@@ -232,7 +232,7 @@ def test_a_transform_for_many_contexts_draws_for_each():
     assert density.log_prob(x).shape == (4, 5)
 
 
-def test_modules_stand_where_zukos_do():
+def test_modules_take_the_place_of_zukos():
     zuko = pytest.importorskip("zuko")
     flow = hr.MAF(3, context=2, transforms=1, hidden=(16,), seed=1)
     flow.parameters = flow.parameters + 0.1
@@ -248,8 +248,8 @@ def test_modules_stand_where_zukos_do():
 
 
 @pytest.mark.filterwarnings("ignore")  # Pyro's own
-def test_distributions_stand_in_pyro():
-    """As a likelihood, and as a guide whose density is made beside its draws: gradients reach flow and encoder."""
+def test_distributions_work_in_pyro():
+    """A flow is a likelihood, and a guide whose densities come with its draws; gradients reach flow and encoder."""
     pyro = pytest.importorskip("pyro", reason="pyro is not installed")
     from pyro.contrib.zuko import ZukoToPyro
 
@@ -335,7 +335,7 @@ def test_an_ensemble_of_other_structures_is_refused(other):
 
 
 def test_an_ensemble_of_fits_on_other_rows_is_refused():
-    """Each is standardised by its own rows, which one module cannot be for all."""
+    """Each flow is standardised by its own rows, and one module has one standardisation."""
     modules, x = [Scorer(fitted(seed)) for seed in range(2)], rows(10, 3)
     with pytest.raises(ValueError, match=r"standardisation .*headrace\.Ensemble"):
         stacked(modules)(x)
@@ -349,8 +349,8 @@ def test_an_ensemble_of_fits_on_other_rows_is_refused():
     torch.testing.assert_close(stacked([modules[1], assigned])(x)[1], modules[1](x))
 
 
-def test_an_average_of_modules_is_one():
-    """With its buffers, in whose place nothing is averaged."""
+def test_an_average_of_modules_is_a_module():
+    """The average keeps the module's buffers, which are not averaged."""
     module, x = Scorer(small(0)), rows(10, 3)
     average = torch.optim.swa_utils.AveragedModel(module, use_buffers=True)
     for _ in range(3):
@@ -392,7 +392,9 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path, groups):
 
 @pytest.mark.programs
 def test_an_exported_graph_takes_no_module_of_another_process(tmp_path):
-    """One that made as many modules, of the same sizes and another order, must not be what the graph computes with."""
+    """The graph must not compute with a module of the other process that has the same index and sizes, and another
+    order.
+    """
     code = """
 import sys, torch, headrace as hr
 from headrace.torch import FlowModule
@@ -419,7 +421,7 @@ else:
 
 
 @pytest.mark.programs
-def test_importing_is_light():
+def test_imports_leave_out_torch_and_its_compiler():
     """headrace leaves PyTorch alone, and headrace.torch its compiler, the first call included."""
     code = """
 import sys, time, headrace as hr

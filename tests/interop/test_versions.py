@@ -1,4 +1,4 @@
-"""A framework that is too old is named, with what to do, before anything that it lacks is."""
+"""A framework that is too old is refused by name, with the remedy, before its functions are used."""
 
 import importlib
 import subprocess
@@ -10,13 +10,13 @@ from headrace._base import arguments as check
 
 
 @pytest.mark.parametrize("found", ["2.4.1", "1.13.0+cpu", "0.9"])
-def test_what_is_too_old_is_refused(found):
+def test_old_versions_are_refused(found):
     with pytest.raises(ImportError, match=r'torch: expected version 2\.5 or newer, got .*pip install "torch>=2\.5"'):
         check.framework("torch", found, (2, 5))
 
 
 @pytest.mark.parametrize("found", ["2.5.0", "2.13.0+cpu", "3.0", "2.5rc1", "2.5.0a0+git1"])
-def test_what_is_new_enough_is_not(found):
+def test_new_versions_are_accepted(found):
     check.framework("torch", found, (2, 5))
 
 

@@ -34,7 +34,7 @@ def arguments(structure):
     return (none, x, jnp.zeros((1, 0), "float32")), attributes
 
 
-def test_a_call_that_fits_is_made(structure):
+def test_a_fitting_call_is_made(structure):
     arrays, attributes = arguments(structure)
     _, row = call("run", arrays, (shape(0), shape(3)), **attributes)
     np.testing.assert_array_equal(row, structure.flow.log_prob(np.ones((3, 2), "float32")))
@@ -89,7 +89,7 @@ class Frame(ctypes.Structure):
 
 @pytest.mark.parametrize(("of_xla", "answer"), [(0, 1), (1, 1), (2, 2), (3, 3), (9, 3)])
 @pytest.mark.parametrize("name", ["run_float32", "gradient_float64", "elsewhere"])
-def test_a_handler_answers_with_the_version_of_the_xla_that_asks_within_those_that_it_knows(of_xla, answer, name):
+def test_a_handler_answers_with_a_version_that_it_and_xla_support(of_xla, answer, name):
     capsule = _cpu.xla_handlers[name]
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

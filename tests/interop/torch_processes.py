@@ -22,7 +22,7 @@ from torch_cases import Posterior, rows, simulated, trained
 
 
 class Scored(Dataset):
-    """Rows with their log densities, as a worker finds them."""
+    """A data set of rows with their log densities, computed by a worker."""
 
     def __init__(self, module, x):
         self.module, self.x = module, x
@@ -60,7 +60,7 @@ def one_of_two(rank, directory, groups):
 
 
 def optimiser_of(module, groups):
-    """Of all parameters alike, or of those of the encoder and the flow's own groups."""
+    """An optimiser of all parameters alike, or of groups for the encoder and for parts of the flow."""
     if not groups:
         return torch.optim.Adam(module.parameters(), 1e-2)
     return torch.optim.AdamW(

@@ -31,7 +31,7 @@ def core(emu):
         yield found
 
 
-def test_the_library_itself_does_not_have_it(core):
+def test_the_library_itself_lacks_the_added_map(core):
     assert MAP in {one.name for one in core.maps()}
     assert MAP not in {one.name for one in hr._core.cpu.maps()}
 
@@ -99,7 +99,7 @@ def test_a_coupling(formula):
 def test_elementwise(formula, dtype):
     t = hr.transforms.Elementwise(3, map=MAP, formula=formula, bins=5, bound=2.0, dtype=dtype)
     z = cases.rows(40, 3, dtype)
-    x, log_det = t.forward(z)  # fresh: the identity
+    x, log_det = t.forward(z)  # a fresh map is the identity
     cases.assert_close(x, z)
     cases.assert_close(log_det, np.zeros(40))
     raw = cases.rng("elementwise", MAP).standard_normal((3, 6)).astype(dtype)
@@ -122,7 +122,7 @@ def test_elementwise(formula, dtype):
 
 
 def foreign():
-    """With a network's outputs in another order than the map's."""
+    """A transform whose network has outputs in another order than the map's."""
     dense = cases.made(4, (8,), outputs=("slope", "shift"), layout="blocked", bins=3).astype("float32")
     settings = {"outputs": dense.outputs, "layout": dense.layout}
     return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, map=MAP, bins=3, **settings)
@@ -155,7 +155,7 @@ def test_files_and_repr(kind, tmp_path):
     ("settings", "words"),
     [({"bins": 7}, ["bins", "from 2 to 6", "7"]), ({"slope": 1e-6}, ["slope", "1e-05", "1e-06"])],
 )
-def test_what_the_map_says_of_itself_is_heeded(settings, words):
+def test_properties_of_the_map_are_respected(settings, words):
     with pytest.raises(ValueError, match="expected") as error:
         hr.transforms.MaskedAutoregressive(4, (8,), map=MAP, **settings)
     cases.assert_says(error, *words)
@@ -164,13 +164,13 @@ def test_what_the_map_says_of_itself_is_heeded(settings, words):
 # --- the readers that need a formula of their own ---------------------------------------------------------------------
 
 
-def test_graphs_refuse_it_by_name(tmp_path):
+def test_graphs_refuse_the_added_map_by_name(tmp_path):
     pytest.importorskip("onnx")
     with pytest.raises((NotImplementedError, ValueError), match=MAP):
         hr.Flow([KINDS["masked"]()]).to_onnx(tmp_path / "flow.onnx")
 
 
-def test_modules_of_pytorch_alone_refuse_it_by_name():
+def test_modules_of_pytorch_alone_refuse_the_added_map_by_name():
     pytest.importorskip("torch")
     with pytest.raises((NotImplementedError, ValueError), match=MAP):
         hr.convert.to_torch(hr.Flow([KINDS["masked"]()]))
@@ -178,7 +178,7 @@ def test_modules_of_pytorch_alone_refuse_it_by_name():
 
 @pytest.mark.programs
 @pytest.mark.skipif(runtime_library.compiler() is None, reason="no C++ compiler")
-def test_the_header_refuses_it_by_name(tmp_path_factory):
+def test_the_header_refuses_the_added_map_by_name(tmp_path_factory):
     library = runtime_library.shared_library(tmp_path_factory)
     with pytest.raises(runtime_library.Refused, match=rf"map: expected one of .*, got '{MAP}'"):
         library.load(hr.to_bytes(hr.Flow([KINDS["masked"]()])), "float64")

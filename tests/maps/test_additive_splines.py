@@ -64,7 +64,7 @@ def hard_values(map, raw, direction, dtype, **settings):
 
 @pairwise(map=MAPS, direction=KERNELS, bound=BOUNDS, bins=[2, 3, 8, 64], min_bin=[1e-3, 1e-2, 1e-6], dtype=cases.DTYPES)
 def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, dtype):
-    # In float32 the places of 64 knots, which are sums of sizes, are no better known than some 1e-5 of the interval.
+    # In float32 positions of 64 knots, which are sums of sizes, have errors of some 1e-5 of the interval.
     settings = {"bound": bound, "min_bin": max(min_bin, 1e-4 if dtype == "float32" else 0.0), "slope": 1e-3}
     low, high = ends_of(bound)
     for spread in (0.0, 1e-30, 0.1, 1.0, 3.0, 30.0, 1e4):
@@ -72,7 +72,7 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
         values = hard_values(map, raw, direction, dtype, **settings)
         got = through(direction, map, values, raw, **settings)
         want = through(direction, map, values.astype(float), raw.astype(float), JUDGES, **settings)
-        # Places are rounded at the size of the interval, and once more where whole periods are taken off.
+        # Positions have rounding errors of the size of the interval, and once more where whole periods are subtracted.
         middle, size = 0.5 * (low + high), high - low
         wide = values.astype(float)
         inside = np.clip(wide, low, high)
@@ -89,7 +89,7 @@ def test_hard_splines_match_the_reference(map, direction, bound, bins, min_bin, 
 
 @pairwise(map=MAPS, direction=KERNELS, bins=[2, 8, 64], dtype=cases.DTYPES, together=("map", "direction", "dtype"))
 def test_huge_parameters_give_numbers(map, direction, bins, dtype):
-    """Derivatives are not bounded, and still nothing overflows in between."""
+    """Derivatives are not bounded, and no intermediate value overflows."""
     generator = cases.rng("huge", map, bins)
     count = reference.MAPS[map].count(bins)
     largest = 1e10 if MAPS[map][1] == "linear" else 1e30  # times a value far outside
@@ -194,7 +194,7 @@ def test_outside_of_the_interval_is_the_identity(map, direction, dtype):
 @every_map
 @every_direction
 def test_nan_and_infinite_parameters_spoil_their_own_element(map, direction, dtype):
-    """Wherever the value lies, also where the spline is the identity."""
+    """Values may lie anywhere, also where the spline is the identity."""
     count = reference.MAPS[map].count(4)
     for bad in (np.nan, np.inf, -np.inf):
         raw = np.zeros((count + 1, count), dtype)
@@ -303,7 +303,7 @@ def test_the_old_spline_has_a_symmetric_interval():
 
 
 @every_map
-def test_the_core_refuses_them_itself(map):
+def test_the_core_refuses_bad_settings_itself(map):
     values, params = np.zeros((2, 3)), np.zeros((2, 3, reference.MAPS[map].count(8)))
     out = np.empty((2, 3)), np.empty(2)
     call = [map, "exp", 1e-3, 5.0, 8, False, values, params, *out]

@@ -1,4 +1,4 @@
-"""Maps of each coordinate for itself: the same numbers as the coupling kernels', with one set of parameters."""
+"""Maps of each coordinate by itself: the values of the coupling kernels with one set of parameters."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_fresh_ones_are_the_identity(map, formula, dtype):
 @every_formula
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_gradients_are_those_of_differences(map, formula, direction):
-    """Of inputs and parameters, by central differences in float64."""
+    """Gradients by inputs and parameters agree with central differences in float64."""
     t, _ = made(map, formula, "float64")
     z = 0.8 * cases.rows(7, FEATURES, "float64", "differences")
     grad, grad_log = cases.rows(7, FEATURES, "float64", "grad"), cases.rows(7, 1, "float64", "grad log")[:, 0]
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_differences(map, formula, direction):
 
 
 def pack_of(t):
-    """The parameter vector where every parameter is 1: padding stays 0."""
+    """The parameter vector in which every parameter is 1 and padding is 0."""
     other = t.astype(t.dtype)
     other.parameters = np.zeros_like(t.parameters)
     for name, value in t.named_parameters().items():
@@ -117,7 +117,7 @@ def test_the_bent_line_is_eq_25(dtype):
     cases.assert_matches(t.inverse(x), (want, want_log[:, 0]), x, dtype)
 
 
-def test_a_bent_line_that_is_nearly_flat_on_one_side_comes_back(dtype):
+def test_a_bent_line_that_is_nearly_flat_on_one_side_is_inverted(dtype):
     """|γ| is as close to 1 as it can be; the inverse loses the digits that the flat side has lost already."""
     t = hr.transforms.Elementwise(1, map="dual_ascent", formula="to_latent", dtype=dtype)
     for sign in (1.0, -1.0):

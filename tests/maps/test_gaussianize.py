@@ -26,7 +26,7 @@ def rows(n, dtype, *key):
 
 
 def made(base="standard normal", dtype="float64"):
-    """A flow with one before its last standardisation, and the inverse of another one between networks."""
+    """A flow with a curve before its last standardisation, and the inverse of another one between networks."""
     parts = [
         gradients.masked(cases.made(features=FEATURES, hidden=(9,), context=2)),
         gradients.inverse(gradients.gaussianize(*cases.curves(FEATURES, 4, "inner"))),
@@ -101,7 +101,7 @@ def test_a_device_computes_the_same(device, dtype):
         cases.assert_close(got, want, magnitude=10.0, depth=64)
 
 
-def test_far_rows_and_what_is_not_finite(core, dtype):
+def test_far_rows_and_values_that_are_not_finite(core, dtype):
     t = hr.transforms.Gaussianize(*CURVES)
     x = rows(20, dtype)
     x[3, 1], x[4, 0], x[5] = np.nan, np.inf, 1e30
@@ -150,7 +150,7 @@ def test_gradients_on_a_device(verb, device):
     gradients.check(on_device, verb, given, context, least=10.0)
 
 
-# --- an object like all others --------------------------------------------------------------------------------------
+# --- copies, files, refusals --------------------------------------------------------------------------------------
 
 
 def test_copies_pickles_and_files_have_the_same_bits(tmp_path):
@@ -189,7 +189,7 @@ def test_wrong_curves_are_refused(change, words):
         assert word in str(caught.value)
 
 
-def test_a_file_whose_curves_are_none_is_refused():
+def test_a_file_with_impossible_curves_is_refused():
     t = hr.transforms.Gaussianize(*CURVES)
     hostile_files.refused(hostile_files.with_header(t, hostile_files.set_at("formula", to="to_data")), "formula")
     hostile_files.refused(hostile_files.with_header(t, hostile_files.set_at("min_bin", to=1e-3)), "min_bin")

@@ -1,4 +1,4 @@
-"""The logit of a mixture of logistic distributions where it is hard: gaps, tails, extreme scales, many components.
+"""The logit of a mixture of logistic distributions in hard cases: gaps, tails, extreme scales, many components.
 
 The reference works with logarithms and finds roots by bisection. Values agree to some units in the last place of the
 larger one of a value and of the effect of its argument's rounding, which the steepness multiplies.
@@ -17,7 +17,7 @@ NAME = "logistic_mixture"
 
 
 def parameters(weight, mean, log_scale, rows, dtype):
-    """Raw parameters of a coordinate, the same for each row; scales are those asked for, for a slope of 1e-6."""
+    """Raw parameters of a coordinate, the same for each row, with the given scales for a slope of 1e-6."""
     clamp = np.log(1e6)
     log_scale = np.asarray(log_scale, float)
     raw = log_scale / (1.0 - np.abs(log_scale) / clamp)
@@ -78,7 +78,7 @@ def test_bits_do_not_depend_on_the_other_lanes(direction):
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["value", 0, 3, 5])
-def test_what_is_not_finite_gives_nan_in_its_row_alone(direction, bad, where):
+def test_values_that_are_not_finite_give_nan_in_their_row_alone(direction, bad, where):
     params = cases.rng("bad").standard_normal((20, 1, 6))
     values = cases.rng("bad values").standard_normal((20, 1))
     run = map_cases.KERNELS[direction]
@@ -117,7 +117,7 @@ def test_a_fit_finds_two_peaks():
     transform = hr.transforms.MaskedAutoregressive(1, (), map=NAME, bins=4)
     flow = hr.Flow([transform], base=hr.Logistic(1))
     start = generator.standard_normal(flow.parameters.shape)
-    flow.parameters = start.astype("float32")  # components apart: alike ones would move alike
+    flow.parameters = start.astype("float32")  # components start apart, because equal ones would stay equal
     flow.fit(rows, epochs=60, learning_rate=2e-2, seed=0, progress=False)
     normal = lambda m: np.exp(-0.5 * ((rows - m) / 0.3) ** 2) / (0.3 * np.sqrt(2 * np.pi))  # noqa: E731
     truth = np.log(0.4 * normal(-1.0) + 0.6 * normal(1.0)).mean()

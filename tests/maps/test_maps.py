@@ -1,4 +1,4 @@
-"""Maps through the coupling kernels of ``headrace.ops``: what networks emit, applied row by row."""
+"""Maps through the coupling kernels of ``headrace.ops``: parameters of networks, applied row by row."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_defaults_are_affine_and_softly_clamped(direction, dtype):
 @every_kernel
 @map_cases.every_hard_map
 def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_raw, dtype):
-    """Each coordinate at its own scale: nothing overflows, nothing is lost beside a huge neighbour."""
+    """Each coordinate has its own scale: no value overflows, and none loses digits beside a huge neighbour."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype)
 
@@ -137,7 +137,7 @@ def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, poi
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     row, column = shape[0] // 2, shape[1] - 1
-    values[row, column] = 0.5  # inside every spline's interval: outside, parameters have no effect
+    values[row, column] = 0.5  # inside every spline's interval; outside of it parameters have no effect
     want = kernel(values, params, map)
     if where == "value":
         values[row, column] = poison
@@ -230,7 +230,7 @@ def strict_errors():
 
 @every_kernel
 @pytest.mark.parametrize("name", strict_errors())
-def test_what_is_not_strictly_right_is_refused(direction, name):
+def test_arrays_that_would_need_a_conversion_are_refused(direction, name):
     kernel, _ = KERNELS[direction]
     values, params, keywords, words = strict_errors()[name]
     with pytest.raises((TypeError, ValueError)) as error:

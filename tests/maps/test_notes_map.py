@@ -19,7 +19,7 @@ def numbers(features=7):
 
 
 @pytest.mark.parametrize("formula", ["to_latent", "to_data"])
-def test_it_is_the_formula_of_the_notes(formula, dtype):
+def test_values_are_those_of_the_notes_formula(formula, dtype):
     p, x = numbers(), cases.rows(50, 7, dtype)
     t = hr.transforms.Elementwise.from_notes(**p, formula=formula, dtype=dtype)
     w = (1 - p["sigma"]) * x - p["x0"]
@@ -33,7 +33,7 @@ def test_it_is_the_formula_of_the_notes(formula, dtype):
     assert t.dtype == dtype
 
 
-def test_there_and_back(dtype):
+def test_the_inverse_undoes_the_map(dtype):
     p = numbers()
     back = hr.transforms.Elementwise.from_notes(**p, dtype=dtype).to_notes()
     assert list(back) == list(p)
@@ -78,7 +78,7 @@ def test_steps_of_an_ascent_can_be_read():
         ({"dtype": "int8"}, ["dtype: "]),
     ],
 )
-def test_what_is_no_map_is_refused(change, patterns):
+def test_parameters_without_an_increasing_map_are_refused(change, patterns):
     given = {"sigma": [0.0], "phi0": [0.0], "gamma": [0.0], "x0": [0.0], "epsilon": [1.0]} | change
     with pytest.raises((TypeError, ValueError)) as error:
         hr.transforms.Elementwise.from_notes(**given)
@@ -104,7 +104,7 @@ def elementwise(dtype, formula="to_data", **raw):
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_the_inverse_near_the_largest_number(sign, dtype):
-    """bend 1 is γ = 0.706: there the slope is 1.706; with and without parameters of each row."""
+    """A bend of 1 is γ = 0.706, with a slope of up to 1.706; parameters are shared, or those of each row."""
     large = np.array([[sign * (3e38 if dtype == "float32" else 1.5e308)]], dtype)
     gamma = 0.999 / np.sqrt(2)
     want = (large / (1 + gamma)).astype(dtype)
@@ -124,7 +124,7 @@ def test_the_inverse_near_the_largest_number(sign, dtype):
 
 
 def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
-    """Infinite where a map stands alone; in a chain the row is NaN altogether."""
+    """A map by itself gives infinity; in a chain the whole row is NaN."""
     large = np.array([[3e38 if dtype == "float32" else 1.5e308]], dtype)
     z, log_det = elementwise(dtype, bend=1.0, stretch=-3.0).inverse(large)
     assert np.isnan(z).all()
@@ -138,7 +138,7 @@ def test_a_value_that_overflows_inside_is_not_the_centre(dtype):
 @pytest.mark.parametrize("width", [1e10, 1e13, 1e16, 1e25, 1e37])
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0, 3.0])
 def test_any_width(width, share, dtype):
-    """ε with and without a representable square, beside as large values."""
+    """ε has a representable square or not, beside values of its size."""
     value = np.array([[share * width]], dtype)
     t = elementwise(dtype, bend=1.0, width=width)
     gamma, r = 0.999 / np.sqrt(2), width * np.hypot(1.0, share)

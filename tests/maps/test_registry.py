@@ -1,4 +1,4 @@
-"""One list of maps in every layer, and one of vector maps: one that is forgotten somewhere fails here."""
+"""One list of maps in every layer, and one of vector maps; a map that a list lacks fails here."""
 
 import dataclasses
 import inspect
@@ -66,7 +66,7 @@ def test_every_list_has_every_map():
             assert re.search(rf"^- .*`{parameter}`", documented, re.MULTILINE), f"docs/files.md lacks {parameter}"
 
 
-READERS = {  # of files, beside the core, and the maps that each refuses by name, as it refuses the map that tests add
+READERS = {  # readers of files, and the maps that each refuses by name; all refuse the map that tests add
     "runtime/parts/maps.hpp": (),
     "python/headrace/convert/plain/maps.py": readers.REFUSED,
 }
@@ -131,7 +131,7 @@ def test_the_next_index_is_free_beside_the_map_of_the_tests(tmp_path):
     assert names[-2:] == ["tilt", added_map.NAME]  # each has a kernel of its index
 
 
-FORGET = {  # of the map that is added: from which list, and how
+FORGET = {  # ways to leave the added map out: the list, and how
     "cpp/math/maps.hpp": lambda patch, core: core.forget(),
     "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),
     "headrace.ops": lambda patch, core: patch.setattr(hr.ops, "MAPS", hr.ops.MAPS[:-1]),
@@ -153,7 +153,7 @@ class Lists:
 
 
 @pytest.mark.parametrize("forgotten", [None, *FORGET])
-def test_a_map_that_is_added_is_missed_wherever_it_is_forgotten(forgotten, emu, monkeypatch):
+def test_an_added_map_that_a_list_lacks_is_reported(forgotten, emu, monkeypatch):
     with added_map.added(emu) as core:
         lists = Lists(core)
         if forgotten is None:
@@ -222,8 +222,8 @@ def test_python_and_the_core_refuse_the_same_slopes_and_bins(map):
             headrace._core.cpu.coupling(map, "exp", slope, 5.0, bins, False, values, wrong, *out)
 
 
-def test_bins_that_the_number_of_parameters_leaves_open_are_asked_for(monkeypatch):
-    """A map that has as many parameters with 2j bins as with 2j + 1."""
+def test_bins_that_the_number_of_parameters_does_not_determine_are_required(monkeypatch):
+    """The map has as many parameters with 2j bins as with 2j + 1."""
     groups = lambda bins: {"width": 2 * (bins // 2) + 1}  # noqa: E731
     monkeypatch.setitem(MAPS, "rq_spline", dataclasses.replace(MAPS["rq_spline"], groups=groups))
     bins_with.cache_clear()

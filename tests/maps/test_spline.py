@@ -108,7 +108,7 @@ EXTREMES = [0.0, 1e-30, 1.0, 40.0, 1e4, 1e30]
 
 @every_bins
 @every_direction
-def test_any_parameter_that_is_no_number_shows_also_where_the_spline_is_the_identity(bins, direction, dtype):
+def test_nan_parameters_give_nan_also_where_the_spline_is_the_identity(bins, direction, dtype):
     raw = np.zeros((3 * bins - 1, 3 * bins - 1), dtype)
     np.fill_diagonal(raw, np.nan)
     values = np.array([[-7.0, 0.3, 7.0]], dtype) + np.zeros((len(raw), 1), dtype)
@@ -144,7 +144,7 @@ def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direc
 @every_bins
 @every_direction
 def test_accuracy_beside_knots_of_extreme_slopes(bins, direction):
-    """Knots whose derivatives are a thousand or a thousandth, in steep and in flat bins; float64, judged by itself.
+    """Knots whose derivatives are a thousand or a thousandth, in steep and in flat bins, in float64.
 
     Near a knot with slope d the inverse must be as accurate as 1 / d lets it: it is put back through the other
     direction, whose error is d times as large.
@@ -308,7 +308,7 @@ def test_fresh_flows_are_near_the_identity_and_the_seed_chooses_them(dtype):
 
 
 def test_values_outside_every_interval_stay_where_they_are(dtype):
-    """No transform but those with a bound touches them: tails of the data are those of the base."""
+    """Splines leave them unchanged, so that tails of the data are those of the base."""
     flow, _ = spline_flow(3, False, dtype)
     x = np.array([[7.0, -9.0, 1e4], [6.0, 6.0, -6.0], [1e30, 1e20, -1e30]], dtype)
     z, log_det = flow.to_latent(x)

@@ -73,14 +73,14 @@ def network_flow(workload: Workload) -> Any:
 
 
 def placed(flow: Any, device: str, matmul: str = "exact") -> Any:
-    """The flow there."""
+    """The flow on the device."""
     if device == "cuda" or matmul == "bf16":
         return flow.to("cuda" if device == "cuda" else "cpu", matmul)
     return flow
 
 
 def native(device: str) -> dict[str, Callable[[Any], Any]]:
-    """How a model's arrays are made there, and read."""
+    """Functions that make a model's arrays on the device, and read them."""
     library = arrays(device)
     return {
         "to_native": library.asarray,
@@ -155,7 +155,7 @@ def _no_density(_argument: Any) -> Any:
 
 
 def a_step(rng: Any, features: int, block: int | None = None) -> tuple[Any, ...]:
-    """What `Points.step` takes: small maps and a rotation, so that rows stay where they are over many repeats."""
+    """Arguments of `Points.step`: small maps and a rotation, so that rows stay where they are over many repeats."""
     import numpy as np
 
     import headrace as hr

@@ -1,4 +1,4 @@
-"""What the adapters of torch libraries share."""
+"""Helpers of the adapters of torch libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def setup(threads: int, device: str) -> None:
 
 
 def place(device: str) -> str:
-    """What torch calls it."""
+    """The name of the device in torch."""
     return "cuda" if device == "cuda" else "cpu"
 
 

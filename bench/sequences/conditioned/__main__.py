@@ -69,7 +69,7 @@ class Spoken:
 
     @property
     def covariates(self) -> NDArray[np.float32]:
-        """What networks read."""
+        """The covariates of both networks."""
         return envelope.columns(self.frames)
 
 
