@@ -20,12 +20,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
-    "flow": (4850, "_flow densities files ops transforms"),
-    "fit": (7200, "_fit distributed rows training"),
-    "methods": (6100, "ascent continuum sequences variational"),
-    "analysis": (5400, "_tables choosing diagnosis plot"),
+    "flow": (4750, "_flow densities files ops transforms"),
+    "fit": (7150, "_fit distributed rows training"),
+    "methods": (5900, "ascent continuum sequences variational"),
+    "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
-        11900,
+        11600,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -110,7 +110,7 @@ def setting(
     core: bool = True,
     optional: bool = False,
     stored: bool = True,
-    option: str = "",
+    option: str | bool = "",
 ) -> Any:
     """A field: its default, `checked(settings, value)`, and its meaning, if the docstring does not have it.
 
