@@ -6,6 +6,7 @@
 #pragma once
 
 #include "coordinates-inl.hpp"
+#include "vector_rows-inl.hpp"
 
 namespace headrace {
 namespace {
@@ -20,28 +21,67 @@ HR_FN int coupling_run(int n_params) {
     return fits < most_run ? fits : most_run;
 }
 
-// Splits the parameters of n elements into one line each, `run` elements apart. The lanes of the last vector after the
-// last element are zero, the identity of every map: old contents of memory could cost a root 200 steps of denormal
-// numbers.
+// Distance between the lines of parameters: an odd number of vectors, because lines a power of two apart share a few
+// sets of the cache.
 template <class T>
-HR_FN void split_params(const T* params, int n_params, int n, int run, T* lines) {
+HR_FN int line_distance(int run) {
+    return run / width<T> % 2 == 0 ? run + width<T> : run;
+}
+
+// Two vectors become three at most.
+template <class T>
+using ParamLines = T[coupling_numbers / 2 * 3];
+
+// The number of elements, from the first one, whose parameters are moved in vectors.
+template <class T>
+HR_FN int n_in_vectors(int n_params, int n) {
+    return n_params == 2 || n_params >= least_transposed ? n / width<T> * width<T> : 0;
+}
+
+// Splits the parameters of n elements into one line each. The lanes of the last vector after the last element are zero,
+// the identity of every map: old contents of memory could cost a root 200 steps of denormal numbers.
+template <class T>
+HR_FN void split_params(const T* params, int n_params, int n, int distance, T* lines) {
     using V = Pack<T>;
     constexpr int W = width<T>;
     if (n % W != 0)
-        for (int k = 0; k < n_params; ++k) store(lines + k * run + n / W * W, V{});
-    int i = 0;
+        for (int k = 0; k < n_params; ++k) store(lines + k * distance + n / W * W, V{});
+    const int whole = n_in_vectors<T>(n_params, n);
     if (n_params == 2) {
         using All = typename MakeIndices<W>::type;
-        for (; i + W <= n; i += W) {
+        for (int i = 0; i < whole; i += W) {
             const V a = load(params + 2 * i), b = load(params + 2 * i + W);
             [&]<int... I>(Indices<I...>) {
                 store(lines + i, V(__builtin_shufflevector(a, b, (2 * I)...)));
-                store(lines + run + i, V(__builtin_shufflevector(a, b, (2 * I + 1)...)));
+                store(lines + distance + i, V(__builtin_shufflevector(a, b, (2 * I + 1)...)));
             }(All{});
         }
+    } else {
+        load_rows(params, n_params, 0, whole, lines, distance);
     }
-    for (; i < n; ++i)
-        for (int k = 0; k < n_params; ++k) lines[k * run + i] = params[int64_t(i) * n_params + k];
+    for (int i = whole; i < n; ++i)
+        for (int k = 0; k < n_params; ++k) lines[k * distance + i] = params[int64_t(i) * n_params + k];
+}
+
+template <class T>
+HR_FN void join_params(const T* lines, int distance, int n_params, int n, T* params) {
+    using V = Pack<T>;
+    constexpr int W = width<T>;
+    const int whole = n_in_vectors<T>(n_params, n);
+    if (n_params == 2) {
+        using All = typename MakeIndices<W>::type;
+        for (int i = 0; i < whole; i += W) {
+            const V a = load(lines + i), b = load(lines + distance + i);
+            [&]<int... I>(Indices<I...>) {
+                store(params + 2 * i, V(__builtin_shufflevector(a, b, (I / 2 + I % 2 * W)...)));
+                store(params + 2 * i + W, V(__builtin_shufflevector(a, b, (W / 2 + I / 2 + I % 2 * W)...)));
+            }(All{});
+        }
+    } else {
+        store_rows(lines, distance, n_params, 0, whole, params);
+    }
+    for (int i = whole; i < n; ++i)
+        for (int k = 0; k < n_params; ++k) params[int64_t(i) * n_params + k] = lines[k * distance + i];
 }
 
 // The parameters of one element, which a map may read in vectors.
@@ -63,7 +103,7 @@ HR_FN bool is_by_component(const MapOptions<T>& options, int n) {
 template <class Map, bool inverse, class T>
 void coupling_elements(const MapOptions<T>& options, const T* in, const T* params, T* value, int n, T* log_det) {
     constexpr int W = width<T>;
-    const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
+    const int n_params = n_params_with<Map>(options);
     if constexpr (requires { Map::components_as_lanes; })
         if (is_by_component<Map, inverse>(options, n)) {
             for (int i = 0; i < n; ++i) {
@@ -72,10 +112,11 @@ void coupling_elements(const MapOptions<T>& options, const T* in, const T* param
             }
             return;
         }
-    alignas(64) T lines[coupling_numbers];
-    split_params(params, n_params, n, run, lines);
+    alignas(64) ParamLines<T> lines;
+    const int distance = line_distance<T>(coupling_run<T>(n_params));
+    split_params(params, n_params, n, distance, lines);
     for (int i = 0; i < n; i += W) {
-        const auto param = [&](int k) { return load(lines + k * run + i); };
+        const auto param = [&](int k) { return load(lines + k * distance + i); };
         Pack<T> derivative;
         const auto element = apply_map<Map, inverse>(load_up_to(in + i, n - i), param, options, derivative);
         store(log_det + i, derivative);
@@ -137,12 +178,12 @@ template <class Map, bool inverse, class T>
 void coupling_backward_elements(const MapOptions<T>& options, const T* in, const T* params, const T* grad_value,
                                 const T* grad_log_det, T* grad_in, T* grad_params, int n) {
     constexpr int W = width<T>;
-    const int n_params = n_params_with<Map>(options), run = coupling_run<T>(n_params);
-    alignas(64) T lines[coupling_numbers];
-    split_params(params, n_params, n, run, lines);
+    const int n_params = n_params_with<Map>(options), distance = line_distance<T>(coupling_run<T>(n_params));
+    alignas(64) ParamLines<T> lines;
+    split_params(params, n_params, n, distance, lines);
     for (int i = 0; i < n; i += W) {
-        const auto param = [&](int k) { return load(lines + k * run + i); };
-        const auto grad = [&](int k, Pack<T> g) { store(lines + k * run + i, g); };
+        const auto param = [&](int k) { return load(lines + k * distance + i); };
+        const auto grad = [&](int k, Pack<T> g) { store(lines + k * distance + i, g); };
         const Pack<T> given = load_up_to(in + i, n - i);
         Pack<T> log_det;
         const Pack<T> built = apply_map<Map, inverse>(given, param, options, log_det);
@@ -151,8 +192,7 @@ void coupling_backward_elements(const MapOptions<T>& options, const T* in, const
                                                 load_up_to(grad_log_det + i, n - i), grad),
                     n - i);
     }
-    for (int i = 0; i < n; ++i)
-        for (int k = 0; k < n_params; ++k) grad_params[int64_t(i) * n_params + k] = lines[k * run + i];
+    join_params(lines, distance, n_params, n, grad_params);
 }
 
 template <class T>

@@ -8,7 +8,7 @@
 namespace headrace {
 namespace {
 
-// Rows [row, row + rows) of an array (all, columns), at most vector_rows_of_tile, to lines.
+// Rows [row, row + rows) of an array (all, columns) to lines, and back.
 template <class T>
 HR_FN void load_rows(const T* array, int columns, int64_t row, int rows, T* lines, int64_t height) {
     const auto line_of = [&](int r) { return reinterpret_cast<const char*>(array + (row + r) * columns); };

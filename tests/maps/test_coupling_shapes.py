@@ -24,6 +24,9 @@ SHAPES = [  # of the leading dimensions: of values and parameters
     ((2, 1, 40), (1, 40)),
     ((3, 2, 4), (3, 1, 4)),
 ]
+MAPS_AND_BINS = [
+    (name, bins) for name, one in reference.MAPS.items() for bins in ((2, 5, 64) if one.has_bins else (0,))
+]
 every_shape = pytest.mark.parametrize(("leading", "shared"), SHAPES, ids=str)
 
 
@@ -70,6 +73,25 @@ def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction,
     else:  # rounded once from float64
         allowed = np.finfo(dtype).eps * np.abs(full).sum(axis=axes).reshape(params.shape)
         assert (np.abs(of_params - total) <= allowed).all()
+
+
+@pytest.mark.parametrize(("map", "bins"), MAPS_AND_BINS)
+@pytest.mark.parametrize("direction", map_cases.JUDGES)
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_an_element_has_the_same_bits_alone_and_among_others(map, bins, direction, dtype):
+    """Parameters of one element are moved one by one, those of many in vectors, which the last of them may not fill."""
+    rows = 91
+    draw = cases.rng("alone", map, bins).standard_normal
+    shapes = (rows, 1), (rows, 1, reference.MAPS[map].count(bins)), (rows, 1), (rows,)
+    value, params, *grads = (draw(shape).astype(dtype) for shape in shapes)
+
+    def results(part):
+        given, by = (value[part], params[part]), (grad[part] for grad in grads)
+        return *KERNELS[direction](*given, map), *hr.ops.coupling_vjp(*given, *by, map, direction=direction)
+
+    alone = [results(slice(row, row + 1)) for row in range(rows)]
+    for result, expected in zip(results(slice(None)), zip(*alone, strict=True), strict=True):
+        cases.assert_same_bits(result, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("direction", map_cases.JUDGES)

@@ -156,10 +156,10 @@ struct Spline : Directions<Spline<Kind>> {
     }
 
   private:
-    // The bin of an input: unnormalised shares, and derivatives over the bin's slope.
+    // The bin of an input: unnormalised shares, derivatives over the bin's slope, and the raw ones.
     template <class V>
     struct Bin {
-        V index, left_width, width, left_height, height, d0, d1;
+        V index, left_width, width, left_height, height, d0, d1, raw0, raw1;
     };
 
     // Storage of the shares: index k of the widths, then of the heights.
@@ -225,7 +225,7 @@ struct Spline : Directions<Spline<Kind>> {
                 return place >= 0 ? p(2 * o.bins + place) : zero;
             };
             V end = zero, width_end = zero, height_end = zero;
-            Bin<V> bin{zero, zero, one, zero, one, zero, zero};  // NaN stays here
+            Bin<V> bin{zero, zero, one, zero, one, zero, zero, zero, zero};  // NaN stays here
             HR_ROLLED
             for (int k = 0; k < o.bins; ++k) {
                 const auto beyond = target >= end;
@@ -235,15 +235,15 @@ struct Spline : Directions<Spline<Kind>> {
                 bin.width = select(beyond, width, bin.width);
                 bin.left_height = select(beyond, height_end, bin.left_height);
                 bin.height = select(beyond, height, bin.height);
-                bin.d0 = select(beyond, raw_at(k), bin.d0);
-                bin.d1 = select(beyond, raw_at(k + 1), bin.d1);
+                bin.raw0 = select(beyond, raw_at(k), bin.raw0);
+                bin.raw1 = select(beyond, raw_at(k + 1), bin.raw1);
                 end += of_heights ? height : width;
                 width_end += width;
                 height_end += height;
             }
             const V inverse_slope = T(1) / slope(bin);
-            bin.d0 = Kind::derivative(bin.d0, o);
-            bin.d1 = Kind::derivative(bin.d1, o);
+            bin.d0 = Kind::derivative(bin.raw0, o);
+            bin.d1 = Kind::derivative(bin.raw1, o);
             if (Kind::sets_ends(o)) {
                 bin.d0 = select(bin.index == T(0), one, bin.d0);
                 bin.d1 = select(bin.index == T(o.bins - 1), one, bin.d1);
@@ -331,7 +331,7 @@ struct Spline : Directions<Spline<Kind>> {
         for (int k = 1; k < o.bins; ++k) index += select(input >= ends[k], Int<V>{} + 1, Int<V>{});
         V n[bin_numbers];
         gather_row(ready + 2 * o.bins, index, bin_numbers, n);
-        return {V{}, n[0], n[1], n[2], n[3], n[4], n[5]};
+        return {V{}, n[0], n[1], n[2], n[3], n[4], n[5], V{}, V{}};
     }
     // From a value within the interval to that of the input. Rounding must not lead out of the interval, because a
     // uniform base has no density there.
@@ -406,16 +406,24 @@ struct Spline : Directions<Spline<Kind>> {
             grad(k, w * knots.shares.get(k) / knots.width_sum * Kind::part_slope(raw_width, o));
             grad(o.bins + k, h * knots.shares.get(o.bins + k) / knots.height_sum * Kind::part_slope(raw_height, o));
         }
-        const auto from_knot = [&](int k) {
-            return select(bin.index == T(k), from_d0, zero) + select(bin.index == T(k - 1), from_d1, zero);
-        };
+        V by_d0 = from_d0 + zero, by_d1 = from_d1 + zero;  // -0 becomes 0
+        if constexpr (!Kind::slopes_are_cheap) {           // only at the two knots whose derivatives have a gradient
+            by_d0 *= Kind::log_derivative_slope(bin.raw0, o);
+            by_d1 *= Kind::log_derivative_slope(bin.raw1, o);
+        }
         const int n_derivatives = Kind::n_derivatives(o.bins, o.ends);
         HR_ROLLED
         for (int j = 0; j < n_derivatives; ++j) {
             const int place = 2 * o.bins + j, k = Kind::knot(j, o);
-            V from = from_knot(k);
-            if (Kind::is_circular(o) && k == 0) from += from_knot(o.bins);
-            grad(place, from * Kind::log_derivative_slope(V(p(place)), o));
+            const int before = Kind::is_circular(o) && k == 0 ? o.bins - 1 : k - 1;
+            const V raw = p(place);
+            V by_raw = select(bin.index == T(k), by_d0, select(bin.index == T(before), by_d1, zero));
+            if constexpr (Kind::slopes_are_cheap) {
+                by_raw *= Kind::log_derivative_slope(raw, o);
+            } else {
+                by_raw = select(raw == raw, by_raw, raw);  // NaN stays
+            }
+            grad(place, by_raw);
         }
         const V inner = grad_t / (width * range);
         if (Kind::tails(o) == Tails::identity) return select(Kind::outside(entered.value, o), outer, inner);

@@ -28,6 +28,7 @@ struct SoftClampedKnots {
     static constexpr double least_bin = 0;                    // bins have no least size
     static constexpr bool is_moderate = true;                 // derivatives are between slope and 1 / slope
     static constexpr bool parts_show_all = true;              // an infinite raw value makes a part NaN
+    static constexpr bool slopes_are_cheap = true;            // log_derivative_slope has no exponentials
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>&) {
@@ -132,6 +133,7 @@ struct AdditiveKnots {
     static constexpr double least_bin = 1e-6;
     static constexpr bool is_moderate = false;
     static constexpr bool parts_show_all = false;
+    static constexpr bool slopes_are_cheap = false;
 
     template <class T>
     HR_FN static constexpr Tails tails(const MapOptions<T>& o) {
