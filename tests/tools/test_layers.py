@@ -25,7 +25,7 @@ STOREYS = {
     "methods": (6100, "ascent continuum sequences variational"),
     "analysis": (5400, "_tables choosing diagnosis plot"),
     "clients": (
-        11900,
+        11850,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
