@@ -376,7 +376,6 @@ def test_operators_pass_opcheck():
         torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
         for of_log_prob in (False, True):
             torch.library.opcheck(names.run.default, (x, context, vector, handle, False, of_log_prob))
-        torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
         arguments = (x, context, vector, rows(n, 3), rows(n), handle, False, False, wrt)
         torch.library.opcheck(names.vjp.default, arguments)
     wanted = rows(9, 3, requires_grad=True), rows(9, CONTEXT, requires_grad=True), vector.clone().requires_grad_()
@@ -384,7 +383,6 @@ def test_operators_pass_opcheck():
     torch.library.opcheck(names.run.default, (*wanted, handle, True, False))
     x, context = rows(9, 3).float(), rows(CONTEXT)  # another dtype than the parameters', and one context for all
     torch.library.opcheck(names.log_prob.default, (x, context, vector, handle))
-    torch.library.opcheck(names.log_prob_and_unit.default, (x, context, vector, handle, wrt))
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own

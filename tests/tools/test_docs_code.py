@@ -23,7 +23,7 @@ PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.
 
 # A page that imports one of these is only read without it.
 OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
-OPTIONAL |= {"aspire", "dask", "pymc"}
+OPTIONAL |= {"aspire", "bilby", "dask", "eryn", "pymc"}
 
 
 def blocks(page):

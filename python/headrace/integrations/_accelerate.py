@@ -53,8 +53,8 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
         return _module(model, verify=verify, dropout=dropout)
     from headrace.torch import faces
 
-    convert: Any
-    kind: Any
+    convert: Any = from_glasflow
+    kind: Any = faces.NessaiFace if "nessai" in packages else faces.GlasflowFace
     parts: tuple[Any, ...] = ()
     if "zuko" in packages:
         convert, kind = from_zuko, faces.ZukoFace
@@ -65,8 +65,6 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
         parts = (getattr(model, "p", None),)
     elif hasattr(model, "_embedding_net"):
         convert, kind, parts = partial(from_nflows, embedding="outside"), faces.NflowsFace, (model._embedding_net,)
-    else:
-        convert, kind = from_glasflow, faces.NessaiFace if "nessai" in packages else faces.GlasflowFace
     convert = partial(keeping_dropout, convert) if keeps else convert
     face = kind(convert(model, verify=verify), *copy.deepcopy(parts))
     if issubclass(kind, faces.GlasflowFace):

@@ -187,7 +187,13 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
     if not found and callable(model) and not isinstance(model, (nn.Module, type)):
 
         def build(batch_theta: Tensor, batch_x: Tensor, **settings: Any) -> FlowEstimator:
-            return _fresh(model(batch_theta, batch_x, **settings), verify, dropout)
+            made = model(batch_theta, batch_x, **settings)
+            if not isinstance(made, ConditionalDensityEstimator):
+                raise TypeError(
+                    'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
+                    f"{check.kind_of(made)}"
+                )
+            return _estimator(made.train(), verify, dropout)  # layers that differ in training mode are refused
 
         return build
     if not found:
@@ -213,16 +219,6 @@ def estimator_in(model: Any) -> FlowEstimator:
     if len(found) != 1:
         raise TypeError(f"flow: expected one density estimator, got {len(found)} in {check.kind_of(model)}")
     return found[0] if isinstance(found[0], FlowEstimator) else _estimator(found[0], True)
-
-
-def _fresh(model: Any, verify: bool, dropout: str) -> FlowEstimator:
-    """An estimator to be trained; layers that differ in training mode are refused."""
-    if not isinstance(model, ConditionalDensityEstimator):
-        raise TypeError(
-            'model: expected a builder of a density estimator, such as sbi\'s posterior_nn("nsf"), got one of '
-            f"{check.kind_of(model)}"
-        )
-    return _estimator(model.train(), verify, dropout)
 
 
 def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimator:

@@ -356,6 +356,5 @@ for _name, _backward, _setup in (
     ("log_prob", _LogProb.backward, _LogProb.setup_context),
     ("run", _Run.backward, _Run.setup_context),
     ("vjp", Last.backward, None),
-    ("log_prob_and_unit", Last.backward, None),
 ):
     torch.library.register_autograd(f"headrace::{_name}", _backward, setup_context=_setup, lib=operators.library)

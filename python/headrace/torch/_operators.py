@@ -226,11 +226,6 @@ _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
         vjp,
         _gradients_like,
     ),
-    "log_prob_and_unit": (
-        "(Tensor x, Tensor? context, Tensor parameters, int handle, bool[3] wrt) -> Tensor[]",
-        log_prob_and_unit,
-        lambda x, *given: [given[1].new_empty(x.shape[0]), *_gradients_like(x, *given)],
-    ),
 }
 for _name, (_schema, _body, _fake) in _SCHEMAS.items():
     library.define(_name + _schema)

@@ -125,15 +125,11 @@ class _Face(Replacing, nn.Module):
         self.flow = FlowModule(flow)
 
 
-class _OfModule:
-    """A part of a flow with the methods of another library."""
+class _Base:
+    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
 
     def __init__(self, module: FlowModule) -> None:
         self._module = module
-
-
-class _Base(_OfModule):
-    """The density of latent rows, with the methods of base distributions of nflows and normflows."""
 
     def _density(self) -> Any:
         return ZukoFace.forward(self._module).base
@@ -154,32 +150,15 @@ class _Base(_OfModule):
     forward = __call__
 
 
-class _DataToLatent(_OfModule):
-    """All transforms of a flow as one of nflows."""
+class _Transforms:
+    """All transforms of a flow as one, in the direction of nflows or of normflows."""
 
-    def __call__(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``."""
-        return self._module.to_latent(inputs, context)
+    def __init__(self, forward: Any, inverse: Any) -> None:
+        self.forward, self.inverse = forward, inverse
 
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``."""
-        return self._module.to_data(inputs, context)
-
-    forward = __call__
-
-
-class _LatentToData(_OfModule):
-    """All transforms of a flow as one of normflows."""
-
-    def __call__(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``(x, log_det)``."""
-        return self._module.to_data(z, context)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent: ``(z, log_det)``."""
-        return self._module.to_latent(z, context)
-
-    forward = __call__
+    def __call__(self, value: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The rows and the log-determinants of `forward`."""
+        return self.forward(value, context)
 
 
 class NflowsFace(_Face):
@@ -190,9 +169,9 @@ class NflowsFace(_Face):
         self._embedding_net = embedding_net
 
     @property
-    def _transform(self) -> _DataToLatent:
+    def _transform(self) -> _Transforms:
         """All transforms as one, from data to latent; its context is an embedded one."""
-        return _DataToLatent(self.flow)
+        return _Transforms(self.flow.to_latent, self.flow.to_data)
 
     @property
     def _distribution(self) -> _Base:
@@ -324,9 +303,9 @@ class NormflowsFace(_Face):
         return _Base(self.flow)
 
     @property
-    def flows(self) -> list[_LatentToData]:
+    def flows(self) -> list[_Transforms]:
         """A single transform, which consists of all transforms of the model."""
-        return [_LatentToData(self.flow)]
+        return [_Transforms(self.flow.to_data, self.flow.to_latent)]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Latent to data."""
@@ -398,9 +377,7 @@ class NormflowsFace(_Face):
 
     def _log_prob_of_constant_parameters(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Log densities with gradients by rows alone."""
-        constant = {name: p.detach() for name, p in self.flow.named_parameters()}
-        named = {f"module.{name}": p for name, p in constant.items()}
-        return torch.func.functional_call(_LogProb(self.flow), named, (x, context))
+        return self.flow._log_prob(x, context, self.flow._own().detach())
 
     def save(self, path: Any) -> None:
         """Save the state of the module in a file."""
@@ -409,18 +386,6 @@ class NormflowsFace(_Face):
     def load(self, path: Any) -> None:
         """Load a state from a file."""
         self.load_state_dict(torch.load(path))
-
-
-class _LogProb(nn.Module):
-    """A module whose forward pass is the log density, for `torch.func.functional_call`."""
-
-    def __init__(self, module: FlowModule) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Log density of each row."""
-        return self.module.log_prob(x, context)
 
 
 class ConditionalNormflowsFace(NormflowsFace):

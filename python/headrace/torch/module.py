@@ -395,7 +395,9 @@ class FlowModule(_Module):
             x = inputs
         if x is None:
             raise TypeError("x: expected a tensor, got None")
-        vector = self._own()
+        return self._log_prob(x, context, self._own())
+
+    def _log_prob(self, x: Tensor, context: Tensor | None, vector: Tensor) -> Tensor:
         rows, own, batch = self._opened("x", x, context, vector)
         drops = self._keeps_dropout and self.training and torch.is_grad_enabled()
         seed = int(torch.randint(2**63 - 1, ())) if drops else None
