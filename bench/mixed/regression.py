@@ -154,7 +154,7 @@ def of_line(x, y, seed):
 
 def of_boosting(x, y, seed):
     """Mean and scale out of fold, and kernels on the scaled residuals, whose width a fifth of them chooses."""
-    model = Boosting.fit(x, y[:, None], None, np.random.default_rng(seed))
+    model = Boosting(x, y[:, None], None, np.random.default_rng(seed))
     z = (y - model.training[:, 0]) / np.exp(model.training[:, 1])
     some, others = z[np.arange(len(z)) % 5 > 0], z[::5]
     each = [norm.logpdf(others[:, None], some, width) for width in WIDTHS]

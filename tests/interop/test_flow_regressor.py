@@ -92,7 +92,7 @@ def test_features_of_training_rows_come_from_other_rows():
     """A response without relation to x: trees with the row would give its response away."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((600, 3)), rng.standard_normal((600, 1))
-    boosting, forest = Boosting.fit(x, y, None, rng), Forest(x, y, None, 0)
+    boosting, forest = Boosting(x, y, None, rng), Forest(x, y, None, 0)
     assert abs(np.corrcoef(boosting.training[:, 0], y[:, 0])[0, 1]) < 0.15
     assert np.corrcoef(boosting.features(x)[:, 0], y[:, 0])[0, 1] > 0.3
     quantiles = forest.quantiles(forest.training)
@@ -137,3 +137,33 @@ def test_frames_pipelines_and_clones():
     other = frame.assign(kind=np.where(x[:, 2] > 0, "low", "high"))
     assert model.score(frame, y) > model.score(other, y) + 0.5
     assert make_pipeline(StandardScaler(), FlowRegressor(trees=False, **SHORT)).fit(x, y).predict(x).shape == (400,)
+
+
+@pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
+def test_a_response_with_a_frequent_value():
+    """Has a warning that names it: a density spikes there."""
+    x, y = table(100)
+    model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT)
+    words = rf"y: one value is frequent in response 1 \(0 in {(y <= 0.0).sum()} of 100 rows"
+    with pytest.warns(RuntimeWarning, match=words):
+        model.fit(x, np.stack([y, np.maximum(y, 0.0)], axis=1))
+
+
+@pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
+def test_responses_to_score_have_the_shape_of_the_fit():
+    x, y = table(100)
+    model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT).fit(x, y)
+    for method in (model.log_prob, model.cdf):
+        with pytest.raises(ValueError, match=r"y: expected shape \(5,\), got \(4,\)"):
+            method(x[:5], y[:4])
+
+
+@pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
+def test_a_new_label_has_zeros_in_all_columns_of_its_feature():
+    pandas = pytest.importorskip("pandas")
+    x, y = table(100)
+    frame = pandas.DataFrame({"a": x[:, 0], "kind": np.where(x[:, 2] > 0, "high", "low")})
+    model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT).fit(frame, y)
+    other = frame.assign(kind="odd")
+    flow, raw = model.flows_["raw"], np.column_stack([x[:, 0], np.zeros((100, 2))])
+    assert_array_equal(model.log_prob(other, y), flow.log_prob(y[:, None], raw))

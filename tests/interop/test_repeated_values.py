@@ -78,7 +78,7 @@ def test_files_keep_them():
 def test_the_warning_counts_and_names_columns():
     rows = np.stack([np.where(np.arange(2000) % 2 == 0, NORMAL[np.arange(2000) % 600], i) for i in range(5)], axis=1)
     (text,) = about_repeats(rows, Table((Column(),) * 5), None)
-    assert text == f"values repeat in column 0, column 1, column 2 and 2 more columns: {SPREAD}"
+    assert text == f"values repeat in column 0, column 1, column 2, column 3, column 4: {SPREAD}"
     rare = np.concatenate([np.repeat(np.arange(400.0), 2), np.arange(1000.0, 1700.0)])
     (text,) = about_repeats(rare[:, None], Table((Column(),)), ["mass"])
     assert text.startswith("values repeat in column 'mass': ")

@@ -56,15 +56,16 @@ class Judge(Protocol):
 class HeldOut:
     """Rows to judge by. Few rows are copied together; many are read in place, in blocks."""
 
-    def __init__(self, source: RowSource, on_device: bool = False) -> None:
-        self.source, self.weight = source, source.weight()
+    def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
+        """`density`: whose parameters those of a run's flow are, where it is not the flow itself."""
+        self.source, self.weight, self.density = source, source.weight(), density
         self.copied = source.copied(on_device)
 
     def loss(self, flow: Trainable, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
-        found = []
+        found, density = [], flow if self.density is None else self.density
         for data in self._parts():
-            log_prob = flow.log_prob(data.x, data.context, parameters=parameters)
+            log_prob = density.log_prob(data.x, data.context, parameters=parameters)
             found.append(-_arrays.weighted_sum(log_prob, data.weights))
         loss = self.source.total(found) / self.weight
         return loss if math.isfinite(loss) else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from headrace._arrays import frames
+from headrace._arrays import columns, frames
 from headrace._base import arguments as check
+from headrace._base import array_errors as errors
 from headrace._base.types import Floats
-from headrace._base.warn import FREQUENT, silent
+from headrace._base.warn import FREQUENT, silent, warn
+from headrace._fit.given_rows import listing
 from headrace._fit.moments import scale_of_context
+from headrace._flow.flow import Flow
 from headrace._flow.flows import NSF
 from headrace._regression.trees import Boosting, Forest
 
@@ -73,10 +77,6 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags.regressor_tags.poor_score = True
         return tags
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Whether the estimator has flows."""
-        return hasattr(self, "flows_")
-
     @silent(FREQUENT)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> FlowRegressor:
         """Fit to rows.
@@ -91,44 +91,42 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", multi_output=True, y_numeric=True
         )
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
-        self._is_one = y.ndim == 1 or y.shape[1] == 1
         y = np.asarray(y, np.float64).reshape(len(X), -1)
+        self._responses, self._is_one = y.shape[1], y.shape[1] == 1
         if weights is not None and not weights.all():
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
+        if spikes := [text for i, one in enumerate(y.T) if (text := columns.spike(one, f"response {i}"))]:
+            warn(f"y: one value is frequent in {listing(spikes)}: a density spikes there, and its score means little")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         rng, n = np.random.default_rng(seed), len(X)
         names = getattr(self, "feature_names_in_", ())
         self._texts = {i: len(self._labels[name]) for i, name in enumerate(names) if name in self._labels}
         self._middle = np.array([np.median(c[~np.isnan(c)]) if (~np.isnan(c)).any() else 0.0 for c in X.T])
         self._gaps = np.flatnonzero(np.isnan(X).any(axis=0))
-        self._boosting: Any = None
-        self._forest: Any = None
+        self._trees: dict[str, Any] = {}
         contexts = {"raw": self._raw(X)}
         if self.trees and n >= LEAST_ROWS:
-            self._boosting, self._forest = Boosting.fit(X, y, weights, rng), Forest(X, y, weights, seed)
-            quantiles = self._forest.quantiles(self._forest.training)
-            contexts |= {
-                "boosted": np.concatenate([contexts["raw"], self._boosting.training], axis=1),
-                "quantiles": np.concatenate([contexts["raw"], quantiles], axis=1),
-            }
+            boosting, forest = Boosting(X, y, weights, rng), Forest(X, y, weights, seed)
+            self._trees = {"boosted": boosting, "quantiles": forest}
+            for name, features in (("boosted", boosting.training), ("quantiles", forest.quantiles(forest.training))):
+                contexts[name] = np.concatenate([contexts["raw"], features], axis=1)
         own = {} if self.settings is None else self.settings.get_params()
         own = {name: value for name, value in own.items() if name != "bootstrap"} | {"progress": False, "seed": seed}
         held = rng.permutation(n)[: max(int(HELD_OUT * n), LEAST_HELD_OUT)] if n >= LEAST_ROWS else np.empty(0, int)
         train = np.setdiff1d(np.arange(n), held)
         self.flows_, log_probs = {}, {}
+        transforms = (2 if self._is_one else 5) if self.transforms is None else self.transforms
         for i, (name, context) in enumerate(contexts.items()):
-            transforms = (2 if self._is_one else 5) if self.transforms is None else self.transforms
             flow = NSF(y.shape[1], context.shape[1], transforms, self.hidden, seed=seed + i)
             flow._interior.rescale(None, scale_of_context(context))
-            how = dict(own)
             if held.size:
-                how["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))
-            flow.fit(y[train], context[train], weights=None if weights is None else weights[train], **how)
+                own["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))
+            flow.fit(y[train], context[train], weights=None if weights is None else weights[train], **own)
             self.flows_[name] = flow
             if held.size:
                 log_probs[name] = np.asarray(flow.log_prob(y[held], context[held]), np.float64)
-        if self._forest is not None and self._is_one:
-            log_probs["forest"] = self._forest.choose(held)
+        if self._trees and self._is_one:
+            log_probs["forest"] = self._trees["quantiles"].choose(held)
         self.weights_ = _weighed(log_probs, None if weights is None else weights[held]) if held.size else {"raw": 1.0}
         return self
 
@@ -140,30 +138,29 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         parts += [(X[:, [i]] == np.arange(size)).astype(float) for i, size in self._texts.items()]
         return np.concatenate(parts, axis=1)
 
-    def _opened(self, X: Any) -> tuple[dict[str, Floats], Any]:
-        """The contexts of the flows with a weight, and weights of the forest, for new rows."""
-        check_is_fitted(self)
+    def _laws(self, X: Any) -> list[tuple[float, Any]]:
+        """The members with a weight, for new rows, each with its weight."""
+        check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
-        raw, found, forest = self._raw(X), {}, None
-        if "raw" in self.weights_:
-            found["raw"] = raw
-        if "boosted" in self.weights_:
-            found["boosted"] = np.concatenate([raw, self._boosting.features(X)], axis=1)
-        if "quantiles" in self.weights_:
-            found["quantiles"] = np.concatenate([raw, self._forest.quantiles(self._forest._leaves(X))], axis=1)
-        if "forest" in self.weights_:
-            forest = self._forest.weights(X)
-        return found, forest
+        raw, found = self._raw(X), []
+        for name, share in self.weights_.items():
+            context = np.concatenate([raw, self._trees[name].features(X)], axis=1) if name in self._trees else raw
+            law = _OfFlow(self.flows_[name], context) if name in self.flows_ else self._trees["quantiles"].law(X)
+            found.append((share, law))
+        return found
 
     def log_prob(self, X: Any, y: Any) -> Floats:
         """The log density of each row's responses given its features, shape (rows,), in nats."""
-        contexts, forest = self._opened(X)
-        y = np.asarray(y, np.float64).reshape(len(next(iter(contexts.values()), [])) or forest.shape[0], -1)
-        each = [np.log(self.weights_[name]) + self.flows_[name].log_prob(y, c) for name, c in contexts.items()]
-        if forest is not None:
-            each.append(np.log(self.weights_["forest"]) + self._forest.log_prob(forest, y[:, 0]))
-        return np.asarray(np.logaddexp.reduce(each), np.float64)
+        laws, y = self._laws(X), self._given(y, len(X))
+        return np.asarray(np.logaddexp.reduce([np.log(w) + law.log_prob(y) for w, law in laws]), np.float64)
+
+    def _given(self, y: Any, rows: int) -> Floats:
+        """Responses to score, shape (rows, responses)."""
+        found = np.asarray(y, np.float64)
+        if (found if found.ndim > 1 else found[..., None]).shape != (rows, self._responses):
+            raise errors.wrong_shape("y", (rows,) if self._is_one else (rows, self._responses), found.shape)
+        return found.reshape(rows, -1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean log density of rows in nats."""
@@ -171,55 +168,34 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def cdf(self, X: Any, y: Any) -> Floats:
         """The probability of a smaller response, of one response, shape (rows,)."""
-        self._refuse_several("cdf")
-        return self._cdf(*self._opened(X), np.asarray(y, np.float64).reshape(-1))
-
-    def _refuse_several(self, name: str) -> None:
-        check_is_fitted(self)
+        laws = self._laws(X)
         if not self._is_one:
-            raise ValueError(f"{name}: expected a model of one response, got several")
-
-    def _cdf(self, contexts: dict[str, Floats], forest: Any, y: Floats) -> Floats:
-        total = np.zeros(len(y))
-        for name, context in contexts.items():
-            z = self.flows_[name].to_latent(y[:, None], context)[0][:, 0]
-            total += self.weights_[name] * ndtr(np.asarray(z, float))
-        if forest is not None:
-            total += self.weights_["forest"] * self._forest.cdf(forest, y)
-        return total
+            raise ValueError("cdf: expected a model of one response, got several")
+        y = self._given(y, len(X))[:, 0]
+        return np.asarray(sum(share * law.cdf(y) for share, law in laws))
 
     def predict(self, X: Any) -> Floats:
         """The mean of each row's responses, shape (rows,), or (rows, responses)."""
-        contexts, forest = self._opened(X)
+        laws = self._laws(X)
         if not self._is_one:
-            return np.asarray(self._drawn(contexts, forest, DRAWS, 0).mean(axis=1))
-        z = ndtri((np.arange(POINTS) + 0.5) / POINTS)
-        total: Any = 0.0
-        for name, c in contexts.items():
-            each = self.flows_[name].to_data(np.tile(z, len(c))[:, None], np.repeat(c, POINTS, axis=0))[0]
-            total = total + self.weights_[name] * each.astype(float).reshape(len(c), POINTS).mean(axis=1)
-        if forest is not None:
-            total = total + self.weights_["forest"] * (forest @ self._forest.y[:, 0])
-        return np.asarray(total)
+            return np.asarray(_drawn(laws, len(X), DRAWS, 0).mean(axis=1))
+        return np.asarray(sum(share * law.mean() for share, law in laws))
 
     def predict_quantiles(self, X: Any, levels: Any) -> Floats:
         """Quantiles of each response, shape (rows, levels); of several (rows, levels, responses), from draws."""
         at = np.atleast_1d(np.asarray(levels, np.float64))
         if not ((at > 0.0) & (at < 1.0)).all():
             raise ValueError(f"levels: expected numbers between 0 and 1, got {levels!r}")
-        contexts, forest = self._opened(X)
+        laws = self._laws(X)
         if not self._is_one:
-            return np.moveaxis(np.quantile(self._drawn(contexts, forest, DRAWS, 0), at, axis=1), 0, 1)
+            return np.moveaxis(np.quantile(_drawn(laws, len(X), DRAWS, 0), at, axis=1), 0, 1)
         found = []
         for level in at:
-            ends = [self._forest.ends(forest)] if forest is not None else []
-            for name, c in contexts.items():
-                one = np.asarray(self.flows_[name].to_data(np.full((len(c), 1), ndtri(level)), c)[0][:, 0], float)
-                ends.append((one, one))
+            ends = [law.around(level) for _, law in laws]
             low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
-            for _ in range(HALVINGS if len(ends) > 1 or forest is not None else 0):
+            for _ in range(HALVINGS if (low < high).any() else 0):
                 middle = 0.5 * (low + high)
-                below = self._cdf(contexts, forest, middle) < level
+                below = sum(share * law.cdf(middle) for share, law in laws) < level
                 low, high = np.where(below, middle, low), np.where(below, high, middle)
             found.append(0.5 * (low + high))
         return np.stack(found, axis=1)
@@ -232,21 +208,43 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def sample(self, X: Any, n_samples: int = 1, random_state: Any = None) -> Floats:
         """Draw responses of each row, shape (rows, n_samples), or (rows, n_samples, responses)."""
         seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-        drawn = self._drawn(*self._opened(X), check.integer("n_samples", n_samples, least=1), seed)
+        drawn = _drawn(self._laws(X), len(X), check.integer("n_samples", n_samples, least=1), seed)
         return drawn[:, :, 0] if self._is_one else drawn
 
-    def _drawn(self, contexts: dict[str, Floats], forest: Any, n: int, seed: int) -> Floats:
-        rows = len(next(iter(contexts.values()))) if contexts else forest.shape[0]
-        rng, names = np.random.default_rng(seed), [*contexts, *["forest"] * (forest is not None)]
-        share = np.array([self.weights_[name] for name in names])
-        chosen, parts = rng.choice(len(names), (rows, n), p=share / share.sum()), []
-        for i, name in enumerate(names):
-            if name == "forest":
-                parts.append(self._forest.sample(forest, n, rng)[:, :, None])
-            else:
-                drawn = self.flows_[name].sample((n,), contexts[name], seed=seed + i)
-                parts.append(np.moveaxis(np.asarray(drawn), 0, 1))
-        return np.asarray(np.choose(chosen[:, :, None], parts), np.float64)
+
+@dataclass(frozen=True)
+class _OfFlow:
+    """The density of a member for some rows: a flow given their context; see `Kernels`."""
+
+    flow: Flow
+    context: Floats
+
+    def log_prob(self, y: Floats) -> Floats:
+        return np.asarray(self.flow.log_prob(y, self.context))
+
+    def cdf(self, y: Floats) -> Floats:
+        return np.asarray(ndtr(np.asarray(self.flow.to_latent(y[:, None], self.context)[0][:, 0], float)))
+
+    def mean(self) -> Floats:
+        z, rows = ndtri((np.arange(POINTS) + 0.5) / POINTS), len(self.context)
+        each = self.flow.to_data(np.tile(z, rows)[:, None], np.repeat(self.context, POINTS, axis=0))[0]
+        return np.asarray(each.astype(float).reshape(rows, POINTS).mean(axis=1))
+
+    def around(self, level: float) -> tuple[Floats, Floats]:
+        z = np.full((len(self.context), 1), ndtri(level))
+        one = np.asarray(self.flow.to_data(z, self.context)[0][:, 0], float)
+        return one, one
+
+    def sample(self, n: int, rng: np.random.Generator, seed: int) -> Floats:
+        return np.moveaxis(np.asarray(self.flow.sample((n,), self.context, seed=seed)), 0, 1)
+
+
+def _drawn(laws: list[tuple[float, Any]], rows: int, n: int, seed: int) -> Floats:
+    """Draws of a mixture, shape (rows, n, responses)."""
+    rng, share = np.random.default_rng(seed), np.array([share for share, _ in laws])
+    chosen = rng.choice(len(laws), (rows, n), p=share / share.sum())
+    parts = [law.sample(n, rng, seed + i) for i, (_, law) in enumerate(laws)]
+    return np.asarray(np.choose(chosen[:, :, None], parts), np.float64)
 
 
 def _weighed(log_probs: dict[str, Floats], weights: Any) -> dict[str, float]:

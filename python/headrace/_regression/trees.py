@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,45 +24,37 @@ FAR = 9.0  # widths of a kernel beyond which it has no mass
 BLOCK = 512  # rows with dense weights at a time
 
 
-@dataclass
 class Boosting:
     """Means and log scales of responses by gradient boosting, each from folds without the row."""
 
-    folds: list[list[tuple[Any, Any]]]
-    """For each fold and response the model of the mean, and that of the log of the squared residual."""
-    training: Floats
-    """Means and log scales of the training rows, out of their folds."""
-
-    @classmethod
-    def fit(cls, x: NDArray[Any], y: Floats, weights: Any, rng: np.random.Generator) -> Boosting:
+    def __init__(self, x: NDArray[Any], y: Floats, weights: Any, rng: np.random.Generator) -> None:
         """Fit the folds: in its own fold a residual is far too small for a scale."""
-        n, count = y.shape
-        fold = rng.permutation(n) % FOLDS
-        seed = int(rng.integers(2**31))
-        means, scales = np.empty_like(y), np.empty_like(y)
-        models: list[list[tuple[Any, Any]]] = [[] for _ in range(FOLDS)]
+        fold, seed = rng.permutation(len(y)) % FOLDS, int(rng.integers(2**31))
 
-        def made(part: NDArray[np.bool_], target: Floats) -> Any:
-            own = None if weights is None else weights[part]
-            return HistGradientBoostingRegressor(**BOOSTING, random_state=seed).fit(x[part], target[part], own)
-
-        for j in range(count):
-            of_mean = [made(fold != k, y[:, j]) for k in range(FOLDS)]
-            for k, model in enumerate(of_mean):
-                means[fold == k, j] = model.predict(x[fold == k])
-            target = np.log(np.square(y[:, j] - means[:, j]) + LEAST_VARIANCE * y[:, j].var())
+        def out_of_fold(target: Floats) -> tuple[list[Any], Floats]:
+            models, found = [], np.empty(len(y))
             for k in range(FOLDS):
-                models[k].append((of_mean[k], made(fold != k, target)))
-                scales[fold == k, j] = 0.5 * models[k][j][1].predict(x[fold == k])
-        return cls(models, np.concatenate([means, scales], axis=1))
+                part = fold != k
+                model = HistGradientBoostingRegressor(**BOOSTING, random_state=seed)
+                models.append(model.fit(x[part], target[part], None if weights is None else weights[part]))
+                found[~part] = model.predict(x[~part])
+            return models, found
+
+        every = [out_of_fold(one) for one in y.T]
+        residuals = [one - mean for one, (_, mean) in zip(y.T, every, strict=True)]
+        every += [
+            out_of_fold(np.log(np.square(off) + LEAST_VARIANCE * one.var()))
+            for one, off in zip(y.T, residuals, strict=True)
+        ]
+        self.models, found = zip(*every, strict=True)
+        self.factors = np.repeat([1.0, 0.5], y.shape[1])  # half the log of a variance is that of a scale
+        self.training = np.stack(found, axis=1) * self.factors
+        """Means and log scales of the training rows, out of their folds."""
 
     def features(self, x: NDArray[Any]) -> Floats:
         """Means and log scales of new rows: the mean of the folds."""
-        found = [
-            np.stack([*(mean.predict(x) for mean, _ in fold), *(0.5 * scale.predict(x) for _, scale in fold)], axis=1)
-            for fold in self.folds
-        ]
-        return np.asarray(np.mean(found, axis=0))
+        found = [np.mean([model.predict(x) for model in models], axis=0) for models in self.models]
+        return np.stack(found, axis=1) * self.factors
 
 
 class Forest:
@@ -107,42 +100,60 @@ class Forest:
                     found[start : start + BLOCK, k, j] = self.y[self.order[at, j], j]
         return found.reshape(len(found), -1)
 
-    def log_prob(self, weights: Any, y: Floats, width: float | None = None) -> Floats:
-        """Log density of one response: a normal kernel on each training row by its weight."""
-        width, found = width or self.width, np.empty(len(y))
-        for i in range(len(y)):
-            part = slice(weights.indptr[i], weights.indptr[i + 1])
-            z = (y[i] - self.y[weights.indices[part], 0]) / width
-            terms = np.log(weights.data[part]) - 0.5 * np.square(z)
-            found[i] = np.logaddexp.reduce(terms) if terms.size else -np.inf
-        return np.asarray(found - np.log(width) - 0.5 * np.log(2.0 * np.pi))
+    def features(self, x: NDArray[Any]) -> Floats:
+        """Quantiles of new rows."""
+        return self.quantiles(self._leaves(x))
 
     def choose(self, rows: NDArray[np.intp]) -> Floats:
         """Choose the width by rows, by the trees without them; their log densities."""
         weights, scale = self.training[rows] @ self.members, float(self.y.std()) or 1.0
-        each = [self.log_prob(weights, self.y[rows, 0], width * scale) for width in BANDWIDTHS]
+        each = [Kernels(self.y[:, 0], width * scale, weights).log_prob(self.y[rows]) for width in BANDWIDTHS]
         best = int(np.argmax([one.mean() for one in each]))
         self.width = BANDWIDTHS[best] * scale
         return each[best]
 
-    def cdf(self, weights: Any, y: Floats) -> Floats:
-        """The distribution function of one response."""
-        found = np.empty(len(y))
-        for i in range(len(y)):
-            part = slice(weights.indptr[i], weights.indptr[i + 1])
-            found[i] = weights.data[part] @ ndtr((y[i] - self.y[weights.indices[part], 0]) / self.width)
-        return found
+    def law(self, x: NDArray[Any]) -> Kernels:
+        """The density of one response for new rows."""
+        return Kernels(self.y[:, 0], self.width, self.weights(x))
 
-    def ends(self, weights: Any) -> tuple[Floats, Floats]:
-        """Values around all quantiles of rows."""
-        parts = [self.y[weights.indices[a:b], 0] for a, b in pairwise(weights.indptr)]
-        far = FAR * self.width
-        return np.array([one.min() - far for one in parts]), np.array([one.max() + far for one in parts])
 
-    def sample(self, weights: Any, n: int, rng: np.random.Generator) -> Floats:
-        """Draws of one response, shape (rows, n)."""
-        found = rng.standard_normal((weights.shape[0], n)) * self.width
-        for i, (a, b) in enumerate(pairwise(weights.indptr)):
-            share = weights.data[a:b]
-            found[i] += self.y[rng.choice(weights.indices[a:b], n, p=share / share.sum()), 0]
-        return found
+@dataclass(frozen=True)
+class Kernels:
+    """The density of one response for each of some rows: a normal kernel on each training row by its weight."""
+
+    y: Floats
+    """Responses of the training rows."""
+    width: float
+    weights: Any
+    """Of the training rows, sparse, shape (rows, training rows)."""
+
+    def _rows(self) -> Iterator[tuple[Floats, Floats]]:
+        """Weights and responses of the training rows with a weight, for each row."""
+        for a, b in pairwise(self.weights.indptr):
+            yield self.weights.data[a:b], self.y[self.weights.indices[a:b]]
+
+    def log_prob(self, y: Floats) -> Floats:
+        """Log densities, for y of shape (rows, 1)."""
+        terms = (np.log(w) - 0.5 * np.square((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows()))
+        found = np.array([np.logaddexp.reduce(one) for one in terms])
+        return np.asarray(found - np.log(self.width) - 0.5 * np.log(2.0 * np.pi))
+
+    def cdf(self, y: Floats) -> Floats:
+        """The distribution function, for y of shape (rows,)."""
+        return np.array([w @ ndtr((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows())])
+
+    def mean(self) -> Floats:
+        """The mean of each row."""
+        return np.asarray(self.weights @ self.y)
+
+    def around(self, level: float) -> tuple[Floats, Floats]:
+        """Values below and above each row's quantile: of all levels."""
+        far, every = FAR * self.width, [at for _, at in self._rows()]
+        return np.array([at.min() - far for at in every]), np.array([at.max() + far for at in every])
+
+    def sample(self, n: int, rng: np.random.Generator, seed: int) -> Floats:
+        """Draws by `rng`, shape (rows, n, 1)."""
+        found = rng.standard_normal((self.weights.shape[0], n)) * self.width
+        for i, (share, at) in enumerate(self._rows()):
+            found[i] += rng.choice(at, n, p=share / share.sum())
+        return found[:, :, None]

@@ -84,9 +84,9 @@ class Head:
         each = self.log_probs(inputs, context, parameters)
         for one, part, log_probs in zip(self.columns, self.parts, each, strict=True):
             own = slice(part.start, part.start + one.logits)
-            classes = (
-                inputs[:, own] if one.classes != 2 else np.stack([1 - inputs[:, part.start], inputs[:, part.start]], 1)
-            )
+            classes = inputs[:, own]
+            if one.classes == 2:
+                classes = np.concatenate([1.0 - classes, classes], axis=1)
             total += (classes * log_probs).sum(axis=1)
             slopes[:, own] = (classes - np.exp(log_probs))[:, -one.logits :]
         return total, slopes
@@ -123,7 +123,7 @@ class Head:
         size = min(max(train.size // BATCHES, 32), BATCH)
         how: dict[str, Any] = {"average": AVERAGE, "clip": CLIP, "patience": PATIENCE, "epochs": EPOCHS}
         how |= {"learning_rate": RATE, "weight_decay": constant_decay(n), "batch_size": size, "schedule": "constant"}
-        held_out = None if judge is None else _HeldOut(self, judge)
+        held_out = None if judge is None else HeldOut(judge, density=self)
         plan, history = Plan.of(network, train.size, Arguments(**how), judged=judge is not None), History()
         given = RunArguments(held_out, plan, rng, caller, history, clock, what="fit classes")
         _Run(self, train, given).go(progress)
@@ -139,18 +139,6 @@ class Head:
             values[:, i] = np.array([*one.values, *[np.nan] * one.rest])[codes]
             inputs[:, part] = one.inputs(codes, values[:, i])
         return values, inputs
-
-
-class _HeldOut(HeldOut):
-    """Rows that judge a head."""
-
-    def __init__(self, head: Head, source: ArrayRows) -> None:
-        super().__init__(source)
-        self.head: Any = head
-
-    def loss(self, flow: Any, parameters: NDArray[Any] | None = None) -> float:
-        """See `HeldOut`; the loss of the classes."""
-        return super().loss(self.head, parameters)
 
 
 class _Run(ArrayRun):

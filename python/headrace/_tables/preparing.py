@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace._arrays import columns as _columns
 from headrace._base.warn import warn
-from headrace._fit.given_rows import check_finite, check_inside
+from headrace._fit.given_rows import check_finite, check_inside, listing
 from headrace._fit.streams import check_stream
 from headrace._flow.transforms.support import Support, support_or_none
 from headrace._tables import table as _table
@@ -68,8 +68,7 @@ def present(rows: Block, how: Treatment) -> Block:
     total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
     good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
     if how.missing == "drop":
-        for part in (part for part in (rows.context, rows.weights) if part is not None):
-            good &= ~np.isnan(part.reshape(total, -1)).any(axis=1)
+        good &= _table.complete(rows.x, rows.context, rows.weights)
     rows = rows if good.all() else rows.take(good)
     if not len(rows):
         wanted = "rows that miss no number" if total else "at least one row"
@@ -149,9 +148,8 @@ def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: T
 
 def warn_of_left_out(columns: dict[str, str], how: Treatment) -> None:
     """Warn of columns that are left out, by their labels, with the reason of each."""
-    named = ", ".join(f"{label} ({what})" for label, what in [*columns.items()][: _table.NAMED])
-    more = f" and {len(columns) - _table.NAMED} more" if len(columns) > _table.NAMED else ""
+    named = listing([f"{label} ({what})" for label, what in columns.items()])
     keep = next((label.removeprefix("column ") for label, what in columns.items() if what != "text"), "")
     way = "; --columns chooses others" if how.dashes else f"; discrete=[{keep}] keeps it"
     if columns:
-        warn(f"{how.x_name}: left out: {named}{more}" + (way if keep else ""))
+        warn(f"{how.x_name}: left out: {named}" + (way if keep else ""))

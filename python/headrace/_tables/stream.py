@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from headrace._tables.table import Table
+from headrace._tables.table import Table, complete
 from headrace.rows._stream import Stream
 
 
@@ -22,10 +20,7 @@ class Present(Stream):
 
     def _read(self, part: int) -> Iterator[Any]:
         for block in self._source.read(part):
-            good = np.ones(len(block), bool)
-            for array in (block.x, block.context, block.weights):
-                if array is not None:
-                    good &= ~np.isnan(array.reshape(len(block), -1)).any(axis=1)
+            good = complete(block.x, block.context, block.weights)
             kept = block if good.all() else block.take(good)
             self._names, self.called, self.kinds = self._source.names, self._source.called, self._source.kinds
             yield kept.x, kept.context, kept.weights

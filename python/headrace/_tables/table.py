@@ -21,6 +21,7 @@ from headrace._arrays import columns as _columns
 from headrace._arrays.names import are_names
 from headrace._base import arguments as check
 from headrace._base.warn import warn
+from headrace._fit.given_rows import listing
 from headrace._flow.transforms.support import Support
 from headrace._tables import repeats
 from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
@@ -33,7 +34,6 @@ FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or other rows that are
 CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: for at most two whole numbers, and for more
 LEAST_ROWS = 50  # below this number of rows there is no message about repeats
 REPEATED = 0.5  # share of rows with the value of another one
-NAMED = 3  # columns in a message
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 Pair = tuple["float | None", "float | None"]
@@ -230,8 +230,7 @@ class Table:
         labels = [_columns.label(i, names) for i in range(len(self.columns))]
         good = without_missing(x, labels, self.missing, x_name)
         if self.missing == "drop":
-            for part in (part for part in others if part is not None):
-                good &= ~np.isnan(part.reshape(len(x), -1)).any(axis=1)
+            good &= complete(x, *others)
         if not good.all():
             x, others = x[good], tuple(None if part is None else part[good] for part in others)
         self._impossible(x, x_name, names, "they are looked at by the other columns", "they are looked at as they are")
@@ -450,10 +449,7 @@ def without_missing(
     if good.all() or missing == "model":
         return np.ones(len(x), bool)
     counts = absent.sum(axis=0)
-    worst = np.argsort(-counts, kind="stable")[:5]
-    counted = ", ".join(f"{labels[i]} {counts[i]:,}" for i in worst if counts[i])
-    more = int((counts > 0).sum()) - min(int((counts > 0).sum()), 5)
-    counted += f" and {more} columns more" if more else ""
+    counted = listing([f"{labels[i]} {counts[i]:,}" for i in np.argsort(-counts, kind="stable") if counts[i]])
     if missing == "drop" and not good.any():
         raise ValueError(f"{name}: expected rows that miss no number, got none of {len(x):,} ({counted})")
     if missing == "refuse":
@@ -465,6 +461,12 @@ def without_missing(
             f"({counted}); {way} leaves such rows out"
         )
     return good
+
+
+def complete(x: NDArray[Any], *others: NDArray[Any] | None) -> NDArray[np.bool_]:
+    """A mask of rows without NaN in any array."""
+    parts = [part.reshape(len(x), -1) for part in (x, *others) if part is not None]
+    return ~np.any([np.isnan(part).any(axis=1) for part in parts], axis=0)
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
@@ -498,21 +500,14 @@ def about_repeats(
     sentences = []
     if others := [i for i in found if i not in spiked]:
         then = f"spread by noise as wide as their gaps, {none} keeps them" if spread else SPREAD
-        sentences.append(f"values repeat in {_counted_list([_columns.label(i, names) for i in others])}: {then}")
+        sentences.append(f"values repeat in {listing([_columns.label(i, names) for i in others])}: {then}")
     if spiked:
         values, of_each = counts[spiked[0]]
         most = f"{values[of_each.argmax()]:g} in {of_each.max():,} of {len(some):,} rows"
-        labels = _counted_list([_columns.label(i, names) for i in spiked])
+        labels = listing([_columns.label(i, names) for i in spiked])
         sentences.append(f"one value is frequent in {labels} ({most}): {APART}")
     return sentences
 
 
 SPREAD = "a density spikes there, and its likelihood means little"
 APART = "a density spikes there; headrace.sklearn.FlowDensity of splines gives it a probability (docs/tables.md)"
-
-
-def _counted_list(columns: Sequence[str]) -> str:
-    """The first columns, and the number of the remaining ones."""
-    others = len(columns) - NAMED
-    more = "" if others <= 0 else f" and {others} more column{'' if others == 1 else 's'}"
-    return ", ".join(columns[:NAMED]) + more
