@@ -23,7 +23,7 @@ STOREYS = {
     "flow": (4850, "_flow densities files ops transforms"),
     "fit": (7200, "_fit distributed rows training"),
     "methods": (6100, "ascent continuum sequences variational"),
-    "analysis": (5400, "_tables choosing diagnosis plot"),
+    "analysis": (5350, "_tables choosing diagnosis plot"),
     "clients": (
         11850,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
