@@ -73,7 +73,7 @@ def with_names(path):
     response, logarithm, without = COLUMNS[path.stem]
     with path.open() as stream:
         head, *lines = csv.reader(stream)
-    lines = sorted({tuple(line[1:]) for line in lines})
+    lines = sorted({tuple(line[1:]) for line in lines if "NA" not in line})
     table, columns = dict(zip(head[1:], zip(*lines, strict=True), strict=True)), []
     y = np.array(table.pop(response), float)
     for column, values in table.items():

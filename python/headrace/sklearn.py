@@ -402,21 +402,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             validation = parts = arrays_of(stream.of_table())
         if not parts or not is_array(parts[0]) or (self.table_.is_plain and self.missing == "refuse"):
             return validation
-        how = {"dtype": [np.float64, np.float32], "ensure_all_finite": "allow-nan", "input_name": "validation"}
-        X: NDArray[Any] = check_array(parts[0], **how)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(f"validation: expected {self.n_features_in_} columns, as X has, got {X.shape[1]}")
-        called, places = self._called(), self.table_.places
-        names = None if called is None else [called[i] for i in places]
-        others = [None if part is None else np.asarray(part) for part in parts[1:]]
-        return self.table_.used().to_look_at(X[:, places], *others, names=names, x_name="validation")
+        columns = self._columns()
+        rows = columns.opened(*parts, x_name="validation")
+        return columns.used.to_look_at(*rows, names=columns.used_names, x_name="validation")
 
     def as_table(self) -> TableDensity:
         """The density of the table as one that files keep: `save` writes it, and `headrace.load` gives it again."""
         check_is_fitted(self, "flow_")
+        return TableDensity(self.flow_, self._columns(self.flow_.dtype.name))
+
+    def _columns(self, dtype: str = "float64") -> Columns:
+        """Kinds and names of the columns, for results of this dtype."""
         names = None if (called := self._called()) is None else tuple(called)
-        own = (self._contexts, self.flow_.dtype.name, self._frame, names)
-        return TableDensity(self.flow_, Columns(self.table_, names, *own))
+        return Columns(self.table_, names, self._contexts, dtype, self._frame, names)
 
     def _called(self) -> list[str] | None:
         """The names of the columns."""

@@ -273,7 +273,7 @@ def test_validation_rows_are_treated_as_those_to_fit(monkeypatch):
     assert (np.round(given[:, 0]) == expected[:, 0]).all()
     assert (given[:, 0] != expected[:, 0]).all()
     assert (given[:, 2] == expected[:, 2]).all()
-    with pytest.raises(ValueError, match="validation: expected 4 columns, as X has, got 2"):
+    with pytest.raises(ValueError, match=r"validation: expected rows of 4 columns, got shape \(5, 2\)"):
         FlowDensity(**{**SHORT, "fit": FitSettings(epochs=15, validation=np.zeros((5, 2)))}).fit(x)
     with pytest.raises(ValueError, match="validation: row 7, column 'size': expected no missing values"):
         FlowDensity(**{**SHORT, "fit": FitSettings(epochs=15, validation=held)}).fit(x)

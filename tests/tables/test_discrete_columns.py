@@ -283,6 +283,18 @@ def test_a_frame_with_labels(frame, estimator, tmp_path):
     assert "3 values (elm, fir, oak)" in repr(estimator.table_)
 
 
+def test_held_out_rows_may_have_labels(frame):
+    """As codes, like those to fit: the flow is judged by the rows that exist beside its gates."""
+    from headrace.sklearn import FitSettings, FlowDensity
+
+    judged = FitSettings(epochs=2, validation=(frame[600:],))
+    model = FlowDensity(transforms=2, hidden=(16,), fit=judged, random_state=0).fit(frame[:600])
+    codes = frame.assign(kind=frame["kind"].map({"elm": 0, "fir": 1, "oak": 2})).to_numpy(float)
+    held, given = model.flow_.of_flow(codes[600:])
+    history = model.history_
+    assert -model.flow_.flow.log_prob(held, given).mean() == pytest.approx(min(history.validation_loss), rel=1e-5)
+
+
 def test_a_diagnosis_looks_at_the_numbers(frame, estimator):
     found = hr.diagnose(estimator, frame, progress=False)
     open_rows = int((frame["rain"] != 0.0).sum())

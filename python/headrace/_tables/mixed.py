@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays import columns as _columns
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, header_of, storable
@@ -158,8 +159,7 @@ class MixedDensity(OfFlows):
         new = [bool(unknown[:, i].any() and not one.step) for i, one in enumerate(self.head.columns)]
         if any(new):
             column = self.head.columns[new.index(True)].column
-            label = f"column {column}" if self.feature_names is None else f"column {self.feature_names[column]!r}"
-            count = unknown.any(axis=1).sum()
+            label, count = _columns.label(column, self.feature_names), unknown.any(axis=1).sum()
             warn(f"x: {count} of {len(rows)} rows have a value in {label} that no row to fit had, or in others")
         total = self.head.of_rows(rows, codes, inputs, context)
         if self.flow is not None:
