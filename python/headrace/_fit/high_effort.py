@@ -419,19 +419,20 @@ def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
             "rows as an array, or a larger buffer"
         )
     held = 0 if judge is None else judge.size
-    if held < LEAST_HELD_OUT:
-        if is_share(arguments.validation) and arguments.epochs is None and first.flow._interior.is_fresh:
-            if held + source.size < FEWEST:
-                raise ValueError(f"x: expected at least {FEWEST} rows with effort='high', got {held + source.size}")
-            return held + source.size, True
-        if is_share(arguments.validation):
-            need = _rows_needed(arguments.validation)
-            raise ValueError(
-                f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
-                f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {held + source.size}"
-            )
+    if held >= LEAST_HELD_OUT:
+        return source.size, False
+    if not is_share(arguments.validation):
         raise ValueError(f"validation: expected at least {LEAST_HELD_OUT} rows with effort='high', got {held}")
-    return source.size, False
+    rows = held + source.size
+    if arguments.epochs is not None or not first.flow._interior.is_fresh:
+        need = _rows_needed(arguments.validation)
+        raise ValueError(
+            f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
+            f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {rows}"
+        )
+    if rows < FEWEST:
+        raise ValueError(f"x: expected at least {FEWEST} rows with effort='high', got {rows}")
+    return rows, True
 
 
 def _rows_needed(share: float) -> int:
