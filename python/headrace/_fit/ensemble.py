@@ -213,7 +213,7 @@ class Ensemble(OfFlows):
         caller, rows, log_probs = self._log_probs(x, context)
         value = caller.output(out, self.dtype, rows.batch, (rows.array, rows.context))
         with caller.queue():
-            value[...] = _mixed(log_probs, self.weights).reshape(rows.batch)
+            value[...] = mixed(log_probs, self.weights).reshape(rows.batch)
         return caller.give(value)
 
     @overload
@@ -429,7 +429,7 @@ def flows_of(flows: Any) -> tuple[Flow, ...]:
     return given
 
 
-def _mixed(log_probs: list[Any], weights: Floats) -> Any:
+def mixed(log_probs: list[Any], weights: Floats) -> Any:
     """log Σ w e^l, without overflow, and exact where all are -inf or one member has all the weight."""
     terms = [log_prob + np.log(weight) for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     with np.errstate(invalid="ignore"):  # for rows that are NaN

@@ -14,6 +14,7 @@ import numpy as np
 from headrace._arrays.columns import label
 from headrace._arrays.names import Names, refuse_others
 from headrace._base import arguments as check
+from headrace._base.types import Floats
 from headrace._base.warn import warn
 from headrace._fit import few_rows as _few_rows
 from headrace._fit import given_rows as _rows
@@ -67,6 +68,10 @@ class Fit:
     """The factor of weight decays that the fit chooses."""
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
+    is_taught = False
+    """Whether the flow learns a mixture of few rows whatever they gain by it."""
+    judged: Chosen | None = None
+    """The result of cross-validation, where rows are few; `best` is that of the density with which the fit ends."""
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
         """Prepare a fit; it fills in the history."""
@@ -363,7 +368,7 @@ class Fit:
         if source.size >= LEAST:
             own = self.flow, source, begin, start.x, self.seed, choosing
             kinds = best_beginnings(*own, curves=curves, mixes=self.mixes)
-            most = Plan.of(self.flow, source.size, arguments, judged=False).epochs
+            most = 0 if self.is_taught else Plan.of(self.flow, source.size, arguments, judged=False).epochs
             found = []
             for i, (one, untrained) in enumerate(kinds):
                 clock = choosing.share(1.0 / (len(kinds) - i))
@@ -374,6 +379,7 @@ class Fit:
                 found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
                 ran_out |= clock.ran_out
             kind, chosen = _best_of(kinds, found)
+            self.judged = chosen
             if self._learns_a_mixture(start, source, chosen, kinds[0][0].limit, curves):
                 return
         begun = start.begin(self.flow, source, kind, self.seed)
@@ -408,8 +414,11 @@ class Fit:
             return False
         own = source, start.x
         best = best_teacher(*own, limit, curves, self.flow.dtype, seed, clock)
-        other = chosen.best if chosen.epochs else chosen.start
-        if best is None or not clearly_better(best[1], other, chosen.weights) or not clock.has(0.0):
+
+        def is_better(losses: Floats) -> bool:
+            return self.is_taught or clearly_better(losses, chosen.best, chosen.weights)
+
+        if best is None or not is_better(best[1]) or not clock.has(0.0):
             return False
         teacher, losses = best
         samples = samples_of(teacher, *own, self.flow.dtype, seed)
@@ -426,13 +435,14 @@ class Fit:
         lost, interrupted = learning.best_loss - samples.loss, is_interrupted(learning)
         if interrupted and not learning.best_epoch:
             raise KeyboardInterrupt
-        if not interrupted and not (math.isfinite(lost) and clearly_better(losses + lost, other, chosen.weights)):
+        if not interrupted and not (math.isfinite(lost) and is_better(losses + lost)):
             return False
         self.flow._interior.become(flow)
         _residuals.warn_of_columns(source, begun.residuals)
         for name in kept_fields():
             setattr(history, name, getattr(learning, name))
         history.judged_by, history.best_loss = "cross-validation", chosen.mean(losses) + lost
+        self.judged = replace(chosen, best=losses + lost)
         history.residuals, history.gaussianized = dict(begun.residuals.shares), begun.has_curves
         history.mixture, history.from_samples = teacher.components, True
         return True
@@ -446,7 +456,7 @@ def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tupl
     best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
     if clearly_better(found[best].best, kinds[0][1].start, found[best].weights):
         return kinds[best][0], found[best]
-    return kinds[0][0], replace(found[0], epochs=0, history=[])
+    return kinds[0][0], replace(found[0], epochs=0, history=[], best=found[0].start)
 
 
 def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History:

@@ -1,14 +1,15 @@
 """`fit(effort="high")`: several flows are fitted to the same rows, and then one to samples of their mixture.
 
 A single fit loses more by its variance than by its bias: the mixture of several is better than each, and one flow can
-learn the mixture from any number of its samples.
+learn the mixture from any number of its samples. Of few rows, cross-validation judges in place of held-out ones, and
+the members have equal weights.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,8 @@ from headrace._base.warn import fixed_epochs
 from headrace._fit import clock as _clock
 from headrace._fit.checkpoint import Checkpoint
 from headrace._fit.clock import Clock
-from headrace._fit.ensemble import Ensemble
+from headrace._fit.ensemble import Ensemble, mixed
+from headrace._fit.few_rows import Chosen, can_mix
 from headrace._fit.fit import Fit, finished
 from headrace._fit.given_rows import Data, is_share, outside
 from headrace._fit.history import History, is_interrupted
@@ -48,6 +50,8 @@ DRAWN = 1 << 13  # samples at a time
 STEPS, BATCH = 15_000, 512  # of the student
 DECAY = 0.01
 REAL = 0.25  # the weight of the training rows over that of the samples
+FEWEST = 50  # rows for cross-validation,
+STEPS_OF_FEW, JUDGED = 8000, 0.1  # after which the student has so many steps, and this share of samples judges it
 FAR = 10.0  # ranges of a column beyond its training rows; samples further out are dropped
 
 
@@ -64,6 +68,8 @@ class _Kind:
     """Its weight decay over that of other kinds, where rows are many: members differ, and no decay is right for all
     tables.
     """
+    is_taught: bool = False
+    """Whether it learns a mixture of normal densities."""
 
 
 _KINDS = (
@@ -74,10 +80,7 @@ _KINDS = (
 )
 _SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds, from the first again if there are more members
 
-
-def _kind(index: int, rows: int) -> _Kind:
-    order = _LARGER if rows >= MANY else _SMALLER
-    return _KINDS[order[(index - 1) % len(order)]]
+_OF_FEW = (_Kind("mixture of normal densities", NSF, is_taught=True), _Kind("MAF", MAF), _Kind("NSF", NSF))
 
 
 def _is_default(given: Arguments, *names: str) -> bool:
@@ -93,6 +96,8 @@ class _Member:
     seconds: float
     fits_in: bool
     """Whether it has the structure of the flow to fit, which can become it."""
+    judged: Chosen | None
+    """What cross-validation has found, of few rows."""
 
 
 class _HighEffort:
@@ -107,7 +112,11 @@ class _HighEffort:
         self.states: list[Checkpoint] = []
         self.first = self._fit_of(copy.copy(flow), 0)
         self.first.open(x, context)
-        self.rows = _enough(self.first, arguments)
+        self.rows, self.is_few = _enough(self.first, arguments)
+        self.kinds: Sequence[_Kind] = [_KINDS[i] for i in (_LARGER if self.rows >= MANY else _SMALLER)]
+        if self.is_few:
+            assert isinstance(self.first.source, ArrayRows)
+            self.kinds = _OF_FEW if can_mix(flow, self.first.source) else _OF_FEW[1:]
         self.found: list[_Member] = []
 
     def _fit_of(self, flow: Flow, index: int) -> Fit:
@@ -135,10 +144,10 @@ class _HighEffort:
         tried = {f"{i}: {one.name}": one.history.best_loss for i, one in enumerate(members)}
         best = min((one for one in members if one.fits_in), key=lambda one: one.history.best_loss)
         chosen, flow, history = best.name, best.flow, best.history
-        mixture = None
+        mixture: Ensemble | None = None
         if not interrupted and len(members) > 1:
             mixture, tried["mixture"] = self._mixture()
-            student = self._fit_student(mixture)
+            student = self._fit_student(mixture, tried["mixture"])
             interrupted = student is None or is_interrupted(student[1])
             if student is not None:
                 tried["student"] = student[1].best_loss
@@ -191,36 +200,44 @@ class _HighEffort:
         if index == 0:
             one, name, fits_in = self.first, _OWN, True
         else:
-            kind = _kind(index, self.rows)
+            kind = self.kinds[(index - 1) % len(self.kinds)]
             flow = _fresh(self.flow, kind.make, self.arguments.seed + index)
             name, fits_in = kind.name, _structure(flow) == self.structure
             one = self._fit_of(flow, index)
-            one.decays = kind.decays if self.rows >= MANY else 1.0
+            one.decays, one.is_taught = kind.decays if self.rows >= MANY else 1.0, kind.is_taught
             one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
         history = finished(one.flow, one.history, lambda: one)
-        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in)
+        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in, one.judged)
         self.found.append(member)
         return member
 
     # ---- the mixture and its student
 
     def _mixture(self) -> tuple[Ensemble, float]:
-        """The mixture, with weights that are best on held-out rows, and its held-out loss."""
+        """The mixture, with weights that are best on held-out rows, and its held-out loss; of few rows the equal one,
+        and its loss of rows left out.
+        """
+        flows = [one.flow for one in self.found]
+        if self.is_few:
+            judged = [one.judged for one in self.found if one.judged is not None]
+            return Ensemble(flows), judged[0].mean(-_mixed_equally([-one.best for one in judged]))
         assert self.first.judge is not None
         judge = HeldOut(self.first.judge)
-        log_probs = np.stack([judge.log_probs(one.flow) for one in self.found])
-        weights, loss = weights_of_mixture(log_probs, judge.weights())
-        return Ensemble([one.flow for one in self.found], weights), loss
+        weights, loss = weights_of_mixture(np.stack(list(map(judge.log_probs, flows))), judge.weights())
+        return Ensemble(flows, weights), loss
 
-    def _fit_student(self, mixture: Ensemble) -> tuple[Flow, History] | None:
-        """Fit the flow to samples and rows; None where Ctrl-C came before there were better weights."""
+    def _fit_student(self, mixture: Ensemble, loss: float) -> tuple[Flow, History] | None:
+        """Fit the flow to samples and rows; None where Ctrl-C came before there were better weights.
+
+        `loss`: of the mixture, to which that of the student from few rows adds what it loses to it on samples.
+        """
         given, student = self.arguments, copy.copy(self.flow)
         before = _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
         give_memory_back()
         size = len(data.x)
         batch = min(BATCH if given.batch_size is None else given.batch_size, size)
-        read = STEPS * batch if given.epochs is None else self._rows_of_members()
+        read = (STEPS_OF_FEW if self.is_few else STEPS) * batch if given.epochs is None else self._rows_of_members()
         settings: dict[str, Any] = {"epochs": max(round(read / size), 1), "batch_size": batch}
         if _is_default(given, "schedule"):
             settings |= {"schedule": "cosine", "patience": None}
@@ -231,12 +248,19 @@ class _HighEffort:
         settings |= {"checkpoint": self._path("student"), "keep": False}
         one = self._kept(Fit(student, History(), replace(given, **settings)))
         one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
+        if self.is_few:
+            one.source, one.judge = one.source.split(JUDGED, one.rng, one.caller)
         one.clock.cpu_begin = self.clock.cpu_begin
         try:
             history = finished(student, one.history, lambda: one)
         except KeyboardInterrupt:
             return None
         history.seconds = [before + seconds for seconds in history.seconds]
+        if self.is_few and one.judge is not None:
+            judge = HeldOut(one.judge)
+            known = _mixed_equally([judge.log_probs(flow) for flow in mixture.flows])
+            history.best_loss += loss + float(np.average(known, weights=judge.weights()))
+            history.judged_by = self.first.history.judged_by
         return student, history
 
     def _rows_of_members(self) -> int:
@@ -245,7 +269,7 @@ class _HighEffort:
         return max(len(self.found) * self.arguments.epochs * self.rows, 1)
 
     def _rows_of_student(self, mixture: Ensemble) -> Data:
-        """Samples of the mixture, and training rows; all with weights."""
+        """Samples of the mixture and, unless these are few, training rows; all with weights."""
         source = self.first.source
         assert isinstance(source, ArrayRows)
         data, features = source.data, self.flow.features
@@ -253,7 +277,7 @@ class _HighEffort:
         most = min(SAMPLES, max(BYTES // (features * dtype.itemsize), 1))
         if self.arguments.epochs is not None:
             most = min(most, self._rows_of_members())
-        real, index = source.some(most)
+        real, index = source.some(0 if self.is_few else most)
         x = np.empty((most + len(index), features), dtype)
         share = np.empty(len(x))
         drawn = source.part.at(np.arange(most, dtype=np.int64) % source.part.size)  # the rows whose contexts are used
@@ -274,7 +298,9 @@ class _HighEffort:
         end = kept + len(index)
         x[kept:end] = real.x[index]
         own_share = data.shares(index)
-        share[kept:end] = own_share * (REAL * share[:kept].sum() / own_share.sum()) if kept else own_share
+        share[kept:end] = (
+            own_share * (REAL * share[:kept].sum() / own_share.sum()) if kept and index.size else own_share
+        )
         if has_rows and context is not None and contexts is not None:
             context = np.concatenate([contexts[np.concatenate(taken)], context[index]])
         return Data(x[:end], context, share[:end], data.names, data.support)
@@ -303,6 +329,10 @@ def with_effort(effort: Any, takes: Collection[str]) -> dict[str, Any]:
 
 
 _OWN = "the flow's own fit"
+
+
+def _mixed_equally(log_probs: list[Floats]) -> Floats:
+    return np.asarray(mixed(log_probs, np.full(len(log_probs), 1.0 / len(log_probs))))
 
 
 def _structure(flow: Flow) -> Any:
@@ -373,8 +403,10 @@ def _refused(flow: Flow, arguments: Arguments) -> Arguments:
     return replace(arguments, effort="normal", seed=check.integer("seed", arguments.seed))
 
 
-def _enough(first: Fit, arguments: Arguments) -> int:
-    """The number of training rows, if enough are held out."""
+def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
+    """The number of training rows, if enough are held out, or cross-validation can judge in their place: whether it
+    does.
+    """
     source, judge = first.source, first.judge
     if first.stream is not None and type(source) is not ArrayRows:
         raise ValueError(
@@ -382,15 +414,20 @@ def _enough(first: Fit, arguments: Arguments) -> int:
             "rows as an array, or a larger buffer"
         )
     held = 0 if judge is None else judge.size
-    if held < LEAST_HELD_OUT:
-        if is_share(arguments.validation):
-            need = _rows_needed(arguments.validation)
-            raise ValueError(
-                f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
-                f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {held + source.size}"
-            )
+    if held >= LEAST_HELD_OUT:
+        return source.size, False
+    if not is_share(arguments.validation):
         raise ValueError(f"validation: expected at least {LEAST_HELD_OUT} rows with effort='high', got {held}")
-    return source.size
+    rows = held + source.size
+    if arguments.epochs is not None or not first.flow._interior.is_fresh:
+        need = _rows_needed(arguments.validation)
+        raise ValueError(
+            f"x: expected at least {need} rows with effort='high' and validation={arguments.validation:g}, so that "
+            f"{LEAST_HELD_OUT} are held out to weigh its flows by, got {rows}"
+        )
+    if rows < FEWEST:
+        raise ValueError(f"x: expected at least {FEWEST} rows with effort='high', got {rows}")
+    return rows, True
 
 
 def _rows_needed(share: float) -> int:

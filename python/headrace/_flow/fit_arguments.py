@@ -132,7 +132,7 @@ class Arguments:
             the same bits for any number of them (docs/scale.md). None: this process alone.
         effort: "high", for some ten times as long: several flows are fitted to the same rows, this one among them, and
             then this one to samples of their mixture and to the rows. It ends as the best of these on held-out rows, of
-            those that have its structure (docs/training.md).
+            those that have its structure; of few rows by cross-validation (docs/training.md).
         keep: Of effort="high": whether `History.members` keeps the flows, as a `headrace.Ensemble`.
     """
 
