@@ -126,7 +126,7 @@ def one(k: int, rows: int, judged: int, flow: str) -> dict[str, Any]:
 def main(arguments: Any = None) -> None:
     """Print a line for each table, and the share that passes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--first", type=int, default=0, help="the first table; the tables reported are 0 to 49")
+    parser.add_argument("--first", type=int, default=0, help="the first table; 0 to 49 are reported, others choose")
     parser.add_argument("--tables", type=int, default=50)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--judged", type=int, default=1000)
