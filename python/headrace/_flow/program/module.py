@@ -187,11 +187,7 @@ class Parametrised(abc.ABC):
     def _place(self, device: Device | None, products: str = "exact") -> None:
         """Compute there from now on, with programs that are compiled again. `products` are those of the CPU."""
         matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
-        if matmul != "exact" and self._dtype == np.float64:
-            raise ValueError(
-                f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call "
-                f".astype('float32'), or .to({name})"
-            )
+        _device.refuse_wide(self._dtype, matmul, f".astype('float32'), or .to({name})")
         self._device = device
         self._products = products if device is None else "exact"
         self._caller = Caller if device is None else partial(DeviceCaller, device)
