@@ -256,6 +256,11 @@ class Parametrised(abc.ABC):
         """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", ...; see `to`."""
         return self._products if self._device is None else self._device.matmul
 
+    def _require_plain(self, name: str) -> None:
+        """Refuse another device than the CPU, and other products than exact ones."""
+        if (where := (self.device, self.matmul)) != ("cpu", "exact"):
+            raise ValueError(f"{name}: expected one on the CPU with exact products, got {where}; call .to('cpu')")
+
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.
 
