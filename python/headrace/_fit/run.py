@@ -37,7 +37,7 @@ class HeldOut:
 
     def __init__(self, source: RowSource, on_device: bool = False) -> None:
         self.source, self.weight = source, source.weight()
-        self.copied = source.copied(on_device)
+        self.size, self.copied = source.size, source.copied(on_device)
 
     def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
@@ -337,7 +337,7 @@ class Run(abc.ABC):
             return 0.0
         once = self.judge_seconds
         if once is None:  # a step costs more a row
-            once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.size
+            once = self.step_seconds * self.held_out.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def _find_gradient_in(

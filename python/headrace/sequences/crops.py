@@ -315,11 +315,6 @@ class HeldSequences:
         self._x = [given.steps(start, one.end, one.sequence, noise) for one, start in self._pairs]
         self._covariates = [given.frames_of(*pair) for pair in self._pairs] if given.covariates else None
 
-    @property
-    def source(self) -> HeldSequences:
-        """See `headrace._fit.run.Judge`."""
-        return self
-
     def sample(self, crop: int, most: int) -> HeldSequences:
         """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
 

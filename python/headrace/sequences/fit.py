@@ -270,9 +270,8 @@ class SequenceFit(Fit):
         if is_tried:
             self.judge = self.judge.sample(self.source.crop, JUDGING)
             own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
-            found = not _marginals.gain(
-                linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction"
-            )
+            what = False, self.progress, _SHORT, "try adaptive prediction"
+            found = not _marginals.gain(linear, own, self.judge, *what)
         self.history.adaptive = found = bool(found)
         self._cut((tried if found else self.flow)._interior)
         if found:
@@ -298,10 +297,8 @@ class SequenceFit(Fit):
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
-            standardize: Standardize = starts[last]
-            found = self.given.autocorrelation(
-                self.source.stretches, chain[last - 1].order, standardize.mean, standardize.std
-            )
+            order, scale = chain[last - 1].order, starts[last]
+            found = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
             reflections = np.array([levinson(own) for own in found.T])
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
