@@ -48,8 +48,7 @@ def save(module: Filed, path: str | os.PathLike[str], notes: Mapping[str, str] |
     name = _path(path)
     parts = _parts(module, notes)
     with replacing(name) as stream:
-        for part in parts:
-            stream.write(part)
+        stream.writelines(parts)
 
 
 def load(path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Any:
@@ -204,9 +203,13 @@ def _path(path: Any) -> str:
 
 def checksums(module: Filed) -> tuple[str, str]:
     """Checksums of a module's structure, and of its arrays."""
-    arrays = {**module.named_parameters(), **module._fixed_arrays()}
     text = json.dumps(header_of(module), allow_nan=False, separators=(",", ":"))
-    return _checksum(text, {}), _checksum("", {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return _checksum(text, {}), _checksum("", _held(module))
+
+
+def _held(module: Filed) -> dict[str, NDArray[Any]]:
+    arrays = {**module.named_parameters(), **module._fixed_arrays()}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def structure_checksum(flow: Filed) -> str:
@@ -215,9 +218,8 @@ def structure_checksum(flow: Filed) -> str:
     fixed = {name: np.ascontiguousarray(array) for name, array in flow._fixed_arrays().items()}
     import hashlib  # imported here, because only checkpoints need it
 
-    return hashlib.blake2b(
-        json.dumps(header, separators=(",", ":")).encode() + _checksum("", fixed).encode(), digest_size=16
-    ).hexdigest()
+    text = json.dumps(header, separators=(",", ":")) + _checksum("", fixed)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -225,8 +227,7 @@ def save_state(path: str, key: str, state: Mapping[str, Any], arrays: Mapping[st
     text = json.dumps(state, allow_nan=False, separators=(",", ":"))
     parts, _ = _container({key: text, _CHECKSUM: _checksum(text, arrays)}, arrays, key)
     with replacing(path) as stream:
-        for part in parts:
-            stream.write(part)
+        stream.writelines(parts)
 
 
 def load_state(path: str, key: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -259,10 +260,7 @@ def _parts(module: Filed, notes: Mapping[str, str] | None) -> list[Any]:
     """
     kind = type(module).__name__
     dtype = None if module.dtype is None else module.dtype.name
-    arrays = {
-        name: np.ascontiguousarray(array)
-        for name, array in {**module.named_parameters(), **module._fixed_arrays()}.items()
-    }
+    arrays = _held(module)
     axes = max((array.ndim for array in arrays.values()), default=0)
     number = next(number for number in range(2, FORMAT + 1) if axes <= _MOST_AXES[number])
     header = {"format": number, "version": cpu.__version__, "dtype": dtype, **header_of(module)}
@@ -290,12 +288,9 @@ def _container(metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], 
     ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that all arrays are aligned
     end = 0
     for name in ordered:
-        begin, end = end, end + arrays[name].nbytes
-        entries[name] = {
-            "dtype": names[arrays[name].dtype],
-            "shape": list(arrays[name].shape),
-            "data_offsets": [begin, end],
-        }
+        array, begin = arrays[name], end
+        end += array.nbytes
+        entries[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     first = json.dumps(entries, separators=(",", ":")).encode()
     first += b" " * (-len(first) % 8)
     if len(first) > _MOST_HEADER:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 import cases
 import reference
 from devices import Library
-from headrace._fit.starts.scores import Score, Shares, _summary, before, masses, normal_score
+from headrace._fit.starts.scores import Score, Shares, _summary, before, masses, normal_scores
 from headrace.ascent.splines import spline_parameters
 
 EDGES = (-1.0, 0.125, 20)  # a grid: its start, its step, its points
@@ -21,6 +21,11 @@ def skewed(rows):
     x = g.gamma(2.0, size=rows) - 2.0
     x[::7] = x[0]
     return x, np.where(g.random(rows) < 0.2, 1e-12, g.exponential(size=rows))
+
+
+def normal_score(x, shares, bandwidth):
+    """The function of one column."""
+    return normal_scores([[x]], [shares.of_rows], shares, bandwidth)[0]
 
 
 def _masses(x, counts, total, first, step, cells):

@@ -140,7 +140,7 @@ def test_meanings_and_defaults_are_those_of_python():
     assert fit["activation"].endswith("(default: relu)")
     listed = "(default: 5 of MAF, IAF, NSF; 8 of RealNVP; 32 of PlanarFlow, RadialFlow)"
     assert fit["transforms"] == f"number of transforms {listed}"
-    bins = "NSF: bins of a spline, 2 to 64\nDualAscentFlow: bins of a spline, 3 to 64 (default: "
+    bins = "NSF: bins of a spline, 2 to 64\nDualAscentFlow: bins of a spline, 3 to 64; by default 40, "
     assert fit["bins"].startswith(bins)
     assert "by default 5e-3" in fit["learning_rate"]
     assert "(default: 50)\nDualAscentFlow: steps without a new best on held-out rows" in fit["patience"]

@@ -145,7 +145,7 @@ def test_sources_that_cannot_be_read_twice_or_at_all_are_refused():
     with pytest.raises(TypeError, match="source: expected a function that gives an iterable of blocks, got ndarray"):
         fit(lambda: X)
     for one in (iter([X[:120], X[120:]]), (block for block in [X[:120], X[120:]])):
-        with pytest.raises(TypeError, match="source: expected a function that gives a new iterator each time, got the"):
+        with pytest.raises(TypeError, match="source: expected a new iterator each time, got the"):
             fit(lambda one=one: one)
     with pytest.raises(ValueError, match="expected the same rows each time that the stream is read, got none"):
         fit(counted([X[:120], X[120:]], [X[:120], X[120:]], []))
@@ -162,7 +162,7 @@ def test_other_arguments_of_a_fit_of_a_stream():
         small().fit(stream, weights=np.ones(200))
     with pytest.raises(ValueError, match="context: expected None, as a stream"):
         small(context=1).fit(stream, X[:, :1])
-    with pytest.raises(ValueError, match=r"validation: expected at most 50 rows.*larger buffer"):
+    with pytest.raises(ValueError, match=r"validation: expected at most 50 rows, the stream's buffer"):
         small().fit(X, validation=stream, **QUIET)
     reads = []
 
@@ -200,7 +200,7 @@ def test_mapped_rows_are_checked(tmp_path):
         hr.rows.memmap(tmp_path / "text.npy")
     with pytest.raises(ValueError, match=r"weights: expected 200 rows, as x has, got shape \(199,\)"):
         hr.rows.memmap(X, weights=np.ones(199))
-    with pytest.raises(TypeError, match=r"x: expected an array .* or the path"):
+    with pytest.raises(TypeError, match=r"x: expected an array .* an .npy file's path"):
         hr.rows.memmap([1.0])
     stream = hr.rows.memmap(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", X[:50])

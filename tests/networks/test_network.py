@@ -337,7 +337,7 @@ def test_named_parameters_of_layers_that_a_context_joins():
         (lambda: Layer(3, context="multiply"), "context: expected"),
         (lambda: Layer(3, dropout=1.0), "dropout: expected a number from 0 and below 1"),
         (lambda: hr.MAF(3, dropout=-0.1), "dropout: expected a number from 0 and below 1"),
-        (lambda: Layer(3, context_activation="tanh"), "context_activation: expected None where no context joins"),
+        (lambda: Layer(3, context_activation="tanh"), "context_activation: expected None without context"),
         (
             lambda: Network([Layer(3), Layer(4, adds=0)]),
             r"layers\[1\].adds: expected an earlier hidden layer of 4 units",

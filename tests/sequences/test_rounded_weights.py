@@ -222,7 +222,7 @@ REFUSED = {
     "of a device": (lambda: hr.WaveNet(matmul="tf32"), "matmul: expected one of 'exact', 'bf16', got 'tf32'"),
     "of two kinds": (
         lambda: hr.SequenceFlow([hr.CausalConvolution(), hr.CausalConvolution().to("cpu", "bf16")]),
-        r"transforms: expected one matmul, got \['exact', 'bf16'\]; use .to",
+        r"transforms: expected one matmul, got \['bf16', 'exact'\]; use .to",
     ),
     "of a transform of rows": (
         lambda: hr.SequenceFlow(

@@ -1,5 +1,7 @@
 """``fit_to_density`` with many contexts: one flow for the posteriors of a whole table, or of a function that draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -144,7 +146,7 @@ def test_the_gradient_is_that_of_the_mean_over_its_own_noise_and_contexts(spoile
         value[: 5 if spoiled else 0] = np.nan
         return value, slope
 
-    contexts = contexts_of(flow, TABLE).repeated(4)
+    contexts = replace(contexts_of(flow, TABLE), repeats=4)
     step = PathStep(flow, target, contexts, plan_of(flow, 64, skip=0.2), np.random.default_rng(2), landing=False)
     found, noise = step(0, 1.0), step.paths.noise
     (context,) = seen

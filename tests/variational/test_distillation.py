@@ -12,7 +12,7 @@ import cases
 import headrace as hr
 from headrace.variational.closed_form import ConditionalStep, draw_of, why_not
 from headrace.variational.descent import PathStep
-from headrace.variational.distill import target_of_flow, tempered
+from headrace.variational.distill import tempered
 from headrace.variational.layerwise import COMPARED, correspondence, learn_one_by_one
 from targets import QUIET, SHORT, plan_of
 
@@ -45,7 +45,7 @@ def closed(teacher, student, samples, beta=1.0, context=None, seed=1):
 
 
 def pathwise(teacher, student, samples, beta=1.0, context=None, seed=1):
-    rng, target = np.random.default_rng(seed), target_of_flow(teacher)
+    rng, target = np.random.default_rng(seed), teacher.log_prob_and_score
     step = PathStep(student, target, lambda *_: context, plan_of(student, samples), rng, landing=False)
     return step(0, beta)
 

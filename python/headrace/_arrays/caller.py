@@ -191,7 +191,7 @@ class Caller:
     """The arrays of one call, all of one framework, in which results are given back."""
 
     # The defaults until an array is opened; class attributes, because setting them may take a microsecond a call.
-    _framework: _NumPy = NUMPY
+    _framework: Any = NUMPY
     _name = ""  # framework of the first array
     _first: Any = None
     _out: Any = None
@@ -232,10 +232,8 @@ class Caller:
         elif framework is not self._framework:
             given, source = framework.kind, name
             if framework is NUMPY and not isinstance(value, np.ndarray):
-                given, source = (
-                    errors.type_of(value),
-                    f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})",
-                )
+                given = errors.type_of(value)
+                source = f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})"
             own = self._framework
             raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
         if array.dtype not in FLOATS:
@@ -256,7 +254,7 @@ class Caller:
     ) -> NDArray[Any]:
         """Memory for a result: new, or that of `out`, which may overlap with no input."""
         if out is None:
-            return self._framework.empty(shape, dtype)
+            return self.empty(shape, dtype)
         array = self._writable("out", out, shape, dtype)
         if any(_overlap(array, a) for a in inputs):
             raise ValueError("out: expected memory of its own, got an overlap")
@@ -276,8 +274,7 @@ class Caller:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
         if out is None:
-            empty = self._framework.empty
-            return empty(shape, first_dtype or dtype), empty(other_shape, dtype)
+            return self.empty(shape, first_dtype or dtype), self.empty(other_shape, dtype)
         if not isinstance(out, tuple) or len(out) != 2:
             raise TypeError(f"out: expected a tuple of two arrays, got {errors.type_of(out)}")
         first = self._writable("out[0]", out[0], shape, first_dtype or dtype)
@@ -309,9 +306,8 @@ class Caller:
     def _check_own(self, name: str, value: Any) -> None:
         """Refuse to write to memory that a framework only reads."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
-            raise TypeError(
-                f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {errors.type_of(value)}"
-            )
+            given = errors.type_of(value)
+            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {given}")
 
     def give(self, array: NDArray[Any]) -> Any:
         """A result for the caller: `out` itself where that was given."""
@@ -329,7 +325,7 @@ class Caller:
             return out
         if self._framework is NUMPY:
             return first, second
-        return self._framework.give(first, self._first), self._framework.give(second, self._first)
+        return self.give(first), self.give(second)
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Memory for intermediate results."""
@@ -548,9 +544,8 @@ def row_weights(
             total = float(array.sum(dtype=np.float64))
     if rows and not total > 0:
         raise ValueError(f"{name}: expected at least one number above 0, got none")
-    if (
-        rows and not any_sum and not 1e-300 < total < 1e300
-    ):  # products with them, and quotients by their sum, have to be finite
+    # Products with them, and quotients by their sum, have to be finite.
+    if rows and not any_sum and not 1e-300 < total < 1e300:
         raise ValueError(f"{name}: expected a sum between 1e-300 and 1e300, got {total:g}")
     return array, total
 

@@ -197,18 +197,18 @@ class DeviceCaller(Caller):
         self.device = device
         self.stream: Stream = None  # the framework's stream, once it is known
         self._cupy = _CuPy(device)
-        self._on_device: _CuPy | None = None  # the framework, once it is known
+        self._framework: _CuPy | None = None  # once it is known
         self._made: dict[int, tuple[Any, Any]] = {}  # results by the id of their views, and as they will be given
         self._held: list[Any] = []
         device.let_go()
 
     def _begin(self, framework: _CuPy) -> _CuPy:
         """Settle the framework of this call, and its stream."""
-        if self._on_device is None:
-            self._on_device = framework
+        if self._framework is None:
+            self._framework = framework
             self.stream = framework.stream()
             self.core = Kernels(self.device, self.stream)
-        return self._on_device
+        return self._framework
 
     def answer_like(self, like: Any) -> None:
         """Give results in the framework of `like`, an array or the name of a framework; arrays have to be of it too."""
@@ -269,26 +269,6 @@ class DeviceCaller(Caller):
         self._made[id(array)] = array, own
         return array
 
-    def output(self, out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
-        """Memory for a result: new, or that of `out`, which may overlap with no input."""
-        return self.empty(shape, dtype) if out is None else super().output(out, dtype, shape, inputs)
-
-    def output_pair(
-        self,
-        out: Any,
-        dtype: np.dtype[Any],
-        shape: tuple[int, ...],
-        other_shape: tuple[int, ...],
-        inputs: tuple[Any, ...],
-        *,
-        in_place: str = "",
-        first_dtype: np.dtype[Any] | None = None,
-    ) -> tuple[Any, Any]:
-        """Memory for two results; where `in_place` names the first input, the first result may overwrite it."""
-        if out is None:
-            return self.empty(shape, first_dtype or dtype), self.empty(other_shape, dtype)
-        return super().output_pair(out, dtype, shape, other_shape, inputs, in_place=in_place, first_dtype=first_dtype)
-
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for intermediate results."""
         with self.queue():
@@ -307,7 +287,7 @@ class DeviceCaller(Caller):
 
     def _is_immutable(self, name: str, value: Any) -> bool:
         framework = None if value is None else self._framework_for(name, value)
-        return any(f is not None and f.immutable for f in (self._on_device, framework))
+        return any(f is not None and f.immutable for f in (self._framework, framework))
 
     def _check_own(self, name: str, value: Any) -> None:
         if not isinstance(value, (self.device.cupy.ndarray, _arrays.class_of("torch", "Tensor"))):
@@ -316,21 +296,10 @@ class DeviceCaller(Caller):
 
     def give(self, array: Any) -> Any:
         """A result for the caller: `out` itself where that was given."""
-        assert self._on_device is not None
+        assert self._framework is not None
         if self._out is not None:
-            self._on_device.written(self._out)
-            return self._out
-        return self._on_device.give(self._made.pop(id(array))[1], self.stream)
-
-    def give_pair(self, first: Any, second: Any) -> tuple[Any, Any]:
-        """Two results for the caller: the tuple `out` itself where that was given."""
-        out: tuple[Any, Any] | None = self._out
-        if out is None:
-            return self.give(first), self.give(second)
-        assert self._on_device is not None
-        for array in out:
-            self._on_device.written(array)
-        return out
+            return super().give(array)
+        return self._framework.give(self._made.pop(id(array))[1], self.stream)
 
     def __del__(self) -> None:
         """The call has ended, one way or the other: arrays of foreign memory are held until its work is done."""

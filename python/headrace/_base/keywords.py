@@ -254,12 +254,12 @@ def meanings(text: str | None) -> dict[str, str]:
 
 
 def brief(meaning: str) -> str:
-    """The first sentence of a meaning, as a help begins.
+    """The first sentence of a meaning in the words of the command line, which has no None, codes and quotes.
 
-    >>> brief("Of eq. 25, see `Planar`; 1 or 2. By default 1.")
-    'of eq. 25, see Planar; 1 or 2'
+    >>> brief('Of eq. 25, "one" or "two"; None for no limit. By default 1.')
+    'of eq. 25, one or two'
     """
-    first = re.split(r"\.(?: (?=[A-Z])|$)", meaning)[0].replace("`", "")
+    first = re.sub(r"; None[^;]*| or None\b[^,;]*|[`\"]", "", re.split(r"\.(?: (?=[A-Z])|$)", meaning)[0])
     return first[:1].lower() + first[1:]
 
 

@@ -384,6 +384,12 @@ def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any
     return OnStream(points.device, make(*parties, *totals, *rules), points.stream)
 
 
+def refuse_wide(dtype: Any, matmul: str, call: str) -> None:
+    """Refuse other products than exact ones of float64; `call`: the way out."""
+    if matmul != "exact" and dtype == np.float64:
+        raise ValueError(f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call {call}")
+
+
 def names() -> list[str]:
     """Names of the devices, in order, with their compute capability or the reason why they cannot be used."""
     cuda = _core.cuda

@@ -218,7 +218,10 @@ class MapSettings(_Columns):
     )
     bins: int = setting(8, lambda settings, value: maps.bins_of(settings.map, value), option=True)
     bound: float | tuple[float, float] = setting(
-        5.0, lambda settings, value: maps.bound_of(settings.map, value), core=False, option=True
+        5.0,
+        lambda settings, value: maps.bound_of(settings.map, value),
+        core=False,
+        option="a spline's interval is [-bound, bound]",
     )
     min_bin: float = setting(
         maps.MIN_BIN, lambda settings, value: maps.min_bin_of(settings.map, value, settings.bins), optional=True
@@ -300,14 +303,20 @@ class Settings(NetworkSettings, MapSettings):  # in this order of bases a file h
         option=True,
     )
 
-    residual: bool = setting(False, lambda settings, value: bool(value), core=False, stored=False, option=True)
+    residual: bool = setting(
+        False,
+        lambda settings, value: bool(value),
+        core=False,
+        stored=False,
+        option="residual blocks of two layers in the place of hidden layers",
+    )
 
     dropout: float = setting(
         0.0,
         lambda settings, value: check.number("dropout", value, least=0.0, below=1.0),
         core=False,
         stored=False,
-        option=True,
+        option="the share of hidden values left out at random in each step of the fit",
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:

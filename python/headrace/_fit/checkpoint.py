@@ -57,6 +57,7 @@ class Checkpoint:
         if path is not None and not isinstance(given, str):
             raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
         self.path = given
+        self.writes = given is not None
         self.seconds, self.epochs = _interval(every)
         self.fingerprint: dict[str, str] = {}
         self._found: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
@@ -118,7 +119,7 @@ class Checkpoint:
         """Remove the state of a finished fit, or write its last one if `stays`."""
         if self.stays and self._held is not None and _place(self._held[0]) > self._written:
             self._write(*self._held)
-        elif self.path is not None and not self.stays:
+        elif self.path is not None and self.writes and not self.stays:
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
 
@@ -153,7 +154,7 @@ class Checkpoint:
 
     def step_ends(self, run: Any) -> None:
         """Note that the state between two steps can be kept."""
-        if self._pass is not None and time.monotonic() - self._last >= self.seconds:
+        if self.writes and self._pass is not None and time.monotonic() - self._last >= self.seconds:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
@@ -162,7 +163,7 @@ class Checkpoint:
 
     def epoch_ends(self, run: Any) -> None:
         """Write the state if it is time, or else hold it for an interruption."""
-        if self.path is None:
+        if not self.writes:
             return
         epoch = run.history.epochs
         self._held = _state(run, run.rng.bit_generator.state, epoch, run.step, 0, 0.0, run.adam._core.memory())
@@ -171,7 +172,7 @@ class Checkpoint:
 
     def interrupted(self, run: Any) -> None:
         """Write the current state, or the last complete one."""
-        if self.path is None:
+        if not self.writes:
             return
         if self._pass is not None and not run.flow._interior.on_device:
             self._held = self._of_pass(run, self._pass)

@@ -32,6 +32,7 @@ from headrace._fit.run import HeldOut, Run
 from headrace._fit.source import ArrayRows
 from headrace._fit.starts import curves as _curves
 from headrace._fit.starts import mixture as _mixture
+from headrace._fit.starts.curves import mean_beyond
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.flow import Flow
@@ -60,11 +61,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
     Both losses are of the same rows.
     """
-    share = weights / weights.sum()
-    gain = than - losses
-    mean = float((share * gain).sum())
-    error = math.sqrt(float((np.square(share * (gain - mean))).sum()))
-    return mean > error
+    return mean_beyond(than - losses, weights / weights.sum(), 1.0) > -math.inf
 
 
 def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], Flow]) -> NDArray[np.float64]:
@@ -93,9 +90,8 @@ class Chosen:
     """and the weights of the rows."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of such losses; infinity where it is not finite."""
-        loss = float((losses * self.weights).sum() / self.weights.sum())
-        return loss if math.isfinite(loss) else math.inf
+        """The weighted mean of such losses."""
+        return _mean(losses, self.weights)
 
 
 def chosen_epochs(
@@ -218,14 +214,9 @@ def best_beginnings(
         return pooled(flow, source, of_fold)
 
     weights = in_folds(share)
-
-    def mean(found: Floats) -> float:
-        loss = float((found * weights).sum() / weights.sum())
-        return loss if math.isfinite(loss) else math.inf
-
     kinds = [Beginning(limit, own) for limit in limits for own in curves]
     judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
-    gaussians = sorted(judged, key=lambda pair: mean(pair[1]))
+    gaussians = sorted(judged, key=lambda pair: _mean(pair[1], weights))
     best = list(gaussians[:1])
     if mixes and can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
@@ -233,7 +224,7 @@ def best_beginnings(
             kind = Beginning(limit, own)
             components = _components(z, share, circles, dtype, kind, seed)
             best.append((with_components := replace(kind, components=components), losses(with_components)))
-    best.sort(key=lambda pair: mean(pair[1]))
+    best.sort(key=lambda pair: _mean(pair[1], weights))
     plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
     if not clearly_better(best[0][1], plain[1], weights):
         best.insert(0, plain)
@@ -260,6 +251,12 @@ def can_mix(flow: Flow, source: ArrayRows) -> bool:
         and LEAST_ROWS <= source.size <= MOST_ROWS
         and features <= _gaussian.MOST_FEATURES
     )
+
+
+def _mean(losses: Floats, weights: Floats) -> float:
+    """The weighted mean; infinity where it is not finite."""
+    loss = float((losses * weights).sum() / weights.sum())
+    return loss if math.isfinite(loss) else math.inf
 
 
 def in_folds(values: Floats) -> Floats:

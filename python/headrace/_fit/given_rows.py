@@ -243,19 +243,18 @@ def warn_of_offsets(
         coarse = (step > std / DIGITS) | (np.abs(mean) + std > np.finfo(np.float32).max)
     if support is not None:  # means of unbounded values, not rounded before their shift
         coarse &= np.array([kind == "any" for kind in support._kinds])
-    if not coarse.any():
-        return
-    first = int(np.flatnonzero(coarse)[0])
-    advice = (
-        "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
-        if given
-        else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
-    )
-    warn(
-        f"x: float32 has fewer than four digits of a standard deviation in {listing(names, coarse)} "
-        f"({names[first]}: mean {mean[first]:.6g}, standard deviation {std[first]:.3g}, steps of "
-        f"{step[first]:.3g}); {advice}"
-    )
+    lost = "the rows were given in float32, which has lost the rest: subtract a constant before they become float32"
+    advice = lost if given else f"subtract a constant from it, or {how} from a flow of dtype='float64'"
+    what, i = "fewer than four digits of a standard deviation in", int(coarse.argmax())
+    detail = f"mean {mean[i]:.6g}, standard deviation {std[i]:.3g}, steps of {step[i]:.3g}"
+    _warn_of_float32(what, names, coarse, detail, advice)
+
+
+def _warn_of_float32(what: str, names: tuple[str, ...], coarse: NDArray[np.bool_], detail: str, advice: str) -> None:
+    """Warn of coarse columns, if there are any; `detail`: of the first."""
+    if coarse.any():
+        first = names[int(coarse.argmax())]
+        warn(f"x: float32 has {what} {listing(names, coarse)} ({first}: {detail}); {advice}")
 
 
 def warn_of_weights(effective: float, rows: int) -> None:
@@ -328,18 +327,10 @@ def warn_of_spikes(source: Any) -> None:
 def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool) -> None:
     """Warn of bounds between which float32 has few values."""
     coarse = support._coarse(np.dtype(np.float32))
-    if not coarse.any():
-        return
-    first = int(np.flatnonzero(coarse)[0])
-    advice = (
-        "subtract a constant from rows and bounds before the rows become float32"
-        if given
-        else "draw by sample(dtype='float64') or from a flow of dtype='float64'"
-    )
-    warn(
-        f"x: float32 has few numbers between the ends of {listing(names, coarse)} ({names[first]}: "
-        f"{support.periodic[first] or support.bounds[first]}); {advice}"
-    )
+    first, draw = int(coarse.argmax()), "draw by sample(dtype='float64') or from a flow of dtype='float64'"
+    advice = "subtract a constant from rows and bounds before the rows become float32" if given else draw
+    ends = support.periodic[first] or support.bounds[first]
+    _warn_of_float32("few numbers between the ends of", names, coarse, str(ends), advice)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:

@@ -38,7 +38,7 @@ class HeldOut:
     def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
         """`density`: whose parameters those of a run's flow are, where it is not the flow itself."""
         self.source, self.weight, self.density = source, source.weight(), density
-        self.copied = source.copied(on_device)
+        self.size, self.copied = source.size, source.copied(on_device)
 
     def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
@@ -338,7 +338,7 @@ class Run(abc.ABC):
             return 0.0
         once = self.judge_seconds
         if once is None:  # a step costs more a row
-            once = self.step_seconds * self.held_out.source.size * self.plan.batches / self.size
+            once = self.step_seconds * self.held_out.size * self.plan.batches / self.size
         return once * (1 + (not self.start_tried) + self.judged_after)
 
     def _find_gradient_in(

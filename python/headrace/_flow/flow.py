@@ -69,7 +69,7 @@ class Conditional:
         self._flow, self._chain, self._base = flow, chain, base
         self._known, self._latent = list(known), list(latent)
         self._rest = [i for i in range(flow.features) if i not in set(known)]
-        self._like = None if caller._framework is _arrays.NUMPY and flow._device is None else x
+        self._like = None if caller._framework is _arrays.NUMPY else x
         with caller.queue():
             self._x = rows.array.copy()
             self._context = None if rows.context is None else rows.context.copy()
@@ -126,9 +126,8 @@ class Conditional:
             raise ValueError(f"rest: expected shapes that broadcast to {self._batch}, got {given.shape}") from None
         value = caller.empty(batch, self._flow.dtype)
         with caller.queue():
-            full = _arrays.library(given).empty(
-                (*batch, self._flow.features), np.result_type(given.dtype, self._x.dtype)
-            )
+            dtype = np.result_type(given.dtype, self._x.dtype)
+            full = _arrays.library(given).empty((*batch, self._flow.features), dtype)
             full[..., self._rest] = given
             full[..., self._known] = self._x.reshape(*self._batch, k)
             with np.errstate(invalid="ignore"):
@@ -167,11 +166,9 @@ class Conditional:
         with caller.queue():
             z = z.reshape(draws, rows, width)
             z[..., self._latent] = self._z.astype(z.dtype)
-            if self._context is None or len(self._context) == 1:
-                context = None if self._context is None else self._context[0]
-                x = self._chain.sample((draws, rows), context, noise=z, dtype=kind)
-            else:
-                x = self._chain.sample((draws,), self._context, noise=z, dtype=kind)
+            is_one = self._context is None or len(self._context) == 1
+            shape, context = ((draws, rows), self._context_of_batch()) if is_one else ((draws,), self._context)
+            x = self._chain.sample(shape, context, noise=z, dtype=kind)
             value[...] = x[..., self._rest].reshape(value.shape)
         return caller.give(value)
 
@@ -289,9 +286,8 @@ class Flow(Chained, Density):
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
-            raise ValueError(
-                f"features, context: expected {(self._features, self._context)}, got {(features, context)}"
-            )
+            own = self._features, self._context
+            raise ValueError(f"features, context: expected {own}, got {(features, context)}")
         return self
 
     # ---- structure ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from headrace._core.settings import Affine, NetworkKeywords, Settings, Spline
 from headrace._flow.bases import Base
 from headrace._flow.bases_by_name import NAMES, is_uniform
 from headrace._flow.mixing import LINKS
-from headrace._flow.transforms.bend import Bend, PlanarBend
+from headrace._flow.transforms.bend import Bend
 from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.support import ColumnBounds, ColumnPeriods
 
@@ -113,7 +113,7 @@ class RadialKeywords(NetworkKeywords, Named, total=False):
     """Keywords of flows of radial transforms."""
 
 
-class PlanarKeywords(PlanarBend, Named, total=False):
+class PlanarKeywords(NetworkKeywords, Bend, Named, total=False):
     """Keywords of flows of planar transforms."""
 
 

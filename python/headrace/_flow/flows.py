@@ -22,7 +22,7 @@ from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
 from headrace._base.stored import storable
 from headrace._base.types import Unpack
-from headrace._core.settings import Affine, Autoregressive, Conditioner
+from headrace._core.settings import Affine
 from headrace._flow.bases import Base, StandardNormal
 from headrace._flow.bases_by_name import is_uniform, named_base, onto_itself, refuse_box, support_of_box
 from headrace._flow.flow import Flow
@@ -155,30 +155,15 @@ class _Named(Flow):
         self._names = names
 
 
-def _autoregressive(
-    features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Autoregressive]
-) -> list[Transform]:
-    """Networks and the links between them; with the link "reverse", their order of coordinates alternates."""
-    key, n = check.integer("seed", seed), features
-    orders = (range(n), range(n - 1, -1, -1))
-    chain: list[Transform] = []
-    for i in range(check.integer("transforms", transforms, least=1)):
-        before, descending = link_before(i, link, n, seed=key, dtype=sizes["dtype"])
-        chain += [*before, MaskedAutoregressive(n, order=orders[descending], seed=(key, i), **sizes, **conditioner)]
-    return chain
+def _autoregressive(features: int, i: int, descending: bool, **settings: Any) -> Transform:
+    """Transform i; with the link "reverse", the order of coordinates alternates."""
+    order = range(features - 1, -1, -1) if descending else range(features)
+    return MaskedAutoregressive(features, order=order, **settings)
 
 
-def _couplings(
-    features: int, transforms: Any, link: Any, seed: Any, sizes: Any, **conditioner: Unpack[Conditioner]
-) -> list[Transform]:
-    """Couplings in which even and odd coordinates take turns; one feature is conditioned only on the context."""
-    key = check.integer("seed", seed)
-    passive = (range(0, features, 2), range(1, features, 2)) if features > 1 else ((), ())
-    chain: list[Transform] = []
-    for i in range(check.integer("transforms", transforms, least=1)):
-        before, _ = link_before(i, link, features, seed=key, dtype=sizes["dtype"])
-        chain += [*before, Coupling(features, passive[i % 2], seed=(key, i), **sizes, **conditioner)]
-    return chain
+def _coupling(features: int, i: int, descending: bool, **settings: Any) -> Transform:
+    """Transform i, as even and odd coordinates take turns; one feature is conditioned only on the context."""
+    return Coupling(features, range(i % 2, features, 2) if features > 1 else (), **settings)
 
 
 BOUNDED = "tanh"  # activation of the last hidden layer of affine flows (docs/notes/training.md)
@@ -193,32 +178,27 @@ def _bounded(hidden: Any, conditioner: Affine) -> Affine:
 class _Networks(_Named):
     """The base of flows of networks: MAF, IAF, RealNVP and NSF."""
 
-    def _of(
-        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
-    ) -> None:
+    def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
+        if "map" not in more:
+            keywords = _bounded(hidden, keywords)
         link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
         shape = {"context": context, "hidden": hidden, "dtype": named.dtype}
         options = {**more, **onto_itself(named.base, link, keywords)}
 
         def made(columns: int) -> list[Transform]:
-            return kind(columns, transforms, link, named.seed, shape, **options)
+            key, chain = check.integer("seed", named.seed), list[Transform]()
+            for i in range(check.integer("transforms", transforms, least=1)):
+                before, descending = link_before(i, link, columns, seed=key, dtype=named.dtype)
+                chain += [*before, kind(columns, i, descending, seed=(key, i), **shape, **options)]
+            return chain
 
         self._make(made, features, named, CircleSettings(transforms, named.seed, shape, options))
 
 
-class _Affine(_Networks):
-    """The base of MAF, IAF and RealNVP."""
-
-    def _of(
-        self, kind: Callable[..., list[Transform]], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any
-    ) -> None:
-        super()._of(kind, sizes, _bounded(sizes[-1], keywords), **more)
-
-
 @storable
 @documented
-class MAF(_Affine):
+class MAF(_Networks):
     """Masked autoregressive flow (Papamakarios, Pavlakou, Murray 2017): x_i = μ(x_<i) + σ(x_<i) z_i, eq. 37-38.
 
     The order of the coordinates alternates between ascending and descending, unless `link` differs. Density and
@@ -248,7 +228,7 @@ class MAF(_Affine):
 
 @storable
 @documented
-class IAF(_Affine):
+class IAF(_Networks):
     """Inverse autoregressive flow (Kingma et al. 2016): x_i = μ(z_<i) + σ(z_<i) z_i, eq. 39-41.
 
     Args:
@@ -273,7 +253,7 @@ class IAF(_Affine):
 
 @storable
 @documented
-class RealNVP(_Affine):
+class RealNVP(_Networks):
     """Coupling flow (Dinh, Sohl-Dickstein, Bengio 2017), eq. 35-36: even and odd coordinates take turns.
 
     Args:
@@ -293,7 +273,7 @@ class RealNVP(_Affine):
         hidden: Sequence[int] | Network = (64, 64),
         **keywords: Unpack[AffineFlow],
     ) -> None:
-        self._of(_couplings, (features, context, transforms, hidden), keywords)
+        self._of(_coupling, (features, context, transforms, hidden), keywords)
 
 
 @storable
@@ -324,7 +304,7 @@ class NSF(_Networks):
         hidden: Sequence[int] | Network = (64, 64),
         **keywords: Unpack[SplineFlow],
     ) -> None:
-        kind = _couplings if keywords.pop("coupling", False) else _autoregressive
+        kind = _coupling if keywords.pop("coupling", False) else _autoregressive
         self._of(kind, (features, context, transforms, hidden), keywords, map="rq_spline", formula="to_latent")
 
 

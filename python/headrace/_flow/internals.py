@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace._arrays.caller import Caller
 from headrace._arrays.names import Names
 from headrace._base import arguments as check
-from headrace._core.device import MATMULS, matmul_on_cpu
+from headrace._core.device import MATMULS, matmul_on_cpu, refuse_wide
 from headrace._flow.bases import Base, Logistic, Normal, StandardNormal
 from headrace._flow.program.evaluation import Pair
 from headrace._flow.program.module import Block, Program
@@ -170,10 +170,7 @@ class Interior(Restorable):
         if matmul is None:
             return flow.matmul
         found = check.choice("matmul", matmul, MATMULS["cuda"]) if self.on_device else matmul_on_cpu(matmul)
-        if found != "exact" and flow.dtype == np.float64:
-            raise ValueError(
-                f"dtype, matmul: expected float32 or 'exact', got float64 and {found!r}; call .astype('float32')"
-            )
+        refuse_wide(flow.dtype, found, ".astype('float32')")
         return found
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:

@@ -105,7 +105,9 @@ class DualAscentFlow:
     steps: int | None = argument(None, check.integer, option=True)
     _: KW_ONLY
     map: str = argument("spline", check.one_of("spline", "kink"), option=True)
-    rule: str = argument("newton", check.one_of("newton", "gradient"), option=True)
+    rule: str = argument(
+        "newton", check.one_of("newton", "gradient"), option="how a kink is chosen: newton or gradient"
+    )
     kinks: int = argument(1, check.whole(1, 64), option=True)
     neighbours: float = argument(NEIGHBOURS, check.real(above=0.0), option=True)
     directions: str | None = argument(None, check.one_of("random", "sliced"), option=True)

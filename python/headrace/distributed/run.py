@@ -211,14 +211,15 @@ class SharedCheckpoint(Checkpoint):
     def __init__(self, path: Any, every: Any, group: Group) -> None:
         """See `Checkpoint`."""
         super().__init__(path, every)
-        self.group, self._of_each = group, isinstance(path, OwnFile)
+        self.group = group
+        self.writes = self.writes and (group.rank == 0 or isinstance(path, OwnFile))
 
     def open(self, fingerprint: dict[str, str]) -> None:
         """See `Checkpoint`."""
         if self.path is None:
             return
         with together(self.group):
-            if self._writes():
+            if self.writes:
                 super().open(fingerprint)
         places = np.zeros(self.group.size, np.int64)
         if self._found is not None:
@@ -234,29 +235,6 @@ class SharedCheckpoint(Checkpoint):
         if (data := broadcast_bytes(self.group, data, root)) and self.group.rank != root:
             arrays = dict(np.load(io.BytesIO(data)))  # no pickles
             self._found = json.loads(arrays.pop(_STATE).tobytes()), arrays
-
-    def _writes(self) -> bool:
-        return self._of_each or self.group.rank == 0
-
-    def remove(self) -> None:
-        """See `Checkpoint`."""
-        if self._writes():
-            super().remove()
-
-    def step_ends(self, run: Any) -> None:
-        """See `Checkpoint`."""
-        if self._writes():
-            super().step_ends(run)
-
-    def epoch_ends(self, run: Any) -> None:
-        """See `Checkpoint`."""
-        if self._writes():
-            super().epoch_ends(run)
-
-    def interrupted(self, run: Any) -> None:
-        """See `Checkpoint`."""
-        if self._writes():
-            super().interrupted(run)
 
 
 class SharedFit(Fit):

@@ -50,10 +50,8 @@ class Sequences:
             array = self._opened(name, value, integers)
             if array.ndim < 2 or array.shape[-1] != features:
                 hint = f"; call {name}[..., None]" if features == 1 and array.ndim and array.shape[-1] != 1 else ""
-                raise ValueError(
-                    f"{name}: expected shape (rows, steps, {features}), (steps, {features}) for one sequence, or a "
-                    f"list of such, got {array.shape}{hint}"
-                )
+                shapes = f"(rows, steps, {features}), (steps, {features}) for one sequence"
+                raise ValueError(f"{name}: expected shape {shapes}, or a list of such, got {array.shape}{hint}")
             self.batch = array.shape[:-2]
             with caller.queue():
                 self.array = array.reshape(math.prod(self.batch), *array.shape[-2:])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,14 +42,13 @@ class Stretch:
         return self.end - self.begin
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Arguments of `SequenceFlow.nll_and_grad`."""
 
     x: Array  # (crops, steps, features)
-    weights: Array  # (crops, steps)
     context: Array | None
     covariates: list[Array] | None
+    weights: Array  # (crops, steps)
 
 
 class OpenSequences:
@@ -295,11 +294,11 @@ class Crops:
                 x[row, one.end - start :] = values[-1]
             weights[row, one.begin - start : one.end - start] = given.weights[one.sequence]
         if not given.covariates:
-            return Batch(x, weights, given.context_of(crops), None)
+            return Batch(x, given.context_of(crops), None, weights)
         frames = [given.frames_of(one, start) for one, start in zip(crops, starts, strict=True)]
         most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is repeated
         filled = [np.concatenate([own, np.repeat(own[-1:], most - len(own), axis=0)]) for own in frames]
-        return Batch(x, weights, given.context_of(crops), filled)
+        return Batch(x, given.context_of(crops), filled, weights)
 
 
 class HeldSequences:
@@ -315,11 +314,6 @@ class HeldSequences:
         noise = np.random.default_rng([seed, 1])
         self._x = [given.steps(start, one.end, one.sequence, noise) for one, start in self._pairs]
         self._covariates = [given.frames_of(*pair) for pair in self._pairs] if given.covariates else None
-
-    @property
-    def source(self) -> HeldSequences:
-        """See `headrace._fit.run.Judge`."""
-        return self
 
     def sample(self, crop: int, most: int) -> HeldSequences:
         """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.

@@ -180,11 +180,11 @@ class SequenceFit(Fit):
 
     def _seconds_of_step(self, batches: int) -> float:
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
-        values = batch.x / max(float(np.abs(batch.x).max()), 1.0)
+        batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
         for _ in range(2):  # the first one is slower
             begins.append(_clock.now())
-            self.flow.nll_and_grad(values, batch.context, batch.covariates, weights=batch.weights)
+            self.flow.nll_and_grad(*batch)
         return _clock.now() - begins[-1]
 
     def _has_steps(self, steps: float) -> bool:
@@ -222,13 +222,17 @@ class SequenceFit(Fit):
         if starts and self._tries_tails():
             self._try_tails()
 
+    def _may_try(self, steps: int) -> bool:
+        """Whether enough steps are held out for a trial, in a fit of at least this many steps of the optimiser."""
+        plan, judge = self.checked, self.judge
+        is_judged = judge is not None and judge.size >= LEAST_HELD_OUT
+        return is_judged and plan.gaussianize is None and plan.epochs * plan.batches >= steps
+
     def _tries_tails(self) -> bool:
         """Whether a trial may give the values of steps heavy tails, which no spline of an inner flow has."""
-        plan, source, judge = self.checked, self.source, self.judge
         has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
-        is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.before is not None
-        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= LEAST_TAILS
-        return has_inner and is_judged and is_long and type(self.flow.base) is StandardNormal
+        is_bell = type(self.flow.base) is StandardNormal and self.source.before is not None
+        return has_inner and is_bell and self._may_try(LEAST_TAILS)
 
     def _try_tails(self) -> None:
         """Take `StudentT` for the base unless steps held out lose by it clearly, after the same short fits."""
@@ -244,14 +248,13 @@ class SequenceFit(Fit):
 
     def _tries_adaptive(self) -> bool:
         """Whether a trial may replace a linear prediction by an adaptive one."""
-        flow, plan, source, judge = self.flow, self.checked, self.source, self.judge
+        flow = self.flow
         network, *others = flow._chain
         is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
         is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be chosen for a closed form
-        is_judged = judge is not None and judge.size >= LEAST_HELD_OUT and source.size >= LEAST_ADAPTIVE
-        is_long = plan.gaussianize is None and plan.epochs * plan.batches >= _marginals.TRIED
-        return bool(flow._chooses_prediction and is_plain and is_judged and is_long and self.crop is None)
+        is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
+        return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
         """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
@@ -267,9 +270,8 @@ class SequenceFit(Fit):
         if is_tried:
             self.judge = self.judge.sample(self.source.crop, JUDGING)
             own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
-            found = not _marginals.gain(
-                linear, own, self.judge, False, self.progress, _SHORT, "try adaptive prediction"
-            )
+            what = False, self.progress, _SHORT, "try adaptive prediction"
+            found = not _marginals.gain(linear, own, self.judge, *what)
         self.history.adaptive = found = bool(found)
         self._cut((tried if found else self.flow)._interior)
         if found:
@@ -295,10 +297,8 @@ class SequenceFit(Fit):
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
-            standardize: Standardize = starts[last]
-            found = self.given.autocorrelation(
-                self.source.stretches, chain[last - 1].order, standardize.mean, standardize.std
-            )
+            order, scale = chain[last - 1].order, starts[last]
+            found = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
             reflections = np.array([levinson(own) for own in found.T])
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
@@ -347,7 +347,7 @@ class CropRun(Run):
     def _loss_of(self, batch: Batch) -> float:
         """See `Run`."""
         flow: Any = self.flow
-        loss, self.gradient = flow.nll_and_grad(batch.x, batch.context, batch.covariates, weights=batch.weights)
+        loss, self.gradient = flow.nll_and_grad(*batch)
         return float(loss * self.share)
 
     def _stepped(self, loss: float) -> None:

@@ -461,11 +461,8 @@ def _checked(transforms: Any) -> tuple[Any, ...]:
             raise TypeError(f"transforms[{i}]: expected a transform of sequences or of rows, got {check.kind_of(t)}")
         if isinstance(t, Transform) and t.context:
             raise ValueError(f"transforms[{i}]: expected a transform without context, got one of {t.context} columns")
-        if isinstance(t, Transform) and (t.device, t.matmul) != ("cpu", "exact"):
-            raise ValueError(
-                f"transforms[{i}]: expected one on the CPU with exact products, got {t.device!r} and {t.matmul!r}; "
-                "call .to('cpu')"
-            )
+        if isinstance(t, Transform):
+            t._require_plain(f"transforms[{i}]")
         sizes = getattr(t, "reads_sizes", False)
         if sizes and not (i + 1 < len(chain) and isinstance(chain[i + 1], AdaptivePrediction)):
             after = "nothing" if i + 1 == len(chain) else repr(chain[i + 1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,27 +28,12 @@ CuPyArray = Any
 Pair = tuple[CuPyArray, CuPyArray]
 
 
-@dataclass
-class _LinkOnDevice:
-    """The common base of links that are computed by `_cuda`."""
-
-    _device: Device  # of the program
-    _dtype: np.dtype[Any]
-
-    def _in_order(self, given: CuPyArray) -> CuPyArray:
-        return self._device.cupy.ascontiguousarray(given, self._dtype)
-
-
-class CausalLinkOnDevice(_LinkOnDevice):
+class CausalLinkOnDevice:
     """A causal convolution whose outputs are parameters of a map of each value."""
 
     def __init__(self, settings: CausalSettings, device: Device, dtype: np.dtype[Any]) -> None:
-        """Waits for its sizes to be on the device.
-
-        Raises:
-            ValueError: an inner flow, or a map that has no kernel there.
-        """
-        super().__init__(device, dtype)
+        """Waits for its sizes to be on the device, and refuses an inner flow, or a map that has no kernel there."""
+        self._device, self._dtype = device, dtype
         if settings.inner is not None:
             raise ValueError(f"inner: expected None for sequences on a device, got {settings.inner!r}; call .to('cpu')")
         kind = _device.cuda().CausalTransformF32 if dtype == np.float32 else _device.cuda().CausalTransformF64
@@ -63,32 +47,32 @@ class CausalLinkOnDevice(_LinkOnDevice):
 
         `inverse`: from data to latent. `beside`: context and covariates.
         """
-        cupy = self._device.cupy
-        queued = OnStream(self._device, self.core, self._device.current_stream())
+        device, cupy = self._device, self._device.cupy
+        queued = OnStream(device, self.core, device.current_stream())
         value, log_det = cupy.empty(given.shape, self._dtype), cupy.empty(given.shape[:2], self._dtype)
-        context, covariates = (
-            self._in_order(one) if columns else None for one, columns in zip(beside, self._columns, strict=True)
+        beside = tuple(
+            _in_order(one, device, self._dtype) if columns else None
+            for one, columns in zip(beside, self._columns, strict=True)
         )
         verb = queued.parallel if inverse == self._reads_data else queued.sequential
-        verb(self._in_order(parameters), given, value, log_det, context=context, covariates=covariates)
+        verb(_in_order(parameters, device, self._dtype), given, value, log_det, context=beside[0], covariates=beside[1])
         return value, log_det
 
 
-class PredictionLinkOnDevice(_LinkOnDevice):
+class PredictionLinkOnDevice:
     """Residuals of x with a gain, and x from residuals; the device makes the filter of its parameters, too."""
 
     def __init__(self, features: int, order: int, device: Device, dtype: np.dtype[Any]) -> None:
         """A prediction of this many columns, each from `order` steps before."""
-        super().__init__(device, dtype)
-        self._shape = features, order
+        self._device, self._dtype, self._shape = device, dtype, (features, order)
 
     def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
         """See `CausalLinkOnDevice.run`."""
         cupy = self._device.cupy
         result, log_gain = cupy.empty(given.shape, self._dtype), cupy.empty(self._shape[:1], np.dtype(np.float64))
-        theta = self._in_order(parameters).reshape(self._shape)
+        theta, steps = (_in_order(array, self._device, self._dtype) for array in (parameters, given))
         kernels = Kernels(self._device, self._device.current_stream())
-        kernels.predict(theta, self._in_order(given), result, log_gain, not inverse)
+        kernels.predict(theta.reshape(self._shape), steps, result, log_gain, not inverse)
         log_det = cupy.zeros(given.shape[:2], self._dtype)
         log_det += (log_gain.sum() * (1.0 if inverse else -1.0)).astype(self._dtype)
         return result, log_det
@@ -112,6 +96,10 @@ class StepLinkOnDevice:
         steps = given.reshape(-1, given.shape[2])
         value, log_det = verb(_at_least_a_tile(steps), parameters=parameters if len(parameters) else None)
         return value[: len(steps)].reshape(given.shape), log_det[: len(steps)].reshape(given.shape[:2])
+
+
+def _in_order(array: CuPyArray, device: Device, dtype: np.dtype[Any]) -> CuPyArray:
+    return device.cupy.ascontiguousarray(array, dtype)
 
 
 def _at_least_a_tile(rows: CuPyArray) -> CuPyArray:

@@ -44,9 +44,8 @@ class Cells:
         """`flow`: of one causal convolution that reads data, followed only by predictions and `Standardize`."""
         if not has_cells(flow):
             raise ValueError(
-                "quantised: expected None for this flow, as cells have a probability in closed form under one "
-                "CausalConvolution that reads data and has no inner flow, on the base Logistic, with nothing after it "
-                f"but LinearPrediction, AdaptivePrediction, Standardize and Support; got {step:g}"
+                "quantised: expected None but for one CausalConvolution that reads data, without an inner flow, on the "
+                f"base Logistic, below predictions, Standardize and Support alone, got {step:g}"
             )
         first: CausalConvolution = flow._chain[0]
         self._half, self._run, self._chain = 0.5 * step, run, flow._chain

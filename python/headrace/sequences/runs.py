@@ -145,13 +145,7 @@ Cotangents = dict[str, Array]
 
 
 class Backward:
-    """The gradients of one call.
-
-    Args:
-        run: The call.
-        kinds: The gradients to compute.
-        inverse: From data to latent.
-    """
+    """The gradients of one call, of these kinds; `inverse`: from data to latent."""
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse

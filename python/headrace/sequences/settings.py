@@ -55,11 +55,7 @@ def _inner(settings: Any, value: Any) -> Flow | None:
         raise ValueError("inner: expected a flow with context, which outputs of the network are, got one without")
     if type(value._base) is not StandardNormal:
         raise ValueError(f"inner: expected a flow on StandardNormal, got {value._base!r}")
-    if (value.device, value.matmul) != ("cpu", "exact"):
-        raise ValueError(
-            f"inner: expected a flow on the CPU with exact products, got {value.device!r} and {value.matmul!r}; "
-            "call .to('cpu')"
-        )
+    value._require_plain("inner")
     return value._bare()
 
 

@@ -146,7 +146,7 @@ def distill(
     given = taken_from(Distilled, keywords)
     _check_flows(teacher, student)
     rng = np.random.default_rng(given.seed)
-    contexts = _contexts(teacher, student, context)
+    contexts = contexts_of(teacher, context)
     warm = tempered(teacher, given.temperature)
     _check_bounds(teacher, student)
     learner = copy.deepcopy(student)
@@ -158,15 +158,15 @@ def distill(
     closed = given.estimator != "pathwise" and not reason
     pairs = correspondence(warm, learner)
     rate = RATE * _optimizer.default_rate(student) * (FIRST_RATE if closed else 1.0)
-    steps = _default_steps(closed, given.first_steps != 0 and not pairs.reason) if given.steps is None else given.steps
-    plan = DescentPlan.of(
-        given, steps=steps, samples=given.samples or SAMPLES, learning_rate=given.learning_rate or rate
-    )
+    paired = STEPS if given.first_steps != 0 and not pairs.reason else STEPS_AT_ONCE
+    steps = (STEPS_CLOSED if closed else paired) if given.steps is None else given.steps  # of similar times
+    of_steps = {"steps": steps, "samples": given.samples or SAMPLES, "learning_rate": given.learning_rate or rate}
+    plan = DescentPlan.of(given, **of_steps)
     count = min(plan.steps // 2, FIRST_STEPS) if given.first_steps is None else given.first_steps
 
-    target, draw = target_of_flow(warm), draw_of(learner, contexts, rng)
+    target: Target = warm.log_prob_and_score
     step = (
-        ConditionalStep(warm, learner, draw, plan)
+        ConditionalStep(warm, learner, draw_of(learner, contexts, rng), plan)
         if closed
         else PathStep(learner, target, contexts, plan, rng, landing=True)
     )
@@ -202,6 +202,8 @@ def _check_flows(teacher: Flow, student: Flow) -> None:
         raise ValueError("student: expected another flow than the teacher, got the same one")
     if student.features != teacher.features:
         raise ValueError(f"student: expected {teacher.features} features, as the teacher has, got {student.features}")
+    if teacher.context != student.context:
+        raise ValueError(f"student: expected the teacher's {teacher.context} context columns, got {student.context}")
 
 
 def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
@@ -226,13 +228,6 @@ def _is_same(one: Transform, other: Transform) -> bool:
     return header_of(one) == header_of(other) and all(np.array_equal(arrays[name], others[name]) for name in arrays)
 
 
-def _default_steps(closed: bool, paired: bool) -> int:
-    """Default numbers of steps, so that the kinds of distillation take similar times."""
-    if closed:
-        return STEPS_CLOSED
-    return STEPS if paired else STEPS_AT_ONCE
-
-
 def tempered(flow: Flow, temperature: float) -> Flow:
     """A flow with base samples `temperature` times as far from the base's mean."""
     if temperature == 1.0:
@@ -241,22 +236,6 @@ def tempered(flow: Flow, temperature: float) -> Flow:
     loc = base.loc if isinstance(base, Normal) else np.zeros(flow.features)
     scaling = Standardize((1.0 - temperature) * loc, np.full(flow.features, temperature))
     return Flow([scaling, *flow.transforms], base, dtype=flow.dtype, standardize_context=flow.standardize_context)
-
-
-def target_of_flow(flow: Flow) -> Target:
-    """A flow's log density and its score."""
-
-    def target(x: NDArray[Any], context: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-        return flow.log_prob_and_score(x, context)
-
-    return target
-
-
-def _contexts(teacher: Flow, student: Flow, context: Any) -> Contexts:
-    """Rows of context for samples: none, the one for all, or a draw of the given ones."""
-    if teacher.context != student.context:
-        raise ValueError(f"student: expected the teacher's {teacher.context} context columns, got {student.context}")
-    return contexts_of(teacher, context)
 
 
 def _check_bounds(teacher: Flow, student: Flow) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ def fit_to_density(
     plan = descent.DescentPlan.of(given, learning_rate=given.learning_rate or _default_rate(flow))
     target, contexts = _open(flow, log_density, given.gradient, context)
     rng = np.random.default_rng(given.seed)
-    repeated = contexts.repeated(_per_context(given.per_context, contexts, plan.samples))
+    repeated = replace(contexts, repeats=_per_context(given.per_context, contexts, plan.samples))
     history = descent.StepHistory()
     with flow._interior.restored(unless=lambda: history.kept_step > 0):
         contexts.standardize(flow, rng)

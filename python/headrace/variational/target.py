@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,6 @@ class Contexts:
             return self.one
         fresh = self._rows(-(-rows // self.repeats), rng)
         return fresh if self.repeats == 1 else fresh.repeat(self.repeats, axis=0)[:rows]
-
-    def repeated(self, repeats: int) -> Contexts:
-        """Contexts with `repeats` successive samples for each row."""
-        return replace(self, repeats=repeats)
 
     def some(self, most: int, rng: Rng) -> NDArray[Any]:
         """The whole table, or `most` different rows of a larger one, or that number of rows from the function."""

@@ -82,11 +82,6 @@ class Shares:
         return cls(None, total, total * total / square), counts
 
 
-def normal_score(x: Floats, shares: Shares, bandwidth: float) -> Score | None:
-    """The function of one column, shape (rows,); see `normal_scores`."""
-    return normal_scores([[x]], [shares.of_rows], shares, bandwidth)[0]
-
-
 def normal_scores(
     columns: Sequence[Sequence[Floats]], counts: Sequence[Any], shares: Shares, bandwidth: float, source: Any = None
 ) -> list[Score | None]:

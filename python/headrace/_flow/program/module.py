@@ -187,11 +187,7 @@ class Parametrised(abc.ABC):
     def _place(self, device: Device | None, products: str = "exact") -> None:
         """Compute there from now on, with programs that are compiled again. `products` are those of the CPU."""
         matmul, name = (products, "'cpu'") if device is None else (device.matmul, repr(device))
-        if matmul != "exact" and self._dtype == np.float64:
-            raise ValueError(
-                f"dtype, matmul: expected float32 or 'exact', got float64 and {matmul!r}; call "
-                f".astype('float32'), or .to({name})"
-            )
+        _device.refuse_wide(self._dtype, matmul, f".astype('float32'), or .to({name})")
         self._device = device
         self._products = products if device is None else "exact"
         self._caller = Caller if device is None else partial(DeviceCaller, device)
@@ -259,6 +255,11 @@ class Parametrised(abc.ABC):
     def matmul(self) -> str:
         """How products of networks are computed: "exact", which is in `dtype`, "bf16", "tf32", ...; see `to`."""
         return self._products if self._device is None else self._device.matmul
+
+    def _require_plain(self, name: str) -> None:
+        """Refuse another device than the CPU, and other products than exact ones."""
+        if (where := (self.device, self.matmul)) != ("cpu", "exact"):
+            raise ValueError(f"{name}: expected one on the CPU with exact products, got {where}; call .to('cpu')")
 
     def to(self, device: str, matmul: str = "exact") -> Self:
         """A copy on another device.

@@ -153,13 +153,7 @@ class MaskedAutoregressive(_Masked):
         levels = [0] * n
         for level, coordinate in enumerate(visit, start=1):
             levels[coordinate] = level
-        # Degrees are spread evenly over those that an output can read: 1 to D - 1, and 0 where there is context to
-        # read.
-        first = 0 if settings.context or n == 1 else 1
-        degrees = [[first + i * (n - first) // size for i in range(size)] for size in described.units]
-        network = _network(settings, range(n), range(n), Staircase(levels, degrees), described)
-        kind = check.float_dtype("dtype", dtype)
-        super().__init__(settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
+        _fresh(self, settings, described, levels, seed, dtype)
 
     @classmethod
     @takes(DenseAutoregressive, Settings)
@@ -320,11 +314,9 @@ class Coupling(_Masked):
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
         reads, active = _sides(passive, settings.features)
-        columns = len(reads) + settings.context
-        if dense.weights[0].shape[1] != columns:
-            raise ValueError(
-                f"weights[0]: expected {columns} columns (passive, then context), got {dense.weights[0].shape[1]}"
-            )
+        columns, given = len(reads) + settings.context, dense.weights[0].shape[1]
+        if given != columns:
+            raise ValueError(f"weights[0]: expected {columns} columns (passive, then context), got {given}")
         self = cls.__new__(cls)
         self._passive = reads
         _from_dense(self, settings, dense, reads, active)
@@ -378,18 +370,27 @@ def logits_network(
         hidden, context, seed, dtype: As in `MaskedAutoregressive`.
     """
     described, others = _hidden_layers(hidden, {"map": "additive", "formula": "to_latent"})
-    settings = Settings(features=len(levels), context=context, **others)
-    first, last = 0 if context or max(levels) == 1 else 1, max(levels)
-    degrees = [[first + i * (last - first) // size for i in range(size)] for size in described.units]
-    every = range(len(levels))
-    network = _network(settings, every, every, Staircase(list(levels), degrees), described)
-    kind = check.float_dtype("dtype", dtype)
     self = MaskedAutoregressive.__new__(MaskedAutoregressive)
-    _Masked.__init__(self, settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
+    _fresh(self, Settings(features=len(levels), context=context, **others), described, levels, seed, dtype)
     return self
 
 
 # ---- helpers of the two masked transforms ---------------------------------------------------------------------------
+
+
+def _fresh(
+    self: MaskedAutoregressive, settings: Settings, described: Network, levels: Sequence[int], seed: Any, dtype: Any
+) -> None:
+    """Fill a new transform, with random weights.
+
+    Degrees are spread evenly over those that an output can read: 1 to D - 1, and 0 where there is context to read.
+    """
+    every, last = range(len(levels)), max(levels)
+    first = 0 if settings.context or last == 1 else 1
+    degrees = [[first + i * (last - first) // size for i in range(size)] for size in described.units]
+    network = _network(settings, every, every, Staircase(list(levels), degrees), described)
+    kind = check.float_dtype("dtype", dtype)
+    _Masked.__init__(self, settings, network, kind, network.initial(check.seeds(seed), kind, settings.identity))
 
 
 def _sides(passive: Any, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -470,19 +471,16 @@ def _from_dense(
     staircase: Staircase | None = None,
 ) -> None:
     """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
-    expected = len(active) * settings.n_params
-    if dense.weights[-1].shape[0] != expected:
-        raise ValueError(
-            f"weights[{len(dense.weights) - 1}]: expected {expected} rows ({settings.n_params} for each of "
-            f"{len(active)} coordinates), got {dense.weights[-1].shape[0]}"
-        )
+    at, each, given = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
+    if given != len(active) * each:
+        raise ValueError(f"weights[{at}]: expected {each} rows for each of {len(active)} coordinates, got {given}")
     for i, w in enumerate(dense.context_weights):
         if w.shape[1] != settings.context:
             raise ValueError(f"context_weights[{i}]: expected {settings.context} columns, got {w.shape[1]}")
     if staircase is not None:
         network = _network(settings, reads, active, staircase, dense.network)
-        for i, (given, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
-            if not np.array_equal(given, made):
+        for i, (mask, made) in enumerate(zip(dense.masks, network.masks(), strict=True)):
+            if not np.array_equal(mask, made):
                 raise ValueError(f"masks[{i}]: expected the one that levels and degrees make, got another")
     else:
         rows = _output_rows(settings, len(active))

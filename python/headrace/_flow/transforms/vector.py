@@ -4,24 +4,21 @@ parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from headrace._base import arguments as check
 from headrace._base.keywords import documented, taken_from, takes
-from headrace._base.rng import Rng
 from headrace._base.stored import Stored, storable
 from headrace._base.types import Self, Unpack
 from headrace._core.maps import VECTOR_MAPS
-from headrace._core.settings import MOST_COLUMNS, NetworkKeywords, NetworkSettings, Settings
+from headrace._core.settings import MOST_COLUMNS, NetworkSettings, Settings
 from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._flow.program.bias_table import BiasTable
 from headrace._flow.program.module import Block
-from headrace._flow.transforms.bend import Bend, PlanarBend
+from headrace._flow.transforms.bend import Bend, PlanarVector, Vector
 from headrace._flow.transforms.transform import Transform
 
 
@@ -31,30 +28,21 @@ class _Vector(Transform):
     _map: str
     _OWN: tuple[str, ...] = ()  # attributes of only this class that belong in a file
 
-    def __init__(
-        self,
-        features: Any,
-        variant: str,
-        slope: float,
-        context: Any,
-        hidden: Any,
-        seed: Any,
-        dtype: DTypeLike,
-        **settings: Any,
-    ) -> None:
-        self._settings = NetworkSettings(features=features, context=context, **settings)
+    def __init__(self, features: Any, variant: str, slope: float, keywords: Any) -> None:
+        given = taken_from(Vector, keywords)
+        self._settings = NetworkSettings(features=features, context=given.context, **keywords)
         n, columns = self._settings.features, self._settings.context
-        sizes = check.integers("hidden", hidden, least=1, most=MOST_COLUMNS) if columns else ()
+        sizes = check.integers("hidden", given.hidden, least=1, most=MOST_COLUMNS) if columns else ()
         own = {"active": [*range(n)], "map": self._map, "variant": variant, "slope": slope, "reads_data": False}
         network = MaskedNetwork(
             {**self._settings.core_options(), **own}, Staircase([1] * n, [[0] * size for size in sizes])
         )
-        kind = check.float_dtype("dtype", dtype)
+        kind = check.float_dtype("dtype", given.dtype)
         super().__init__(n, columns, kind)
         self._network = network
         shapes = {name: (size,) for name, size in VECTOR_MAPS[self._map].groups(n).items()}
         self._block: Block = network if columns else BiasTable(network, shapes, 1)
-        key = check.seeds(seed)
+        key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # so that long chains stay near the identity
         self._take_parameters(begin)
@@ -107,12 +95,7 @@ class Planar(_Vector):
 
     Args:
         features: Number of coordinates D.
-        context: Number of context columns; then w, u, b come from a network that reads them.
-        hidden: Units of each hidden layer of that network; without context there is none.
-        seed: Of the fresh parameters.
-        rng: Instead of `seed`; see `Flow.sample`.
-        dtype: "float32" or "float64".
-        **network: Those of `PlanarBend`.
+        **keywords: Those of `PlanarVector`.
 
     Without context the parameters are "w" (D,), "u" (D,) and "b" (1,); with context, the network's outputs are the same
     in this order.
@@ -128,22 +111,12 @@ class Planar(_Vector):
     _map = "planar"
     _OWN = ("nonlinearity", "negative_slope")
 
-    @takes(PlanarBend, Bend, Settings)
-    def __init__(
-        self,
-        features: int,
-        *,
-        context: int = 0,
-        hidden: Sequence[int] = (64, 64),
-        seed: int | Sequence[int] = 0,
-        rng: Rng = None,
-        dtype: DTypeLike = "float32",
-        **network: Unpack[PlanarBend],
-    ) -> None:
-        bend = taken_from(Bend, network)
+    @takes(PlanarVector, Vector, Bend, Settings)
+    def __init__(self, features: int, **keywords: Unpack[PlanarVector]) -> None:
+        bend = taken_from(Bend, keywords)
         self.nonlinearity: str = bend.nonlinearity
         self.negative_slope: float = bend.negative_slope
-        super().__init__(features, self.nonlinearity, self.negative_slope, context, hidden, seed, dtype, **network)
+        super().__init__(features, self.nonlinearity, self.negative_slope, keywords)
 
 
 @storable
@@ -155,8 +128,8 @@ class Radial(_Vector):
     parameters has an inverse, in closed form, and alpha = beta is the identity.
 
     Args:
-        features, context, hidden, seed, dtype: See `Planar`.
-        **network: Settings of the network that reads the context, `NetworkKeywords`.
+        features: Number of coordinates D.
+        **keywords: Those of `Vector`.
 
     Without context the parameters are "center" (D,), "alpha" (1,) and "beta" (1,), the last two of any sign; with
     context, the network's outputs are the same in this order.
@@ -171,16 +144,6 @@ class Radial(_Vector):
 
     _map = "radial"
 
-    @takes(NetworkKeywords, Settings)
-    def __init__(
-        self,
-        features: int,
-        *,
-        context: int = 0,
-        hidden: Sequence[int] = (64, 64),
-        seed: int | Sequence[int] = 0,
-        rng: Rng = None,
-        dtype: DTypeLike = "float32",
-        **network: Unpack[NetworkKeywords],
-    ) -> None:
-        super().__init__(features, "", 0.5, context, hidden, seed, dtype, **network)
+    @takes(Vector, Settings)
+    def __init__(self, features: int, **keywords: Unpack[Vector]) -> None:
+        super().__init__(features, "", 0.5, keywords)
