@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
@@ -132,7 +132,7 @@ def _seconds(call: Callable[[], object], budget: float) -> float:
     return statistics.median(end - start for start, end in pairwise(times))
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: Namespace) -> int:
     """Time a dozen workloads, and the share of this machine's arithmetic or memory bandwidth that they reach."""
     budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
     made: list[dict[str, Any]] = []

@@ -18,10 +18,8 @@ def refuse_training(layers: Iterable[tuple[str, Any]]) -> None:
     for place, layer in layers:
         trains = getattr(layer, "training", not getattr(layer, "inference", True))
         if trains and (kind := _changed_by_training(layer)):
-            raise ValueError(
-                f"model{place}: expected no {kind} in training mode, where the density is another than in "
-                f"evaluation, got {layer!r}; call model.eval() (for flowjax: equinox.nn.inference_mode)"
-            )
+            got = f"{layer!r}; call model.eval() (for flowjax: equinox.nn.inference_mode)"
+            raise ValueError(f"model{place}: expected no {kind} in training mode, which has another density, got {got}")
 
 
 def _changed_by_training(layer: Any) -> str:
