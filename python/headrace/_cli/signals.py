@@ -102,7 +102,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
     if signal is None:
-        raise ValueError(f"{path}: expected a file with a rate of signals, as headrace fit writes it, got none")
+        raise ValueError(f"{path}: expected a file with the rate of its signals, as headrace fit writes it, got none")
     return signal
 
 

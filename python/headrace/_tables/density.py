@@ -375,8 +375,8 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
 
 def _told(found: Any, name: str) -> Loaded:
     if isinstance(found, TableDensity):
-        treated = "the flow of treated columns, which 0.5 gave, is its .flow; this warning ends with"
-        warn(f"{name}: gives the density of its table's rows, as they come; {treated} {ENDS}", FutureWarning)
+        more = f"the flow of treated columns, which 0.5 gave, is its .flow; this warning ends with {ENDS}"
+        warn(f"{name}: gives the density of the rows of its table, as they come; {more}", FutureWarning)
     return cast("Loaded", found)
 
 

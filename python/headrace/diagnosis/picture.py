@@ -341,5 +341,6 @@ def _loudness(axis: Axes, classes: tuple[tuple[float, float, float], ...]) -> No
     """Nats a step of quiet and of loud steps."""
     names = [f"{low:.2g} to {high:.2g}" for low, high, _ in classes]
     axis.plot(names, [nats for *_, nats in classes], color=BLUE, marker="o", linewidth=0.8)
-    axis.set(title="Log density by loudness", xlabel="root mean square, in standard deviations", ylabel="nats a step")
+    axis.set(title="Log density by loudness", ylabel="nats a step")
+    axis.set_xlabel("root of the mean square, in standard deviations")
     axis.tick_params(axis="x", labelsize=8)

@@ -189,7 +189,8 @@ def accelerate(model: Any, *, verify: bool = True) -> Any:
 
         return build
     if not found:
-        raise TypeError(f"model: expected an estimator, a posterior or a builder of sbi, got {check.kind_of(model)}")
+        got = check.kind_of(model)
+        raise TypeError(f"model: expected a density estimator, a posterior or a builder of sbi, got {got}")
     memo: dict[int, Any] = {id(one): _estimator(one, verify) for one in found}
     return copy.deepcopy(model, memo)
 
