@@ -154,13 +154,10 @@ def bench(arguments: Namespace) -> int:
         interrupted = True
     facts = hr.info()
     report = {**facts, "peak_gflops": peak, "copy_gb_per_second": copying, "workloads": made}
-    rows = [
-        (
-            *(one["name"], duration(one["seconds"]), f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}"),
-            *(f"{one['gb_per_second']:.2g}", f"{one['share']:.0%} ({one['bound']})"),
-        )
-        for one in made
-    ]
+    rows = []
+    for one in made:
+        speeds = f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}", f"{one['gb_per_second']:.2g}"
+        rows.append((one["name"], duration(one["seconds"]), *speeds, f"{one['share']:.0%} ({one['bound']})"))
     blocks: list[Block] = [
         f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
         f"roofline: {peak:.0f} GFLOP/s multiply-add in registers, {copying:.1f} GB/s copying",

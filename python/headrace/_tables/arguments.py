@@ -51,10 +51,10 @@ class Treatment:
     def checked(self, features: int) -> Treatment:
         """The arguments with an entry for each of this number of columns in bounds and periods."""
         check.choice(f"{self.dashes}missing", self.missing, _table.MISSING)
-        ends = {}
-        for name in ("bounds", "periodic"):
-            given = getattr(self, name)
-            ends[name] = _columns.by_column(f"{self.dashes}{name}", given, features, self.names, self.x_name)
+        ends = {
+            name: _columns.by_column(f"{self.dashes}{name}", getattr(self, name), features, self.names, self.x_name)
+            for name in ("bounds", "periodic")
+        }
         return replace(self, **ends)
 
     def support(self, features: int) -> Support:

@@ -49,5 +49,5 @@ def arrays_of(validation: Any) -> Any:
         return validation
     whole = stream.whole()
     if whole is None:
-        raise ValueError(f"validation: expected at most {stream.buffer} rows, those of a buffer, got more")
+        raise ValueError(f"validation: expected at most {stream.buffer} rows, got more; give it a larger buffer")
     return whole.x, whole.context, whole.weights

@@ -78,5 +78,6 @@ def _rows_of(name: str, value: Any) -> Any:
             raise ValueError(f"{name}: expected an .npy file with an array (rows, columns), got {value}")
         return found
     if not isinstance(value, np.ndarray) or value.ndim not in (1, 2):
-        raise TypeError(f"{name}: expected an array (rows, columns) or a path of .npy, got {check.kind_of(value)}")
+        got = check.kind_of(value)
+        raise TypeError(f"{name}: expected an array (rows, columns) or the path of an .npy file, got {got}")
     return value

@@ -130,7 +130,8 @@ class Stream(abc.ABC):
         elif rows != size:
             where = f" in part {part}" if len(self._sizes) > 1 else ""
             got = f"more than {size}" if rows > size else str(rows)
-            raise ValueError(f"x: expected {size} rows{where}, as the stream gave before, got {got}")
+            got += "; a stream has to give the same rows each time that it is read"
+            raise ValueError(f"x: expected {size} rows{where}, as were counted before, got {got}")
 
     def of_table(self) -> Stream:
         """The rows of a part, with integers and truth values read as floats; `kinds` has their original kinds."""
