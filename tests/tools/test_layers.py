@@ -21,11 +21,11 @@ STOREYS = {
     "base": (1150, "_base"),
     "core": (2100, "_arrays _core config"),
     "flow": (4850, "_flow densities files ops transforms"),
-    "fit": (7200, "_fit distributed rows training"),
+    "fit": (7150, "_fit distributed rows training"),
     "methods": (6100, "ascent continuum sequences variational"),
-    "analysis": (5400, "_tables choosing diagnosis plot"),
+    "analysis": (5200, "_tables choosing diagnosis plot"),
     "clients": (
-        11850,
+        11500,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

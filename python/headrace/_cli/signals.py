@@ -39,12 +39,12 @@ OF_TABLES = (
 
 def found(arguments: Namespace) -> list[str] | None:
     """The WAV files of paths, folders and patterns; None for tables. Options of the other kind of data are refused."""
-    signals, others = ([path for path in arguments.data if _is_signal(path) == kind] for kind in (True, False))
+    signals = [path for path in arguments.data if _is_signal(path)]
     if not signals:
         why = "tables do not take it, because it is of signals; leave it out"
         refuse_options(arguments, ("covariates", "steps"), why)
         return None
-    if others:
+    if others := [path for path in arguments.data if path not in signals]:
         raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signals[0]} and {others[0]}")
     refuse_options_of_tables(arguments)
     return tables.files_of(signals, (SUFFIX,), name="DATA")
@@ -281,7 +281,7 @@ def sample(arguments: Namespace, flow: Any, notes: dict[str, str]) -> int:
 def _steps_to_draw(arguments: Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
         got = "none" if arguments.steps is None else "both"
-        usage(arguments, f"arguments --steps, --seconds: expected one of them, as the flow is of signals, got {got}")
+        usage(arguments, f"arguments --steps, --seconds: expected one of them for signals, got {got}")
     if arguments.steps is not None:
         return int(arguments.steps)
     steps = round(float(arguments.seconds) * signal.rate)
