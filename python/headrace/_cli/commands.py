@@ -93,7 +93,8 @@ def _load(path: str) -> TableDensity:
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
     """The density of rows, if the flow is one of these."""
     if isinstance(flow, hr.SequenceFlow):
-        raise TypeError(f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals")
+        got = f"a {type(flow).__name__} of signals; score, diagnose and sample take it, with .wav files"
+        raise TypeError(f"{path}: expected a flow of the rows of a table, got {got}")
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
