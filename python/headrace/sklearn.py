@@ -65,6 +65,7 @@ _FITTED_WITH = {name: p for name, p in _parameters(Flow.fit).items() if not any(
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_BOOTSTRAP = inspect.Parameter("bootstrap", _KEYWORD, default=False)
 _BY_FLOW = [*dict.fromkeys(name for each in _MADE_WITH.values() for name in each)]
 # Rarely used settings of flows, which have an object of their own.
 _RARE = ("last_activation", "dropout", "scale", "slope", "link", "matmul", "nonlinearity", "negative_slope")
@@ -94,8 +95,7 @@ class FitSettings(BaseEstimator):  # type: ignore[misc]
     5
     """
 
-    _bootstrap = inspect.Parameter("bootstrap", _KEYWORD, default=False)
-    __init__ = _init([*(one.replace(kind=_KEYWORD) for one in _FITTED_WITH.values()), _bootstrap])
+    __init__ = _init([*(one.replace(kind=_KEYWORD) for one in _FITTED_WITH.values()), _BOOTSTRAP])
 
 
 class FlowSettings(BaseEstimator):  # type: ignore[misc]

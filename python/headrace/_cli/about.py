@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
+from argparse import Namespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from headrace._cli.signals import Signal
 from headrace._tables.density import Columns
 
 
-def info(arguments: argparse.Namespace) -> int:
+def info(arguments: Namespace) -> int:
     """Print facts about this build and machine, or about a flow."""
     if arguments.flow is not None:
         return _of_flow(arguments)
@@ -38,7 +38,7 @@ def info(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _of_flow(arguments: argparse.Namespace) -> int:
+def _of_flow(arguments: Namespace) -> int:
     flow, notes = _load_any(arguments.flow)
     sizes = {name: getattr(flow, name) for name in ("features", "context")}
     facts: dict[str, Any] = {"file": arguments.flow, "kind": type(flow).__name__, **sizes}

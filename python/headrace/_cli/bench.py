@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
@@ -132,7 +132,7 @@ def _seconds(call: Callable[[], object], budget: float) -> float:
     return statistics.median(end - start for start, end in pairwise(times))
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: Namespace) -> int:
     """Time a dozen workloads, and the share of this machine's arithmetic or memory bandwidth that they reach."""
     budget, megabytes = (0.05, 64) if arguments.quick else (1.0, 256)
     made: list[dict[str, Any]] = []
@@ -154,13 +154,10 @@ def bench(arguments: argparse.Namespace) -> int:
         interrupted = True
     facts = hr.info()
     report = {**facts, "peak_gflops": peak, "copy_gb_per_second": copying, "workloads": made}
-    rows = [
-        (
-            *(one["name"], duration(one["seconds"]), f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}"),
-            *(f"{one['gb_per_second']:.2g}", f"{one['share']:.0%} ({one['bound']})"),
-        )
-        for one in made
-    ]
+    rows = []
+    for one in made:
+        speeds = f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}", f"{one['gb_per_second']:.2g}"
+        rows.append((one["name"], duration(one["seconds"]), *speeds, f"{one['share']:.0%} ({one['bound']})"))
     blocks: list[Block] = [
         f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
         f"roofline: {peak:.0f} GFLOP/s multiply-add in registers, {copying:.1f} GB/s copying",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class Beside:
     covariate_names: Names = None
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
+    def of(cls, arguments: Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
         """Those of the options, in tables, or a context of numbers. `of`, `over`: names of their columns in the fit."""
         rows, names, context, covariates = None, None, arguments.context, arguments.covariates
         if isinstance(context, str):
@@ -48,7 +48,7 @@ class Beside:
         return cls(rows, [own for own, _ in frames], names, frames[0][1])
 
     @classmethod
-    def of_flow(cls, arguments: argparse.Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
+    def of_flow(cls, arguments: Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
         """Those that a fitted flow reads: as many columns, of the names that they had in the fit."""
         given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
         for name, is_there in given.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
+from argparse import Namespace
 from collections import Counter
 from contextlib import suppress
 from operator import itemgetter
@@ -28,7 +28,7 @@ from headrace.rows._stream import Block as RowBlock
 Density = hr.Flow | hr.Ensemble | hr.MixedDensity
 
 
-def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
+def _open(arguments: Namespace, path: str | None = None) -> Source:
     how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header or "auto"}
     given = arguments.data if path is None else path
     files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
@@ -36,7 +36,7 @@ def _open(arguments: argparse.Namespace, path: str | None = None) -> Source:
 
 
 def _columns(
-    source: Source, arguments: argparse.Namespace, *, weights: str | None = None, known: Columns | None = None
+    source: Source, arguments: Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
     """The columns of features, context and weights; by default those with the names that they had in the fit, or, where
     a table has no names or one twice, all as features.
@@ -77,7 +77,7 @@ def _columns(
     return [features, context, weight]
 
 
-def _whole(arguments: argparse.Namespace, stream: ColumnStream) -> RowBlock | None:
+def _whole(arguments: Namespace, stream: ColumnStream) -> RowBlock | None:
     """All rows of a table, read with a bar; None where they do not fit in the buffer."""
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
@@ -93,7 +93,8 @@ def _load(path: str) -> TableDensity:
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
     """The density of rows, if the flow is one of these."""
     if isinstance(flow, hr.SequenceFlow):
-        raise TypeError(f"{path}: expected a flow of the rows of a table, got a {type(flow).__name__} of signals")
+        got = f"a {type(flow).__name__} of signals; score, diagnose and sample take it, with .wav files"
+        raise TypeError(f"{path}: expected a flow of the rows of a table, got {got}")
     if not isinstance(flow, Density):
         raise TypeError(f"{path}: expected a flow, got a {type(flow).__name__}")
     return TableDensity(flow, Columns.of_notes(notes, flow))
@@ -108,7 +109,7 @@ def _load_any(path: str) -> tuple[Any, dict[str, str]]:
     return files.contents(path)
 
 
-def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
+def _check_output(arguments: Namespace, *inputs: str) -> None:
     """Report errors that would prevent the output, before the work."""
     if arguments.output is None or arguments.output == STANDARD:
         return
@@ -120,7 +121,7 @@ def _check_output(arguments: argparse.Namespace, *inputs: str) -> None:
 
 
 def _columns_for(
-    density: TableDensity, arguments: argparse.Namespace, *, data: str | None = None, weights: Any = None
+    density: TableDensity, arguments: Namespace, *, data: str | None = None, weights: Any = None
 ) -> tuple[Source, list[list[int]]]:
     """An open table, and the columns that a density takes: features, context and weights."""
     source = _open(arguments, data)
@@ -138,7 +139,7 @@ def _columns_for(
 
 
 def _rows_for(
-    density: TableDensity, arguments: argparse.Namespace, data: str | None = None, purpose: int = _table.LOOK
+    density: TableDensity, arguments: Namespace, data: str | None = None, purpose: int = _table.LOOK
 ) -> tuple[tuple[Any, ...], list[str] | None]:
     """Rows of a table in a flow's form, x, context and weights, with noise for a purpose; and their features' names."""
     source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)

@@ -7,8 +7,8 @@ absolute magnitude in the Hipparcos band.
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,7 @@ def _density(figure: Any, axis: Axes, name: str, flow: Flow) -> None:
     axis.set_title(f"density of the {name}")
 
 
-def demo(arguments: argparse.Namespace) -> int:
+def demo(arguments: Namespace) -> int:
     """Fit the Hertzsprung-Russell diagram, and draw it."""
     picture = arguments.output or PICTURE
     check_writable("--output", picture)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from headrace.diagnosis import diagnose as look
 WRITTEN = (".html", ".png", ".pdf", ".svg")
 
 
-def diagnose(arguments: argparse.Namespace) -> int:
+def diagnose(arguments: Namespace) -> int:
     """Print the evidence against a density, and write a page or a picture of it."""
     if (waves := signals.found(arguments)) is not None:
         return _signals(arguments, waves)
@@ -53,9 +53,7 @@ def diagnose(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if found.interrupted else OK
 
 
-def looked(
-    arguments: argparse.Namespace, density: TableDensity, flow: Any, rows: Any, training: Any, names: Any
-) -> Diagnosis:
+def looked(arguments: Namespace, density: TableDensity, flow: Any, rows: Any, training: Any, names: Any) -> Diagnosis:
     """The diagnosis of a density by rows, x, context and weights: those of the flow that is given."""
     x, context, weights = rows
     is_own = density.columns.names is not None and density.numbers is density.flow
@@ -69,7 +67,7 @@ def _is_page(output: str | None) -> bool:
     return output is not None and Path(output).suffix.lower() == ".html"
 
 
-def _check(arguments: argparse.Namespace, *inputs: str) -> None:
+def _check(arguments: Namespace, *inputs: str) -> None:
     """Report errors that would prevent the output, before the work."""
     if arguments.output is not None:
         _check_output(arguments, arguments.flow, *inputs)
@@ -77,12 +75,12 @@ def _check(arguments: argparse.Namespace, *inputs: str) -> None:
             raise ImportError(f"--output: {NO_MATPLOTLIB}")
 
 
-def _tell(arguments: argparse.Namespace, found: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
+def _tell(arguments: Namespace, found: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
     saved = [] if arguments.output is None else ["", f"saved to {arguments.output}"]
     say(arguments, {**found.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
 
 
-def _signals(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+def _signals(arguments: Namespace, files: Sequence[str]) -> int:
     """Print the evidence against a density of signals, and draw it."""
     if _is_page(arguments.output):
         usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ VALIDATION = 0.1  # share of the rows that is held out
 APART = 0x61706172  # for the seed of rows that are set apart
 
 
-def fit(arguments: argparse.Namespace) -> int:
+def fit(arguments: Namespace) -> int:
     """Fit a flow to a table, print its held-out likelihood beside a Gaussian's, and save it."""
     with _nothing_saved(arguments.output):
         fitted = _fitted(arguments)
@@ -116,7 +116,7 @@ def _nothing_saved(output: str) -> Iterator[None]:
         raise KeyboardInterrupt(f"no weights better than fresh ones yet, nothing was saved{more}") from None
 
 
-def _fitted(arguments: argparse.Namespace) -> _Fitted:
+def _fitted(arguments: Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
     _refuse_beside_auto(arguments)
     arguments.flow = arguments.flow or DEFAULT
@@ -161,7 +161,7 @@ def _fitted(arguments: argparse.Namespace) -> _Fitted:
     return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members, given.apart)
 
 
-def _check_files(arguments: argparse.Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
+def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
     """Report errors that would prevent the output or the checkpoint, before the work."""
     _check_output(arguments, *inputs)
     kept = {"--checkpoint": options.get("checkpoint"), "--keep": arguments.keep, "--held-out": arguments.held_out}
@@ -182,14 +182,14 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
         files.save(flow, output, notes)
 
 
-def _refuse_beside_auto(arguments: argparse.Namespace) -> None:
+def _refuse_beside_auto(arguments: Namespace) -> None:
     """Refuse options that --auto chooses or would not use."""
     if arguments.auto:
         names = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
         refuse_options(arguments, sorted(names), "--auto does not take it, as it tries flows of its own")
 
 
-def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
+def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:
     """Given options of the flow and of the fit; an option that this flow does not take is refused."""
     given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
     try:
@@ -202,7 +202,7 @@ def _options(arguments: argparse.Namespace, kind: Kind) -> dict[str, Any]:
     return options
 
 
-def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
+def _report(arguments: Namespace, flow: Density, given: _Given, outcome: dict[str, Any]) -> int:
     """Report the outcome."""
     judged = given.some if given.held_out is None else given.held_out
     reached = _mean(judged, flow.log_prob(judged.x, judged.context))
@@ -216,7 +216,7 @@ def _report(arguments: argparse.Namespace, flow: Density, given: _Given, outcome
     return ended(arguments, report, [likelihood, f"{_work(outcome)}; saved to {arguments.output}"])
 
 
-def ended(arguments: argparse.Namespace, report: dict[str, Any], blocks: Sequence[Paragraph]) -> int:
+def ended(arguments: Namespace, report: dict[str, Any], blocks: Sequence[Paragraph]) -> int:
     """Print the outcome of a fit, or of the search of --auto; the exit status."""
     say(arguments, report, blocks)
     if report.get("stopped") == "interrupted":
@@ -251,7 +251,7 @@ class _Given:
 
 
 def _given(
-    arguments: argparse.Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
+    arguments: Namespace, kind: Kind, source: Source, columns: list[list[int]], options: dict[str, Any]
 ) -> _Given:
     """Rows to fit and rows held out, checked; unused columns leave `columns`, bounds and periods join `options`."""
     how = _treatment(arguments, source, columns)
@@ -305,7 +305,7 @@ def _set_apart(ready: Prepared, source: Source, columns: list[list[int]], seed: 
     return replace(ready, rows=rest), Apart(replace(held, x=held.x[:, places]), None, called, labels)
 
 
-def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list[int]]) -> Treatment:
+def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -> Treatment:
     """How the columns are treated, by the options of a table."""
     features, discrete = columns[0], arguments.discrete
     ends, periods = bounds.read(source, features, arguments.bounds, arguments.periodic)
@@ -334,7 +334,7 @@ def _treatment(arguments: argparse.Namespace, source: Source, columns: list[list
     )
 
 
-def _takes_classes(arguments: argparse.Namespace, kind: Kind) -> bool:
+def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
     """Whether columns may have a probability for each value."""
     fits = {"--auto": not arguments.auto, "--keep": arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
@@ -384,7 +384,7 @@ def _gaussian(flow: Density, train: Block, judged: Block) -> float:
 
 @silent(FREQUENT)  # the table's warning names options, too
 def _train(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
+    kind: Kind, arguments: Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[Density, dict[str, Any], hr.Ensemble | None]:
     """A flow fitted by `Flow.fit`, or several of them, its entries in the report, and the flows it learnt from."""
     of_fit = {name: options[name] for name in FIT if name in options} | {"progress": not arguments.quiet}
@@ -411,7 +411,7 @@ def _train(
 
 
 def _made(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], names: Names, columns: list[int], contexts: int
+    kind: Kind, arguments: Namespace, options: dict[str, Any], names: Names, columns: list[int], contexts: int
 ) -> Any:
     """A fresh flow, or an ensemble, of some of the remaining columns."""
     own = {name: value for name, value in options.items() if name not in (*FIT, "context")}
@@ -433,7 +433,7 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
 
 
 def _searched(
-    arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Any, notes: dict[str, str]
+    arguments: Namespace, options: dict[str, Any], given: _Given, names: Any, notes: dict[str, str]
 ) -> _Fitted:
     """The best of many flows that are tried within a time."""
     from headrace.choosing import run
@@ -466,7 +466,7 @@ def _searched(
 
 
 def _ascend(
-    kind: Kind, arguments: argparse.Namespace, options: dict[str, Any], given: _Given, names: Names
+    kind: Kind, arguments: Namespace, options: dict[str, Any], given: _Given, names: Names
 ) -> tuple[hr.Flow, dict[str, Any], None]:
     """A flow fitted by `DualAscentFlow.fit`, and its entries in the report; the other fit's result has one more."""
     model: Any = kind.model and kind.model(seed=arguments.seed, dtype=arguments.dtype, **options)

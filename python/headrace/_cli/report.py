@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
+from argparse import Namespace
 from pathlib import Path
 
 from headrace._cli import fitting
@@ -40,7 +40,7 @@ with open({page!r}, "w", encoding="utf-8") as file:
 '''
 
 
-def report(arguments: argparse.Namespace) -> int:
+def report(arguments: Namespace) -> int:
     """Fit a density to a table, judge it by rows set apart, and write density, page, these rows and a script."""
     if len(arguments.data) > 1 or suffix_of(arguments.data[0]) not in READ:
         usage(arguments, f"argument DATA: expected one table ({', '.join(READ)}), got {' '.join(arguments.data)}")
@@ -48,7 +48,7 @@ def report(arguments: argparse.Namespace) -> int:
     written = {name: str(Path(arguments.output).with_suffix(end)) for name, end in _WRITTEN.items()}
     inputs = tables.files_of(arguments.data, name="DATA")
     for path in written.values():
-        _check_output(argparse.Namespace(output=path), *inputs)
+        _check_output(Namespace(output=path), *inputs)
     with fitting._nothing_saved(written["density"]):
         fitted = fitting._fitted(_of_fit(arguments, written))
     apart = fitted.apart
@@ -72,15 +72,15 @@ def report(arguments: argparse.Namespace) -> int:
 _WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
 
 
-def _of_fit(arguments: argparse.Namespace, written: dict[str, str]) -> argparse.Namespace:
+def _of_fit(arguments: Namespace, written: dict[str, str]) -> Namespace:
     """The arguments of the fit, with the defaults of `headrace fit`."""
     shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
     seconds = {"time_budget": arguments.time_budget, "missing": "drop"}
     fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
-    return argparse.Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
+    return Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
 
 
-def _script(arguments: argparse.Namespace, apart: fitting.Apart, written: dict[str, str]) -> str:
+def _script(arguments: Namespace, apart: fitting.Apart, written: dict[str, str]) -> str:
     """The Python that does the same."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import runpy
 import sys
 import traceback
+from argparse import Namespace
 from pathlib import Path
 
 from headrace._cli.screen import FAILED, OK
 from headrace.integrations._libraries import LOG, accelerate_libraries
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: Namespace) -> int:
     """Run a script as Python does, and report on the standard error which models are accelerated."""
     with open(arguments.script, "rb"):  # an error of opening it has the file's name
         pass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from headrace.rows._waves import SUFFIX
 VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
 
 
-def score(arguments: argparse.Namespace) -> int:
+def score(arguments: Namespace) -> int:
     """Write the log density of each row, to one place or to a folder with a file for each table."""
     waves, to_folder = signals.found(arguments), is_folder(arguments.output)
     files = tables.files_of(arguments.data, name="DATA") if waves is None else waves
@@ -61,7 +61,7 @@ def score(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if watch.stopped else OK
 
 
-def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[str]) -> int:
+def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> int:
     """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
     content = getattr(made.source, "content", None)  # of the standard input
@@ -100,7 +100,7 @@ def _score_to_file(arguments: argparse.Namespace, made: _Made, files: Sequence[s
     return INTERRUPTED if watch.stopped else OK
 
 
-def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, Any]:
+def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
     """The inputs of scores, beside the tables."""
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     inputs = {"flow": digest(hr.to_bytes(density.flow, table))}
@@ -111,7 +111,7 @@ def _inputs(arguments: argparse.Namespace, density: TableDensity) -> dict[str, A
     return inputs
 
 
-def _score_to_folder(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
     """A file of scores for each table; existing ones of the same flow are kept."""
     if STANDARD in files:
         usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
@@ -183,7 +183,7 @@ class _Made:
                 shown.update(len(part))
 
 
-def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
+def _print_scores(arguments: Namespace, scores: Scores, entries: dict[str, Any], where: str) -> None:
     report = {**scores.report(), "file": arguments.output, **entries}
     mean = f"mean log density {report['log_likelihood']:.4f} ± {report['standard_error']:.4f} nats"
     summary = f"{mean}, from {report['least']:.4f} to {report['most']:.4f}"
@@ -194,7 +194,7 @@ def _print_scores(arguments: argparse.Namespace, scores: Scores, entries: dict[s
     say(arguments, report, [f"{counted(scores.rows, 'row')}{where}: {summary}"], apart=True)
 
 
-def sample(arguments: argparse.Namespace) -> int:
+def sample(arguments: Namespace) -> int:
     """Draw rows, or a signal."""
     if arguments.rows is None and arguments.steps is None and arguments.seconds is None:
         usage(arguments, "the following arguments are required: -n/--rows, or for signals --steps or --seconds")
@@ -230,7 +230,7 @@ def sample(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def export(arguments: argparse.Namespace) -> int:
+def export(arguments: Namespace) -> int:
     """Write a flow as an ONNX graph."""
     _check_output(arguments, arguments.flow)
     flow = _load(arguments.flow).flow

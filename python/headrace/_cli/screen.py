@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Iterable
 from typing import IO, Any, NoReturn
 
@@ -35,13 +35,13 @@ def tell(text: str) -> None:
 # ---- a command's output ----------------------------------------------------------------------------------------------
 
 
-def note(arguments: argparse.Namespace, text: str) -> None:
+def note(arguments: Namespace, text: str) -> None:
     """A note on the standard error, unless --quiet is given."""
     if not arguments.quiet:
         tell(text)
 
 
-def say(arguments: argparse.Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
+def say(arguments: Namespace, report: dict[str, Any], blocks: Iterable[Block], apart: bool = False) -> None:
     """Print the result, as one JSON object or as text; if the standard output has a flow, to the standard error.
 
     `apart`: whether the standard output has values without --output or --json, so that the text is a note.
@@ -72,13 +72,13 @@ def duration(seconds: float) -> str:
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def usage(arguments: argparse.Namespace, message: str) -> NoReturn:
+def usage(arguments: Namespace, message: str) -> NoReturn:
     """End because of a wrong command line."""
     arguments.usage(message)
     raise AssertionError
 
 
-def refuse_options(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
+def refuse_options(arguments: Namespace, names: Iterable[str], why: str) -> None:
     """Refuse options of these names that are given."""
     for name in names:
         value = getattr(arguments, name, None)

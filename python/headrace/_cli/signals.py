@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,14 +37,14 @@ OF_TABLES = (
 """Options about tables."""
 
 
-def found(arguments: argparse.Namespace) -> list[str] | None:
+def found(arguments: Namespace) -> list[str] | None:
     """The WAV files of paths, folders and patterns; None for tables. Options of the other kind of data are refused."""
-    signals, others = ([path for path in arguments.data if _is_signal(path) == kind] for kind in (True, False))
+    signals = [path for path in arguments.data if _is_signal(path)]
     if not signals:
         why = "tables do not take it, because it is of signals; leave it out"
         refuse_options(arguments, ("covariates", "steps"), why)
         return None
-    if others:
+    if others := [path for path in arguments.data if path not in signals]:
         raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signals[0]} and {others[0]}")
     refuse_options_of_tables(arguments)
     return tables.files_of(signals, (SUFFIX,), name="DATA")
@@ -57,7 +57,7 @@ def _is_signal(path: str) -> bool:
     return tables.suffix_of(path) == SUFFIX
 
 
-def refuse_options_of_tables(arguments: argparse.Namespace) -> None:
+def refuse_options_of_tables(arguments: Namespace) -> None:
     """Refuse options about rows and columns."""
     refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
@@ -102,7 +102,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
     if signal is None:
-        raise ValueError(f"{path}: expected a file with a rate of signals, as headrace fit writes it, got none")
+        raise ValueError(f"{path}: expected a file with the rate of its signals, as headrace fit writes it, got none")
     return signal
 
 
@@ -114,13 +114,13 @@ def bits_of(log_prob: float, features: int) -> float:
 # ---- fit -------------------------------------------------------------------------------------------------------------
 
 
-def fit(arguments: argparse.Namespace) -> int:
+def fit(arguments: Namespace) -> int:
     """Fit a flow to signals, print its held-out likelihood, and save it; tables go to `fitting.fit`."""
     files = found(arguments)
     return fitting.fit(arguments) if files is None else _fit(arguments, files)
 
 
-def _fit(arguments: argparse.Namespace, files: Sequence[str]) -> int:
+def _fit(arguments: Namespace, files: Sequence[str]) -> int:
     arguments.flow = arguments.flow or next(iter(SIGNALS))
     if arguments.flow not in SIGNALS:
         usage(arguments, f"argument --flow: expected {' or '.join(SIGNALS)} for signals, got {arguments.flow}")
@@ -158,7 +158,7 @@ def _foreseen(flow: Any, values: Sequence[Any], near: Beside, given: dict[str, A
     )
 
 
-def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], history: hr.training.History) -> int:
+def _report(arguments: Namespace, flow: Any, signals: Sequence[Wave], history: hr.training.History) -> int:
     outcome = fitting._outcome(history)
     rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
     reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
@@ -176,7 +176,7 @@ def _report(arguments: argparse.Namespace, flow: Any, signals: Sequence[Wave], h
 # ---- score -----------------------------------------------------------------------------------------------------------
 
 
-def score(arguments: argparse.Namespace, files: Sequence[str], to_folder: bool) -> int:
+def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
     """Write the log density of each signal, or with --steps of each step."""
     if to_folder and not arguments.steps:
         usage(arguments, "argument --output: with a folder give --steps as well, or the name of a file for one table")
@@ -212,16 +212,14 @@ def score(arguments: argparse.Namespace, files: Sequence[str], to_folder: bool) 
     return OK
 
 
-def load(arguments: argparse.Namespace, file: str, signal: Signal, flow: Any) -> Wave:
+def load(arguments: Namespace, file: str, signal: Signal, flow: Any) -> Wave:
     """A signal of the flow's rate and channels."""
     one = waves.read(file)
     waves.check_like(one, signal.rate, flow.features, arguments.flow)
     return one
 
 
-def _print_scores(
-    arguments: argparse.Namespace, signal: Signal, flow: Any, scored: Sequence[tuple[str, NDArray[Any]]]
-) -> None:
+def _print_scores(arguments: Namespace, signal: Signal, flow: Any, scored: Sequence[tuple[str, NDArray[Any]]]) -> None:
     every = Scores()
     for _, log_prob in scored:
         every.add(log_prob)
@@ -239,7 +237,7 @@ def _print_scores(
 # ---- sample ----------------------------------------------------------------------------------------------------------
 
 
-def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> int:
+def sample(arguments: Namespace, flow: Any, notes: dict[str, str]) -> int:
     """Draw a signal, or the steps that follow another, and write it as a WAV file."""
     signal = signal_of(arguments.flow, flow, notes)
     refuse_options_of_tables(arguments)
@@ -280,10 +278,10 @@ def sample(arguments: argparse.Namespace, flow: Any, notes: dict[str, str]) -> i
     return OK
 
 
-def _steps_to_draw(arguments: argparse.Namespace, signal: Signal) -> int:
+def _steps_to_draw(arguments: Namespace, signal: Signal) -> int:
     if (arguments.steps is None) == (arguments.seconds is None):
         got = "none" if arguments.steps is None else "both"
-        usage(arguments, f"arguments --steps, --seconds: expected one of them, as the flow is of signals, got {got}")
+        usage(arguments, f"arguments --steps, --seconds: expected one of them for signals, got {got}")
     if arguments.steps is not None:
         return int(arguments.steps)
     steps = round(float(arguments.seconds) * signal.rate)

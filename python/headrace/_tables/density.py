@@ -126,20 +126,15 @@ class Columns:
         """A description of the preprocessing."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         every = [*enumerate(self.table.columns)]
-        return [
-            f"{what}: {', '.join(labels[i] for i in which[:8])}{' …' if len(which) > 8 else ''}."
-            for what, which in (
-                ("Left out", [i for i, one in every if one.left_out]),
-                ("A probability for each value", [i for i, one in every if one.values]),
-                ("Whole numbers, spread for the fits and rounded in samples", _spread(self.table, True)),
-                ("Spread by noise, as values repeat", _spread(self.table, False)),
-                (
-                    "One value alone, kept aside and put back in samples",
-                    [i for i, one in every if one.constant is not None],
-                ),
-            )
-            if which
-        ]
+        found = {
+            "Left out": [i for i, one in every if one.left_out],
+            "A probability for each value": [i for i, one in every if one.values],
+            "Whole numbers, spread for the fits and rounded in samples": _spread(self.table, True),
+            "Spread by noise, as values repeat": _spread(self.table, False),
+            "One value alone, kept aside and put back in samples": [i for i, one in every if one.constant is not None],
+        }
+        named = {what: [labels[i] for i in which] for what, which in found.items() if which}
+        return [f"{what}: {', '.join(of[:8])}{' …' if len(of) > 8 else ''}." for what, of in named.items()]
 
 
 def _taken(notes: Mapping[str, str], least: int) -> tuple[tuple[int, ...], int] | None:
@@ -375,11 +370,8 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
 
 def _told(found: Any, name: str) -> Loaded:
     if isinstance(found, TableDensity):
-        warn(
-            f"{name}: gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 "
-            f"gave, is its .flow; this warning ends with {ENDS}",
-            FutureWarning,
-        )
+        more = f"the flow of treated columns, which 0.5 gave, is its .flow; this warning ends with {ENDS}"
+        warn(f"{name}: gives the density of the rows of its table, as they come; {more}", FutureWarning)
     return cast("Loaded", found)
 
 

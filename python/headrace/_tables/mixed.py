@@ -111,16 +111,10 @@ class MixedDensity(OfFlows):
             {**vars(one), "values": [None if np.isnan(value) else value for value in one.values]}
             for one in self.head.columns
         ]
-        return {
-            "features": self.features,
-            "context": self.context,
-            "rows": self.head.rows,
-            "columns": columns,
-            "continuous": self.continuous,
-            "gates": [vars(one) for one in self.gates],
-            "network": header_of(self.head.network),
-            "flow": None if self.flow is None else header_of(self.flow),
-        }
+        sizes = {"features": self.features, "context": self.context, "rows": self.head.rows}
+        parts = {"columns": columns, "continuous": self.continuous, "gates": [vars(one) for one in self.gates]}
+        flow = None if self.flow is None else header_of(self.flow)
+        return {**sizes, **parts, "network": header_of(self.head.network), "flow": flow}
 
     @classmethod
     def _from_file(cls, stored: Stored) -> MixedDensity:

@@ -294,17 +294,14 @@ class Table:
         broken = np.isfinite(numbers) & (np.trunc(numbers) != numbers)
         if (count := int(differs.any(axis=1).sum())) > 0:
             first = same[differs.any(axis=0).argmax()]
-            warn(
-                f"{x_name}: {count} of {len(x)} rows differ from {self.columns[first].constant:g}, the one value that "
-                f"{_columns.label(first, names)} had in all rows to fit, or in other such columns: {of_others}"
-            )
+            known = f"{self.columns[first].constant:g}, the one value that {_columns.label(first, names)} had"
+            alike = "in all rows to fit, or in other such columns"
+            warn(f"{x_name}: {count} of {len(x)} rows differ from {known} {alike}: {of_others}")
         if (count := int(broken.any(axis=1).sum())) > 0:
             at = int(broken.any(axis=0).argmax())
             value, label = numbers[broken[:, at].argmax(), at], _columns.label(whole[at], names)
-            warn(
-                f"{x_name}: {count} of {len(x)} rows are not whole in {label}, as {value:g}, or in other columns that "
-                f"had whole numbers alone in all rows to fit: {of_fractions}"
-            )
+            alike = "or in other columns that had whole numbers alone in all rows to fit"
+            warn(f"{x_name}: {count} of {len(x)} rows are not whole in {label}, as {value:g}, {alike}: {of_fractions}")
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
     def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
@@ -398,10 +395,8 @@ def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tu
             got = f"{found.first:g}; numbers like this: {found.count:,} of {facts.rows:,}"
             raise ValueError(f"{column_name}: expected {expected}, got {got}")
     if facts.high - facts.low >= FAR:
-        raise ValueError(
-            f"{column_name}: expected whole numbers less than 2^53 apart, as float64 lacks some between others, got "
-            f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
-        )
+        apart = f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
+        raise ValueError(f"{column_name}: expected whole numbers less than 2^53 apart, got {apart}")
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
         raise ValueError(f"{column_name}: expected a whole period, as its numbers are whole, got {period}")
 
@@ -452,10 +447,8 @@ def without_missing(
         row = int((~good).argmax())
         way = "--missing drop" if dashes else "missing='drop'"
         first = f"row {row}, {labels[int(absent[row].argmax())]}"
-        raise ValueError(
-            f"{name}: {first}: expected no missing values, got NaN in {int((~good).sum()):,} of {len(x):,} rows "
-            f"({counted}); {way} leaves such rows out"
-        )
+        got = f"NaN in {int((~good).sum()):,} of {len(x):,} rows ({counted}); {way} leaves such rows out"
+        raise ValueError(f"{name}: {first}: expected no missing values, got {got}")
     return good
 
 

@@ -150,15 +150,9 @@ class Choice:
     def summary(self) -> dict[str, Any]:
         """The result without rows and flows, as plain numbers and strings for JSON."""
         table = [{key: value for key, value in vars(one).items() if key != "flow"} for one in self.table]
-        return {
-            "name": self.name,
-            "table": table,
-            "as_good": list(self.as_good),
-            "judged_by": self.judged_by,
-            "interrupted": self.interrupted,
-            "seconds": self.seconds,
-            "diagnosis": None if self.diagnosis is None else self.diagnosis.summary(),
-        }
+        found = {name: getattr(self, name) for name in ("name", "judged_by", "interrupted", "seconds")}
+        diagnosis = None if self.diagnosis is None else self.diagnosis.summary()
+        return {**found, "table": table, "as_good": list(self.as_good), "diagnosis": diagnosis}
 
 
 def comparison_of(name: str, as_good: tuple[str, ...]) -> str:

@@ -207,13 +207,9 @@ def _head(made: Any, place: Place) -> Head:
         settings, bend = scale_of(place.at("derivatives").at("fn"), made.derivatives.fn, _call)
         if settings["scale"] != "softplus" or bend is not None:
             raise place.differs("derivatives", "softplus(a) + c", made.derivatives.fn)
-        spline = {
-            "map": "rq_spline_flowjax",
-            "bins": int(made.knots) + 1,
-            "bound": (low, high),
-            "min_bin": float(made.x_pos.min_width) / (high - low),
-            "slope": settings["slope"],
-        }
+        least = float(made.x_pos.min_width) / (high - low)
+        spline = {"map": "rq_spline_flowjax", "bins": int(made.knots) + 1, "bound": (low, high)}
+        spline |= {"min_bin": least, "slope": settings["slope"]}
         parts = (made.x_pos.arr, made.y_pos.arr, made.derivatives.args[0])
         return spline, np.concatenate([numbers(part) for part in parts])
     raise place.unknown(made, "flowjax's Affine or RationalQuadraticSpline")

@@ -57,19 +57,15 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
     if (source < 0)[~is_constant].any():
         raise _folded(wide, named, begins, source)
     if not np.allclose(now[is_constant], start[is_constant], rtol=_SAME):
-        raise NotImplementedError(
-            f"model: expected no values that training moved and {type(model).__name__} has as constants, as those of a "
-            f"scale that is cut off, got some; {_INSTEAD}"
-        )
+        which = f"that {type(model).__name__} has as constants, as of a scale that is cut off"
+        raise NotImplementedError(f"model: expected no trained values {which}, got some; {_INSTEAD}")
     factor = ours[0, ~is_constant] / theirs[0, source[~is_constant]]
     target, of = (now - start)[~is_constant] / factor, source[~is_constant]
     values = first.copy()
     values[of] += target
     if not np.allclose((values - first)[of], target, rtol=_SAME, atol=_SAME):
-        raise ValueError(
-            f"model: expected equal values where {type(model).__name__} has one parameter and the flow several, got "
-            f"some that training moved apart; {_INSTEAD}"
-        )
+        where = f"where {type(model).__name__} has one parameter and the flow several"
+        raise ValueError(f"model: expected equal values {where}, got some that training moved apart; {_INSTEAD}")
     made = filled(values)
     convert(wide)  # the conversion compares with the model itself
     x, context = rows_of(made)
@@ -78,10 +74,8 @@ def write_back(model: Any, convert: Callable[..., Flow], flow: Flow) -> None:
     usual = np.isfinite(want)
     difference = np.abs(got - want)[usual]
     if not (difference <= (_SAME + LIMIT) * np.maximum(1.0, np.abs(want[usual]))).all():
-        raise ValueError(
-            f"model: expected log densities of the restored model to {_SAME:g}, but they differ by up to "
-            f"{difference.max():.3g} nats: the flow's fixed part, such as its standardisation, is another one"
-        )
+        away = f"{difference.max():.3g} nats: the flow's fixed part, such as its standardisation, is another one"
+        raise ValueError(f"model: expected restored log densities to {_SAME:g}, but they differ by up to {away}")
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(named[name])
@@ -112,7 +106,5 @@ def _folded(model: Any, named: dict[str, Any], begins: NDArray[np.int64], source
             parts[path] = type(model.get_submodule(path)).__name__
     path = next(iter(parts), "")
     kinds = ", ".join(dict.fromkeys(parts.values())) or type(model).__name__
-    return NotImplementedError(
-        f"model.{path}: expected layers whose parameters a flow has one by one, got {kinds}, which are folded into "
-        f"others; {_INSTEAD}"
-    )
+    got = f"{kinds}, which are folded into others; {_INSTEAD}"
+    return NotImplementedError(f"model.{path}: expected layers whose parameters a flow has one by one, got {got}")

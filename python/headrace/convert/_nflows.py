@@ -108,11 +108,9 @@ def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
         layers = Layers(2 * n)
         layers.outputs(np.eye(2 * n), None)
     else:
-        raise encoder.unknown(
-            net,
-            "a Linear, a Sequential of linear layers and activations, or nothing",
-            'make the encoder the embedding net of the Flow and convert with embedding="outside"',
-        )
+        instead = 'make the encoder the embedding net of the Flow and convert with embedding="outside"'
+        expected = "a Linear, a Sequential of linear layers and activations, or nothing"
+        raise encoder.unknown(net, expected, instead)
     return conditional_normal(layers, place, n)
 
 

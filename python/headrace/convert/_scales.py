@@ -72,12 +72,9 @@ def _saturate(factor: float, rate: float, layers: Layers, is_scale: NDArray[np.b
     shift, raw = np.flatnonzero(~is_scale), np.flatnonzero(is_scale)
     m, n = len(shift), len(raw)
     nothing = np.zeros((n, weight.shape[1]))
-    first = layers.hidden(
-        np.vstack([weight[shift], rate * weight[raw], nothing]),
-        np.concatenate([bias[shift], rate * bias[raw], np.zeros(n)]),
-        np.vstack([mask[shift], mask[raw], nothing]),
-        activation="tanh",
-    )
+    units = np.vstack([weight[shift], rate * weight[raw], nothing])
+    biases = np.concatenate([bias[shift], rate * bias[raw], np.zeros(n)])
+    first = layers.hidden(units, biases, np.vstack([mask[shift], mask[raw], nothing]), activation="tanh")
     second = np.zeros((m + 2 * n, m + 2 * n))
     second[m + n + np.arange(n), m + np.arange(n)] = factor
     layers.hidden(second, np.zeros(len(second)), second, adds=first)

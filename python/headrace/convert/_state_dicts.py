@@ -105,10 +105,8 @@ def linear(package: str, node: Mapping[str, Any]) -> Stand:
 def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Callable[[], Flow]) -> Flow:
     """The flow in the file's dtype, compared with the density in `verify`."""
     if verify is True:
-        raise ValueError(
-            "verify: a state_dict has no density to compare with: give (x, log_prob), or (x, log_prob, context), some "
-            "rows and what the library has made of them, or False"
-        )
+        expected = "(x, log_prob), or (x, log_prob, context), rows and what the library has made of them, or False"
+        raise ValueError(f"verify: a state_dict has no density to compare with: give {expected}")
     flow = make()
     if verify is not False:
         if not isinstance(verify, (tuple, list)) or len(verify) != 2 + bool(flow.context):

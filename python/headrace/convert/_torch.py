@@ -88,10 +88,8 @@ def finished(
                 with torch.no_grad():
                     result: Numbers = source(torch.from_numpy(x), given).numpy()
             except RuntimeError as error:
-                raise ValueError(
-                    f"{place.path}: expected log densities of rows in float64 to compare with, got an error of the "
-                    f"model's own code: {error}; verify=False does without them"
-                ) from error
+                got = f"an error of the model's own code: {error}; verify=False does without them"
+                raise ValueError(f"{place.path}: expected log densities of float64 rows, got {got}") from error
             return result
 
         verify(flow, density)

@@ -101,7 +101,7 @@ def verify_made(
         known = np.isfinite(ours).all(axis=1)
         errors = (np.abs(theirs - ours) / (1.0 + np.abs(ours)))[known]
         if not (np.median(errors, axis=0) <= LIMIT).all():  # a few rows lose digits in steep regions, on both sides
-            wanted = f"the flow's rows of data to {LIMIT:g}, got differences of up to {errors.max():.3g}"
+            wanted = f"the flow's rows of data to {LIMIT:g}, but they differ by up to {errors.max():.3g}"
             raise ValueError(f"verify: expected {wanted}: {difference}")
 
 
@@ -121,14 +121,12 @@ def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limi
 def _compare(got: Numbers, want: Numbers, limits: Numbers, why: str) -> None:
     known = np.isfinite(want) & np.isfinite(got) & np.isfinite(limits)
     if known.sum() < max(1, len(want) // 2):
-        raise ValueError(
-            f"verify: expected finite log densities of most of {len(want)} rows, got {int(np.isfinite(want).sum())} "
-            f"from the source and {int(np.isfinite(got).sum())} from what it was converted to"
-        )
+        found = [int(np.isfinite(one).sum()) for one in (want, got)]
+        given = f"{found[0]} from the source and {found[1]} from what it was converted to"
+        raise ValueError(f"verify: expected finite log densities of most of {len(want)} rows, got {given}")
     difference = np.abs(got[known] - want[known])
     allowed = (limits * np.maximum(1.0, np.abs(want)))[known]
     if not (difference <= allowed).all():
-        raise ValueError(
-            f"verify: expected the log densities of the source to {limits[known].min():g}, but they differ by up to "
-            f"{difference[difference > allowed].max():.3g} nats on {len(want)} rows: {why}"
-        )
+        most = f"{difference[difference > allowed].max():.3g} nats on {len(want)} rows: {why}"
+        wanted = f"the log densities of the source to {limits[known].min():g}"
+        raise ValueError(f"verify: expected {wanted}, but they differ by up to {most}")

@@ -108,10 +108,8 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
     p = of.anderson_darling_tail(of.anderson_darling(places, 1.0 - places), len(places))
     worst = int(p.argmin())
     below, inside = float((places[:, worst] < 0.5).mean()), float((np.abs(places[:, worst] - 0.5) <= 0.25).mean())
-    sentence = (
-        f"column {names[worst]} lies below the middle of draws with the same context in {below:.1%} of the rows, and "
-        f"in their middle half in {inside:.1%}, where 50 % are expected"
-    )
+    where = f"in {below:.1%} of the rows, and in their middle half in {inside:.1%}, where 50 % are expected"
+    sentence = f"column {names[worst]} lies below the middle of draws with the same context {where}"
     return Finding("ranks among draws", least_of(float(p[worst]), p.size), p.size, sentence)
 
 

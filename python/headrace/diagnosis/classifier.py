@@ -64,10 +64,9 @@ def copies(rows: Looked) -> tuple[int, bool]:
     if rows.training is None:
         return 0, False
     kind = np.result_type(rows.x, rows.training)
-    known, own = (
-        Counter(row.tobytes() for row in np.ascontiguousarray(_both(*part).astype(kind)))
-        for part in ((rows.training, rows.training_context), (rows.x, rows.context))
-    )
+    parts = ((rows.training, rows.training_context), (rows.x, rows.context))
+    tables = (np.ascontiguousarray(_both(*part).astype(kind)) for part in parts)
+    known, own = (Counter(row.tobytes() for row in table) for table in tables)
     found = sum(count for row, count in own.items() if row in known)
     by_chance = sum(count for count in known.values() if count > 1) / len(rows.training)
     return found, 2.0 * found / len(rows.x) > 1.0 + by_chance

@@ -92,14 +92,9 @@ class Tested:
 
     def summary(self) -> dict[str, Any]:
         """Verdict, sizes and tests in plain numbers and texts for JSON."""
-        return {
-            "verdict": self.verdict,
-            "grade": self.grade,
-            "size": dict(vars(self.size)),
-            "least_right": self.least_right,
-            "p_value": self.p_value,
-            "tests": [{**vars(one), "misses": one.misses} for one in self.tests],
-        }
+        tests = [{**vars(one), "misses": one.misses} for one in self.tests]
+        found = {"verdict": self.verdict, "grade": self.grade, "size": dict(vars(self.size))}
+        return {**found, "least_right": self.least_right, "p_value": self.p_value, "tests": tests}
 
     def evidence(self, next_steps: Sequence[str] = ()) -> list[Block]:
         """The paragraphs and tables of all tests."""

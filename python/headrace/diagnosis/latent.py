@@ -109,13 +109,9 @@ def coordinate_tails(score: Floats) -> Floats:
     """P-values of each coordinate by its mean, its spread, and Anderson and Darling's test, shape (3, features)."""
     rows = len(score)
     lower, upper = of.normal_tail(-score), of.normal_tail(score)
-    return np.stack(
-        [
-            2.0 * of.normal_tail(np.abs(score.sum(axis=0)) / math.sqrt(rows)),
-            of.spread_tails(np.square(score).sum(axis=0), rows),
-            of.anderson_darling_tail(of.anderson_darling(lower, upper), rows),
-        ]
-    )
+    means, squares = score.sum(axis=0), np.square(score).sum(axis=0)
+    by_shape = of.anderson_darling_tail(of.anderson_darling(lower, upper), rows)
+    return np.stack([2.0 * of.normal_tail(np.abs(means) / math.sqrt(rows)), of.spread_tails(squares, rows), by_shape])
 
 
 def coordinates(score: Floats, labels: list[str]) -> Finding:
@@ -173,10 +169,8 @@ def radii(score: Floats) -> Finding:
     upper = of.chi_square_tail(square, features)[:, None]
     p = of.anderson_darling_tail(of.anderson_darling(1.0 - upper, upper), len(score))
     mean, median = float(square.mean()), float(np.median(upper))
-    sentence = (
-        f"the mean squared distance from the middle is {number(mean)} where {features} is expected, and {median:.1%} "
-        "of the base lies farther out than the median row"
-    )
+    middle = f"the mean squared distance from the middle is {number(mean)} where {features} is expected"
+    sentence = f"{middle}, and {median:.1%} of the base lies farther out than the median row"
     return Finding("distance from the middle", float(p[0]), 1, sentence)
 
 
@@ -189,10 +183,9 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
     p = min(1.0, 2.0 * min(above, 1.0 - above))
     beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
     low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)
-    sentence = (
-        f"the farthest of {score.size:,} latent numbers is {number(value)}, {labels[column]} of row {index[row]}, "
-        f"where {low:.2f} to {high:.2f} are expected on either side"
-    )
+    which = f"{number(value)}, {labels[column]} of row {index[row]}"
+    expected = f"where {low:.2f} to {high:.2f} are expected on either side"
+    sentence = f"the farthest of {score.size:,} latent numbers is {which}, {expected}"
     return Finding("farthest number", p, 1, sentence)
 
 

@@ -14,7 +14,7 @@ from headrace.diagnosis.picture import vector_columns, vector_panels
 from headrace.diagnosis.sizes import GRADES
 
 if TYPE_CHECKING:
-    from headrace.diagnosis.record import Record
+    from headrace.diagnosis.result import Diagnosis
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #666; --line: #ddd; --bad: #b34700;
@@ -45,67 +45,48 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 """
 
 
-def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
+def page(diagnosis: Diagnosis, data: str | None = None, script: str = "") -> str:
     """HTML. `data` names the rows; `script` is the Python by which all of it was made."""
     given = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
     kind = "verdict misses" if diagnosis.misses and diagnosis.grade != GRADES[0][0] else "verdict"
-    steps = "".join(f"<li>{_text(advice)}</li>" for advice in diagnosis.next_steps(on_a_page=True))
+    listed = "".join(f"<li>{_text(advice)}</li>" for advice in diagnosis.next_steps(on_a_page=True))
+    likelihoods, rows, worst = list[tuple[str, ...]](), list[tuple[str, ...]](), list[tuple[str, ...]]()
+    for one in diagnosis.likelihoods:
+        gain = "" if one.name == "flow" else f"{one.gain:.4f} ± {one.gain_error:.4f}"
+        likelihoods.append((one.name, f"{one.mean:.4f} ± {one.error:.4f}", gain, f"{one.rows:,}"))
+    tests = sorted(diagnosis.tests, key=lambda one: one.p_value)
+    for test in tests:
+        step = diagnosis.next_step(test, on_a_page=True) if test.misses else ""
+        rows.append((test.name, _p(test.p_value), _p(test.adjusted), test.sentence, step))
+    for row in diagnosis.worst:
+        at = "" if row.label is None else number(row.value)
+        worst.append((str(row.row), number(row.log_prob), row.label or "", at))
+    pictures = f"<p>{_text(NO_MATPLOTLIB)}</p>"
+    if can_draw():
+        pictures = f'<div class="pictures">{"".join(_separate(vector_panels(diagnosis), "p"))}</div>'
     parts = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_provenance(diagnosis, data))}</p>',
         f'<p class="{kind}">{_text(" ".join(diagnosis.sentences[:-1] or diagnosis.sentences))}</p>',
         *(f'<p class="soft">{_text(sentence)}</p>' for sentence in diagnosis.sentences[1:][-1:]),
         *(f"<p>{_text(note)}</p>" for note in diagnosis.notes()),
-        *([f"<h2>What to do next</h2><ul>{steps}</ul>"] if steps else []),
-        f'<div class="pictures">{"".join(_separate(vector_panels(diagnosis), "p"))}</div>'
-        if can_draw()
-        else f"<p>{_text(NO_MATPLOTLIB)}</p>",
+        *([f"<h2>What to do next</h2><ul>{listed}</ul>"] if listed else []),
+        pictures,
         *_columns(diagnosis),
         "<h2>Mean log-likelihood, nats a row</h2>",
-        _table(
-            ("density", "of rows held out", "the flow has more by", "rows"),
-            [
-                (
-                    one.name,
-                    f"{one.mean:.4f} ± {one.error:.4f}",
-                    "" if one.name == "flow" else f"{one.gain:.4f} ± {one.gain_error:.4f}",
-                    f"{one.rows:,}",
-                )
-                for one in diagnosis.likelihoods
-            ],
-        ),
+        _table(("density", "of rows held out", "the flow has more by", "rows"), likelihoods),
     ]
     if len(diagnosis.likelihoods) > 1:
         parts.append(f'<p class="soft">The simple densities were fitted to {_text(diagnosis.fitted_to)}.</p>')
-    tests = sorted(diagnosis.tests, key=lambda one: one.p_value)
-    marked = [i for i, one in enumerate(tests) if one.misses]
+    marked = [i for i, test in enumerate(tests) if test.misses]
     parts += [
         "<h2>Tests</h2>",
-        _table(
-            ("test", "p-value", "by Holm's method", "what is oddest", "next"),
-            [
-                (
-                    one.name,
-                    _p(one.p_value),
-                    _p(one.adjusted),
-                    one.sentence,
-                    diagnosis.next_step(one, on_a_page=True) if one.misses else "",
-                )
-                for one in tests
-            ],
-            marked,
-        ),
+        _table(("test", "p-value", "by Holm's method", "what is oddest", "next"), rows, marked),
         '<p class="soft">A p-value is the probability of something at least as odd, were the density right. Those by '
         "Holm's method take all tests into account: at most 5&#160;% of right densities have one of 0.05 or less.</p>",
         "<h2>Rows that fit worst</h2>",
-        _table(
-            ("row", "log density", "what is farthest", "at"),
-            [
-                (str(one.row), number(one.log_prob), one.label or "", "" if one.label is None else number(one.value))
-                for one in diagnosis.worst
-            ],
-        ),
+        _table(("row", "log density", "what is farthest", "at"), worst),
     ]
     if script:
         parts.append(f'<h2>The same in Python</h2><pre class="wide">{escape(script)}</pre>')
@@ -128,13 +109,13 @@ def _p(p_value: float) -> str:
     return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
-def _provenance(diagnosis: Record, data: str | None) -> str:
+def _provenance(diagnosis: Diagnosis, data: str | None) -> str:
     """One line: the data, the rows, the seed, the date and the version."""
     pairs = [*([] if data is None else [("data", data)]), *diagnosis.made]
     return "; ".join(f"{name}: {value}" for name, value in pairs)
 
 
-def _columns(diagnosis: Record) -> list[str]:
+def _columns(diagnosis: Diagnosis) -> list[str]:
     """A section with each column, held-out rows beside draws; empty if there are no draws."""
     if not can_draw() or diagnosis.samples is None or not len(diagnosis.samples):
         return []
@@ -158,11 +139,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[
     """A table, without breaks in numbers; marked rows have a colour. On a phone each row is a list under its head."""
     lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
     for i, row in enumerate(rows):
-        plain = [len(cell) < 24 for cell in row]
-        cells = "".join(
-            f'<td data-head="{escape(name)}" class="{"n" if short else ""}'
-            f'{" bad" if i in marked and j == 0 else ""}">{_text(cell)}</td>'
-            for j, (name, cell, short) in enumerate(zip(head, row, plain, strict=True))
-        )
+        cells = ""
+        for j, (name, cell) in enumerate(zip(head, row, strict=True)):
+            kind = f"{'n' if len(cell) < 24 else ''}{' bad' if i in marked and j == 0 else ''}"
+            cells += f'<td data-head="{escape(name)}" class="{kind}">{_text(cell)}</td>'
         lines.append(cells)
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'

@@ -32,8 +32,7 @@ from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.judged_rows import Looked, opened, stream
 from headrace.diagnosis.latent import scores
 from headrace.diagnosis.likelihood import compare
-from headrace.diagnosis.record import Worst
-from headrace.diagnosis.result import Diagnosis
+from headrace.diagnosis.result import Diagnosis, Worst
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 
@@ -127,10 +126,9 @@ def diagnose(
     except KeyboardInterrupt:
         interrupted = True
     if of_training:
-        warn(
-            f"x: expected rows that the fit has not seen, but {found_again:,} of {len(rows.x):,} are training rows: "
-            "their likelihood and their p-values say nothing about others; give rows that were held out"
-        )
+        known = f"{found_again:,} of {len(rows.x):,} are training rows"
+        more = "their likelihood and their p-values hold for no others; give rows that were held out"
+        warn(f"x: expected rows that the fit has not seen, but {known}: {more}")
     findings = look.done
     adjusted = holm([one.p_value for one in findings])
     return Diagnosis(
@@ -159,13 +157,8 @@ def diagnose(
 def _made(rows: Looked, seed: int) -> tuple[tuple[str, str], ...]:
     """The settings needed to repeat the diagnosis."""
     trained = "not given" if rows.training is None else f"{len(rows.training):,}"
-    return (
-        ("rows held out", f"{len(rows.x):,}"),
-        ("rows of training", trained),
-        ("seed", str(seed)),
-        ("date", date.today().isoformat()),
-        ("headrace", cpu.__version__),
-    )
+    dated = (("date", date.today().isoformat()), ("headrace", cpu.__version__))
+    return ("rows held out", f"{len(rows.x):,}"), ("rows of training", trained), ("seed", str(seed)), *dated
 
 
 @dataclass

@@ -67,18 +67,10 @@ class SequenceDiagnosis(Tested):
 
     def summary(self) -> dict[str, Any]:
         """The whole record in plain numbers and texts for JSON."""
-        return {
-            "kind": self.kind,
-            "sequences": self.sequences,
-            "steps": self.steps,
-            **super().summary(),
-            "nats": self.nats,
-            "error": self.error,
-            "autocorrelation": self.autocorrelation.tolist(),
-            "autocorrelation_of_sizes": self.autocorrelation_of_sizes.tolist(),
-            "integral_transform": self.integral_transform.tolist(),
-            "loudness": [list(one) for one in self.loudness],
-        }
+        arrays = ("autocorrelation", "autocorrelation_of_sizes", "integral_transform")
+        found = {name: getattr(self, name) for name in ("kind", "sequences", "steps", "nats", "error")}
+        found |= {name: getattr(self, name).tolist() for name in arrays}
+        return {**super().summary(), **found, "loudness": [list(one) for one in self.loudness]}
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw distribution, autocorrelations and loudness to a file that matplotlib can write, such as signal.png.

@@ -80,14 +80,9 @@ class NessaiFlow(FlowModule, BaseFlow):
             raise ValueError(f"distribution: expected None, for the standard normal, got {distribution!r}")
 
         def fresh() -> Flow:
-            return make(
-                n_inputs,
-                context=context_features or 0,
-                transforms=n_blocks,
-                hidden=(n_neurons,) * n_layers,
-                activation=getattr(activation, "__name__", activation),
-                **{"seed": int(torch.randint(2**62, ())), **settings},
-            )
+            sizes = {"transforms": n_blocks, "hidden": (n_neurons,) * n_layers}
+            named = {"activation": getattr(activation, "__name__", activation), "seed": int(torch.randint(2**62, ()))}
+            return make(n_inputs, context=context_features or 0, **sizes, **(named | settings))
 
         super().__init__(fresh())
         self._fresh = fresh

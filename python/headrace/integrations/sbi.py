@@ -309,10 +309,8 @@ def _inside(estimator: Any, prior: Any, draws: int, x: Tensor, numbers: Tensor) 
     while outside.any():
         where = outside.nonzero()
         if tries >= MOST_TRIES:
-            raise RuntimeError(
-                f"posterior: expected draws inside of the prior, got none of {tries} for observation "
-                f"{int(numbers[where[0, 1]])}: its density lies outside"
-            )
+            got = f"none of {tries} for observation {int(numbers[where[0, 1]])}: its density lies outside"
+            raise RuntimeError(f"posterior: expected draws inside of the prior, got {got}")
         more = min(max(1, outside.numel() // len(where)), 1000)
         fresh = estimator.sample((more,), condition=x[where[:, 1]])
         fits = within_support(prior, fresh.reshape(-1, n)).reshape(more, len(where))

@@ -305,10 +305,8 @@ def _drawn(flow: Any, params: Any, key: Any, n: Any, context: Any) -> _Rows:
             raise errors.wrong_shape("context", errors.context_shape(own.context, batch), shape, advice)
     base = own.flow._base
     if not base.moves_noise:
-        raise ValueError(
-            f"base: expected one whose draws are functions of its parameters, got {base!r}, whose trained parameters "
-            "say how numbers are drawn: draw by Flow.sample, or make it with trainable=False"
-        )
+        got = f"{base!r}, whose trained parameters decide how; draw by Flow.sample, or make it with trainable=False"
+        raise ValueError(f"base: expected one whose draws are functions of its parameters, got {got}")
     try:
         noise = _noise(base, key, (*batch, own.features), own.dtype)
     except TypeError as error:

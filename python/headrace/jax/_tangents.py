@@ -53,12 +53,9 @@ def folded(size: int, batched: Flags, given: Arrays) -> list[Any]:
     params, x, context, *by = given
     rows = x.shape[1] if batched[1] else x.shape[0]
     shared = not batched[2] and context.shape[0] == 1
-    return [
-        params,
-        _unfolded(x, batched[1], size, rows),
-        context if shared else _unfolded(context, batched[2], size, rows),
-        *(_unfolded(a, b, size, rows) for a, b in zip(by, batched[3:], strict=True)),
-    ]
+    conditions = context if shared else _unfolded(context, batched[2], size, rows)
+    by_row = (_unfolded(a, b, size, rows) for a, b in zip(by, batched[3:], strict=True))
+    return [params, _unfolded(x, batched[1], size, rows), conditions, *by_row]
 
 
 def _unfolded(array: Any, batched: bool, size: int, rows: int) -> Any:

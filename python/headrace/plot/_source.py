@@ -104,9 +104,8 @@ def density_of(flow: Any) -> Drawn:
     elif isinstance(flow, (Flow, Ensemble)):
         columns = Columns.of_notes({}, flow)
     else:
-        raise TypeError(
-            f"flow: expected a flow, an ensemble, a fitted FlowDensity, a Choice or a path, got {check.kind_of(flow)}"
-        )
+        got = check.kind_of(flow)
+        raise TypeError(f"flow: expected a flow, an ensemble, a fitted FlowDensity, a Choice or a path, got {got}")
     return Drawn(flow if flow.device == "cpu" else flow.to("cpu"), columns)
 
 

@@ -100,10 +100,8 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
     table = np.asarray(context, np.float64)
     table = table[None] if table.ndim < 2 else table
     if table.ndim != 2 or table.shape[1] != contexts or not len(table) or not np.isfinite(table).all():
-        raise ValueError(
-            f"context: expected finite rows of {contexts} numbers, (rows, {contexts}) or ({contexts},), got shape "
-            f"{np.shape(context)}"
-        )
+        expected = f"finite rows of {contexts} numbers, (rows, {contexts}) or ({contexts},)"
+        raise ValueError(f"context: expected {expected}, got shape {np.shape(context)}")
     if np.iterable(values):
         sweep = np.asarray(values, np.float64)
         if sweep.ndim != 1 or not 0 < sweep.size <= MOST_FRAMES or not np.isfinite(sweep).all():
@@ -112,10 +110,8 @@ def _sweep(context: Any, contexts: int, swept: int, values: Any) -> tuple[NDArra
         frames = check.integer("values", values, least=1, most=MOST_FRAMES)
         low, high = np.quantile(table[:, swept], [0.05, 0.95])
         if not high > low and frames > 1:
-            raise ValueError(
-                "values: expected a sequence of numbers, as the context given has one value in this column alone, got "
-                f"{frames}"
-            )
+            expected = "a sequence of numbers, as this column of the context has one value alone"
+            raise ValueError(f"values: expected {expected}, got {frames}")
         sweep = np.linspace(low, high, frames)
     return np.median(table, axis=0), sweep
 

@@ -93,13 +93,10 @@ def corner(
     if len(chosen) > MOST_COLUMNS:
         raise ValueError(f"columns: expected at most {MOST_COLUMNS}, got {len(chosen)}; choose some by columns=")
     shown = None if table is None else table.some(most, key)[:, chosen]
-    whole = None if table is None else (table.x[:, chosen], table.weights)
-    frame = Frame(
-        names=[_source.label(name[i], _room(len(chosen))) for i in chosen],
-        ends=_ends(range, name, chosen, drawn, None if table is None else table.x),
-        truths=_truths(truths, name, chosen),
-        titles=titles,
-    )
+    whole = None if table is None else _source.PlottedRows(table.x[:, chosen], None, table.weights)
+    labelled = [_source.label(name[i], _room(len(chosen))) for i in chosen]
+    ends = _ends(range, name, chosen, drawn, None if table is None else table.x)
+    frame = Frame(labelled, ends, _truths(truths, name, chosen), titles)
     return _draw(drawn[:, chosen], shown, whole, frame, labels, _empty_figure(fig))
 
 
@@ -136,9 +133,8 @@ def _truths(truths: Any, names: tuple[str, ...], chosen: list[int]) -> list[floa
         try:
             value = np.nan if entries[i] is None else float(entries[i])
         except (TypeError, ValueError):
-            raise TypeError(
-                f"truths[{i}]: expected a number or None, got {type(entries[i]).__name__} {entries[i]!r}"
-            ) from None
+            got = f"{type(entries[i]).__name__} {entries[i]!r}"
+            raise TypeError(f"truths[{i}]: expected a number or None, got {got}") from None
         found.append(value if np.isfinite(value) else None)
     return found
 
@@ -220,9 +216,8 @@ def _both(
 
 
 def _is_rows(flow: Any) -> bool:
-    return not hasattr(flow, "flow_") and not hasattr(flow, "log_prob") and (
-        hasattr(flow, "__array__") or hasattr(flow, "columns") or isinstance(flow, (list, tuple))
-    )  # fmt: skip
+    is_table = hasattr(flow, "__array__") or hasattr(flow, "columns") or isinstance(flow, (list, tuple))
+    return is_table and not hasattr(flow, "flow_") and not hasattr(flow, "log_prob")
 
 
 def _side(columns: int) -> float:
@@ -238,7 +233,7 @@ def _room(columns: int) -> int:
 def _draw(
     drawn: NDArray[Any],
     shown: NDArray[Any] | None,
-    whole: tuple[NDArray[Any], NDArray[Any] | None] | None,
+    whole: _source.PlottedRows | None,
     frame: Frame,
     labels: tuple[str, str],
     own: Figure | None,
@@ -254,9 +249,8 @@ def _draw(
         figure = own or _figure.Picture(figsize=(side * n + left + right, side * n + low + high))
         across, down = figure.bbox.width / figure.dpi, figure.bbox.height / figure.dpi
         gap = 0.1 if not frame.titles else 0.1 + 0.25 / side
-        figure.subplots_adjust(
-            left / across, low / down, 1.0 - right / across, 1.0 - high / down, wspace=0.1, hspace=gap
-        )
+        sides = (left / across, low / down, 1.0 - right / across, 1.0 - high / down)
+        figure.subplots_adjust(*sides, wspace=0.1, hspace=gap)
         places = figure.add_gridspec(n, n)
         axes: dict[tuple[int, int], Any] = {}
         for i in range(n):
@@ -278,15 +272,9 @@ def _draw(
     return figure
 
 
-def _alone(
-    axis: Any,
-    drawn: NDArray[Any],
-    whole: tuple[NDArray[Any], NDArray[Any] | None] | None,
-    i: int,
-    ends: tuple[float, float],
-) -> None:
+def _alone(axis: Any, drawn: NDArray[Any], whole: _source.PlottedRows | None, i: int, ends: Any) -> None:
     """One column: rows as a filled histogram, draws as a line; small numbers of either as marks."""
-    rows, weights = (None, None) if whole is None else (whole[0][:, i], whole[1])
+    rows, weights = (None, None) if whole is None else (whole.x[:, i], whole.weights)
     many = len(drawn) >= MARKS_BELOW
     edges = planes.edges_of(ends, 40 if many else 15, rows, drawn if many else None)
     if rows is not None and len(rows) >= MARKS_BELOW:
@@ -302,15 +290,12 @@ def _alone(
     axis.spines["left"].set_visible(False)
 
 
-def _pair(
-    axis: Any, drawn: NDArray[Any], shown: NDArray[Any] | None, ends: tuple[tuple[float, float], tuple[float, float]]
-) -> None:
+def _pair(axis: Any, drawn: NDArray[Any], shown: Any, ends: Sequence[tuple[float, float]]) -> None:
     """Two columns: rows as points, and contours of the draws over them."""
     if shown is not None:
         size = 3.0 if len(shown) > 300 else 8.0 if len(shown) > 30 else 16.0
-        axis.scatter(
-            *shown.T, s=size, color=BLUE, alpha=0.35 if len(shown) > 300 else 0.8, linewidths=0, rasterized=True
-        )
+        alpha = 0.35 if len(shown) > 300 else 0.8
+        axis.scatter(*shown.T, s=size, color=BLUE, alpha=alpha, linewidths=0, rasterized=True)
     bins = int(np.clip(np.sqrt(len(drawn)) / 2.2, 12, 64))
     edges = tuple(np.linspace(*end, bins + 1) for end in ends)
     density = planes.plane(drawn[:, 0], drawn[:, 1], (edges[0], edges[1]))
@@ -320,9 +305,8 @@ def _pair(
         axis.contour(*middles, density, levels=levels, colors=ORANGE, linewidths=[1.0, 1.5][-len(levels) :])
     if not levels or shown is None:
         subset = drawn[: 2000 if levels else 500]
-        axis.scatter(
-            *subset.T, s=2.0 if levels else 10.0, color=ORANGE, alpha=0.25 if levels else 0.8, linewidths=0, zorder=0
-        )
+        size, alpha = (2.0, 0.25) if levels else (10.0, 0.8)
+        axis.scatter(*subset.T, s=size, color=ORANGE, alpha=alpha, linewidths=0, zorder=0)
     axis.set_ylim(*ends[1])
 
 

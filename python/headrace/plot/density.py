@@ -144,10 +144,9 @@ def panel(
     if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
         found = [planes.range_of(drawn[:, i], other) for i, other in zip(columns, others, strict=True)]
-    cells = LINE if len(columns) == 1 else PLANE
     if at is not None:
-        return _slice(source, columns, found, cells, context, at, zoom=ends is None)
-    edges, grid, shape = _grid(found, cells)
+        return _slice(source, columns, found, context, at, ends is None)
+    edges, grid, shape = _grid(found)
     if (exact := _marginal(source.flow, columns)) is not None:
         own = context if exact.context else None
         order = np.argsort(columns) if len(columns) == source.flow.features else np.arange(len(columns))
@@ -158,29 +157,18 @@ def panel(
     return Panel(columns, coarse, value, "drawn", float(one))
 
 
-def _grid(
-    ends: Sequence[tuple[float, float]], cells: int
-) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
+def _grid(ends: Sequence[tuple[float, float]]) -> tuple[tuple[Floats, ...], NDArray[np.float64], tuple[int, ...]]:
     """Edges of cells, their centres as rows, and the shape of their values."""
-    edges = tuple(np.linspace(*end, cells + 1) for end in ends)
+    edges = tuple(np.linspace(*end, (LINE if len(ends) == 1 else PLANE) + 1) for end in ends)
     middles = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
     grid = np.stack(np.meshgrid(*middles), axis=-1).reshape(-1, len(edges))
     return edges, grid, tuple(len(middle) for middle in reversed(middles))
 
 
-def _slice(
-    source: Drawn,
-    columns: tuple[int, ...],
-    ends: Sequence[tuple[float, float]],
-    cells: int,
-    context: NDArray[Any] | None,
-    at: Floats,
-    *,
-    zoom: bool,
-) -> Panel:
+def _slice(source: Drawn, columns: tuple[int, ...], ends: Any, context: Any, at: Floats, zoom: bool) -> Panel:
     """The density given all other columns. With `zoom` its axes end where it does, and not where the marginal does."""
     for look in range(LOOKS if zoom else 1):
-        edges, grid, shape = _grid(ends, cells)
+        edges, grid, shape = _grid(ends)
         rows = np.tile(at, (len(grid), 1))
         rows[:, columns] = grid
         value = _conditional(source.flow.log_prob(rows, context), shape, edges)
@@ -199,10 +187,8 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
     first, last, cells = int(seen[0]), int(seen[-1]), len(value)
     width = float(edges[-1] - edges[0])
     if first == 0 or last == cells - 1:
-        return (
-            float(edges[0]) - (0.5 * width if first == 0 else 0.0),
-            float(edges[-1]) + (0.5 * width if last == cells - 1 else 0.0),
-        )
+        low, high = float(edges[0]), float(edges[-1])
+        return low - 0.5 * width * (first == 0), high + 0.5 * width * (last == cells - 1)
     if last - first + 1 >= cells // 3:
         return None
     room = 0.25 * float(edges[last + 1] - edges[first])
@@ -297,14 +283,9 @@ def _draw_plane(axis: Any, one: Panel, names: tuple[str, ...], top: float | None
         logs = np.log10(one.value)
     finite = logs[np.isfinite(logs)]
     high = float(finite.max()) if top is None and finite.size else 0.0 if top is None else top
-    shown = axis.pcolormesh(
-        *one.edges,
-        np.maximum(np.where(np.isfinite(logs), logs, -np.inf), high - 10 * DECADES),
-        cmap="viridis",
-        vmin=min(max(high - DECADES, float(np.log10(one.floor))), high - 1.0) if one.floor else high - DECADES,
-        vmax=high,
-        rasterized=True,
-    )
+    low = min(max(high - DECADES, float(np.log10(one.floor))), high - 1.0) if one.floor else high - DECADES
+    heights = np.maximum(np.where(np.isfinite(logs), logs, -np.inf), high - 10 * DECADES)
+    shown = axis.pcolormesh(*one.edges, heights, cmap="viridis", vmin=low, vmax=high, rasterized=True)
     if levels := planes.levels_of(one.value, SHARES):
         axis.contour(*one.middles, one.value, levels=levels, colors="white", linewidths=0.9)
     a, b = one.columns

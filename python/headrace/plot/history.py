@@ -82,9 +82,8 @@ def _epochs(axis: Any, one: History, seconds: Sequence[float] | None = None) -> 
     axis.plot(at[: len(train)], train, _mark(train), color=GREY, linewidth=1.2, label="training rows, running")
     axis.plot(at[: len(held)], held, _mark(held), color=BLUE, linewidth=1.6, label=one.judged_by)
     if 0 < one.best_epoch <= len(held):
-        axis.plot(
-            at[one.best_epoch - 1], held[one.best_epoch - 1], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}"
-        )
+        kept = one.best_epoch - 1
+        axis.plot(at[kept], held[kept], "o", color=ORANGE, label=f"kept: epoch {one.best_epoch}")
     elif np.isfinite(one.best_loss):
         origin = "a Gaussian" if one.gaussian else "what it began with" if one.best_epoch == 0 else "the last weights"
         axis.axhline(one.best_loss, color=ORANGE, linewidth=1.0, linestyle="--", label=f"kept: {origin}")
@@ -93,13 +92,11 @@ def _epochs(axis: Any, one: History, seconds: Sequence[float] | None = None) -> 
 
 def _steps(axis: Any, one: StepHistory) -> None:
     energy = np.array(one.free_energy)
-    axis.plot(
-        np.arange(len(energy)), energy, _mark(energy), color=BLUE, linewidth=1.0, label="free energy of the steps"
-    )
+    label = "free energy of the steps"
+    axis.plot(np.arange(len(energy)), energy, _mark(energy), color=BLUE, linewidth=1.0, label=label)
     if np.isfinite(one.lowest_free_energy):
-        axis.axhline(
-            one.lowest_free_energy, color=ORANGE, linewidth=1.0, linestyle="--", label="lowest of those judged"
-        )
+        dashed = {"linewidth": 1.0, "linestyle": "--", "label": "lowest of those judged"}
+        axis.axhline(one.lowest_free_energy, color=ORANGE, **dashed)
         axis.axvline(one.kept_step, color=ORANGE, linewidth=1.0, linestyle=":", label=f"kept: step {one.kept_step}")
     _finish(axis, "step", "free energy, nats", one.stopped, [energy])
 

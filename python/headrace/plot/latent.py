@@ -123,8 +123,6 @@ def _legend(figure: Any) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles = [
-        Patch(facecolor=BAND, edgecolor=BLUE, label="rows"),
-        Line2D([], [], color=ORANGE, label="standard normal"),
-    ]
+    rows = Patch(facecolor=BAND, edgecolor=BLUE, label="rows")
+    handles = [rows, Line2D([], [], color=ORANGE, label="standard normal")]
     figure.legend(handles=handles, loc="outside upper right", frameon=False, ncols=2)

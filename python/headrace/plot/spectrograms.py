@@ -78,9 +78,8 @@ def _opened(signals: Any, size: int) -> dict[str, NDArray[Any]]:
         if one.ndim == 2 and one.shape[1] == 1:
             one = one[:, 0]
         if one.ndim != 1:
-            raise ValueError(
-                f"{name}: expected shape (steps,) or (steps, 1), got {one.shape}; draw channels one by one"
-            )
+            expected = "shape (steps,) or (steps, 1)"
+            raise ValueError(f"{name}: expected {expected}, got {one.shape}; draw channels one by one")
         if len(one) < size:
             raise ValueError(f"{name}: expected at least {size} steps, those of a window, got {len(one)}")
         if not np.isfinite(one).all():

@@ -33,10 +33,8 @@ def chosen_columns(
     every = [*features, *conditions, *counts]
     for name in every:
         if there.count(name) != 1:
-            raise ValueError(
-                f"columns, context, weights: expected names of columns, got {name!r}, which is there "
-                f"{there.count(name)} times; there are {', '.join(map(repr, there))}"
-            )
+            got = f"{name!r}, which is there {there.count(name)} times; there are {', '.join(map(repr, there))}"
+            raise ValueError(f"columns, context, weights: expected names of columns, got {got}")
         if every.count(name) > 1:
             raise ValueError(f"columns, context, weights: expected different columns, got {name!r} twice")
     return features, conditions, counts

@@ -24,10 +24,8 @@ class Array(Source):
         self.path, self.names, self.dashes = path, None, dashes
         content = content_of(path, name, dashes)
         if len(content.shape) not in (1, 2) or content.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{path}: expected an array (rows, columns) of real numbers, got shape {content.shape} of "
-                f"{content.dtype}; numpy.save of array.reshape(len(array), -1) makes one of numbers"
-            )
+            got = f"shape {content.shape} of {content.dtype}; numpy.save of array.reshape(len(array), -1) makes one"
+            raise ValueError(f"{path}: expected an array (rows, columns) of real numbers, got {got}")
         self.content, self.n_columns = content, content.shape[1] if len(content.shape) == 2 else 1
 
     @property
@@ -71,10 +69,8 @@ def content_of(path: str, name: str | None = None, dashes: str = "") -> Any:
     except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
         if isinstance(error, _NoSuchArray):
             raise
-        raise ValueError(
-            f"{path}: expected a NumPy file of numbers, got one that is broken, foreign or has Python objects; "
-            "numpy.save of array.astype(float) makes one"
-        ) from None
+        got = "one that is broken, foreign or has Python objects; numpy.save of array.astype(float) makes one"
+        raise ValueError(f"{path}: expected a NumPy file of numbers, got {got}") from None
     return content
 
 

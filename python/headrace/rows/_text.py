@@ -68,10 +68,8 @@ class Text(Source):
         elif counted and (fields[2:] or any(set(line) & set(".eE") for _, line in islice(self._lines(), 1, 2))):
             why = f"counts from {fields[0]} to {fields[-1]}"
         if header == "auto" and why:
-            raise ValueError(
-                f"{path}: line {first[-1][0]} {why}, so that it may be names or a row: give "
-                f"{self._option('header', 'yes')} for names, {self._option('header', 'no')} for a row{others}"
-            )
+            ways = f"{self._option('header', 'yes')} for names, {self._option('header', 'no')} for a row"
+            raise ValueError(f"{path}: line {first[-1][0]} {why}, so it may be names or a row: give {ways}{others}")
         has_names = header == "yes" or (header == "auto" and numbers == 0)
         self.names = tuple(field.strip() for field in fields) if has_names else None
         self.before = len(first) if has_names else 0  # lines before the first row

@@ -88,10 +88,8 @@ def compiled(handle: int) -> Compiled:
     with _lock:
         found = _table.get(handle)
     if found is None:
-        raise RuntimeError(
-            f"handle: expected that of a module that lives, got {handle}; a graph that was compiled or exported needs "
-            "the FlowModule that it was made from"
-        )
+        got = f"{handle}; a graph that was compiled or exported needs the FlowModule that it was made from"
+        raise RuntimeError(f"handle: expected that of a module that lives, got {got}")
     return found
 
 

@@ -285,20 +285,7 @@ def _define(name: str, schema: str, body: Any, fake: Any, mapped: Any, backward:
     torch.library.register_vmap(f"headrace::{name}", rule, lib=library)
 
 
-_define(
-    "coupling",
-    "Tensor value, Tensor params",
-    _computed,
-    _empty_results,
-    _run_of_all,
-    _backward_of_operator,
-    _setup_of_operator,
-)
-_define(
-    "coupling_vjp",
-    "Tensor value, Tensor params, Tensor grad_value, Tensor grad_log_det",
-    _pulled,
-    _empty_gradients,
-    _pull_of_all,
-    _autograd.Last.backward,
-)
+_OF_VALUES = (_computed, _empty_results, _run_of_all, _backward_of_operator, _setup_of_operator)
+_define("coupling", "Tensor value, Tensor params", *_OF_VALUES)
+_OF_GRADIENTS = (_pulled, _empty_gradients, _pull_of_all, _autograd.Last.backward)
+_define("coupling_vjp", "Tensor value, Tensor params, Tensor grad_value, Tensor grad_log_det", *_OF_GRADIENTS)

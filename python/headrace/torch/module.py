@@ -172,19 +172,15 @@ class _Module(nn.Module):
         """
         if self.layers is not None:
             tensors = list(self.layers.parameters())
-            return [
-                {"params": [t for t in tensors if t.ndim > 1], "weight_decay": weight_decay},
-                {"params": [t for t in tensors if t.ndim < 2], "weight_decay": 0.0},
-            ]
+            matrices, biases = [t for t in tensors if t.ndim > 1], [t for t in tensors if t.ndim < 2]
+            return [{"params": matrices, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
         if not self._leaves:
             for begin, end, is_bias in self._entry.flow._program.parts():
                 self._leaves.append((self.vector.detach()[begin:end].requires_grad_(), begin, end, is_bias))
             self.vector.register_hook(self._forget_old_gradient)
             self.vector.register_post_accumulate_grad_hook(self._share_gradient)
-        return [
-            {"params": [leaf for leaf, *_, is_bias in self._leaves if not is_bias], "weight_decay": weight_decay},
-            {"params": [leaf for leaf, *_, is_bias in self._leaves if is_bias], "weight_decay": 0.0},
-        ]
+        weights, biases = ([leaf for leaf, *_, is_bias in self._leaves if is_bias == kind] for kind in (False, True))
+        return [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
 
     def _forget_old_gradient(self, gradient: Tensor) -> None:
         if self._leaves[0][0].grad is None:  # the optimiser has cleared them
@@ -203,10 +199,8 @@ class _Module(nn.Module):
         like = self._like()
         wanted = fn(torch.empty(0, dtype=like.dtype, device=like.device)).dtype
         if wanted not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"dtype: expected torch.float32 or torch.float64, got {wanted}; leave this module out of the "
-                "conversion, or take its products in bf16: flow.to(matmul='bf16')"
-            )
+            got = f"{wanted}; leave this module out, or take bf16 in its products: flow.to(matmul='bf16')"
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {got}")
         super()._apply(fn, recurse)
         self._set_mark()
         for leaf, begin, end, _ in self._leaves:
@@ -453,11 +447,8 @@ class FlowModule(_Module):
         if not base.moves_noise and not torch.is_grad_enabled():
             base = self.flow.base  # with the current parameters
         elif not base.moves_noise:
-            raise ValueError(
-                f"base: expected one whose draws are functions of its parameters, got {base!r}, whose trained "
-                "parameters say how numbers are drawn: draw by sample, or under torch.no_grad, or make it with "
-                "trainable=False"
-            )
+            got = f"{base!r}, whose parameters are trained; draw by sample or torch.no_grad, or make it trainable=False"
+            raise ValueError(f"base: expected one whose draws are functions of its parameters, got {got}")
         like = self._like()
         return _noise.draw(base, shape, like.dtype, like.device)
 

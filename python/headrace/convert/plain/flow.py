@@ -132,10 +132,8 @@ class PlainFlow(nn.Module):
         dtype = {"float32": torch.float32, "float64": torch.float64}[header["dtype"]]
         self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)  # a tensor of the rows' device
         self.base = _Base(header["base"], transforms.below(tensors, "base."))
-        self.transforms = nn.ModuleList(
-            _Transform(part, transforms.below(tensors, f"transforms.{i}."))
-            for i, part in enumerate(header["transforms"])
-        )
+        parts = [(part, transforms.below(tensors, f"transforms.{i}.")) for i, part in enumerate(header["transforms"])]
+        self.transforms = nn.ModuleList(_Transform(*part) for part in parts)
         self.support = transforms.support_at_end(header["transforms"], passes_permutations=True)
         self.support_of_rows = transforms.support_at_end(header["transforms"], passes_permutations=False)
 
