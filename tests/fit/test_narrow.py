@@ -327,7 +327,7 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
 
 
 def test_rows_beyond_a_spike_are_not_thrown_far_out():
-    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope, continued, leads to -3.6e7."""
+    """A top-coded column with noise: the outermost quantile lies in the spike, whose slope would lead to -3.6e7."""
     rng = np.random.default_rng(0)
     x = np.round(rng.gamma(2.2, 11, 3000))
     x[x > 65] = 99.999

@@ -1,4 +1,4 @@
-"""Flows of headrace inside of pocoMC: whole runs, the methods that its sampler calls, and pocoMC's arguments of `fit`."""
+"""Flows of headrace inside of pocoMC: whole runs, methods that its sampler calls, and arguments of `fit`."""
 
 import pickle
 from types import SimpleNamespace

@@ -89,7 +89,7 @@ def test_the_warning_counts_and_names_columns():
 
 @pytest.mark.parametrize("value", [0.0, -99.0])
 def test_the_warning_of_one_frequent_value_has_advice_of_its_own(value):
-    """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, and the advice is to fit these rows apart."""
+    """Zeros beside a continuous rest: noise as wide as a gap leaves a spike, so that such rows are fitted apart."""
     rain = np.where(np.arange(600) % 5 < 2, value, np.exp(NORMAL))
     both = np.stack([rain, np.round(NORMAL, 1)], axis=1)
     repeated, spiked = about_repeats(both, Table((Column(), Column())), ["rain", "wind"])

@@ -32,7 +32,7 @@ def flow_of(kind, map):
 
 
 def check(module, verb, x, context=None):
-    """Compare derivatives along one random direction of all arguments together, where an error in any gradient shows."""
+    """Compare derivatives along a random direction of all arguments, where an error in any gradient shows."""
     given = [t for t in (x, context) if t is not None]
     given, vector = [t.clone().requires_grad_() for t in given], module.vector
     direction = [rows(*t.shape, seed=9 + i) for i, t in enumerate((*given, vector))]

@@ -14,7 +14,7 @@ def interval(bound):
 
 
 def counts(derivatives):
-    """The number of bins of a map with `more` derivatives than bins."""
+    """The numbers of parameters of a map with `more` derivatives than bins."""
     return lambda bins: {"width": bins, "height": bins, "derivative": bins + derivatives}
 
 

@@ -2,7 +2,7 @@
 
 They are in the lists of _emu alone (tests/cuda_emulation/added).
 
-Here is what else a new kind needs (docs/notes/recipes.md): its class in Python, and its reference.
+This file has the other parts of a new kind (docs/notes/recipes.md): its class in Python, and its reference.
 """
 
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class Echoes:
 
 
 class Echo(Transform):
-    """Each step of a row, mapped by parameters that the steps before it give."""
+    """Each step of a row, mapped with parameters that depend on the steps before it."""
 
     def __init__(self, features, echoes, parameters):
         super().__init__(features, 0, parameters.dtype)

@@ -257,7 +257,7 @@ def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="in
 
 
 def pin_zeros(masks, generator, share=0.3):
-    """Take a share of the connections away at random: zeros that lie inside any staircase."""
+    """Remove a share of the connections at random, which leaves zeros inside any staircase."""
     return [mask & (generator.random(mask.shape) > share) for mask in masks]
 
 

@@ -43,12 +43,12 @@ def batch(rows, active, map, dtype):
 
 
 def depth_of(map, alone=4):
-    """What is allowed of an affine map, times the length of this one."""
+    """The tolerance of an affine map, times the depth of this one."""
     return alone * reference.MAPS[map].depth
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """What errors of a map are relative to: ``(value, log-derivative)``, one number for each element.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, one number for each element.
 
     An error at the scale of 10, where all values lie, comes out multiplied by the steepness there, and by the bend of
     the log-derivative.

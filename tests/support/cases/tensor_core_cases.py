@@ -1,4 +1,4 @@
-"""What products on tensor cores are tried on: numbers that lose nothing in TF32, and TF32 in NumPy."""
+"""Cases for products on tensor cores: values that are exact in TF32, and TF32 in NumPy."""
 
 from dataclasses import replace
 
