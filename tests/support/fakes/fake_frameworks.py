@@ -292,7 +292,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """Memory that is given back is not used again before what is queued on this stream by then is done."""
+            """Memory that is freed is not used again before all work queued on this stream is done."""
             machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:
@@ -327,7 +327,7 @@ def make_torch(machine):
 
 
 def make_jax(machine, x64=True):
-    """A module with what headrace uses of JAX, whose arrays are written on a stream of its own."""
+    """A module with the functions of JAX that headrace uses, whose arrays are written on a stream of its own."""
     jax = types.ModuleType("jax")
     device = FakeDevice("gpu", 0)
     jax.own_stream = machine.stream()
@@ -386,7 +386,7 @@ class Exchanged:
 
 
 class Interface:
-    """One with nothing but CUDA's array interface."""
+    """An array with nothing but CUDA's array interface."""
 
     def __init__(self, array, owner, stream, read_only=False, **more):
         self.array, self.owner = array, owner
