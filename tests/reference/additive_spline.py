@@ -9,7 +9,7 @@ from .rq_spline import evaluate, find_bin
 
 
 def interval(bound):
-    """Both ends of a bound's interval."""
+    """The ends (low, high) of a bound's interval."""
     return (-bound, bound) if np.isscalar(bound) else tuple(bound)
 
 

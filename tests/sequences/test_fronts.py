@@ -111,7 +111,7 @@ def test_with_levels_other_parameters_do_not_depend_on_the_scale():
 
 
 def test_probabilities_of_cells_add_up():
-    """Of all cells of the last step, through a level and a linear prediction."""
+    """Probabilities of all cells of the last step sum to one, through a level and a linear prediction."""
     flow = sequence_cases.wavenet("cells of a front", layers=2, channels=4, prediction=3, standardize=(3.0, 2.0))
     assert [type(t).__name__ for t in flow.transforms] == ["CausalConvolution", "LinearPrediction", "Standardize"]
     past = cases.rng("past").integers(-6, 12, (20, 1))

@@ -101,7 +101,7 @@ class Bend(Fixed):
 
 
 class EchoReference:
-    """In float64, step by step: from arrays in the order of the network's tensors."""
+    """The reference of `Echo` in float64, step by step, from arrays in the order of the network's tensors."""
 
     def __init__(self, arrays, reads="data", slope=1e-3):
         self.first, self.first_bias, self.second, self.second_bias = (np.asarray(a, np.float64) for a in arrays)
@@ -134,7 +134,7 @@ class EchoReference:
 
 
 class BendReference:
-    """In float64."""
+    """The reference of `Bend`, in float64."""
 
     def __init__(self, strength):
         self.strength = np.asarray(strength)

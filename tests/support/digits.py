@@ -85,7 +85,7 @@ class Case:
         return [np.concatenate(column).reshape(-1) for column in zip(*parts, strict=True)]
 
     def errors(self, results, least=None):
-        """In units of rounding of the larger one of the result and `least`: 1, or about 0 for an activation."""
+        """Errors in units of rounding of the larger one of the result and `least`: 1, or about 0 for an activation."""
         if least is None:
             least = float(np.finfo(results[0].dtype).smallest_normal) if self.is_activation else 1.0
         found = []

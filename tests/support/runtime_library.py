@@ -55,7 +55,7 @@ def shared_library(temporary):
 
 
 class Functions:
-    """Those of a shared library. Arrays and buffers are passed by their addresses, None as a null pointer."""
+    """The functions of a shared library. Arrays and buffers are passed by their addresses, None as a null pointer."""
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))

@@ -1,4 +1,4 @@
-"""A reader of headrace's files without headrace, written from docs/files.md alone, onto the reference."""
+"""A reader of headrace's files without headrace, written from docs/files.md alone: it makes flows of the reference."""
 
 import json
 import zlib

@@ -106,7 +106,7 @@ def place_of(module):
 
 
 def imports_against_the_order(pairs):
-    """Those that point up, and those between two rooms of a storey whose rooms do not know each other."""
+    """Imports that point up, and imports between two rooms of a storey whose rooms may not import each other."""
     order, wrong = [*STOREYS], []
     for a, b in pairs:
         if "headrace" in (a, b) or place_of(a) is None or (a, b) in DOORS:

@@ -186,7 +186,7 @@ def test_any_common_order_has_a_closed_form():
 
 @pytest.mark.long
 def test_a_stack_of_one_order_is_distilled_in_closed_form():
-    """In float32; test_a_common_transform_at_the_data_end_is_allowed has the same steps in both dtypes."""
+    """The dtype is float32; test_a_common_transform_at_the_data_end_is_allowed has the same steps in both dtypes."""
     teacher = teacher_of(dtype="float32")
     student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32))
     student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=5e-3, **QUIET)

@@ -114,7 +114,7 @@ def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
 @pytest.mark.parametrize("build", ["MAF", "IAF", "NSF"])
 @pytest.mark.parametrize("landing", [True, False], ids=["landing", "plain"])
 def test_gradients_are_unbiased(build, landing):
-    """Against differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
+    """They agree with differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
 
     The trapezoidal rule converges fast for what falls like a normal density; kinks of networks and splines leave its
     400² points an error of some 1e-3.
@@ -240,7 +240,7 @@ def jax_normal(x):
     ],
 )
 def test_frameworks_compute_the_gradient(gradient, function):
-    """In float32, so that a few steps agree with NumPy's float64 gradients to some 1e-5."""
+    """Frameworks compute in float32, so that a few steps agree with NumPy's float64 gradients to some 1e-5."""
     fits = []
     for kind, target in ((gradient, function), ("returned", normal())):
         flow = BUILDERS["IAF"]()

@@ -409,7 +409,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("map", PLANTED)
 def test_a_fit_recovers_a_planted_density(map):
-    """By likelihood, which takes inverses: held-out rows are as likely as under the flow that made them.
+    """The fit is by likelihood, which takes inverses: held-out rows are as likely as under the flow that made them.
 
     With 10000 rows the loss is some 5e-5 nats for each parameter. Not every start leads there, so the best of
     three in training counts.

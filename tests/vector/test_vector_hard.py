@@ -62,7 +62,7 @@ def condition_of_u(params):
 
 
 def ops_of(variant, per_row):
-    """Both directions as ``call(rows, params)`` of hr.ops, with one set of parameters or one for each row."""
+    """Functions ``call(rows, params)`` of both directions of hr.ops, with one set of parameters or one for each row."""
 
     def direction(name, rows, params):
         return vector_cases.call(variant, name, rows, np.tile(params, (len(rows), 1)) if per_row else params)

@@ -1,4 +1,4 @@
-"""Rows that ascents climb, shared by their tests."""
+"""Rows and references for tests of ascents."""
 
 import numpy as np
 import pytest

@@ -150,7 +150,9 @@ def differences(direction, values, params, cotangents, map, step=reference.STEP,
 
 
 def assert_gradients(got, want, allowed=1e-6):
-    """Each row's error relative to its largest gradient, or to one; third derivatives here reach some thousands."""
+    """Compare gradients by each row's error relative to its largest one, or to one; third derivatives here reach some
+    thousands.
+    """
     for result, expected in zip(got, want, strict=True):
         assert result.shape == expected.shape
         worst = np.abs(result - expected).reshape(len(expected), int(np.prod(expected.shape[1:])))
