@@ -70,7 +70,7 @@ def signal(e: NDArray[Any], own: Floats) -> Floats:
 
 
 def _autocorrelation(x: NDArray[Any], n: int, window: int, most: int) -> Floats:
-    """Sums of windows whose middles are `HOP` steps apart, shape (n, most + 1), for each step of a window."""
+    """Autocorrelations of windows `HOP` steps apart, shape (n, most + 1), for each step of a window."""
     padded = np.concatenate([np.zeros(window // 2), x, np.zeros(window)])
     hann = np.hanning(window)
     parts = sliding_window_view(padded, window)[: n * HOP : HOP] * hann
