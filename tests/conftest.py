@@ -97,9 +97,7 @@ def pytest_sessionstart(session):
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(config, items):
     config.stash[selection.COLLECTED] = len(items)
-    if (
-        selection.no_device() and config.option.markexpr != "gpu"
-    ):  # where these tests alone are chosen, each of them is skipped
+    if selection.no_device() and config.option.markexpr != "gpu":  # otherwise these tests are skipped one by one
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("gpu")])
     if not selection.NIGHTLY:
         selection.deselect(config, items, [item for item in items if item.get_closest_marker("nightly")])

@@ -1,4 +1,4 @@
-"""The rows: calls as docstrings have them, each beside its fastest setting; and the public names without a row."""
+"""Rows of the table: calls from docstrings, each beside its fastest setting; and the public names without a row."""
 
 from __future__ import annotations
 
@@ -151,14 +151,14 @@ ONES = "ones = np.ones(n, 'float32')"
 
 
 def lanes(made: str, *calls: str) -> Iterator[Row]:
-    """Each call with each number of rows, beside the next whole vectors."""
+    """Rows of each call with each number of rows, beside the next whole vectors."""
     for call in calls:
         for n in SIZES:
             yield Row("lanes", made, call, call, n, -(-n // LANES) * LANES)
 
 
 def beside(kind: str, made: str, pairs: dict[str, str], n: int = 0) -> Iterator[Row]:
-    """Each call compared with another call of the same n."""
+    """Rows that compare each call with another call of the same n."""
     for call, fastest in pairs.items():
         yield Row(kind, made, call, fastest, n, n)
 

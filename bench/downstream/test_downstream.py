@@ -49,7 +49,7 @@ def lines_of(name, capsys, *more):
 
 @pytest.mark.parametrize("problem", [normal(), normal(2, 2.0, 1.0, 10.0), mixture(2), mixture(1)])
 def test_known_moments_agree_with_draws_from_the_cube(problem):
-    """By draws from the cube."""
+    """Evidence and moments are estimated by draws from the cube."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-problem.bound, problem.bound, (2_000_000, problem.dimensions))
     log_w = problem.log_likelihood(x)

@@ -33,7 +33,7 @@ def made_flow() -> hr.Flow:
 
 
 def microseconds(call: Callable[[], Any], budget: float) -> float:
-    """Of one call, in the fastest of the blocks that fit in the budget in seconds."""
+    """Microseconds of a call, in the fastest of the blocks that fit in the budget in seconds."""
     call()
     call()
     start = time.perf_counter()

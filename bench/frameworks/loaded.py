@@ -86,7 +86,7 @@ def linear(transform: Any) -> hr.transforms.Transform:
 
 
 def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
-    """That of nflows' README, and ours."""
+    """The MAF of nflows' README, and headrace's."""
     from nflows import distributions, flows
     from nflows import transforms as theirs
 
@@ -101,7 +101,7 @@ def maf(features: int, hidden: int, transforms: int = 5) -> tuple[Any, hr.Flow]:
 
 
 def nsf(features: int, context: int, hidden: int = 50, transforms: int = 5) -> tuple[Any, hr.Flow]:
-    """That of sbi, and ours."""
+    """The spline flow of sbi, and headrace's."""
     import torch
     from nflows import distributions, flows
     from nflows import transforms as theirs

@@ -41,7 +41,7 @@ def test_libraries_take_turns():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("rows", [1, 100])
 def test_calls_run(rows):
-    """Their densities are compared where they are made."""
+    """Calls run in a quick form; the benchmark itself compares densities."""
     pytest.importorskip("torch", reason="torch is not installed")
     from bench.frameworks import __main__ as frameworks
 

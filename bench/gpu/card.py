@@ -51,7 +51,7 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the distributions that are installed."""
+    """Versions of the installed distributions."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -96,7 +96,7 @@ def floors(device: str) -> dict[str, Any]:
 
 
 def copy_rate(device: str) -> float:
-    """Of one array on the device into another."""
+    """The rate of a copy of one array on the device into another."""
     library = arrays(device)
     size = DRY_COPY_BYTES if device == "dry" else min(COPY_BYTES, library.cuda.runtime.memGetInfo()[0] // 4)
     source = library.ones(size // 4, "float32")
@@ -106,7 +106,9 @@ def copy_rate(device: str) -> float:
 
 
 def products_rate(device: str) -> dict[str, Any]:
-    """Of float32 matrices, by the first library that can: CuPy needs cuBLAS beside it, PyTorch brings it."""
+    """The rate of products of float32 matrices, by the first library that can: CuPy needs cuBLAS beside it, PyTorch
+    brings it.
+    """
     reasons = {}
     for name, rate in (("CuPy" if device == "cuda" else "NumPy", own_rate), ("PyTorch", torch_rate)):
         try:
@@ -117,7 +119,7 @@ def products_rate(device: str) -> dict[str, Any]:
 
 
 def own_rate(device: str) -> float:
-    """By CuPy; in a dry run by NumPy."""
+    """The rate by CuPy; in a dry run by NumPy."""
     import numpy as np
 
     library, n = arrays(device), DRY_MATRIX if device == "dry" else MATRIX
@@ -129,7 +131,7 @@ def own_rate(device: str) -> float:
 
 
 def torch_rate(device: str) -> float:
-    """By PyTorch."""
+    """The rate by PyTorch."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = os.environ.get("CUPY_TF32") == "1"

@@ -29,7 +29,7 @@ def floor_of(workload: Workload, floors: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def device_seconds(blocks: Sequence[Mapping[str, Any]]) -> float | None:
-    """Of a call by the device's clock, the median over the rounds; None where it was not run or there is none."""
+    """Seconds of a call by the device's clock, the median over the rounds; None without a run or a clock."""
     medians = [m for block in blocks if (m := block.get("device_median")) is not None]
     return statistics.median(medians) if medians else None
 
@@ -93,7 +93,7 @@ def fit_row(rows: Sequence[Mapping[str, Any]], fits: Sequence[Workload], floors:
 
 
 def stem(card: str, date: str) -> Path:
-    """Where the report goes, without its suffix."""
+    """The path of the report, without its suffix."""
     return report.stem_of("gpu", card, date[:10])
 
 
@@ -112,7 +112,7 @@ def step_line(name: str, step: Mapping[str, Any]) -> str:
 
 
 def card_lines(card: Mapping[str, Any]) -> list[str]:
-    """What the card and the software are."""
+    """Lines about the card and the software."""
     lines = []
     if card.get("smi"):
         lines.append("- nvidia-smi: " + ", ".join(f"{name} {value}" for name, value in card["smi"].items()))

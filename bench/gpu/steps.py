@@ -104,7 +104,7 @@ def build_step(limit: float, architectures: str | None) -> dict[str, Any]:
 
 
 def card_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the step ended, and `gpu_card.facts`."""
+    """The outcome of the step, and `gpu_card.facts`."""
     done = run_command([sys.executable, "-m", "bench.gpu.card", "facts", device], limit)
     found = json_of(done) if done["code"] == 0 else {}
     if not found:
@@ -158,7 +158,7 @@ def sanitizer_step(tool: str, limit: float) -> dict[str, Any]:
 
 
 def floors_step(device: str, limit: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the step ended, and the card's rates; ``products_tf32`` is for information."""
+    """The outcome of the step, and the card's rates; ``products_tf32`` is for information."""
     command = [sys.executable, "-m", "bench.gpu.card", "floors", device]
     full = {name: value for name, value in ON_DEVICE.items() if name == "NVIDIA_TF32_OVERRIDE"}
     done = run_command(command, limit, full)

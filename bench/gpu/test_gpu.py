@@ -138,7 +138,7 @@ class FakeEvent:
         self.machine = machine
 
     def record(self) -> None:
-        """What is queued by then is all that there is."""
+        """Record nothing, because a wait for the event waits for all queued work."""
 
     def synchronize(self) -> None:
         self.machine.wait(0)

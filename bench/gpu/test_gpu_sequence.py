@@ -51,7 +51,7 @@ def steps(monkeypatch):
 
 
 def test_the_names_of_workloads_are_different():
-    """By them a command knows what was measured."""
+    """A command recognises measured workloads by their names."""
     names = [case.workload.name for case in gpu_cases.CASES]
     assert len({*names}) == len(names)
 
@@ -111,7 +111,7 @@ def test_a_step_that_the_commands_time_ended_is_run_again_and_one_that_its_own_e
 
 @pytest.mark.parametrize("where", ["floors", "tests"])
 def test_a_step_that_is_cut_off_twice_is_left_out(tmp_path, steps, monkeypatch, where):
-    """As by a machine that hangs: the third command goes on after it."""
+    """A hanging machine, for example, cuts a step off: the third command goes on after it."""
 
     def cut_off(*_: object) -> None:
         steps.append("cut off")

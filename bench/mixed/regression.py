@@ -90,7 +90,7 @@ def with_names(path):
 
 
 def of_ngboost(x, y, seed):
-    """With early stopping by a sixth of the rows; None where it is not installed."""
+    """NGBoost with early stopping by a sixth of the rows; None where it is not installed."""
     if NGBRegressor is None:
         return None
     order = np.random.default_rng(seed).permutation(len(x))

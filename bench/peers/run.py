@@ -62,7 +62,7 @@ class Cell:
 
 
 def plan_cell(estimate: float, plan: TimingPlan) -> Cell:
-    """As many rounds as the budget allows; a call over the budget is measured once, or only foreseen."""
+    """Choose as many rounds as the budget allows; a call over the budget is measured once, or only estimated."""
     rounds = max(1, min(plan.rounds, int(plan.budget / max(estimate, plan.block))))
     return Cell(estimate, rounds, foreseen=plan.foresee and estimate > plan.budget)
 

@@ -30,10 +30,7 @@ from bench.peers.devices import Stopwatch
 from bench.workloads import KERNELS, Workload
 
 BATCHES = 64  # that steps of an optimiser take in turn
-LEAST_BATCHES, BATCH_NUMBERS = (
-    2,
-    1 << 25,
-)  # this number of batches where all together would have more values than the limit above
+LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25  # this few where all batches have more values than that
 STEPS = ("train", "fit_to_normal")
 FREE = (*STEPS, "step", "fit")  # whose results need not be float32
 PAIRS = ("forward", "inverse")

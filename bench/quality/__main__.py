@@ -193,7 +193,7 @@ def setting(job: Job) -> str:
 
 
 def magic_equal_lines(results: dict) -> list[str]:
-    """Both libraries in one row a model."""
+    """Lines with both libraries in one row, a row a model."""
     fits, rows = results["fits"], []
     for family in FAMILIES:
         ours, theirs = (

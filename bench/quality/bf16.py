@@ -167,7 +167,7 @@ def quality(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the comparisons that the command line names."""
     options = arguments()
     hr.set_num_threads(options.threads)
     if options.speed:

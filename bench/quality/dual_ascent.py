@@ -173,7 +173,7 @@ def gaussian(task: Task, seed: int) -> float:
 
 
 def kernels(task: Task, seed: int) -> float:
-    """Some 20,000 rows as centers at most, and 3000 to judge by."""
+    """A kernel density with at most some 20,000 rows as centers, judged by 3000."""
     order = np.random.default_rng(seed).permutation(len(task.train))
     factor = np.linalg.cholesky(np.cov(task.train.T, bias=True))
     white, test = (np.linalg.solve(factor, rows.T).T for rows in (task.train[order], task.test[:3000]))

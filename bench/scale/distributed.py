@@ -171,7 +171,7 @@ def shortest_ms(call: Callable[[], Any], repeats: int) -> float:
 
 
 def parts_of_steps(hidden: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """Of a chunk of rows: its gradient, what is added to a sum and read from it, a step of Adam; and densities."""
+    """Milliseconds of a chunk of rows: its gradient, adding to a sum and reading it, a step of Adam, and densities."""
     flow, x = hr.MAF(FEATURES, transforms=5, hidden=hidden), table(CHUNK_ROWS, FEATURES)
     program, adam = flow._interior.program, hr.Adam(flow, average=0.999, clip=5.0)
     gradient, log_prob = np.empty(program.n_weights, np.float32), np.empty(CHUNK_ROWS, np.float32)

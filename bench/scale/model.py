@@ -234,7 +234,7 @@ COLUMNS = (
 
 
 def changed(assumed: Assumed, changes: list[str]) -> Assumed:
-    """With some assumptions replaced, each by NAME=VALUE."""
+    """The assumptions with some replaced, each by NAME=VALUE."""
     kinds = {field.name: type(getattr(assumed, field.name)) for field in fields(assumed)}
     replaced = {}
     for change in changes:

@@ -105,7 +105,7 @@ def rounded(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def multiply_adds(t: hr.CausalConvolution) -> int:
-    """Of one step: every weight once, but biases."""
+    """The multiply-adds of one step: every weight once, but biases."""
     return sum(array.size for array in t.named_parameters().values() if array.ndim > 1)
 
 
@@ -445,7 +445,7 @@ def memory_of_a_long_signal(steps: int) -> float:
 
 
 def parts_of_b(rounds: int = 7) -> list[str]:
-    """Where the time of a density of B goes: the part that grows with its weights, by other kernels, and the constant
+    """The time of a density of B: the part that grows with its weights, by other kernels, and the constant
     part."""
     x = np.random.default_rng(0).standard_normal((1, TORCH_STEPS, 1)).astype(np.float32)
     networks = [

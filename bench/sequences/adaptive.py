@@ -66,7 +66,7 @@ def memories(errors: Sequence[Floats]) -> Floats:
 
 
 def student_log_densities(train: Sequence[Floats], test: Sequence[Floats]) -> Floats:
-    """Those of the test residuals, with scale and degrees of freedom of the highest likelihood on the others."""
+    """Log densities of the test residuals, with the most likely scale and degrees of freedom of the others."""
     from scipy.optimize import minimize
     from scipy.special import digamma, gammaln
 

@@ -101,7 +101,7 @@ def recordings(folder: Path | None) -> Parts:
 
 
 def activity(x: NDArray[np.int16], window: int = 400) -> NDArray[np.bool_]:
-    """Which samples are active."""
+    """A mask of active samples."""
     size = np.abs(x.astype(np.int64))
     n = -(-len(size) // window) * window
     return np.repeat(np.pad(size, (0, n - len(size))).reshape(-1, window).max(axis=1) > 32, window)[: len(x)]

@@ -75,7 +75,7 @@ class Network(nn.Module):
         return -0.5 * z * z - log - 0.5 * np.log(2.0 * np.pi)
 
     def draw(self, noise: torch.Tensor) -> torch.Tensor:
-        """Of a student, which reads the noise: all steps at once, (rows, steps)."""
+        """A sample of a student, which reads the noise: all steps at once, (rows, steps)."""
         shift, raw = self.raw(noise).unbind(-1)
         return shift + torch.exp(_log_scale(raw)) * noise[..., 0]
 

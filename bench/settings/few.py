@@ -231,7 +231,7 @@ SIMPLE: dict[str, Density] = {"Gaussian": ledoit_wolf, "copula": copula, "mixtur
 
 
 def run(tables: dict[str, Table], flows: list[str], splits: int, simple: dict[str, Density]) -> None:
-    """See the module."""
+    """Print a line for each table and density."""
     for name, table in tables.items():
         found: dict[str, list[float]] = {}
         cpu = dict.fromkeys(flows, 0.0)

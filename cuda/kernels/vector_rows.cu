@@ -79,7 +79,7 @@ __device__ __forceinline__ T* tile_row(T* shared, const TileArray& array, int ro
     return shared + array.start + row * array.stride;
 }
 
-// `rows` of the array, and zeros for the others of the tile, which groups without a row read.
+// The first `rows` rows of the array, and zeros for the other rows of the tile, which groups without a row read.
 template <class T>
 __device__ __forceinline__ void array_to_tile(const T* array, int length, int64_t row, int rows, int rows_of_tile,
                                               const TileArray& tile, T* shared) {

@@ -196,7 +196,7 @@ def test_results_of_64_bits_that_jax_would_narrow():
 
 
 def test_an_array_on_another_device_of_jax():
-    """Without such a device here, by an array that claims to be there."""
+    """The array claims to be on a device that this machine lacks."""
     frameworks.load("jax")
     device = SimpleNamespace(platform="gpu")
     array = SimpleNamespace(devices=lambda: [device], is_deleted=lambda: False)

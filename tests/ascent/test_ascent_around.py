@@ -40,7 +40,7 @@ def true_density(x):
     ],
 )
 def test_a_peak_on_a_seam_is_found_with_its_dependence(model, refined, dtype, monkeypatch):
-    """With a joint training at the end, once short and once with the default length."""
+    """The ascent ends with a joint training, once short and once of the default length."""
     if refined is not None:
         monkeypatch.setattr(_contest, "REFINE_STEPS", refined)
     x, test = angles(), angles(1500, "test")
@@ -69,7 +69,7 @@ def test_the_density_integrates_to_one_and_is_periodic():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
-    """For each value of a fine grid, and for values next to the cut."""
+    """The rows are those of a fine grid, and values next to the cut."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
     cut = flow.transforms[-2].periodic[0][0]  # in units of half a period, from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
@@ -143,7 +143,7 @@ def test_rows_held_out_are_cut_where_the_others_are():
 
 
 def test_a_group_cuts_where_one_process_does():
-    """For any shards: their rows are counted together."""
+    """The cut does not depend on shards, whose rows are counted together."""
     x = angles(400)
     model = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype="float64")
     alone = model.fit(x, validation=None, progress=False)

@@ -35,7 +35,7 @@ def short_training(monkeypatch):
 
 @every_model
 def test_log_det_is_that_of_the_whole_chain(name):
-    """Against the determinant of central differences."""
+    """It is compared with the determinant of central differences."""
     x = bent(300, 3)
     flow = MODELS[name](dtype="float64").fit(x, progress=False)
     points = x[:5]
@@ -83,7 +83,7 @@ def test_precision_is_a_unit_of_the_latent_side(name):
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("features", [2, 5])
 def test_a_thousand_steps_are_inverted(dtype, most, features):
-    """In standard deviations of the data, which lie in three clusters."""
+    """Errors are in standard deviations of the data, which lie in three clusters."""
     g = cases.rng("clusters", features)
     x = g.choice([-3.0, 0.0, 4.0], (1000, 1)) * np.ones(features) + g.standard_normal((1000, features))
     model = hr.DualAscentFlow.notes(steps=1000, dtype=dtype)

@@ -55,7 +55,7 @@ def test_same_seeds_give_the_numbers_of_the_plain_loop(rule, precision, features
 @pytest.mark.parametrize("precision", [1.0, 0.3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
-    """Those of the likelihood, from the six sums alone; central differences of 1e-4 have errors of some 1e-7."""
+    """Derivatives of the likelihood, from the six sums alone; central differences of 1e-4 have errors of some 1e-7."""
     g = cases.rng("curvature")
     x, weights = g.gamma(2.0, size=(500, 1)) - 1.5, g.random(500) if weighted else None
     center, epsilon = 0.4, 0.3
@@ -87,7 +87,7 @@ def test_gradient_and_curvature_are_those_of_differences(precision, weighted):
 
 @every_rule
 def test_no_step_makes_the_likelihood_less_than_its_bound(rule):
-    """From sums alone, for data from nearly normal to two far points, and any center and width."""
+    """The bound is from sums alone, for data from nearly normal to two far points, and any center and width."""
     g = cases.rng("bound")
     longest = 0.0
     for trial in range(200):

@@ -61,7 +61,7 @@ def test_masses_are_those_of_a_loop_over_rows(weighted):
 
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 1.0])])
 def test_a_row_at_a_point_of_the_grid_falls_to_it_alone(weights):
-    """No row is below the grid either."""
+    """All rows lie on the grid, and none below it."""
     below, mass = _masses(*in_order(np.array([0.25, 1.0, 2.5]), weights), 0.0, 1.0, 5)
     assert below == 0.0
     double = 1.0 if weights is None else 2.0

@@ -48,7 +48,7 @@ def judge_of(flow, name):
 
 
 def latent(n, dtype, name, *key):
-    """Inside the interval where the base is uniform."""
+    """Latent rows, inside the interval where the base is uniform."""
     z = 1.5 * cases.rows(n, D, "float64", *key)
     return (np.tanh(z) if name in ("uniform", "independent") else z).astype(dtype)
 
@@ -118,7 +118,7 @@ def test_student_at_both_ends(dtype):
 
 @pytest.mark.parametrize("df", [1e-3, 0.5, 1.0, 31.9, 32.0, 32.1, 1e3, 1e8, 1e15])
 def test_the_constant_of_student_is_exact(df):
-    """At 0, against the logarithm of Γ where that does not cancel, and the asymptotic series where it does."""
+    """At 0 it is compared with the logarithm of Γ where that does not cancel, else with the asymptotic series."""
     got = hr.Flow([], hr.StudentT(1, df, trainable=False), dtype="float64").log_prob(np.zeros((9, 1)))
     if df < 1e5:
         want = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -137,7 +137,7 @@ def test_far_rows_keep_every_digit(df):
 
 
 def test_far_tails_have_a_density(dtype):
-    """Where z² overflows in the dtype."""
+    """Log densities are finite where z² overflows in the dtype."""
     z = np.array([[1e30 if dtype == "float32" else 1e200]] * 9, dtype)
     flow = hr.Flow([], hr.StudentT(1, 3.0), dtype=dtype)
     constant = float(flow.log_prob(np.zeros((9, 1), dtype))[0])
@@ -229,7 +229,7 @@ def test_gradients_in_float32(name):
 
 
 def test_the_derivative_by_log_df_is_that_of_the_constant_near_zero_and_far_away():
-    """Where its terms cancel, and where z² / df is huge."""
+    """The derivative is right where its terms cancel, and where z² / df is huge."""
     for df in (0.7, 5.0, 300.0, 1e7):
         flow = hr.Flow([], hr.StudentT(1, df), dtype="float64")
         for z in (0.0, 1e-4, 0.05, 0.24 * df**0.5, 0.26 * df**0.5, 3.0 * df**0.5, 1e9):
@@ -247,7 +247,7 @@ def test_the_derivative_by_log_df_is_that_of_the_constant_near_zero_and_far_away
 
 
 def _log_density_constant(df):
-    """By lgamma, and where that cancels by its series."""
+    """The constant by lgamma, and where that cancels by its series."""
     if df > 1e5:
         return -0.5 * math.log(2 * math.pi) - 1 / (4 * df)
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -348,7 +348,7 @@ def test_columns_keep_their_own_density_wherever_a_chain_has_them(core, dtype):
 
 
 def test_all_columns_of_a_row_are_of_one_component(core, dtype):
-    """Its columns may be in different blocks of random values."""
+    """Columns of a row may be in different blocks of random values."""
     loc = np.array([[-50.0], [50.0]]) * np.ones((2, 9))
     flow = hr.Flow([], hr.NormalMixture(9, 2, loc=loc), dtype=dtype)
     for n in (7, 300):

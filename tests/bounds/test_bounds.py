@@ -316,7 +316,7 @@ def test_distillation_of_an_angle_needs_one_period():
 
 @pytest.mark.parametrize("base", [hr.StudentT(4), hr.Independent(["normal", "logistic"] * 2)], ids=repr)
 def test_some_columns_keep_their_bounds(base):
-    """Against the sum over the others: p(first two) = p(all) / p(others given the first two)."""
+    """Densities equal sums over the other columns: p(first two) = p(all) / p(others given the first two)."""
     flow = hr.MAF(4, transforms=1, hidden=(8,), link="none", bounds=BOUNDS, base=base, dtype="float64")
     flow.fit(rows(), epochs=2, progress=False)
     part = flow.marginal([0, 1])

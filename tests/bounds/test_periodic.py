@@ -54,9 +54,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 
 def test_just_below_a_period_is_its_end(core, dtype):
-    """There a value plus one rounds to one, which is the start of the next period; float32 then rounds other values to
-    it, too.
-    """
+    """Just below 0 a value plus one rounds to one, the start of the next period, as do further values in float32."""
     t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):

@@ -96,7 +96,7 @@ def test_log_determinants_are_those_of_the_jacobian(name):
 
 @every_flow
 def test_the_density_integrates_to_one(name):
-    """By quadrature over a circle and a line, and over two circles: trapezoids are exact for periodic functions."""
+    """Quadrature is over a circle and a line, and over two circles: trapezoids are exact for periodic functions."""
     n = 600
     around = np.linspace(0.0, 1.0, n, endpoint=False)
     line = FLOWS[name](2, transforms=2, hidden=(6,), periodic=[(0.0, 3.0), None], dtype="float64")

@@ -300,7 +300,7 @@ def test_threads_are_counted_and_set_with_those_of_the_module(library):
 
 
 def test_an_unknown_instruction_set_is_a_code(tmp_path):
-    """In a separate process, because the set is chosen once."""
+    """The test runs in a separate process, because the set is chosen once."""
     hr.MAF(2, transforms=1, hidden=(4,)).save(tmp_path / "a.safetensors")
     code = (
         "import ctypes, sys\n"

@@ -67,7 +67,7 @@ def test_wrong_shapes_and_offsets_of_tensors_are_refused(library, name):
 
 
 def mutated(data, generator):
-    """Some bytes are changed, or a part is cut, repeated or exchanged."""
+    """The file with some bytes changed, or a part cut, repeated or exchanged."""
     changed = bytearray(data)
     kind = generator.integers(4)
     begin, end = sorted(generator.integers(len(data), size=2).tolist())

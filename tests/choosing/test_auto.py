@@ -72,7 +72,10 @@ def test_the_default_is_a_candidate(is_small):
 
 @pytest.mark.parametrize(("is_best", "kept"), [(False, 0.0), (True, 3.0 * run.ALL_ROWS)])
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
-    """By a clock that trials alone move. It ends early; a part of the rest is reserved for a fit to all rows."""
+    """A clock is moved by trials alone.
+
+    The default ends early; a part of the rest is reserved for a fit to all rows.
+    """
     now, asked = [100.0], []
 
     class Timed(tried.Trial):
@@ -132,7 +135,7 @@ def test_held_out_rows_are_not_used_before(monkeypatch):
 
 
 def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
-    """If time is left: the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
+    """With time left, the flow has the bits of a fit to all rows, and the table the likelihood of the fit before."""
     small = tried.candidates(("nsf",), tried.Setting(2, 0, None, None, "float32", 2), is_small=False)[:1]
     monkeypatch.setattr(run, "candidates", lambda *given, **others: small)
     x = banana(600).astype("float32")
@@ -215,7 +218,7 @@ def test_a_fit_resumes_where_it_stopped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("slow", [1.0, 1.2])
 def test_rounds_share_the_time(monkeypatch, slow):
-    """By a clock that trials alone advance: exactly the whole time is used."""
+    """A clock is advanced by trials alone: exactly the whole time is used."""
     now = [100.0]
 
     class Timed(tried.Trial):

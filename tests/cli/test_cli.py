@@ -237,7 +237,7 @@ def test_an_argument_that_a_flow_does_not_take(folder, run):
     ],
 )
 def test_wrong_values_of_set_are_refused_by_name(folder, run, change, message):
-    """Before the table is read."""
+    """The error comes before the table is read."""
     outcome = run("fit", "none.npy", "-o", "f", "--flow", "PlanarFlow", "--hidden", "8", "--set", change)
     assert outcome[:2] == (2, "")
     assert outcome[2].startswith("headrace fit: error: argument --set: ")

@@ -40,7 +40,7 @@ def scores(run, table):
 
 
 def test_text_has_a_probability(folder, run, result):
-    """By default, where a table has text: scores, samples and diagnoses have its labels."""
+    """In a table with text scores, samples and diagnoses have its labels by default."""
     write("t.csv", lines())
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
@@ -101,7 +101,7 @@ def test_missing_values_have_a_probability(folder, run):
     ("options", "left"), [(("--categories", "none"), "kind"), (("--buffer", 50), "kind"), (("--auto",), "kind")]
 )
 def test_text_is_left_out(folder, run, options, left):
-    """On request, for a table that is longer than the memory, and by a search of flows."""
+    """Text is left out on request, for a table longer than the buffer, and by a search of flows."""
     write("t.csv", [row[:3] for row in lines()], ("kind", "rain", "size"))
     short = ("--time-budget", 0.5, "--quiet") if "--auto" in options else SHORT
     code, _, err = run("fit", "t.csv", "-o", "f", *options, *short)

@@ -48,7 +48,7 @@ def test_types_of_files_are_known(folder, run):
 
 
 def test_text_of_truth_values(folder, run, result):
-    """In the form of pandas and polars; a column of truth values and numbers is neither."""
+    """Truth values have the form of pandas and polars; a column of truth values and numbers is neither."""
     x = rows(300)
     words = np.where(x[:, 0] > 3, "True", "False")
     lines = ["yes,size", *(f"{word},{size:.6g}" for word, size in zip(words, x[:, 1], strict=True))]

@@ -86,7 +86,7 @@ def test_a_time_budget_ends_a_fit(folder, run, result):
 
 
 def test_high_effort_is_that_of_python(folder, result):
-    """With residual blocks by default."""
+    """The flow has residual blocks by default."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     report = result("fit", "t.csv", "-o", "f.safetensors", "--seed", 5, "--effort", "high", *SHORT)

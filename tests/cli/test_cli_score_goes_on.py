@@ -94,7 +94,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
 
 
 def test_blocks_of_another_size(folder, run, monkeypatch):
-    """As another version may have written them: a block with some finished rows is computed as a whole."""
+    """Another version may have written such blocks: a block with some finished rows is computed as a whole."""
     flow, x = small_flow(), table(ROWS)
     np.save("t.npy", x)
     score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")
@@ -246,7 +246,7 @@ def test_a_process_that_is_interrupted(folder, result):
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_waiting_write_is_ended_by_one_further_interrupt(patience):
-    """As many interrupts end it, because the written part is whole at that moment."""
+    """The writing ends at this interrupt, because the written part is whole at that moment."""
     with partial.Watch(patience) as watch:
         parts = watch.until(iter([np.zeros(3), np.ones(3)]))
         next(parts)

@@ -102,7 +102,7 @@ def test_help_answers_every_option(run, monkeypatch, command):
 
 
 def test_the_help_of_a_fit_is_one_screen(run, monkeypatch):
-    """Of 80 columns; every line of it begins with an option that the whole help has, too."""
+    """A screen has 80 columns; every line begins with an option that the whole help has, too."""
     monkeypatch.setenv("COLUMNS", "80")
     short, whole = (run("fit", name)[1] for name in ("--help", "--help-all"))
     assert len(short.splitlines()) <= 40
@@ -133,7 +133,7 @@ def test_words_of_python_are_found(text):
 
 
 def test_meanings_and_defaults_are_those_of_python():
-    """From the tables of arguments, which state them once."""
+    """Meanings come from the tables of arguments, which state them once."""
     fit = {one.dest: " ".join(one.help.split()) for one in actions_of("fit")}
     fit |= {form.split("=")[0]: text for group in offered.set_groups().values() for form, text in group.items()}
     assert fit["activation"].startswith("of hidden units: relu, tanh, elu, silu, ")
@@ -162,7 +162,7 @@ def test_arguments_of_set_stand_in_groups_by_the_flows_that_take_them(run):
 
 
 def test_headrace_alone_prints_the_help(run):
-    """To the standard output, with the status of a wrong command line: as git's, a script's empty command fails."""
+    """The help is on the standard output, with the status of a wrong command line, as git's, so that scripts fail."""
     code, out, err = run()
     assert (code, err) == (2, "")
     assert out == run("--help")[1]
@@ -214,7 +214,7 @@ def test_values_are_no_unknown_options(folder, run):
 
 
 def test_the_error_for_a_class_label_names_the_option(folder, run):
-    """As in many archives: no names, numbers, and a class in the last column; the advice works unchanged."""
+    """Many archives have no names, numbers, and a class in the last column; the advice works unchanged."""
     with open("t.csv", "w") as file:
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
     outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
@@ -365,7 +365,7 @@ def test_values_and_their_signs_stay_together():
 
 
 def test_gzip(folder, run, result, monkeypatch):
-    """In files, by any name of text, in folders and from a pipe; the fit is that of the plain table."""
+    """Compressed text may be in files of any name, in folders and from a pipe; the fit is that of the plain table."""
     write_csv("t.csv", table(), NAMES)
     with open("t.csv", "rb") as plain:
         packed = gzip.compress(plain.read())

@@ -241,7 +241,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
 
 
 def test_scores_show_a_bar_on_a_terminal(folder, run, monkeypatch):
-    """With the finished part, rate and remaining time; of one table in rows, of many in tables."""
+    """The bar has the finished part, rate and remaining time, in rows of one table or in tables of many."""
     small_flow("f")
     for name in ("a.npy", "b.npy"):
         np.save(name, table(60_000))

@@ -23,7 +23,7 @@ def peaked(points):
 
 
 def skewed(points):
-    """Not a product, but two normal densities, side by side."""
+    """Two normal densities side by side, which are no product."""
     return normal(0.5, 0.4, variance=0.5)(points) + 0.5 * normal(-0.6, -0.3, variance=0.6)(points)
 
 
@@ -101,7 +101,7 @@ def test_densities_rest_where_their_marginal_is_the_target_s():
     assert_array_equal(still.velocity(0.5, grid.points), 0.0)
 
     def tilted(points):
-        """Standard normal x, with y about a wave in x."""
+        """A density of standard normal x, and of y about a wave in x."""
         x, y = points.T
         return np.exp(-(x**2) / 2.0 - 2.0 * (y - 0.8 * np.sin(1.5 * x)) ** 2)
 

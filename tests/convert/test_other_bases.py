@@ -123,7 +123,7 @@ def test_the_error_of_an_unsupported_mixture_has_advice():
 @pytest.mark.parametrize("columns", [0, 2])
 @pytest.mark.parametrize("features", [1, 3])
 def test_circular_flows_of_zuko(features, columns):
-    """On periodic columns; log densities, and gradients of the accelerated model, within the period."""
+    """Columns become periodic; log densities and gradients of the accelerated model are compared within a period."""
     zuko = library("zuko")
     model = shaken(zuko.flows.NCSF(features, columns, transforms=2, hidden_features=(8,)), 5, 0.2)
     flow = compared(model, convert.from_zuko, columns)
@@ -162,7 +162,7 @@ def test_a_mixture_in_float64_does_not_decide_the_dtype():
 
 @pytest.mark.parametrize("ends", [(-1.0, 1.0), (-3.0, 3.0)])
 def test_a_uniform_base_of_normflows(ends):
-    """Its log density is a constant in float32, by whose rounding the library's differ."""
+    """The library's log densities differ by the rounding of a constant in float32."""
     torch, nf = library("torch"), library("normflows")
     model = normflows_on(nf.distributions.base.Uniform(N, *ends)).double().eval()
     flow = convert.from_normflows(model)
@@ -293,7 +293,7 @@ def test_modules_around_others_nets():
 
 
 def test_a_module_that_does_more_is_refused():
-    """Also where rows are not compared."""
+    """Such a module is refused even where rows are not compared."""
     nf, base = library("normflows"), library("nflows.distributions").StandardNormal([N])
     model = nflows_on(base, 0, lambda i, o: net_of_the_caller(i, o, factor=2.0))
     with pytest.raises(

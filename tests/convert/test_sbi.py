@@ -154,7 +154,7 @@ def test_sbi_trains_a_flow_and_its_embedding_net(kind):
 
 @pytest.mark.parametrize("kind", ["maf", "nsf", "zuko_nsf"])
 def test_sbi_trains_its_own_architecture(kind):
-    """From the same fresh weights and in the same order of rows: the same losses, but for rounding that steps amplify.
+    """With equal fresh weights and order of rows losses are equal up to rounding that steps amplify.
 
     nflows divides a network's outputs for a spline by the root of its width; headrace has that in the weights, so that
     steps of Adam go further there and losses fall sooner.

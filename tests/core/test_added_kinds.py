@@ -48,7 +48,7 @@ def subject_of(echoes, features, dtype="float64"):
 
 @pairwise(reads=cases.READS, dtype=cases.DTYPES, rows=[1, 7, 33])
 def test_rows_of_three_and_of_three_hundred_steps_by_the_same_network(reads, dtype, rows, emu):
-    """In both directions: for 300 steps a sequential run keeps a ring, a parallel one all of them."""
+    """Both directions are tested: with 300 steps a sequential run keeps a ring of steps, a parallel run all of them."""
     echoes = Echoes(UNITS, reads)
     for features in (3, 1, 300):
         subject = subject_of(echoes, features, dtype)

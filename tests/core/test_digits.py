@@ -30,7 +30,7 @@ def test_no_value_gets_worse_on_an_instruction_set(isa, tmp_path):
 
 @pytest.mark.optimised
 def test_a_few_rows_have_the_errors_of_many(dtype):
-    """With one column sums have one term, and paths for few rows and for many compute the same."""
+    """With one column sums have one term, so that paths for few rows and for many have equal results."""
     for case in digits.read_cases():
         for got, want in zip(case.results(dtype, rows=3), case.results(dtype), strict=True):
             cases.assert_same_bits(got, want)

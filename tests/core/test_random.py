@@ -92,7 +92,7 @@ def test_samples_are_the_same_for_any_number_of_threads(threads, set_threads):
 
 @every_base
 def test_samples_are_the_words_of_philox(base):
-    """By the definition, to all digits of float64: 32 leading bits of one stream and 32 more of the next."""
+    """Samples follow the definition to all digits of float64: 32 leading bits of one stream and 32 more of the next."""
     seed, rows, columns = 2**40 + 7, 50, 8
     high, low = (reference.philox(seed, np.arange(rows), 0, columns, stream) for stream in (0, 1))
     if base == "logistic":

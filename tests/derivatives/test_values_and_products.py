@@ -29,7 +29,7 @@ def flow(request):
 
 
 def assert_close(got, expected):
-    """Both are computed in float64; the recorded run and the other one differ by rounding."""
+    """Compare results in float64: a recorded run and another one differ by rounding."""
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
 
 

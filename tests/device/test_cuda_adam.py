@@ -59,7 +59,7 @@ def test_steps_match_the_formula(device, name, learning_rate, dtype):
 
 
 def test_steps_are_those_of_the_cpu(device, dtype):
-    """Up to rounding, over many parts of the norm."""
+    """Steps agree up to rounding, with a norm that is summed in many parts."""
     flow = cases.randomise(hr.MAF(9, transforms=2, hidden=(101, 70), dtype=dtype), 0.3)
     settings = {"clip": 2.0, "weight_decay": 0.1, "average": 0.9}
     ours, judge = Adam(device, flow, 0.01, **settings), hr.Adam(flow, 0.01, **settings)

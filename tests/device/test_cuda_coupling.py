@@ -103,7 +103,7 @@ def test_a_rows_result_does_not_depend_on_its_companions(device, direction, map,
 @every_direction
 @pytest.mark.parametrize("map", ["additive", "affine"])
 def test_gradients_of_several_blocks_are_those_of_one(device, direction, map):
-    """For maps whose threads take 16 bytes each: 2700 elements are two blocks, and part of a third."""
+    """Threads take 16 bytes each: 2700 elements are two blocks, and part of a third."""
     arrays = [array.astype("float32") for array in map_cases.gradient_batch(300, 9, map)]
     want = run_backward(device, direction, arrays, map)
     for part in (slice(0, 100), slice(100, 213), slice(213, None)):

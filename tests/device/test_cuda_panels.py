@@ -66,7 +66,7 @@ def sequential(twin, reads):
     ],
 )
 def test_which_levels_are_in_panels(flow, panels, emu):
-    """As many as one warp can compute quickly; layers of the context alone precede all of them."""
+    """A panel has as many levels as one warp can compute quickly; layers of the context alone precede all panels."""
     steps = [step.made_for(emu.module) for step in flow().transforms[0]._steps()]
     assert emu.module.panels(steps) == [panels]
 
@@ -154,7 +154,7 @@ def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, form
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_both_directions_have_the_same_scales(reads, device, dtype):
-    """For up to eight coordinates, whose logarithms both directions add up in one order."""
+    """Up to eight coordinates have logarithms that both directions add in one order."""
     dense = cases.made(8, (64, 70))
     library = gradients.masked(dense, map="affine", reads=reads, formula="to_data").library
     level_by_level, at_once = sequential(Twin(device, library, dtype), reads)
@@ -212,7 +212,7 @@ def test_a_rows_bits_do_not_depend_on_others(name, matmul, reads, device):
 
 @pairwise(name=STRUCTURES, matmul=["exact", "tf32", "3xtf32"], reads=cases.READS)
 def test_narrow_tiles_have_the_same_bits(name, matmul, reads, emu):
-    """In the backward pass a quarter of a warp represents one, and continues sums without the others."""
+    """In the backward pass a quarter of a warp takes the place of a warp, and continues sums by itself."""
     dense = structure(name, gain=0.7).astype("float32")
     twin = Twin(emu, gradients.masked(dense, reads=reads).library, matmul=matmul)
     given, context = rows_of(dense, 13, "float32")

@@ -439,7 +439,7 @@ def test_parameters_of_one_call_are_a_use_of_the_program(emu):
 
 
 def test_a_stream_that_a_graph_is_captured_from_is_refused(emu):
-    """Before any work is queued there, so that a capture records no work of a failed call."""
+    """The call fails before any work is queued there, so that a capture records no work of it."""
     flow = gradients.mixed_flow("float32")
     twin, (captured, other) = Twin(emu, flow), ((7 << 8), (9 << 8))
     given, context = inputs_of(flow, 40, "float32")

@@ -121,7 +121,7 @@ def test_numbers_of_rows(n, matmul, device):
 
 @pairwise(features=[1, 2, 31, 33, 65], hidden=[(1,), (31, 33), (64, 65), ()], matmul=["tf32", "3xtf32"])
 def test_every_size_of_layer(features, hidden, matmul, device):
-    """Around a warp's square of 32 and a block's of 64."""
+    """Sizes lie around a warp's square of 32 and a block's of 64."""
     fast, exact = whole_network(device, matmul, features=features, hidden=hidden, context=3)
     given = whole(35, features), whole(35, features, "value"), whole(35, 1, "row")[:, 0], whole(35, 3, "context")
     for got, want in zip(*(twin.inverse_vjp(*given, wrt=("parameters",)) for twin in (fast, exact)), strict=True):

@@ -81,9 +81,7 @@ def assert_a_product(got, added, left, right):
     assert np.all(np.abs(got - (added + rounded(left) @ rounded(right))) <= 8 * np.finfo("float32").eps * magnitude)
     unrounded = np.abs(got - (added + left.astype(float) @ right)) / magnitude
     assert np.all(unrounded <= 2.1 * ROUNDING)  # a product has two factors
-    assert (
-        np.quantile(unrounded, 0.9) > 0.1 * ROUNDING
-    )  # otherwise nothing was rounded, and this test would find no error
+    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # otherwise nothing was rounded
 
 
 def test_factors_are_rounded_and_sums_are_not(device):

@@ -93,7 +93,7 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", FLOWS)
 def test_gradients_are_those_of_the_cpu(machine, name, loss, one_context):
-    """By rows, contexts and parameters, twice: the second backward adds to the first."""
+    """Gradients by rows, contexts and parameters are computed twice: the second backward adds to the first."""
     if loss == "noise" and one_context:
         one_context = False
     module, other = made(name), there.moved(machine, made(name))

@@ -57,7 +57,7 @@ class Library:
 
 
 class Interface:
-    """Nothing but CUDA's array interface."""
+    """An array with nothing but CUDA's array interface."""
 
     def __init__(self, array):
         self.array = array
@@ -68,7 +68,7 @@ class Interface:
 
 
 class Exchanged:
-    """Nothing but DLPack."""
+    """An array with nothing but DLPack."""
 
     def __init__(self, array):
         self.array = array

@@ -114,7 +114,7 @@ def left_out_barrier(text, kernel):
 
 
 def left_out_second_barrier(text, kernel):
-    """After the next barrier shared memory is written anew, and may still be read."""
+    """Leave out the second barrier: shared memory may be overwritten while it is still read."""
     return edited(text, kernel, r"(bar\.sync[^;]*;.*?)bar\.sync[^;]*;", r"\1", count=1, flags=re.DOTALL)
 
 

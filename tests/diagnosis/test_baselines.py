@@ -17,7 +17,7 @@ def correlated(rows, name, features=3):
 
 
 def test_the_gaussian_of_many_points_is_the_one_of_scipy():
-    """To 5e-3 nats: with 4000 points the mixed-in share of the identity is at most 1e-3."""
+    """Both agree to 5e-3 nats: with 4000 points the mixed-in share of the identity is at most 1e-3."""
     stats = pytest.importorskip("scipy.stats")
     points, rows = correlated(4000, "points") * [10.0, 1.0, 0.1], correlated(20, "rows") * [10.0, 1.0, 0.1]
     want = stats.multivariate_normal(points.mean(0), np.cov(points, rowvar=False, bias=True)).logpdf(rows)
@@ -74,7 +74,10 @@ def test_points_in_a_plane_have_no_gaussian(points):
 
 
 def test_the_kernel_density_is_the_one_of_scipy():
-    """To 1e-5: distances are float32, of up to 30 kernel widths here. SciPy's covariance divides by n - 1."""
+    """Both agree to 1e-5: distances are float32, of up to 30 kernel widths here.
+
+    SciPy's covariance divides by n - 1.
+    """
     stats = pytest.importorskip("scipy.stats")
     weights = cases.rng("weights").uniform(0.0, 1.0, 100)
     for features in (1, 3):

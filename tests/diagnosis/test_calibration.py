@@ -109,7 +109,7 @@ def test_scores_of_a_trained_base_are_those_of_its_parameters():
 
 
 def test_scores_of_a_base_that_is_known_by_draws_alone():
-    """They are those by its distribution function, up to the error of 200,000 draws."""
+    """Scores are those of its distribution function, up to the error of 200,000 draws."""
 
     class Other(hr.Logistic):
         """A base of another class."""
@@ -303,7 +303,7 @@ def test_holm():
 
 
 def test_the_expected_interval_of_the_farthest_value():
-    """Of 200 numbers, in 95 % of draws."""
+    """The farthest of 200 values lies in the interval in 95 % of draws."""
     farthest = np.abs(cases.rng("farthest").standard_normal((20_000, 200))).max(axis=1)
     low, high = np.quantile(farthest, [0.025, 0.975])
     sentence = latent.farthest(np.tile([0.0, 3.0], (100, 1)), LABELS, np.arange(100)).sentence

@@ -555,7 +555,7 @@ def test_letters_of_pictures_have_ten_pixels_and_p_values_too_small_are_shown_so
 
 
 def test_each_test_has_a_next_step_in_words_of_python_and_of_the_command_line():
-    """Each keyword and option exists."""
+    """Keywords and options that the texts name exist."""
     folder = Path(diagnosis_package.__file__).parent
     named = set(re.findall(r"""Finding\("([^"]+)""", "".join(one.read_text() for one in folder.glob("*.py"))))
     assert len(named) == 12

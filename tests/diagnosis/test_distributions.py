@@ -42,7 +42,7 @@ def test_anderson_darling_s_tail_has_its_leading_term_far_out():
 
 @pytest.mark.parametrize("square", [0.2, 0.6, 1.2, 2.5, 4.0])
 def test_anderson_darling_s_tail_is_that_of_the_weighted_sum(square):
-    """Against 60,000 simulated sums of squares over j (j + 1), whose rest beyond 200 terms is its mean 1/201."""
+    """Tails are those of 60,000 simulated sums of squares over j (j + 1), with the rest after 200 terms as its mean."""
     rng = cases.rng("weighted sum")
     j = np.arange(1, 201)
     total = sum(rng.standard_normal(60_000) ** 2 / (i * (i + 1)) for i in j) + 1.0 / 201.0

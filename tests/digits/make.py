@@ -236,7 +236,7 @@ def generator(name):
 
 
 def given_values(name, n, spread):
-    """Some 0, tiny, huge and of the order of one."""
+    """Values of which some are 0, tiny, huge and of the order of one."""
     rng = generator(name)
     hard = np.array([0, 1e-30, 1e-6, 0.03125, 0.5, 1, 5, 5.0009765625, 12.5, 100, 10000])
     many = rng.standard_normal(n - 2 * len(hard)) * rng.choice([0.1, 1, 3, spread], n - 2 * len(hard))

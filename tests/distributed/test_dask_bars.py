@@ -26,7 +26,7 @@ EITHER = pytest.mark.parametrize("tty", [True, False], ids=["a terminal", "no te
 
 
 def screen_of(monkeypatch, tty):
-    """In place of the standard error; to be called in the test itself, because pytest sets it anew before."""
+    """Replace the standard error; called in the test itself, because pytest sets it anew before each test."""
     found = Screen(tty)
     monkeypatch.setattr(sys, "stderr", found)
     return found

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 
 def states(client):
-    """Of each worker: whether tasks run, ports, and processes."""
+    """The state of each worker: whether tasks run, ports, and processes."""
 
     def of_one(dask_worker):
         import psutil

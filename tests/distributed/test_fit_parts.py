@@ -123,7 +123,7 @@ def test_the_loss_of_held_out_rows_is_their_weighted_mean(own, weighted):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
-    """By Breiman's rule of one standard error, over all shards together; more rows find smaller gains."""
+    """The rule is Breiman's of one standard error, over all shards together; more rows find smaller gains."""
     rng = cases.rng("beats", weighted)
     x = rng.standard_normal((4000, 2))
     x[:, 1] += 0.1 * (x[:, 0] ** 2 - 1.0)  # nearly normal

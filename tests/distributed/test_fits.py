@@ -311,7 +311,7 @@ def frames(x, names, mine):
 
 @pytest.mark.parametrize("name", ["two", "an empty one", "three"])
 def test_all_ranks_have_the_names_of_frames(name):
-    """Also a rank without a frame; the bits are those of arrays."""
+    """A rank without a frame has the names, too; the bits are those of arrays."""
 
     def work(group, mine):
         flow = hr.MAF(3, 2, hidden=(8,))

@@ -209,7 +209,7 @@ hr.MAF(3).save(sys.argv[1])
 
 
 def test_a_new_file_has_the_permissions_of_the_old_one_from_the_start(tmp_path, monkeypatch):
-    """Its temporary file is never more open than the file that it replaces."""
+    """The temporary file never has wider permissions than the file that it replaces."""
     hr.MAF(2).save(tmp_path / "file")
     (tmp_path / "file").chmod(0o600)
     seen, sync = [], os.fsync

@@ -50,7 +50,7 @@ def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
 
 
 def test_every_row_is_held_out_as_often():
-    """Of 20 rows 4 are held out: each in a fifth of 4000 splits, within five standard deviations."""
+    """Each split holds out 4 of 20 rows: each row in a fifth of 4000 splits, within five standard deviations."""
     times = np.zeros(20)
     for key in range(4000):
         times[RowPart(20, 4, key * 7919, out=True).all()] += 1

@@ -90,7 +90,7 @@ def test_members_have_the_bits_of_one_after_another(set_threads):
 @pytest.mark.costly
 @pytest.mark.usefixtures("one_mixture")
 def test_many_have_the_bits_of_one_after_another(set_threads):
-    """With curves, cross-validation of few rows, context, weights and bounds."""
+    """The fits have curves, cross-validation of few rows, context, weights and bounds."""
     others, tables = many()
     settings = QUIET | {"patience": 2, "batch_size": 256}
     want = one_after_another(others, tables, **settings)

@@ -92,7 +92,9 @@ def test_draws_are_those_of_the_density():
 
 
 def test_the_integral_is_one():
-    """In two dimensions, by sums over a grid; the density is smooth along the last coordinate of each transform."""
+    """The integral is in two dimensions, by sums over a grid; the density is smooth along the last coordinate of each
+    transform.
+    """
     line = np.arange(-9, 9, 0.012)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype("float32")
     for flow in (

@@ -137,7 +137,7 @@ def test_jax_values_and_gradients():
 
 @pytest.mark.parametrize("kind", ["inner flow", "student", "student with inner flows"])
 def test_jax_gradients(kind):
-    """Through a flow over the values of a step, and of a density that is made one step after another."""
+    """Gradients pass through a flow over the values of a step, and through a sequential density."""
     jax = pytest.importorskip("jax")
     import headrace.jax
 

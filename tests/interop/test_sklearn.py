@@ -122,7 +122,7 @@ def test_weights():
 
 @pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")
 def test_a_weight_of_2_has_the_effect_of_a_row_given_twice():
-    """In one batch of all rows, where the order of sums alone differs."""
+    """All rows are one batch, so that only the order of sums differs."""
     x = table()
     twice = np.arange(200) % 3 == 0
     how = {

@@ -119,7 +119,7 @@ def jax():
     ],
 )
 def test_boundary_slopes_of_distrax(jax, direction, interval, slopes, map, kept):
-    """It takes K + 1 derivatives in any case, and 0 for the derivative 1."""
+    """distrax takes K + 1 derivatives in any case, and 0 for the derivative 1."""
     distrax = library("distrax")
     low, high = interval
     values, _ = numbers(map, low, high)
@@ -203,7 +203,7 @@ def test_an_autoregressive_transform_of_nflows():
 
 
 def test_a_coupling_of_nflows_whose_network_has_its_sizes_divided():
-    """They divide raw widths and heights by the root of the hidden units; here rows of the last layer are divided."""
+    """nflows divides raw widths and heights by the root of the hidden units; here the last layer's rows are divided."""
     torch = library("torch")
     coupling = library("nflows.transforms.coupling")
     torch.manual_seed(2)

@@ -41,7 +41,7 @@ def fitted():
 
 
 def test_probabilities_of_whole_numbers():
-    """Of one column of counts: the scores are log probabilities, and their exponentials sum to one."""
+    """Scores of one column of counts are log probabilities, whose exponentials sum to one."""
     count = frame(4000)[["count", "unit"]]
     density = FlowDensity("nsf", transforms=2, hidden=(16,), fit=FitSettings(epochs=40), random_state=0).fit(count)
     values = pandas.DataFrame({"count": np.arange(-5, 40), "unit": 2.5})

@@ -398,7 +398,7 @@ def test_compiled_and_exported():
 
 
 def test_an_exported_graph_has_gradients():
-    """Its operators are called without the module, and gradients must not be lost there."""
+    """The graph calls operators without the module, through which gradients have to pass."""
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT, requires_grad=True, seed=1)
     weights = rows(20, 3, seed=2)
     for verb in ("log_prob", "to_data", "to_latent"):

@@ -55,7 +55,7 @@ def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_ra
     bins=[2, 3, 8, 11, 64], bound=[5.0, 0.5], direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
 )  # on a device: distances in shared memory with and without padding, and blocks of fewer threads
 def test_hard_splines_match_the_reference(core, direction, bins, bound, dtype):
-    """Each element at its own scale, one coordinate a row so that each log-derivative is seen alone."""
+    """Each element has its own scale, and each row one coordinate, so that log-derivatives are compared one by one."""
     kernel, judge = KERNELS[direction]
     map_cases.check_hard_splines(kernel, judge, direction, bins, bound, dtype)
 

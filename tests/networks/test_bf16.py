@@ -32,7 +32,7 @@ def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_sequential_direction_has_the_bits_of_the_reference(name, matmul):
-    """Of each unit, whatever order brings its inputs: levels end inside pairs."""
+    """Each unit has them, for any order of its inputs: levels end inside pairs."""
     transform, judge, dense = network_case(name, matmul)
     rows = 30
     z, context = np.zeros((rows, dense.features), "float32"), cases.rows(rows, dense.context, "float32", name)
@@ -64,7 +64,7 @@ def test_both_directions_take_the_same_bits_of_the_network(name, matmul):
 @pytest.mark.parametrize("reads", cases.READS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
-    """Where the map rounds nothing that depends on the way: an additive one."""
+    """The map is additive, so that its rounding does not depend on the path."""
     transform, _, dense = network_case(name, matmul, reads=reads)
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):
@@ -96,7 +96,7 @@ def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name, matmul):
-    """Of maps, which may make one number be rounded otherwise in a few rows."""
+    """Maps may round differently, so that a value is rounded otherwise to bf16 in a few rows."""
     transform, _, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"))
     z, context = cases.rows(200, dense.features, "float32", name), cases.rows(200, dense.context, "float32", name)
     for way in (transform.forward, transform.inverse):
@@ -114,7 +114,7 @@ def test_few_rows_are_those_of_many_to_rounding(name, matmul):
 @pytest.mark.parametrize("scale", ["soft_clamp", "exp"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
-    """At the network's outputs as the reference has them: with these fixed, the Jacobian is that of the map."""
+    """They are computed at the reference's network outputs: with these fixed, the Jacobian is that of the map."""
     transform, judge, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"), scale=scale)
     x, context = cases.rows(50, dense.features, "float32", name), cases.rows(50, dense.context, "float32", name)
     whole = reference.MaskedAutoregressive(judge, scale=scale)

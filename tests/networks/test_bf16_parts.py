@@ -22,7 +22,7 @@ def linear(weights):
 
 
 def errors(matmul, scale=1.0, rows=400):
-    """Of the sums of a layer, beside the sums of the sizes of their terms."""
+    """Errors of the sums of a layer, relative to the sums of the magnitudes of their terms."""
     weights = (scale * cases.rows(UNITS, INPUTS, "float32", "weights")).astype("float32")
     x = cases.rows(rows, INPUTS, "float32", "x")
     given = np.hstack([x, np.zeros((rows, UNITS), "float32")])

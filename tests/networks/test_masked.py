@@ -386,7 +386,7 @@ def options_of(features, **more):
 
 @pytest.mark.parametrize("as_masks", [False, True])
 def test_biases_that_are_no_weights_are_zero(as_masks, dtype):
-    """Those of rows 1 and 4, whatever is packed; all else stays, and so do zeros that masks have."""
+    """Biases of rows 1 and 4 are zero for any packed values; all other weights, and zeros of masks, stay."""
     masks = cases.autoregressive_masks([1, 0, 2], (), 0, cases.rng("unbiased"))
     masks[0][4] &= np.array([True, False, True])
     structure = masks if as_masks else Staircase([2, 1, 3], [])

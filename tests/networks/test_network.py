@@ -66,7 +66,7 @@ def test_splines_of_a_residual_network_match_the_reference(dtype):
 
 
 def test_a_coupling_takes_any_network(dtype):
-    """Against its own dense layers, put into the reference."""
+    """The reference is made from its dense layers."""
     network = Network.residual((8, 8), "silu", context="gate")
     library = cases.randomise(hr.transforms.Coupling(5, [0, 3], network, context=2, dtype=dtype), 0.3)
     joins = list(zip(*library.context_to_dense(), strict=True))
@@ -151,7 +151,7 @@ def factors(network, n, seed, stream=2):
 
 
 @pytest.mark.parametrize("reads", cases.READS)
-def test_dropout_leaves_out_what_the_seed_says(reads):
+def test_dropout_leaves_out_units_by_the_seed(reads):
     """Degrees grow with the unit here, so that a unit's place is the user's."""
     network = Network([Layer(20, "silu", dropout=0.3), Layer(20, "relu", dropout=0.5), Layer(20, None, 0, dropout=0.1)])
     t = cases.randomise(hr.transforms.MaskedAutoregressive(5, network, reads=reads, dtype="float64"), 0.3)
@@ -188,7 +188,7 @@ def test_dropout_is_the_same_for_any_threads_and_on_a_device(device, dtype):
 
 
 def test_a_row_drops_the_same_in_any_batch(core, dtype):
-    """Dropout goes by a row's number in the table, not by its place among the rows that are chosen."""
+    """Dropout depends on a row's index in the table, and not on its index among the chosen rows."""
     flow = cases.randomise(hr.MAF(4, hidden=(16, 16), residual=True, dropout=0.25, transforms=2, dtype=dtype), 0.3)
     x = cases.rows(50, 4, dtype)
 
@@ -257,8 +257,8 @@ def test_residual_flows_are_fitted():
         assert flow.log_prob(x).mean() > before
 
 
-def test_fresh_blocks_change_what_they_are_given_but_little():
-    """What ends a block is smaller than other weights, so that sums do not grow from block to block."""
+def test_fresh_blocks_change_their_inputs_little():
+    """Weights of the last layer of a block are smaller, so that sums do not grow from block to block."""
     weights, biases, _ = hr.transforms.MaskedAutoregressive(
         4, Network.residual((64,) * 6, "relu"), dtype="float64"
     ).to_dense()
@@ -292,7 +292,7 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
 
 
 def test_a_plain_network_is_recognised_by_its_activation():
-    """Its file is one of older versions, and the same for both ways to state it."""
+    """The file is that of older versions, and equal for both ways to describe the network."""
     by_argument = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
     described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
     assert hr.to_bytes(by_argument) == hr.to_bytes(described)
@@ -300,7 +300,7 @@ def test_a_plain_network_is_recognised_by_its_activation():
     assert by_argument[0].network == Network.plain((8, 9), "elu")
 
 
-def test_the_way_back_from_dense():
+def test_to_dense_inverts_from_dense():
     dense, network, joins = network_cases.made("blocks that a context gates", change=cases.pin_zeros)
     t = network_cases.subject(dense, network, joins).library
     weights, biases, masks = t.to_dense()
@@ -350,7 +350,7 @@ def test_named_parameters_of_layers_that_a_context_joins():
         (lambda: hr.MAF(3, hidden=Network([Layer(4, context="gate")])), "expected none where no context is read"),
     ],
 )
-def test_what_no_network_can_be(make, message):
+def test_impossible_networks_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -364,7 +364,7 @@ def test_what_no_network_can_be(make, message):
         (lambda: hr.MAF(3, hidden=Network.plain((4,)), residual=True), "residual: expected none beside a Network"),
     ],
 )
-def test_what_no_network_is_made_of(make, message):
+def test_wrong_descriptions_of_layers_are_refused(make, message):
     with pytest.raises(TypeError, match=message):
         make()
 
@@ -417,7 +417,7 @@ def test_layers_far_too_wide_are_refused(make):
 
 
 def test_a_network_that_no_memory_holds_is_refused():
-    """Before the system ends the process for it."""
+    """The error comes before the system would end the process."""
     layers = [hr.Layer(2**20), hr.Layer(2**20)]
     for make in (lambda: hr.MAF(3, hidden=hr.Network(layers)), lambda: hr.NSF(3, coupling=True, hidden=(2**20, 2**20))):
         with pytest.raises(ValueError, match=r"hidden: expected a network whose weights fit in .* GiB, of layers of"):

@@ -18,7 +18,7 @@ OTHERS = [c for c in range(FEATURES) if c not in COLUMNS]
 
 
 def foreign(dtype):
-    """Of masks that no degrees make."""
+    """A transform with masks that no degrees make."""
     dense = cases.made(4, (9, 8), CONTEXT, change=cases.pin_zeros).astype(dtype)
     return hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays, context=CONTEXT, activation="tanh")
 
@@ -85,7 +85,7 @@ def test_both_directions(core, name, n, dtype, tmp_path):
 
 @every_inner
 def test_gradients(core, name):
-    """Those of the transform alone, and what passes passes."""
+    """Gradients are those of the transform alone, and pass unchanged through other columns."""
     t, n = subject(name), 33
     x, context = given(t, n, "float64")
     by_value, by_row = cases.rows(n, FEATURES, "float64", "by value"), cases.rows(n, 1, "float64", "by row")[:, 0]
@@ -103,7 +103,7 @@ def test_gradients(core, name):
 
 @every_inner
 def test_in_a_chain_between_networks(core, name, dtype):
-    """Where coordinates lie in other slots than their own: the chain is what its transforms are one after another."""
+    """Coordinates lie in other slots than their own; the chain has the results of its transforms one after another."""
     chain = [
         made(hr.transforms.MaskedAutoregressive, FEATURES, (9,))(dtype),
         hr.transforms.Permutation([3, 1, 6, 0, 2, 5, 4]),
@@ -150,7 +150,7 @@ def test_copies_files_and_other_dtypes(name, dtype, tmp_path):
         cases.assert_close(got, want[0], magnitude=np.abs(want[0]).max(), depth=64)
 
 
-def test_parameters_are_its_own():
+def test_parameters_are_those_of_the_inner_transform():
     inner = made(hr.transforms.Coupling, 2, [0], (4,))("float64")
     t = hr.transforms.OnColumns(inner, [2, 0], 3)
     t.set_parameter("layers.0.bias", np.arange(4.0))
@@ -159,7 +159,7 @@ def test_parameters_are_its_own():
 
 
 def test_marginals():
-    """Columns beside it stand alone, as do those that its own transform makes from no others."""
+    """Other columns have marginals, and so have columns that the inner transform makes from no others."""
     own = made(hr.transforms.MaskedAutoregressive, 3, (8,), order=[1, 0, 2])("float64")
     flow = hr.Flow([hr.transforms.OnColumns(own, [4, 1, 2], 5), hr.transforms.Elementwise(5, dtype="float64")])
     x = cases.rows(40, 5, "float64", "marginals")
@@ -215,7 +215,7 @@ def test_marginals():
         ),
     ],
 )
-def test_what_is_refused(make, kind, words):
+def test_refused_columns_and_transforms(make, kind, words):
     with pytest.raises(kind) as error:
         make()
     cases.assert_says(error, *words)

@@ -1,6 +1,6 @@
-"""Pictures as they look: small and blurred, beside those that somebody has seen.
+"""Small, blurred pictures are compared with accepted ones.
 
-After a change that is meant: ``python tests/plot/test_pictures.py FOLDER`` writes all pictures there, to be looked at,
+After an intended change ``python tests/plot/test_pictures.py FOLDER`` writes all pictures there, to be looked at,
 and `pictures.npz`, with which they are compared from then on.
 """
 
@@ -65,7 +65,7 @@ def small(path):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_look_as_when_they_were_seen(name, tmp_path):
+def test_pictures_look_like_the_accepted_ones(name, tmp_path):
     PICTURES[name](tmp_path / "picture.png")
     seen = np.load(SEEN)[name] / 255.0
     found = small(tmp_path / "picture.png")

@@ -1,4 +1,4 @@
-"""Pictures: what artists hold is compared with the numbers it should be, for one column and ten, one row and many."""
+"""Pictures: data of matplotlib's artists have the expected values, for one column and ten, one row and many."""
 
 import re
 import subprocess
@@ -33,7 +33,7 @@ def normal(features, context=0):
 
 
 def drawn(figure):
-    """Lay all of it out, as a save does."""
+    """Lay the figure out, as a save does."""
     figure.draw_without_rendering()
     return figure
 
@@ -93,7 +93,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # all the same
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # all equal
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):
@@ -225,7 +225,7 @@ def test_conditional_frames_as_an_animation(columns, tmp_path):
             "GIF",
             4,
             True,
-        )  # there, and back over the middle
+        )  # forward, and back over the middle
         frames = []
         for i in range(opened.n_frames):
             opened.seek(i)
@@ -306,7 +306,9 @@ def test_an_ensemble_and_an_estimator():
 
 
 def test_an_estimator_of_a_table():
-    """With whole numbers and a constant column: rows have all columns, densities those that are left, with noise."""
+    """The table has whole numbers and a constant column: rows have all columns, densities the remaining ones, with
+    noise.
+    """
     pytest.importorskip("sklearn")
     from sklearn_cases import estimator
 
@@ -347,7 +349,7 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_with_columns_in_another_order(library):
-    """They are taken by their names: pictures are those of the order of the fit."""
+    """Columns are found by their names: pictures are those of the order of the fit."""
     make = pytest.importorskip(library).DataFrame
     normal_rows = np.random.default_rng(3).standard_normal((400, 2))
     x = {"far": normal_rows[:, 0] + 50.0, "near": normal_rows[:, 1], "unit": np.full(400, 2.5)}
@@ -447,7 +449,7 @@ def test_summaries_of_any_size(values):
     assert len(figure.axes[0].get_title("left")) < 50
 
 
-def test_slices_end_where_they_do():
+def test_slices_end_at_the_ends_of_narrow_conditionals():
     rho, sd = 0.9999, np.sqrt(1 - 0.9999**2)  # a slice 70 times narrower than its marginal
     flow = hr.Flow(
         [hr.transforms.Linear.from_matrix(np.linalg.cholesky([[1.0, rho], [rho, 1.0]]), dtype="float64")],

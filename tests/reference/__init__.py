@@ -1,4 +1,4 @@
-"""The judge: normalising flows in float64 NumPy, written from the equations of the lecture notes.
+"""The reference: normalising flows in float64 NumPy, written from the equations of the lecture notes.
 
 Slow and plain on purpose. Nothing here shares code or tricks with the library: a direction in which the conditioner
 reads its own results is solved by running the whole network once per coordinate.

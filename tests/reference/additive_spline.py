@@ -9,12 +9,12 @@ from .rq_spline import evaluate, find_bin
 
 
 def interval(bound):
-    """Both ends of a bound's interval."""
+    """The ends (low, high) of a bound's interval."""
     return (-bound, bound) if np.isscalar(bound) else tuple(bound)
 
 
 def counts(derivatives):
-    """The number of bins of a map with `more` derivatives than bins."""
+    """The numbers of parameters of a map with `more` derivatives than bins."""
     return lambda bins: {"width": bins, "height": bins, "derivative": bins + derivatives}
 
 

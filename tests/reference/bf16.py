@@ -37,14 +37,14 @@ def parts_of(x, parts, least=LEAST_VALUE):
 
 
 def _products(parts):
-    """Which parts of a weight and of an input are multiplied: all but the largest, smaller ones first."""
+    """Pairs of parts of a weight and an input that are multiplied: all but the largest, smaller ones first."""
     return [(i, order - i) for order in range(parts - 1, 0, -1) for i in range(order, -1, -1)]
 
 
 def rounded_product(inputs, weights, parts=1, tiles=False):
     """Sums over the inputs ``(rows, in)`` of weights ``(out, in)``, as ``(rows, out)`` in float32."""
     x, w = parts_of(inputs, parts), parts_of(weights, parts, LEAST_WEIGHT)
-    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # an input's numbers side by side
+    x, w = ([np.ascontiguousarray(part.T) for part in parts] for parts in (x, w))  # the parts of an input side by side
     if tiles:
         return _tiled(x, w, [*_products(parts), (0, 0)])
     n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
@@ -68,7 +68,7 @@ def _add(total, x, w, exact):
 
 
 def _tiled(x, w, products):
-    """In the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
+    """Sums in the order of AMX: of 16 pairs the even and the odd members from zero, both added, and this to the sum."""
     n, shape = len(x[0]), (x[0].shape[1], w[0].shape[1])
     total, exact = np.zeros(shape, np.float32), np.empty(shape)
     for first in range(0, n, 32):

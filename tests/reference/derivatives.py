@@ -49,7 +49,7 @@ def row_gradient(function, array, cotangents, step=STEP, beside=None):
 
 
 def gradient(function, arrays, cotangents, step=STEP):
-    """The gradients for arrays that all rows share, number by number."""
+    """The gradients by arrays that all rows share, one parameter at a time."""
     directions = [np.zeros(np.shape(array)) for array in arrays]
     gradients = [np.zeros(np.shape(array)) for array in arrays]
     for direction, result in zip(directions, gradients, strict=True):

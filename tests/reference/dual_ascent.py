@@ -1,4 +1,4 @@
-"""The map of eq. 25, a line that bends, from raw parameters, and its inverse by the quadratic that it comes to."""
+"""The map of eq. 25, a line that bends, from raw parameters, and its inverse, the solution of a quadratic equation."""
 
 import numpy as np
 

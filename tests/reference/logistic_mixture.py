@@ -38,11 +38,11 @@ def _sides(x, weight, mean, log_scale):
 
 
 def _root(z, weight, mean, log_scale):
-    """Each value halves its interval until that does not change any more, or 200 times.
+    """Halve the interval of each value until it stays constant, or 200 times.
 
     Below z = 0 ``log F`` is compared, above ``log (1 - F)``: the same of the mixture with both signs changed.
     """
-    places = mean + np.exp(log_scale) * z[..., None]  # of each component, around that of the mixture
+    places = mean + np.exp(log_scale) * z[..., None]  # roots of the components
     sign = np.where(z < 0, 1.0, -1.0)
     own = (weight, mean, sign[..., None] * np.exp(-log_scale))
     own = [np.broadcast_to(part, places.shape).reshape(-1, places.shape[-1]) for part in own]

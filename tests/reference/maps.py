@@ -38,7 +38,7 @@ class Map(NamedTuple):
 
     @property
     def has_bins(self):
-        """Whether the number of bins decides how many numbers a coordinate has."""
+        """Whether the number of parameters of a coordinate depends on the number of bins."""
         return self.numbers is not None
 
     def sizes(self, bins=8):
@@ -46,11 +46,11 @@ class Map(NamedTuple):
         return dict.fromkeys(self.parameters, 1) if self.numbers is None else self.numbers(bins)
 
     def count(self, bins=8):
-        """Numbers of one coordinate in all: the length of the last axis of ``params``."""
+        """The number of parameters of a coordinate: the length of the last axis of ``params``."""
         return sum(self.sizes(bins).values())
 
     def bins(self, count):
-        """The number of bins with which a coordinate has so many numbers."""
+        """The number of bins with which a coordinate has this number of parameters."""
         return next(bins for bins in range(2, 65) if self.count(bins) == count)
 
 
@@ -69,7 +69,7 @@ def additive(value, params, options, inverse):
 
 
 def spline_of(ends, tails, derivatives):
-    """A spline with least sizes of bins, and so many derivatives more than bins."""
+    """A spline with least sizes of bins, and a number of derivatives beyond that of bins."""
     apply, numbers = additive_splines.additive_spline(ends, tails), additive_splines.counts(derivatives)
     # Bins may be a thousandth of the interval, at whose scale their ends are rounded.
     return Map(("width", "height", "derivative"), apply, numbers, depth=16)

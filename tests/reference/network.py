@@ -58,7 +58,7 @@ class Network:
 
 
 def reads(masks, adds=None):
-    """Which inputs each output can depend on: ``(outputs, inputs)`` of booleans, by following the masks.
+    """The inputs on which each output can depend: ``(outputs, inputs)`` of booleans, by following the masks.
 
     ``adds``: for each hidden layer the one whose sums are added to its own, or None.
     """

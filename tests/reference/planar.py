@@ -21,7 +21,7 @@ def moved_u(w, u):
     moved = excess(along)
     unit = np.divide(w, length[:, None], out=np.zeros_like(w), where=length[:, None] > 0)
     across = u - unit * (unit * u).sum(axis=1)[:, None]
-    across = across - unit * (unit * across).sum(axis=1)[:, None]  # what rounding left
+    across = across - unit * (unit * across).sum(axis=1)[:, None]  # the rounding error
     return across + unit * np.divide(moved, length, out=np.zeros_like(moved), where=length > 0)[:, None], moved
 
 

@@ -16,7 +16,7 @@ def philox_block(counter, key):
 
 
 def philox(seed, rows, first, n, stream):
-    """``(rows, n)`` words: those of ``n`` places from ``first`` on, four to a block, of each row in a stream."""
+    """``(rows, n)`` words: ``n`` of them from index ``first`` on, four to a block, of each row in a stream."""
     key = (seed & _MASK, seed >> 32)
     words = np.empty((len(rows), n), np.uint64)
     for i, row in enumerate(map(int, rows)):

@@ -18,7 +18,7 @@ class Bin(NamedTuple):
 
 
 def count(bins):
-    """Numbers that a spline of so many bins takes for each of its named parameters."""
+    """The numbers of values of each named parameter of a spline with this number of bins."""
     return {"width": bins, "height": bins, "derivative": bins - 1}
 
 
@@ -72,7 +72,7 @@ def evaluate(found, given, inverse):
     x, y, width, height, d0, d1 = found
     steep = height / width
     if inverse:
-        top = given - y > 0.5 * height  # seen from there, the derivatives at the two knots change places
+        top = given - y > 0.5 * height  # from the upper end, the derivatives at the two knots are exchanged
         near = _solve(np.where(top, height - (given - y), given - y), height, steep, *np.where(top, (d1, d0), (d0, d1)))
         share, rest = np.where(top, 1.0 - near, near), np.where(top, near, 1.0 - near)
         result = np.where(top, x + width - near * width, x + near * width)

@@ -13,7 +13,7 @@ def parameters(params, rows, context):
 
 
 def bisect(increasing, target, reach):
-    """The number between ``-reach`` and ``reach`` where an increasing function is ``target``, to the last digit."""
+    """The value between ``-reach`` and ``reach`` where an increasing function is ``target``, to the last digit."""
     low, high = -reach, reach
     while True:
         middle = low + (high - low) / 2.0

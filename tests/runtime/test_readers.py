@@ -1,4 +1,4 @@
-"""What all that reads a flow's file outside of the core must compute as the core does."""
+"""Readers of files outside of the core compute what the core computes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ BASES = {
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 @pytest.mark.parametrize("reads", cases.READS)
-def test_networks_of_every_make(reader, name, reads):
+def test_networks_of_every_kind(reader, name, reads):
     dense, network, joins = network_cases.made(
         name,
         context=2 if name in network_cases.NEEDS_CONTEXT else 0,
@@ -66,7 +66,7 @@ def test_every_scale_and_activation(reader, scale, activation):
 
 
 def test_networks_without_inputs_and_one_feature(reader):
-    """What depends on no coordinate is parallel in both directions, whatever a transform reads."""
+    """A network that depends on no coordinate is parallel in both directions, for either value of `reads`."""
     alone = hr.transforms.Coupling(3, [], (4,), dtype=reader.dtype)
     for t in (alone, hr.transforms.MaskedAutoregressive(1, (5,), context=2, dtype=reader.dtype)):
         flow = hr.Flow([cases.randomise(t, 0.5)])
@@ -76,8 +76,8 @@ def test_networks_without_inputs_and_one_feature(reader):
             assert assert_alike(reader, flow, verb, x, context)
 
 
-def test_data_far_from_zero_lose_nothing_more(whole_reader):
-    """The mean is subtracted in float64: all digits of the rows' own dtype are there."""
+def test_data_far_from_zero_keep_the_digits_of_their_dtype(whole_reader):
+    """The mean is subtracted in float64, so that all digits of the rows' dtype are kept."""
     flow = hr.Flow([hr.transforms.Standardize([123456.7], [0.25])], dtype=whole_reader.dtype)
     x = (123456.7 + 0.25 * np.linspace(-2, 2, 50)).astype(whole_reader.dtype)[:, None]
     got = whole_reader.to_latent(flow, x)[0]
@@ -89,7 +89,7 @@ def test_data_far_from_zero_lose_nothing_more(whole_reader):
 
 @pytest.mark.parametrize("activation", reference.ACTIVATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_units_whose_sums_overflow_do_what_they_do_in_the_core(whole_reader, activation, sign):
+def test_units_whose_sums_overflow_have_the_results_of_the_core(whole_reader, activation, sign):
     # PyTorch's own functions of units may differ where a sum overflows.
     differs = whole_reader.name == "plain" and activation in ("gelu", "gelu_tanh", "silu")
     if whole_reader.dtype == "float32" and not differs:
@@ -107,7 +107,7 @@ def test_parameters_that_overflow_spoil_a_row_outside_of_the_interval_too(whole_
 
 @pytest.mark.parametrize("context", [0, 1])
 def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
-    """Through permutations too, and with a context that is not finite."""
+    """Bounds hold behind permutations, too, and with a context that is not finite."""
     dtype = np.dtype(whole_reader.dtype).type
     coupling = hr.transforms.Coupling(4, [0], (5,), context=context, dtype=dtype)
     orders = [2, 0, 3, 1], [1, 3, 0, 2]
@@ -144,7 +144,7 @@ def test_rows_on_a_bound_or_beyond_have_no_density(whole_reader, context):
 
 @pytest.mark.parametrize("map", ["affine", *(name for name in reference.MAPS if name.startswith("rq_spline"))])
 def test_no_rounding_leads_off_a_uniform_base(whole_reader, map):
-    """Rows of the whole interval, its ends included where splines end there."""
+    """Rows cover the whole interval, with its ends where splines end there."""
     dtype, rng = whole_reader.dtype, cases.rng("edges")
     if map == "affine":
         flow = hr.RealNVP(2, bounds=[(0.1, 0.7), (-3.0, 5.0)], base="uniform", transforms=4, hidden=(8,), dtype=dtype)
@@ -200,7 +200,7 @@ def test_periods_wrap(whole_reader):
 
 
 def test_data_far_from_zero_keep_their_distance_to_a_bound(whole_reader):
-    """Bound and mean are both taken away in float64, and nothing is narrowed between."""
+    """Bound and mean are both subtracted in float64, without rounding to float32 in between."""
     flow = hr.Flow(
         [hr.transforms.Standardize([20.0], [1e-6]), hr.transforms.Support([(-1e9, None)])], dtype=whole_reader.dtype
     )

@@ -1,4 +1,4 @@
-"""headrace.hpp: what Python computes, computed from the same files in C++ without Python."""
+"""headrace.hpp: results from files in C++ are those of Python."""
 
 import json
 import subprocess
@@ -21,12 +21,12 @@ every_example = pytest.mark.parametrize("name", file_cases.EXAMPLES)
 
 
 def magnitude_of(*arrays):
-    """What sums of rows were made of, as in the tests of files."""
+    """The magnitudes of terms in sums of rows, as in the tests of files."""
     return max([1.0, *(np.square(a).max(initial=0.0) for a in arrays)])
 
 
 def assert_alike(runtime, module, source, dtype):
-    """Every verb, in the flow's own precision."""
+    """Compare every verb, in the flow's own precision."""
     loaded = runtime.load(source, dtype)
     x, context = file_cases.inputs_of(module)
     if isinstance(module, hr.Ensemble):
@@ -103,13 +103,13 @@ def test_names_of_columns_are_left_out(runtime):
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_files_of_every_version_give_what_they_gave(runtime, path):
+def test_files_of_every_version_have_their_recorded_results(runtime, path):
     expected = json.loads(path.with_suffix(".json").read_text())
     dtype = np.dtype(path.stem.split("-")[-1])
     loaded = runtime.load(path, dtype)
     x = np.array(expected["x"])
     context = None if expected["context"] is None else np.array(expected["context"])
-    if "spread" in expected:  # of an ensemble, whose members the header has no names for
+    if "spread" in expected:  # of an ensemble, whose members have no names in the header
         got, others = {}, {"spread", "z"}
     else:
         got, others = dict(zip(("z", "log_det"), loaded.to_latent(x, context), strict=True)), set()
@@ -185,7 +185,7 @@ def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, nam
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-3, 3.0, 1e4])
 def test_hard_planar_transforms(runtime, scale, context, dtype):
-    """Most of u cancels where w·u is far below -1; the rest along w must still be that of the formula."""
+    """Where w·u is far below -1 most of u cancels, and the rest along w has to be that of the formula."""
     w, u = scale * np.array([1.0, -0.5, 0.25]), np.array([0.3, -0.1, 0.2])
     x = 3.0 * cases.rows(50, 3, dtype, "planar")
     given = np.zeros((50, 1), dtype) if context else None
@@ -257,7 +257,7 @@ def test_wrong_arguments_are_refused(runtime):
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_products_in_bf16(runtime, make, precision):
-    """To rounding, but for a few rows of which a sum lay in the middle between two numbers of 8 bits."""
+    """Results agree to rounding, except for a few rows of which a sum lies in the middle between two bf16 values."""
     flow = cases.randomise(make(), 0.2)
     loaded = runtime.load(hr.to_bytes(flow), precision)
     x, context = cases.rows(400, flow.features, "float32"), cases.rows(400, flow.context, "float32", "context")
@@ -296,7 +296,7 @@ def test_a_sample_is_a_function_of_seed_row_and_column(runtime, base, dtype):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", ["MAF", "ensemble"])
-def test_a_sample_needs_no_more_than_a_place_for_rows(runtime, name, dtype, tmp_path):
+def test_a_sample_allocates_memory_for_its_rows_alone(runtime, name, dtype, tmp_path):
     flow = hr.MAF(3, transforms=1, hidden=(8,), dtype=dtype)
     flow = (
         hr.Ensemble([flow, hr.MAF(3, transforms=1, hidden=(8,), dtype=dtype, seed=1)]) if name == "ensemble" else flow
@@ -331,7 +331,7 @@ NUMBERS += [
 ]
 
 
-def test_numbers_are_read_without_from_chars_too(runtime):
+def test_files_are_read_without_from_chars_too(runtime):
     for text in NUMBERS:
         assert runtime.number(text, by_stream=True) == runtime.number(text, by_stream=False) == float(text)
         assert np.signbit(runtime.number(text, by_stream=True)) == text.startswith("-")
@@ -344,7 +344,7 @@ def program(tmp_path_factory):
     if runtime_library.compiler() is None:
         pytest.skip("no C++ compiler")
     source = ROOT / "runtime/example.cpp"
-    return runtime_library.compiled_once(tmp_path_factory, "headrace_score", source, "-O0")  # it scores a few rows
+    return runtime_library.compiled_once(tmp_path_factory, "headrace_score", source, "-O0")  # it scores few rows
 
 
 def run(program, *arguments):
@@ -365,7 +365,7 @@ def test_the_program_scores_a_table(program, tmp_path, names):
     cases.assert_close(got, flow.log_prob(x, context), depth=12)
 
 
-def test_the_program_says_what_is_wrong(program, tmp_path):
+def test_the_program_prints_errors(program, tmp_path):
     flow = file_cases.EXAMPLES["maf"]("float64")
     flow.save(tmp_path / "density")
     (tmp_path / "rows.csv").write_text("1,2,3\n1,2\n")

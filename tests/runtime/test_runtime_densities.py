@@ -21,7 +21,7 @@ BASES = {
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_bounds_without_a_network(runtime, linear, dtype):
-    """Where all is computed in float64, rows on a bound have no density either."""
+    """A flow without a network computes in float64, where rows on a bound have no density either."""
     base = hr.Independent(["uniform", "normal"]) if linear else None
     flow = hr.Flow([hr.transforms.Support([(0.1, 0.7), (None, 2.0)], linear=linear)], base, dtype=dtype)
     x = np.array([[0.1, 0.0], [0.7, 0.0], [0.5, 2.0], [0.8, 0.0], [0.3, 1.0], [0.11, -3.0]], dtype)
@@ -34,7 +34,7 @@ def test_bounds_without_a_network(runtime, linear, dtype):
 
 
 def test_a_support_elsewhere_has_nans_alone(runtime, dtype):
-    """Where something is done to rows before, a bound is none of theirs."""
+    """A support that is not at the data end has NaN beyond its bounds, and no density of zero."""
     inner = hr.transforms.Support([(0.0, None), None])
     ends = [
         hr.transforms.Standardize([0.5, 0.0], [2.0, 1.0]),
@@ -65,7 +65,7 @@ def test_bases_have_the_samples_of_python(runtime, name, dtype):
     got, density = loaded.sample(300, 6, seed, dtype=dtype)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     eps = np.finfo(dtype).eps
-    # Of angles near a quarter turn and of u near 1 a number has the last digits of a uniform one.
+    # Angles near a quarter turn, and u near 1, keep only the last digits of a uniform number.
     np.testing.assert_allclose(got, want, rtol=256 * eps, atol=64 * eps)
     np.testing.assert_array_equal(loaded.sample(3, 6, seed, first_row=297, dtype=dtype)[0], got[297:])
     assert not np.isposinf(density).any()

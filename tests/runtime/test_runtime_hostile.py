@@ -1,4 +1,4 @@
-"""headrace.hpp refuses the files that Python refuses, whatever is in them, and reads those that it reads."""
+"""headrace.hpp refuses the files that Python refuses, and reads those that Python reads."""
 
 import copy
 import itertools
@@ -23,12 +23,12 @@ NAMES = (*RANDOM["SMALL"], "splines", "linear", "planar-context", "radial-contex
 NAMES += ("support-alone", "support", "periodic", "student-t", "student-t-fixed", "mixture", "mixture-fixed")
 NAMES += ("on-columns", "on-columns-alone", "periodic-maf", "periodic-dual-ascent")
 
-# Python takes these for numbers, or for a default, which no header of headrace has.
+# Values that Python takes as numbers or defaults, and that no header of headrace has.
 STRICTER = ("expected numbers", "activation: expected one of", "outputs: expected a list, got null")
 
 
 def agree(runtime, data):
-    """Both read a file, and its contents can be run, or both refuse it. Whether they read it."""
+    """Check that both read and run a file, or that both refuse it; return whether they read it."""
     try:
         module = files.from_bytes(data)
     except hr.FileFormatError:
@@ -124,13 +124,13 @@ def test_random_masks_are_read_if_no_coordinate_depends_on_itself(runtime, seed)
         b"[" * 65 + b"]" * 65, b'[1 2]', b'{"a" 1}', b'// no\n{}',
     ],
 )  # fmt: skip
-def test_what_is_no_json_is_refused(runtime, text):
+def test_other_texts_than_json_are_refused(runtime, text):
     with pytest.raises(Refused, match=r"^format: no safetensors file: header: expected"):
         runtime.load(hostile_files.container(text), "float64")
 
 
 def test_a_header_in_any_form_of_json_is_read(runtime):
-    """Escapes, blanks, pairs of surrogates and every form of a number."""
+    """JSON has escapes, blanks, pairs of surrogates and every form of a number here."""
     flow = hostile_files.unsealed(hr.transforms.Standardize([0.5], [2.0]))
     entries, header, tensors = hostile_files.unpack(flow)
     text = (

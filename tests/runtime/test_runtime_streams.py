@@ -1,4 +1,4 @@
-"""headrace.hpp: streams of sequences have what Python's have, up to rounding, in both precisions."""
+"""headrace.hpp: streams of sequences have the results of Python's, up to rounding, in both precisions."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from runtime_library import ROOT, Refused
 pytestmark = pytest.mark.programs
 
 KEPT = sorted((ROOT / "tests" / "files").glob("*/sequences/*.safetensors"))
-DEPTH = 40  # as of kept files
+DEPTH = 40  # as those of kept files
 
 
 def made(runtime, name, dtype):
@@ -69,7 +69,7 @@ def test_pulls_are_those_of_python(runtime, name, dtype):
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parents[1].name}/{path.stem}")
-def test_files_of_every_version_give_what_they_gave(runtime, path):
+def test_files_of_every_version_have_their_recorded_results(runtime, path):
     expected = json.loads(path.with_suffix(".json").read_text())
     dtype = np.dtype(path.stem.split("-")[-1])
     loaded = runtime.load_sequences(path, dtype)
@@ -86,7 +86,7 @@ def test_files_of_every_version_give_what_they_gave(runtime, path):
 
 
 @pytest.mark.parametrize("name", ["chain", "mixture", "inner", "bf16"])
-def test_a_state_goes_between_python_and_the_header(runtime, name, dtype):
+def test_states_are_exchanged_between_python_and_the_header(runtime, name, dtype):
     _, loaded, flow = made(runtime, name, dtype)
     x, context, frames = sequence_cases.streamed(flow, 3, 60)
     want = flow.stream(3, context=context, covariates=frames)
@@ -124,7 +124,7 @@ def test_a_double_reading_of_floats_has_more_digits(runtime):
     np.testing.assert_allclose(got, flow.astype("float64").log_prob_steps(x), rtol=1e-10, atol=1e-10)
 
 
-def test_wrong_arguments_are_named_and_leave_the_stream_as_it_was(runtime):
+def test_wrong_arguments_are_named_and_leave_the_stream_unchanged(runtime):
     flow = sequence_cases.wavenet("runtime refused", context=1)
     loaded = runtime.load_sequences(hr.to_bytes(flow), "float64")
     x, context, _ = sequence_cases.streamed(flow, 2, 30)

@@ -53,7 +53,7 @@ def reference(x, order, window, every, floor, ceiling, start, damping):
 
 
 def adaptive_flow(features=1, dtype="float64", seed=0, **more):
-    """A flow with a network of random weights that reads running sizes."""
+    """A flow whose network has random weights and reads running sizes."""
     network = hr.CausalConvolution(features, sizes=True, dtype=dtype, **NETWORK | more)
     scale = hr.transforms.Standardize([0.1] * features, [0.7] * features)
     flow = hr.SequenceFlow([network, hr.AdaptivePrediction(features, **SHORT), scale])
@@ -140,7 +140,7 @@ def test_gradients_are_finite_differences(features):
     context, grad = cases.rng("context").standard_normal((2, 2)), cases.rng("grad").standard_normal((2, 60))
     wrt = ("inputs", "parameters", "context")
     found = flow.log_prob_vjp(x, grad, context, wrt=wrt)
-    assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])  # without the way to x
+    assert_array_equal(flow.log_prob_vjp(x, grad, context, wrt=("parameters",))[0], found[1])  # without an inverse
 
     def loss(x, parameters, context):
         return (grad * flow.log_prob_steps(x, context, parameters=parameters)).sum()
@@ -163,7 +163,7 @@ def test_gradients_are_finite_differences(features):
 
 
 def test_gradients_by_each_step_are_finite_differences():
-    """Steps at which a filter is solved anew, bounds of the scale, and silence."""
+    """The steps include those at which a filter is solved anew, bounds of the scale, and silence."""
     flow, x = adaptive_flow(), signal(120, 7)
     x[70:90] *= 50.0
     grad = np.ones((1, 120))
@@ -230,7 +230,7 @@ def test_sizes_need_an_adaptive_prediction_next_to_the_network():
         hr.AdaptivePrediction()._link_on(None, np.dtype("float32"))
 
 
-def test_files_hold_it(tmp_path):
+def test_files_keep_an_adaptive_prediction(tmp_path):
     flow = adaptive_flow(dtype="float32")
     flow.save(tmp_path / "flow.safetensors")
     loaded, x = hr.load(tmp_path / "flow.safetensors"), signal(200, 8)
@@ -265,12 +265,12 @@ TRIED = {"epochs": 2, "batch_size": 4, "progress": False}
 
 @pytest.fixture
 def tries(monkeypatch):
-    """Fits of short signals try an adaptive prediction, too."""
+    """Let fits of short signals try an adaptive prediction, too."""
     monkeypatch.setattr(sequence_fit, "LEAST_ADAPTIVE", 1000)
     monkeypatch.setattr(_marginals, "TRIED", 1)
 
 
-def test_a_fit_takes_it_where_held_out_steps_gain(tries, tmp_path):
+def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp_path):
     x = [signal(4000, "fit", i) for i in range(4)]
     flow, plain = hr.WaveNet(**SMALL), hr.WaveNet(**SMALL)
     history, other = flow.fit(x, **TRIED), plain.fit(x, gaussianize=False, **TRIED)
@@ -303,7 +303,7 @@ def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
     assert history.validation_loss == other.validation_loss
 
 
-def test_trials_are_adams_whatever_takes_the_steps_of_the_fit(tries, monkeypatch):
+def test_trials_go_by_adam_for_any_optimizer_of_the_fit(tries, monkeypatch):
     step, steps, found = Adam.step, [], {}
     monkeypatch.setattr(
         Adam, "step", lambda one, gradient: steps.append((type(one), one.learning_rate)) or step(one, gradient)
@@ -318,7 +318,7 @@ def test_trials_are_adams_whatever_takes_the_steps_of_the_fit(tries, monkeypatch
     assert {kind for kind, _ in found["muon"][of_trials:]} == {hr.Muon}
 
 
-def test_a_fit_that_took_it_goes_on_from_its_checkpoint(tries, tmp_path, monkeypatch):
+def test_a_fit_with_an_adaptive_prediction_goes_on_from_its_checkpoint(tries, tmp_path, monkeypatch):
     x = [signal(3000, "kept", i) for i in range(3)]
     whole = hr.WaveNet(**SMALL)
     expected = whole.fit(x, **TRIED)
@@ -348,14 +348,14 @@ def test_a_budget_of_few_steps_has_no_trial(tries, monkeypatch):
         return own(*arguments)
 
     monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", counted)
-    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # of 100, in which there are 500 and 100,000 steps
+    for seconds, is_tried in ((0.2, False), (1e-3, True)):  # budgets that have time for 500 and 100,000 steps
         runs.clear()
         monkeypatch.setattr(sequence_fit.SequenceFit, "_seconds_of_step", lambda *_, each=seconds: each)
         monkeypatch.setattr(sequence_fit, "_SHORT", 16 if is_tried else 80)
         history = hr.WaveNet(**SMALL).fit(x, time_budget=100.0, **TRIED)
         assert history.adaptive == is_tried
         assert len(runs) == 2 * is_tried
-        assert not any(clock.is_limited for clock in runs)  # steps end it, and no clock
+        assert not any(clock.is_limited for clock in runs)  # its number of steps ends the fit, and no clock
 
 
 def test_crops_have_the_gradients_of_whole_sequences():

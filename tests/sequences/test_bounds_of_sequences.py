@@ -13,7 +13,7 @@ BOUNDS = [(0.0, None), (-1.0, 3.0)]
 
 @pytest.fixture(params=cases.DTYPES)
 def pair(request):
-    """A flow with bounds, and the same without."""
+    """A flow with bounds, and the flow of its unbounded side."""
     options = {"features": 2, "layers": 3, "inner": None, "map": "affine", "dtype": request.param}
     options |= {"standardize": ([0.3, -0.2], [0.7, 1.1])}
     bounded = sequence_cases.wavenet("bounds", bounds=BOUNDS, **options)
@@ -22,7 +22,7 @@ def pair(request):
 
 
 def mapped(y):
-    """Both features on their supports, and the logarithms of slopes, by themselves."""
+    """Both features mapped to their supports, and the logarithms of slopes, by formulas."""
     a, b = y[..., 0], 1.0 / (1.0 + np.exp(-y[..., 1]))
     return np.stack([np.exp(a), -1.0 + 4.0 * b], axis=-1), a + np.log(4.0 * b * (1.0 - b))
 
@@ -61,7 +61,7 @@ def prices(steps, *key):
 
 
 def test_a_fit_standardises_the_unbounded_side():
-    x = [prices(n, n) for n in (700, 450, 90)]  # short ones are filled up behind their end
+    x = [prices(n, n) for n in (700, 450, 90)]  # short sequences are padded behind their end
     flow = hr.WaveNet(layers=4, channels=8, bounds=[(0, None)])
     before = flow.log_prob(x).sum()
     history = flow.fit(x, epochs=3, progress=False)
@@ -120,7 +120,7 @@ def test_a_fit_of_counts():
     assert (np.round(flow.sample(5, 100, seed=0)) >= 0.0).all()
 
 
-def test_refused():
+def test_refused_bounds_of_sequences():
     x = [prices(90, 0), prices(90, 1)]
     x[1][7] = -3.0
     with pytest.raises(ValueError, match=r"\(0\.0, None\), got -3 in feature 0 at step 7 of sequence 1"):

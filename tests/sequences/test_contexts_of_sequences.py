@@ -16,7 +16,7 @@ KINDS = {
 
 
 def flows(kind, dtype):
-    """A flow, and the same whose networks read contexts standardised."""
+    """A flow, and one of equal weights whose networks read standardised contexts."""
     plain = sequence_cases.wavenet("scale", kind, layers=3, context=2, dtype=dtype, **KINDS[kind])
     scaled = hr.SequenceFlow(plain.transforms, plain.base, standardize_context=SCALE)
     return plain, scaled
@@ -56,7 +56,7 @@ def test_values_and_gradients(kind, dtype, tmp_path):
     for a, b in zip(found[:2], want[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(found[2], want[2] / SCALE[1], rtol=1e-6 if dtype == "float32" else 1e-14)
-    if kind != "student":  # whose density is judged by the other direction
+    if kind != "student":  # its density is tested by the other direction
         judge = sequence_cases.judge_of(scaled, tmp_path)
         steps = judge.log_prob_steps(x, given)
         cases.assert_close(scaled.log_prob_steps(x, given), steps, magnitude=np.abs(steps).max(), depth=300)
@@ -93,7 +93,7 @@ def test_probabilities_of_integers():
     )
 
 
-def test_what_is_given_and_refused():
+def test_arguments_of_standardize_context():
     flow = hr.WaveNet(layers=2, context=2, standardize_context=SCALE)
     np.testing.assert_array_equal(flow.standardize_context[0], SCALE[0])
     assert hr.WaveNet(layers=2, context=2).standardize_context is None

@@ -1,7 +1,7 @@
 """The core of causal networks: values against plain loops, and bits that depend on nothing but a position's field.
 
-Streams of few rows, panels of many, windows and chunks are kernels of their own. They have in common the order
-of every sum, so that the outputs of a position have the same bits in all of them: `==` here, never a tolerance.
+Streams of few rows, panels of many, windows and chunks are kernels of their own. They have in common the order of every
+sum, so that the outputs of a position have the same bits in all of them: tests compare by `==`, never with a tolerance.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import headrace as hr
 from headrace._core import cpu
 
 DTYPES = ("float32", "float64")
-# Of raw outputs of size one: sums of some hundred products, in at most nine layers.
+# Tolerances of raw outputs of size one: sums of some hundred products, in at most nine layers.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -192,7 +192,7 @@ def test_both_directions_and_all_pieces_have_the_same_bits(case, rows, steps):
 
 
 def restored(transform, state):
-    """A state made of the arrays of this one."""
+    """A new state from the arrays of this one."""
     other = transform.streams(state.rows)
     other.set_array(state.to_array(), state.position)
     return other
@@ -358,13 +358,13 @@ def test_tensors_and_the_vector_of_weights(case):
         ({"channels": 1 << 20}, "channels, skip: expected fewer weights"),
     ],
 )
-def test_sizes_that_no_network_has(changed, message):
+def test_impossible_sizes_of_networks_are_refused(changed, message):
     sizes = {"inputs": 1, "channels": 4, "skip": 4, "kernel": 2, "dilations": (1, 2), "outputs": 2}
     with pytest.raises(ValueError, match=message):
         cpu.CausalConvolution(**sizes | changed)
 
 
-def test_calls_that_do_not_fit():
+def test_arguments_that_do_not_fit_the_network_are_refused():
     case = Case(context=2, covariates=1, hop=4)
     v, beside = case.data(2, 10)
     transform = case.transform()
@@ -442,7 +442,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no timers that send signals")
-def test_an_interrupted_call_leaves_no_state_to_go_on_from():
+def test_a_state_cannot_be_used_after_an_interrupted_call():
     ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=True, timeout=120)
     assert "interrupted" in ran.stdout
 
@@ -452,8 +452,11 @@ PROMISES = "both_directions or plain_loops or large_dilations or streams_and_con
 
 @pytest.mark.parametrize("choice", ["--thin", pytest.param("-q", id="all", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("isa", cpu.isas()[:-1])
-def test_every_instruction_set_keeps_these_promises(isa, choice):
-    """Those of rounded weights, too, in the same process. The best set runs all cases by day, the others at night."""
+def test_every_instruction_set_passes_these_tests(isa, choice):
+    """The tests of rounded weights run in the same process, too.
+
+    The best set runs all cases by day, the others at night.
+    """
     files = __file__, Path(__file__).with_name("test_rounded_weights.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", choice, "-p", "no:cacheprovider", *files, "-k", PROMISES]
     environment = os.environ | {"HEADRACE_ISA": isa}

@@ -57,7 +57,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_push_leaves_the_stream_as_it_was(name):
+def test_a_refused_push_leaves_the_stream_unchanged(name):
     change, error, message = REFUSED[name]
     flow = sequence_cases.wavenet("refused", dtype="float32")
     x = sequence_cases.sequences(2, STEPS, 1, "float64")
@@ -81,7 +81,7 @@ def test_a_refused_push_leaves_the_stream_as_it_was(name):
         (1, "a", TypeError, "seed"),
     ],
 )
-def test_a_refused_pull_leaves_the_stream_as_it_was(steps, seed, error, message):
+def test_a_refused_pull_leaves_the_stream_unchanged(steps, seed, error, message):
     flow = sequence_cases.wavenet("refused", dtype="float32")
     stream, other = flow.stream(), flow.stream()
     first = stream.pull(10, 3)

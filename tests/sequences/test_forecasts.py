@@ -37,7 +37,7 @@ def test_an_autoregression():
     got = forecast.quantiles(LEVELS)
     assert got.shape == (4, 3, 4, 1)
     assert_allclose(got[:, :, 0], want[:, :, 0], rtol=1e-12)
-    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # 4 errors of the outermost, by 20,000 draws
+    assert_allclose(got[:, :, 1:], want[:, :, 1:], atol=0.12)  # 4 standard errors of outer quantiles, 20,000 draws
     assert_array_equal(forecast.quantiles(0.3), got[1])
     low, high = forecast.interval(0.9)
     assert_allclose(low, forecast.quantiles(0.05))
@@ -88,7 +88,7 @@ def test_the_first_step_has_the_levels_as_its_distribution_function(name):
         assert_allclose(reached, level, rtol=1e-8 if flow.dtype == np.float64 else 1e-4)
 
 
-def test_others_are_known_by_draws():
+def test_later_steps_have_distributions_by_draws():
     for flow in (
         hr.WaveNet(2, layers=2),
         hr.WaveNet(layers=2, base=hr.StudentT(1)),
@@ -100,7 +100,7 @@ def test_others_are_known_by_draws():
         assert_array_equal(forecast.quantiles([0.2]), np.quantile(forecast.draws, [0.2], axis=0))
 
 
-def test_refused():
+def test_refused_arguments_of_forecasts():
     rest = hr.WaveNet(layers=2).given(np.zeros((2, 10, 1)))
     forecast = rest.forecast(3, draws=5)
     with pytest.raises(ValueError, match=r"levels: expected probabilities between 0 and 1, got \[0\.1, 1\]"):

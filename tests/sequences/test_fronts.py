@@ -22,14 +22,14 @@ def flow_of(map, front, reads, dtype, features=2):
     more = {"companded": False, "level": False, "prediction": 0, "reads": reads, "layers": 3, "channels": 6}
     own = more | MAPS[map] | FRONTS[front] | {"features": features, "dtype": dtype, "transforms": 1}
     flow = sequence_cases.wavenet(map, front, reads, **own)
-    for name, array in flow.named_parameters().items():  # so that values that are made one after another do not grow
+    for name, array in flow.named_parameters().items():  # small, so that values of the sequential direction do not grow
         if "head.1" in name:
             flow.set_parameter(name, 0.3 * array)
     return flow
 
 
 @pairwise(map=list(MAPS), front=list(FRONTS), reads=["data", "latent"], dtype=cases.DTYPES, rows=[1, 3, 20])
-def test_against_the_reference(map, front, reads, dtype, rows, tmp_path):
+def test_densities_with_companded_inputs_and_levels_are_the_reference_s(map, front, reads, dtype, rows, tmp_path):
     flow = flow_of(map, front, reads, dtype)
     x = sequence_cases.sequences(rows, 60, 2, dtype)
     judge = sequence_cases.judge_of(flow, tmp_path)
@@ -95,10 +95,10 @@ def test_levels_are_clamped():
     np.testing.assert_allclose(scales, [-13.0, -12.0, 1.0, 2.0], rtol=1e-12)
 
 
-def test_levels_make_other_parameters_free_of_the_size_of_a_signal():
+def test_with_levels_other_parameters_do_not_depend_on_the_scale():
     """A level that is a constant c and data times e^c have the latent values of the data."""
     flow = flow_of("logistic_mixture", "level", "data", "float64", 1)
-    for name in ("input.weight", "head.1.weight"):  # parameters do not depend on the inputs
+    for name in ("input.weight", "head.1.weight"):  # parameters that do not depend on the inputs
         flow.set_parameter(f"transforms.0.{name}", 0.0 * flow.named_parameters()[f"transforms.0.{name}"])
     x = sequence_cases.sequences(1, 30, 1, "float64")
     z, log_det = flow.to_latent(x)
@@ -111,7 +111,7 @@ def test_levels_make_other_parameters_free_of_the_size_of_a_signal():
 
 
 def test_probabilities_of_cells_add_up():
-    """Of all cells of the last step, through a level and a linear prediction."""
+    """Probabilities of all cells of the last step sum to one, through a level and a linear prediction."""
     flow = sequence_cases.wavenet("cells of a front", layers=2, channels=4, prediction=3, standardize=(3.0, 2.0))
     assert [type(t).__name__ for t in flow.transforms] == ["CausalConvolution", "LinearPrediction", "Standardize"]
     past = cases.rng("past").integers(-6, 12, (20, 1))
@@ -124,7 +124,7 @@ def test_probabilities_of_cells_add_up():
     np.testing.assert_allclose(fine, flow.log_prob_steps(x + 0.0)[:, -1], rtol=1e-4, atol=1e-4)
 
 
-def test_files_have_them_only_where_they_are_used(tmp_path):
+def test_files_have_companded_and_level_only_where_they_are_true(tmp_path):
     plain = hr.CausalConvolution(channels=3, dilations=[1], map="affine")
     assert not {"companded", "level"} & plain._header().keys()
     own = hr.CausalConvolution(channels=3, dilations=[1], map="affine", companded=True, level=True)
@@ -136,7 +136,7 @@ def test_files_have_them_only_where_they_are_used(tmp_path):
     assert "level=True, companded=True" in repr(own)
 
 
-def test_what_is_no_front():
+def test_refused_values_of_companded_and_level():
     for name in ("companded", "level"):
         with pytest.raises(TypeError, match=f"{name}: expected True or False, got"):
             hr.CausalConvolution(**{name: 1})

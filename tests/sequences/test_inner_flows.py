@@ -44,7 +44,8 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
     z = 0.7 * cases.rng("z", name).standard_normal((ROWS, STEPS, flow.features)).astype(dtype)
     x, log_det = flow.to_data(z, *given)
     back, log_det_back = flow.to_latent(x, *given)
-    # What is built step after step is judged by the direction that sees it: a step reads the errors of those before.
+    # Values of the sequential direction are tested by the parallel one, because a step reads the errors of earlier
+    # steps.
     if reads == "data":
         pairs = [(z, log_det, -1.0), (back, log_det_back, 1.0)]
         want, want_log = judge.to_latent(x, *given)
@@ -64,7 +65,7 @@ def test_both_directions_and_densities(name, side, reads, dtype, tmp_path):
 
 
 def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context():
-    """The network by the reference, and then `Flow.log_prob` of each step."""
+    """The network's outputs are the reference's, and then `Flow.log_prob` has the density of each step."""
     flow = flow_of("maf", "context", prediction=0, companded=False)
     x, (context, _) = sequence_cases.sequences(ROWS, STEPS, 3), beside(flow)
     t = flow.transforms[0]
@@ -86,7 +87,7 @@ def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context()
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", ["maf", "nsf", "couplings"])
 def test_bits_do_not_depend_on_rows_parts_or_streams(name, dtype, reads):
-    """Also below 8 rows: a step's flow runs by whole tiles, whatever their number."""
+    """Fewer than 8 rows have these bits, too, because a step's flow always runs on whole tiles."""
     flow = flow_of(name, "context", dtype, reads)
     x, (context, _) = sequence_cases.sequences(20, STEPS, flow.features, dtype), beside(flow, 20)
     steps = flow.log_prob_steps(x, context)
@@ -178,13 +179,13 @@ def test_gradients_against_differences(name, side, dtype):
         difference = (number(h) - number(-h)) / (2 * h)
         exact = float((gradient.astype("float64") * direction).sum())
         size = np.linalg.norm(gradient.astype("float64")) * max(1.0, np.sqrt(direction.size) / 30)
-        # Of a central difference as in test_sequence_gradients: rounding by h, kinks of rectifiers.
+        # Errors of a central difference as in test_sequence_gradients: rounding over h, and kinks of rectifiers.
         assert abs(difference - exact) <= {"float64": 3e-6, "float32": 3e-3}[dtype] * max(size, 1.0), kind
 
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_gradients_of_both_sides(reads):
-    """By each value, of the direction that is made at once, through two convolutions."""
+    """Gradients by each value, of the parallel direction, through two convolutions."""
     flow = flow_of("nsf", "context", reads=reads, transforms=2)
     x, (context, _) = sequence_cases.sequences(2, 9, 2), beside(flow, 2)
     draw = cases.rng("both sides")
@@ -265,7 +266,7 @@ def test_training_lowers_the_loss():
     assert flow.nll_and_grad(x)[0] < first - 0.5
 
 
-def test_what_wavenet_takes_by_default():
+def test_default_inner_flows_of_wavenet():
     def inner(*features, **more):
         return hr.WaveNet(*features, layers=2, channels=6, **more).transforms[0].inner
 
@@ -295,13 +296,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused(name):
+def test_refused_inner_flows(name):
     inner, kind, words = REFUSED[name]
     with pytest.raises(kind, match=words):
         hr.CausalConvolution(2, dilations=[1], inner=inner)
 
 
-def test_more_that_is_refused():
+def test_refused_combinations_with_inner_flows():
     inner = hr.MAF(2, context=4)
     with pytest.raises(ValueError, match="bins: expected no setting of a map beside an inner flow"):
         hr.CausalConvolution(2, dilations=[1], inner=inner, map="rq_spline", bins=5)

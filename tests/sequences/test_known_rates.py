@@ -1,7 +1,8 @@
-"""Processes whose entropy rate is known: a network of the right weights reaches it, and none can pass it.
+"""Processes whose entropy rate is known: a network of the right weights has this rate, and no network has a better one.
 
 The mean log density of a long sequence is compared with that of the true conditional densities on the same sequence.
-Their difference is the divergence of the two, which is not negative: if it is, the network has seen what it predicts.
+Their difference is the divergence of the two, which is not negative, unless the network reads the steps that it
+predicts.
 """
 
 import math
@@ -16,7 +17,7 @@ import reference
 STEPS = 100_000
 AR, DEVIATION = (1.7, -0.8), 0.3  # x_t = 1.7 x_{t-1} - 0.8 x_{t-2} + 0.3 e_t
 ARCH = (0.4, 0.55)  # the variance of x_t given x_{t-1} is 0.4 + 0.55 x_{t-1}^2
-SMALL = 1e-3  # where tanh is a line but for its square
+SMALL = 1e-3  # inputs for which tanh is linear up to its cubic term
 
 
 def raw_scale(log_scale, slope=1e-3):
@@ -88,7 +89,7 @@ def squares_network(dtype):
 
 
 def check_rate(found, true, rate, within):
-    """The network's log densities against the true ones, and these against the negative entropy rate."""
+    """Compare the network's log densities with the true ones, and these with the negative entropy rate."""
     assert abs(true.mean() + rate) < 5.0 * true.std() / math.sqrt(len(true)) * 3.0  # the steps are not independent
     difference = true.mean() - found.mean()
     assert difference > -1e-4, f"{-difference:.3g} nats above the rate: the network sees what it predicts"
@@ -115,7 +116,7 @@ def test_a_variance_that_depends_on_the_past(dtype):
 
 
 def test_samples_are_the_process():
-    """Its own log densities have the entropy rate for their mean, and its autocovariances are those of the process."""
+    """The mean log density of samples is the entropy rate, and their autocovariances are those of the process."""
     flow = hr.SequenceFlow([linear_network("float64")])
     x = flow.sample(50, steps=2200, seed=0)[:, 200:]
     rate = 0.5 * math.log(2.0 * math.pi * math.e * DEVIATION**2)
@@ -128,7 +129,7 @@ def test_samples_are_the_process():
     assert abs((x[:, 1:] * x[:, :-1]).mean() / (x**2).mean() - first) < 0.01
 
 
-def test_a_network_that_sees_the_future_is_found_out():
+def test_a_network_that_reads_the_future_is_detected():
     """A copy of the sequence among the covariates is a leak, and the check of the rate reports it."""
     x = autoregression(20_000, cases.rng("leak"))
     t = linear_network("float64", covariates=1)

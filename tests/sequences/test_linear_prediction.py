@@ -10,7 +10,7 @@ import headrace as hr
 import reference
 from headrace.sequences.prediction import levinson
 
-# Sums of up to 32 products, in another order; the recursion repeats their rounding.
+# Tolerances of sums of up to 32 products in another order, whose rounding the recursion repeats.
 TOLERANCES = {"float64": 1e-11, "float32": 3e-5}
 
 
@@ -100,7 +100,7 @@ def test_gradients_are_differences(verb, features, order, steps):
     for arrays, gradient in zip((given, own), found, strict=True):
         direction = draw.standard_normal(arrays.shape)
         if arrays is own:
-            direction[: -features * order] = 0.0  # those of the network beside it have tests of their own
+            direction[: -features * order] = 0.0  # gradients of the network have tests of their own
             ends = [total(given, own + sign * h * direction) for sign in (1, -1)]
         else:
             ends = [total(given + sign * h * direction, own) for sign in (1, -1)]
@@ -117,10 +117,10 @@ def test_levinson_solves_the_normal_equations():
     toeplitz = r[np.abs(np.subtract.outer(np.arange(8), np.arange(8)))]
     np.testing.assert_allclose(t.coefficients[0], np.linalg.solve(toeplitz, r[1:]), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(r[0] * np.prod(1.0 - k**2), r[0] - t.coefficients[0] @ r[1:], rtol=1e-9)
-    assert (levinson(np.zeros(5)) == 0).all()  # of a constant
+    assert (levinson(np.zeros(5)) == 0).all()  # of a constant signal
 
 
-def test_a_fit_begins_with_it():
+def test_a_fit_begins_with_levinson_s_coefficients():
     x = [5.0 + np.cumsum(cases.rng("start", i).standard_normal((300, 2)), axis=0) * [1.0, 50.0] for i in range(4)]
     flow = hr.WaveNet(2, layers=2, channels=4, prediction=3, dtype="float64")
     assert flow.transforms[1].is_identity

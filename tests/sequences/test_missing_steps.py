@@ -1,4 +1,4 @@
-"""Missing steps by copies of a stream, as a tutorial has them, against an autoregression's exact law."""
+"""Missing steps by copies of a stream, by the function of a tutorial, against an autoregression's exact law."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ MEMORY, DEVIATION = 0.8, 2.0
 
 
 def followed(flow):
-    """The function of the page, of this flow."""
+    """The function of the page, applied to this flow."""
     code = next(
         block
         for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)

@@ -65,11 +65,11 @@ def test_steps_match_the_reference(name, settings, dtype):
     # In float32 the squares of singular values are rounded by the largest one's, which matters to square matrices.
     allowed = STEPS * RATE * NORM * (2e-4 if dtype == "float32" else 1e-12)
     for key, value in flow.named_parameters().items():
-        if key in matrices or key.endswith("bias") or not settings:  # others decay as tests of Adam have it
+        if key in matrices or key.endswith("bias") or not settings:  # all others decay as in tests of Adam
             assert_allclose(value, want[key], rtol=0, atol=allowed if key in matrices else 0.1 * allowed, err_msg=key)
 
 
-def test_the_same_bits_for_any_number_of_threads_and_after_a_new_beginning(dtype, set_threads):
+def test_the_same_bits_for_any_number_of_threads_and_after_a_copied_state(dtype, set_threads):
     ends = []
     for threads in (1, 3):
         set_threads(threads)
@@ -85,7 +85,7 @@ def test_the_same_bits_for_any_number_of_threads_and_after_a_new_beginning(dtype
         cases.assert_same_bits(one, other)
 
 
-def test_fit_takes_it_by_name(dtype):
+def test_fits_of_sequences_take_muon_by_name(dtype):
     x, fitted = cases.rng("an autoregression").standard_normal((4, 300, 1)).cumsum(axis=1) * 0.1, {}
     for optimizer in ("adam", "muon"):
         flow = wavenet(dtype)

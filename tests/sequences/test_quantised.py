@@ -74,7 +74,7 @@ def test_lists_lengths_and_parts(flow):
     x = np.round(5.0 * sequence_cases.sequences(3, 40)).astype("int32")
     steps = flow.log_prob_steps(x, quantised=1)
     cases.assert_same_bits(flow.log_prob_steps([x[0], x[1, :9]], quantised=1)[1], steps[1, :9])
-    long = np.tile(x[:2], (1, 3500, 1))  # together in two parts, each alone in one
+    long = np.tile(x[:2], (1, 3500, 1))  # sequences together take two parts, each by itself one
     cases.assert_same_bits(flow.log_prob_steps(long, quantised=1)[1], flow.log_prob_steps(long[1], quantised=1))
 
 
@@ -140,7 +140,7 @@ def test_steps_of_no_grid_are_refused(step):
 
 
 def test_an_interrupted_push_of_cells_leaves_no_wrong_stream(flow, monkeypatch):
-    """Links may be at different steps then: the stream refuses to go on."""
+    """Links may then be at different steps, so that the stream refuses further calls."""
     stream = flow.stream()
     x = np.round(3.0 * cases.rng("interrupted cells").standard_normal((1, 12, flow.features)))
     stream.push(x, quantised=1)

@@ -1,4 +1,4 @@
-"""Weights of sequences in bf16: the bits of a float32 flow whose weights were rounded, wherever they are read.
+"""Weights of sequences in bf16: all results have the bits of a float32 flow with rounded weights.
 
 Streams read pairs of weights in bf16, everything else the rounded weights in float32. Both are compared with a flow
 that has none of this: `==` here, never a tolerance.
@@ -21,7 +21,7 @@ ROWS, STEPS = 17, 70  # a panel and one more stream; more steps than are compute
 
 
 def flow_of(name, dtype="float32"):
-    """Of every kind of call: odd and even numbers of inputs of a product, with all that a network may read."""
+    """A flow with odd and even numbers of inputs of products, and with every kind of input."""
     more = {"channels": 9, "skip": 12, "kernel": 3, "dtype": dtype}
     if name == "teacher":
         return sequence_cases.wavenet(name, dilations=[1, 2, 5, 11, 8], **more)
@@ -39,7 +39,7 @@ NAMES = ["teacher", "student", "inner", "beside", "chain"]
 
 
 def is_rounded(name, array):
-    """Weights of products of causal networks, and neither biases nor what belongs to other transforms."""
+    """Whether a parameter is a weight of a product of a causal network; biases and other transforms' are not."""
     of_network = "inner." not in name and any(part in name for part in (".input.", ".gate.", ".out.", ".head."))
     return of_network and not name.endswith("bias") and array.ndim > 1
 
@@ -105,7 +105,7 @@ def test_streams_and_continuations(both, rows):
 
 @pairwise(reads=cases.READS, rows=[1, 2, 4, 7, 16, 19], kernel=[2, 3, 4], channels=[1, 2, 15, 16, 33])
 def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, channels):
-    """Outputs step after step, by pairs, and of the finished sequence, by float32."""
+    """Outputs step after step, by pairs of bf16, equal those of the finished sequence, in float32."""
     dilations = [1, 2, 4, 9, 16]
     t = hr.CausalConvolution(2, channels=channels, skip=3, kernel=kernel, dilations=dilations, reads=reads)
     sequence_cases.randomise(t, "raw")
@@ -126,7 +126,7 @@ def test_the_network_has_the_same_bits_in_both_directions(reads, rows, kernel, c
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "chain"])
 def test_gradients_are_those_at_the_rounded_weights(name):
-    """The chain has none: neither of its directions makes all steps at once."""
+    """The chain is left out, because neither of its directions makes all steps at once."""
     flow = flow_of(name)
     flow, exact = flow.to("cpu", "bf16"), with_rounded_weights(flow)
     x, given = sequence_cases.sequences(3, 40, flow.features), beside(flow, 3, 40)
@@ -159,7 +159,7 @@ def test_parameters_stay_in_float32_and_new_ones_are_rounded():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_copies_pickles_and_files_keep_it(name, tmp_path):
+def test_copies_pickles_and_files_keep_rounded_weights(name, tmp_path):
     flow = flow_of(name).to("cpu", "bf16")
     flow.save(tmp_path / "flow")
     x, given = sequence_cases.sequences(2, 20, flow.features), beside(flow, 2, 20)
@@ -177,7 +177,7 @@ def test_copies_pickles_and_files_keep_it(name, tmp_path):
     assert "matmul='bf16'" in repr(flow)
 
 
-def test_the_choice_at_the_start():
+def test_matmul_of_constructors():
     wavenet = hr.WaveNet(layers=2, channels=4, matmul="bf16", seed=1)
     assert wavenet.matmul == wavenet.transforms[0].matmul == "bf16"
     x = sequence_cases.sequences(2, 9)
@@ -234,7 +234,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
+def test_refused_values_of_matmul(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         call()

@@ -28,7 +28,7 @@ def signal(request):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 17, 49])
 def test_raw_parameters_have_the_same_bits_in_both_directions(rows, reads, dtype):
-    """The network gives the same step after step and for the finished sequence, to the last bit."""
+    """Outputs of the network step after step have the bits of those for the finished sequence."""
     t = hr.CausalConvolution(2, channels=12, kernel=3, dilations=[1, 2, 16, 40], reads=reads, dtype=dtype)
     sequence_cases.randomise(t, "raw")
     kind = cpu.CausalTransformF32 if dtype == "float32" else cpu.CausalTransformF64
@@ -74,7 +74,7 @@ def test_any_number_of_threads(signal):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_long_signals_are_computed_in_parts_with_the_bits_of_one(dtype):
-    """A call of one signal takes all its steps at once, one of three takes them in two parts."""
+    """A call of one signal takes all its steps at once, a call of three signals takes them in two parts."""
     flow = sequence_cases.wavenet("long", layers=2, channels=4, prediction=3, dtype=dtype)
     x = (
         np.tile(sequence_cases.sequences(3, 1000, 1, dtype), (1, 100, 1))
@@ -115,7 +115,7 @@ def test_continuations_are_the_rest_of_the_sample(signal):
     whole = flow.sample(6, steps=120, seed=9)
     rest = flow.given(whole[:3, :70])
     cases.assert_same_bits(rest.sample((), steps=50, seed=9), whole[:3, 70:])
-    several = rest.sample(2, steps=50, seed=9)  # the second draw takes the numbers of the next three sequences
+    several = rest.sample(2, steps=50, seed=9)  # the second draw takes the noise of the next three sequences
     cases.assert_same_bits(several[0], whole[:3, 70:])
     noise_of_others = flow.given(whole[:3, :70]).sample(2, steps=50, seed=9)[1]
     cases.assert_same_bits(several[1], noise_of_others)
@@ -151,7 +151,7 @@ def test_streams_of_every_kind(reads, dtype, covariates, context):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_steps_of_several_values_one_by_one(dtype):
-    """Also where the base and transforms of rows have other bits for few rows."""
+    """The base and transforms of rows would have other bits for few rows."""
     flow = sequence_cases.chain(dtype)
     wide = hr.SequenceFlow([hr.CausalConvolution(5, channels=4, dilations=[1], dtype=dtype)], hr.Logistic(5))
     for own in (flow, sequence_cases.randomise(wide, "wide")):
@@ -162,7 +162,7 @@ def test_steps_of_several_values_one_by_one(dtype):
         cases.assert_same_bits(np.concatenate(parts, axis=1), own.log_prob_steps(x, context, frames))
 
 
-def test_a_value_that_is_not_finite_cannot_come_in_and_weights_that_are_not_spoil_their_rows():
+def test_values_that_are_not_finite_are_refused_and_such_weights_give_nan():
     flow = sequence_cases.wavenet("nan")
     weights = flow.parameters
     weights[:] = np.nan

@@ -42,11 +42,11 @@ def test_the_right_density_passes():
     assert (d.grade, repr(d)) == ("very good", f"SequenceDiagnosis(SequenceFlow, steps=6000: {d.verdict})")
 
 
-def test_what_the_past_would_have_known_is_found():
+def test_dependence_on_the_past_that_a_density_lacks_is_found():
     d = hr.diagnose_sequences(flow_of(0.0, 1.0 / 0.6), autoregression(20, 300, "past"))
     assert "autocorrelation" in {one.name for one in d.misses}
     np.testing.assert_allclose(d.autocorrelation[0], 0.8, atol=0.05)
-    assert d.grade == "wrong"  # the past would have told ln(1 / 0.6) nats of a step
+    assert d.grade == "wrong"  # the past explains ln(1 / 0.6) nats of a step
     np.testing.assert_allclose(d.size.nats, -np.log(0.6), atol=0.05)
     assert "that 1 steps before" in next(one.sentence for one in d.misses if one.name == "autocorrelation")
 
@@ -59,7 +59,7 @@ def test_a_level_that_is_not_followed_is_found():
     names = {one.name for one in d.misses}
     assert "autocorrelation of sizes" in names
     assert d.size.nats > 0.1
-    assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities, even so
+    assert d.loudness[0][2] > d.loudness[-1][2]  # quiet steps have high densities nevertheless
     assert len(d.loudness) == 5
     assert all(a[1] <= b[0] for a, b in zip(d.loudness, d.loudness[1:], strict=False))
 
@@ -92,7 +92,7 @@ def test_errors():
         hr.diagnose_sequences(flow, np.zeros(30))
 
 
-def test_the_verdict_is_the_second_paragraph_of_what_is_printed(monkeypatch):
+def test_the_verdict_is_the_second_printed_paragraph(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     monkeypatch.setattr("headrace._base.layout.WIDEST", 1000)
     x = autoregression(4, 300, "verdict")

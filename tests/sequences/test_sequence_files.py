@@ -1,4 +1,4 @@
-"""Files of sequences: the same bits come back, their own format is refused by older readers, and lies are found out."""
+"""Files of sequences: equal bits after loading, a format that older readers refuse, and detected contradictions."""
 
 import json
 import pathlib
@@ -49,8 +49,8 @@ def test_every_bit_comes_back(name, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parents[1].name}/{path.stem}")
-def test_a_file_of_every_version_loads_and_gives_what_it_gave(path):
-    """To rounding, because an instruction set or a later version may round otherwise."""
+def test_files_of_every_version_have_their_recorded_results(path):
+    """Results agree to rounding, because other instruction sets and versions may round otherwise."""
     module = hr.load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
     assert header_of(path)["version"] == path.parents[1].name
@@ -74,7 +74,7 @@ def test_kept_files_are_small_and_of_every_example():
 
 def test_every_kind_of_sequences_has_an_example():
     kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
-    kinds -= {"AdaptivePrediction"}  # which has no parameters: sequence_cases.adaptive
+    kinds -= {"AdaptivePrediction"}  # it has no parameters: sequence_cases.adaptive
     assert {type(example(name)).__name__ for name in NAMES} == kinds, "sequence_cases.EXAMPLES lacks a kind"
 
 
@@ -83,7 +83,7 @@ def test_files_of_rows_are_still_of_the_format_that_older_readers_know(tmp_path)
     assert header_of(tmp_path / "flow")["format"] == 2
 
 
-def test_tensors_are_as_torch_has_them(tmp_path):
+def test_tensors_have_the_shapes_of_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     flow = example("spline")
     flow.save(tmp_path / "flow")
@@ -124,7 +124,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_header_that_lies(name, tmp_path):
+def test_contradictory_headers_are_refused(name, tmp_path):
     change, words = LIES[name]
     example("spline").save(tmp_path / "flow")
     with pytest.raises(hr.FileFormatError) as error:
@@ -151,7 +151,7 @@ INNER_LIES = {
 
 
 @pytest.mark.parametrize("name", INNER_LIES)
-def test_a_header_that_lies_of_an_inner_flow(name, tmp_path):
+def test_contradictory_headers_of_inner_flows_are_refused(name, tmp_path):
     change, words = INNER_LIES[name]
     example("inner").save(tmp_path / "flow")
     with pytest.raises(hr.FileFormatError) as error:

@@ -34,7 +34,7 @@ RATE = 0.5 * np.log(2 * np.pi * np.e)
 
 
 def fitted(flow, x, *others, **more):
-    """The history of a short fit, which may be no better than nothing."""
+    """The history of a short fit, which may be no better than fresh weights."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fit: no epoch of")
         return flow.fit(x, *others, **{"epochs": 2, "progress": False} | more)
@@ -89,7 +89,7 @@ def test_gradients_of_crops_add_up_to_that_of_whole_sequences(crop, parts):
     lengths = [90, 23, 4]
     frames = covariates and [np.concatenate([own, np.repeat(own[-1:], 18 - len(own), axis=0)]) for own in covariates]
     whole, expected = flow.nll_and_grad(padded, context, frames, weights=of_steps, lengths=lengths)
-    # Sums of the same terms in other orders.
+    # Equal up to the order of terms in sums.
     np.testing.assert_allclose(total / share, whole, rtol=1e-12)
     np.testing.assert_allclose(gradient / share, expected, rtol=1e-9, atol=1e-11)
 
@@ -189,7 +189,7 @@ def test_a_long_recording_beside_a_short_one_is_trained_on():
     assert min(reached) > alone.log_prob(test) / len(test) - 0.02
 
 
-def test_ends_are_judged_given_their_past_by_a_fit_that_has_not_seen_them():
+def test_held_out_ends_are_judged_given_their_past():
     x = [autoregression(n, "ends") for n in (600, 500, 40)]
     x[1][450:] += 1e4
     flow = hr.WaveNet(**SHORT, context=1, prediction=4, dtype="float64")
@@ -211,7 +211,7 @@ def test_ends_are_judged_given_their_past_by_a_fit_that_has_not_seen_them():
     np.testing.assert_array_equal(fresh.standardize_context, other.standardize_context)
 
 
-def test_sequences_of_the_caller_are_judged_by():
+def test_validation_sequences_of_the_caller():
     flow = hr.WaveNet(**SHORT, context=1, covariates=2, hop=3, dtype="float64")
     x, own = [autoregression(n, "own") for n in (200, 100)], [autoregression(n, "held") for n in (90, 60)]
     frames = [cases.rng("own frames", n).standard_normal((-(-n // 3), 2)) for n in (200, 100, 90, 60)]
@@ -234,14 +234,14 @@ def test_sequences_of_the_caller_are_judged_by():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_it_reaches_the_entropy_rate_of_an_autoregression(dtype):
+def test_a_fit_reaches_the_entropy_rate_of_an_autoregression(dtype):
     x = [7.0 + 3.0 * autoregression(n, "fit") for n in (3000, 500, 2000, 1500, 40, 2500, 1200, 900)]
     flow = hr.WaveNet(layers=4, channels=16, dtype=dtype)
     history = flow.fit(x, epochs=12, progress=False)
     test = 7.0 + 3.0 * autoregression(20_000, "test")
     loss = -flow.log_prob(test) / len(test)
     own = RATE + np.log(3.0) + 0.5 * np.mean(cases.rng("noise", 20_000, "test").standard_normal(20_200)[200:] ** 2 - 1)
-    assert own - 1e-3 < loss < own + 0.03  # of a short fit; below the rate it would see the future
+    assert own - 1e-3 < loss < own + 0.03  # limits for a short fit; below the rate it would read the future
     assert history.best_epoch > 0
     assert history.validation_loss[history.best_epoch - 1] == history.best_loss
     assert flow.standardize_context is None
@@ -366,7 +366,7 @@ LONG = {"epochs": 2, "crop": 30, "batch_size": 3, "average": None, "learning_rat
 
 @pytest.fixture
 def long_epochs(monkeypatch):
-    """Epochs of small signals count as long ones, and their held-out steps as many."""
+    """Let epochs of small signals count as long, and their held-out steps as many."""
     monkeypatch.setattr(sequence_fit, "WORK", 1.5e6)
     monkeypatch.setattr(sequence_fit, "EIGHTH", 1)
 
@@ -481,7 +481,7 @@ def test_a_bar_with_a_time_budget_has_seconds_and_losses():
     assert all(text in bars[-1]["postfix"] for text in ("train=", "held out=", "epoch="))
 
 
-def test_defaults_take_as_many_steps_as_rows_with_a_cosine():
+def test_default_numbers_of_steps_and_schedules():
     x = autoregression(MANY_FOR_COSINE * 5 // 4, "cosine")
     history = fitted(hr.WaveNet(**SHORT), x, epochs=None, time_budget=0.4)
     assert (history.stopped, history.schedule) == ("time_budget", "constant")
@@ -516,7 +516,7 @@ def test_float64_signals_are_standardised_before_they_become_float32(offset, sca
     np.testing.assert_allclose(((drawn - offset) / scale).std(), x.std(), rtol=0.2)
 
 
-def test_signals_in_float32_have_lost_their_digits_before():
+def test_signals_in_float32_far_from_zero_give_a_warning():
     with pytest.warns(RuntimeWarning, match="given in float32, which has lost the rest"):
         fitted(hr.WaveNet(**SHORT), (1e6 + autoregression(300)).astype("float32"))
 
@@ -564,7 +564,7 @@ def test_integers_stay_on_their_grid_beside_a_click():
 
 
 @pytest.mark.parametrize("kind", ["heavy tails", "many", "silence", "a level"])
-def test_what_is_no_click_stays(kind):
+def test_other_far_values_than_clicks_are_kept(kind):
     rng = cases.rng("no click")
     x = {
         "heavy tails": rng.standard_cauchy((5000, 1)),
@@ -606,7 +606,7 @@ def test_steps_of_several_values_have_heavy_tails_where_held_out_steps_do():
     loaded = hr.from_bytes(hr.to_bytes(found["t"]))
     assert (loaded.log_prob_steps(test) == steps).all()
     again = fitted(found["t"], shocks(500, 2.0, "more"))
-    assert not again.heavy_tails  # of a fit that finds its base so
+    assert not again.heavy_tails  # of a fit that finds its base already trained
 
 
 @pytest.mark.parametrize(("epochs", "is_tried"), [(256, True), (255, False)])
@@ -682,7 +682,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_errors_name_what_is_wrong(name):
+def test_errors_of_fits_name_the_fault(name):
     made, more, kind, message = WRONG[name]
     flow = hr.WaveNet(**SHORT)
     before = flow.parameters

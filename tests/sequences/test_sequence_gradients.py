@@ -96,7 +96,7 @@ def test_against_differences_of_the_reference(name, map, dtype, tmp_path):
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_each_value(reads):
-    """The gradient by every single value, of both sides that are made at once."""
+    """Gradients by every single value, of both parallel directions."""
     flow = sequence_cases.wavenet("each", reads=reads, layers=3, channels=5, map="affine", transforms=2, context=2)
     x, context, _ = given(flow, 12, 2)
     draw = cases.rng("each value")
@@ -118,7 +118,7 @@ def test_each_value(reads):
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_bits_depend_on_nothing_else(dtype):
-    """Not on threads, and those of a sequence's values not on the others."""
+    """Bits depend neither on threads nor, of a sequence's values, on other sequences."""
     flow, _ = flow_of("covariates in frames", "logistic_mixture", dtype)
     x, context, covariates = given(flow, 790, 5)
     kinds, ones = kinds_of(flow), np.ones(5, dtype)
@@ -136,7 +136,7 @@ def test_bits_depend_on_nothing_else(dtype):
 
 
 def test_parts_of_a_long_sequence():
-    """Gradients go through the borders of the parts that a long sequence is worked on in: those by the first values
+    """A long sequence is computed in parts, and gradients cross their borders: those by the first values
     are those of the sequence's first half where the rest has no weight, and a sum has the terms of both halves."""
     flow = sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, dtype="float64")
     steps = 4000  # a tape of 32 MB has about 2000
@@ -166,7 +166,7 @@ def test_lengths_lists_and_crops():
     for row, own, n in zip(by_x, own_x, lengths, strict=True):
         np.testing.assert_array_equal(row[:n], own)
         assert not row[n:].any()
-    # A crop with the field in front has its terms' gradient.
+    # A crop with the field in front has the gradient of its terms.
     field = flow.field
     weights = np.zeros((3, 50))
     weights[:, 40:] = 1.0
@@ -201,7 +201,7 @@ def test_training_lowers_the_loss():
     assert flow.nll_and_grad(x)[0] < first - 0.05
 
 
-def test_what_is_refused():
+def test_refused_arguments_of_gradients():
     flow = sequence_cases.wavenet("refused", layers=2)
     x = sequence_cases.sequences(2, 20)
     with pytest.raises(ValueError, match="grad_x: expected the shape of z, got another one"):

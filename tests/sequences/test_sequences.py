@@ -31,7 +31,7 @@ MAPS = {
 
 
 def depth_of(flow):
-    """Products and gates one after the other that a value has passed; mixtures and splines are deeper than a layer."""
+    """The number of successive products and gates of a value; mixtures and splines count for more than a layer."""
     layers = max(sum(name.endswith("out.weight") for name in t.named_parameters()) for t in flow.transforms[:-1])
     return 3 * layers + 24
 
@@ -48,13 +48,14 @@ def test_both_directions_and_densities(name, map, reads, dtype, tmp_path):
     covariates = sequence_cases.covariates_of(flow, rows, steps)
     x, log_det = flow.to_data(z, context, covariates)
     back, log_det_back = flow.to_latent(x, context, covariates)
-    # What is built step after step is judged by the direction that sees it: a step reads the errors of those before.
+    # Values of the sequential direction are tested by the parallel one, because a step reads the errors of earlier
+    # steps.
     ways = [(z, x, log_det, judge.to_data), (x, back, log_det_back, judge.to_latent)]
     for (given, value, log, verb), (_, _, _, way_back) in zip(ways, ways[::-1], strict=True):
         is_parallel = (verb == judge.to_latent) == (reads == "data")
         want, want_log = verb(given, context, covariates) if is_parallel else way_back(value, context, covariates)
         got, sign = (value, 1.0) if is_parallel else (given, -1.0)
-        scale = np.exp(np.abs(want_log).max()) if not is_parallel else 1.0  # errors of a value come out so much larger
+        scale = np.exp(np.abs(want_log).max()) if not is_parallel else 1.0  # the factor by which errors of a value grow
         cases.assert_close(got, want, magnitude=scale * np.abs(want).max(), depth=depth_of(flow))
         magnitude = np.sqrt(steps) * np.maximum(np.abs(want_log).max(), 1.0)
         cases.assert_close(log, sign * want_log.sum(axis=1), magnitude=scale * magnitude, depth=depth_of(flow))
@@ -128,7 +129,7 @@ def test_lists_have_covariates_of_their_own():
     parts = [row[:n] for row, n in zip(x, lengths, strict=True)]
     own = [f[: -(-n // 5)] for f, n in zip(frames, lengths, strict=True)]
     got = flow.log_prob(parts, None, own)
-    for i, one in enumerate(parts):  # the last frame of each is held, whatever stands beside it
+    for i, one in enumerate(parts):  # the last frame of each sequence is held, for any other sequences
         cases.assert_same_bits(got[i : i + 1], flow.log_prob(one[None], None, own[i]))
 
 

@@ -1,4 +1,4 @@
-"""Where sequences do not go: each place that takes flows of rows refuses them by name."""
+"""Functions for flows of rows alone refuse flows of sequences by name."""
 
 import pytest
 
@@ -58,7 +58,7 @@ TAKERS = {
 
 
 @pytest.mark.parametrize("name", TAKERS)
-def test_what_takes_flows_of_rows(name, flow):
+def test_functions_of_flows_of_rows(name, flow):
     with pytest.raises(TypeError, match="expected") as error:
         TAKERS[name](flow)
     cases.assert_says(error, "WaveNet|CausalConvolution")

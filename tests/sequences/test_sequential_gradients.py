@@ -34,12 +34,12 @@ MAPS = {
     "affine": {"map": "affine"},
     "rq_spline": {"map": "rq_spline", "bins": 5, "bound": 8.0},
 }
-# Both gradients round by themselves, and a step's error grows with the steps that read it.
+# Both gradients have rounding errors, which grow with the steps that read a step.
 TOLERANCES = {"float64": 1e-11, "float32": 2e-4}
 
 
 def calm(flow):
-    """The flow with small outputs of its network, and of inner flows: what is made one after another does not grow."""
+    """The flow with small outputs of its network, and of inner flows, so that sequential values do not grow."""
     for name, array in flow.named_parameters().items():
         if "head.1" in name or ".inner." in name:
             flow.set_parameter(name, 0.2 * array)
@@ -135,7 +135,7 @@ def chains():
 
 @pytest.mark.parametrize("name", ["student", "teacher", "both"])
 def test_each_value_through_chains(name):
-    """Central differences by each value, in both directions, of links that make their steps in either way."""
+    """Compare with central differences by each value, in both directions, of links of both kinds."""
     flow = calm(chains()[name])
     u, given = sequence_cases.sequences(2, 10, flow.features), beside(flow, 2, 10)
     draw = cases.rng("chain of both")
@@ -188,7 +188,7 @@ def test_density_of_a_student(base, map, dtype):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("features", [1, 2])
 def test_bits_depend_on_nothing_else(dtype, features):
-    """Not on threads, and those of a sequence's values not on the others."""
+    """Bits depend neither on threads nor, of a sequence's values, on other sequences."""
     options = {"context": 2, "covariates": 3, "hop": 7, "features": features, "map": "affine", "reads": "latent"}
     flow = calm(sequence_cases.wavenet("bits", **options, dtype=dtype))
     x, (context, covariates) = sequence_cases.sequences(21, 430, features, dtype), beside(flow, 21, 430)
@@ -209,7 +209,7 @@ def test_bits_depend_on_nothing_else(dtype, features):
 
 @pytest.mark.costly
 def test_parts_of_a_long_sequence():
-    """Gradients go through the borders of the parts that a long sequence is worked on in."""
+    """A long sequence is computed in parts, and gradients cross their borders."""
     flow = calm(sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, map="affine", reads="latent"))
     steps = 4000  # a tape of 32 MB has about 2000
     u = sequence_cases.sequences(1, steps)

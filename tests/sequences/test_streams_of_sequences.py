@@ -54,7 +54,7 @@ def test_copies_go_on_by_themselves(flow):
     assert (copies.rows, copies.position) == (12, 60)
     drawn = copies.pull(20, seed=0)
     assert len(np.unique(drawn[:, 0])) == 12
-    scored = stream.push(x[:, 60:80])  # which the copies have not moved
+    scored = stream.push(x[:, 60:80])  # the copies have not advanced this stream
     cases.assert_same_bits(scored, flow.log_prob_steps(x, *given(flow))[:, 60:80])
     fresh, _ = begun(flow)
     own = fresh.copies(2).push(np.concatenate([x[:, 60:80], x[:, 60:80]]))
@@ -75,12 +75,12 @@ def test_covariates_may_come_later(flow):
         stream.push(x[:, 40:80])
     cases.assert_says(error, "at 4 steps a frame", "got 11")
     stream.extend(frames[:, 11:])
-    parts.append(stream.push(x[:, 40:]))  # the refused push has not moved it
+    parts.append(stream.push(x[:, 40:]))  # the refused push has not advanced the stream
     cases.assert_same_bits(np.concatenate(parts, axis=1), flow.log_prob_steps(x, context, frames))
     cases.assert_same_bits(stream.state()["covariates"], frames)
 
 
-def test_a_stream_keeps_the_flow_as_it_was():
+def test_a_stream_keeps_the_parameters_of_its_start():
     flow = sequence_cases.wavenet("kept")
     x = sequence_cases.sequences(1, 60)
     steps = flow.log_prob_steps(x)
@@ -152,7 +152,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_states_that_are_none(name):
+def test_arrays_that_are_no_states_are_refused(name):
     change, kind, words = STATES[name]
     flow = sequence_cases.wavenet("bad state", layers=3)
     with pytest.raises(kind) as error:
@@ -165,7 +165,7 @@ def test_a_position_may_be_an_integer():
     assert flow.stream(state=flow.stream().state() | {"position": 7}).position == 7
 
 
-def test_numbers_beyond_the_dtype_leave_the_stream_as_it_was():
+def test_values_beyond_the_dtype_leave_the_stream_unchanged():
     flow, x = hr.WaveNet(layers=2, channels=4), np.linspace(-1.0, 1.0, 20)[None, :, None]
     stream = flow.stream()
     first = stream.push(x[:, :10])
@@ -186,12 +186,12 @@ def test_no_pull_goes_beyond_2_to_the_32():
 @pytest.mark.costly
 @pytest.mark.parametrize("rows", [10**12, 2**31 - 1])
 def test_streams_beyond_the_memory_are_refused_at_once(rows):
-    """Before, memory was taken until none was left."""
+    """Otherwise memory would be allocated until none is left."""
     with pytest.raises((ValueError, MemoryError)):
         hr.WaveNet(layers=20, channels=512).stream(rows)
 
 
-def test_a_state_stands_alone():
+def test_a_state_is_independent_of_its_stream():
     flow = hr.WaveNet(layers=2, channels=4)
     with pytest.raises(ValueError, match="state: expected None beside rows, context and covariates"):
         flow.stream(2, state=flow.stream().state())

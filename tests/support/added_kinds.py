@@ -2,7 +2,7 @@
 
 They are in the lists of _emu alone (tests/cuda_emulation/added).
 
-Here is what else a new kind needs (docs/notes/recipes.md): its class in Python, and its reference.
+This file has the other parts of a new kind (docs/notes/recipes.md): its class in Python, and its reference.
 """
 
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class Echoes:
 
 
 class Echo(Transform):
-    """Each step of a row, mapped by parameters that the steps before it give."""
+    """Each step of a row, mapped with parameters that depend on the steps before it."""
 
     def __init__(self, features, echoes, parameters):
         super().__init__(features, 0, parameters.dtype)
@@ -101,7 +101,7 @@ class Bend(Fixed):
 
 
 class EchoReference:
-    """In float64, step by step: from arrays in the order of the network's tensors."""
+    """The reference of `Echo` in float64, step by step, from arrays in the order of the network's tensors."""
 
     def __init__(self, arrays, reads="data", slope=1e-3):
         self.first, self.first_bias, self.second, self.second_bias = (np.asarray(a, np.float64) for a in arrays)
@@ -134,7 +134,7 @@ class EchoReference:
 
 
 class BendReference:
-    """In float64."""
+    """The reference of `Bend`, in float64."""
 
     def __init__(self, strength):
         self.strength = np.asarray(strength)

@@ -1,6 +1,6 @@
 """A map that the library does not have, ``polyline``: tests/cuda_emulation/polyline.hpp adds it to the list of _emu.
 
-Here is what else a new map needs (docs/notes/recipes.md): its reference.
+This file has the other part of a new map (docs/notes/recipes.md): its reference.
 """
 
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ NAME = "polyline"
 
 
 def polyline(value, params, options, inverse):
-    """Pieces of equal width between -bound and bound, each with a slope; beyond, the outer ones go on."""
+    """Pieces of equal width between -bound and bound, each with a slope; the outer pieces extend beyond."""
     shift, log_slopes = params[..., :1], reference.LOG_SCALES["soft_clamp"](params[..., 1:], options.slope)
     bins = log_slopes.shape[-1]
     width = 2.0 * options.bound / bins

@@ -55,7 +55,7 @@ class Allocations:
 
     @staticmethod
     def fill_the_table():
-        """Lets pybind11's table of objects grow, which it does at no later call then: it has no error for that."""
+        """Let pybind11's table of objects grow, so that no later call grows it, where a failure is no exception."""
         from headrace._core import cpu
 
         return [cpu.HiddenOptions("tanh", 0, "", "", 0.0) for _ in range(20_000)]
@@ -89,7 +89,7 @@ def in_a_thread(call):
 
 
 def judge(name, call, allocations):
-    """Fails allocations of a call in turn, at most `MOST` evenly spread ones. Their number."""
+    """Let allocations of a call fail in turn, at most `MOST` evenly spread ones; return their number."""
     for _ in range(2):  # memory that a first call keeps is no leak
         want, error = in_a_thread(call)
         if error is not None:

@@ -24,7 +24,7 @@ class Points:
 
 
 class Ascent:
-    """With the arguments and results of `_cuda.AscentF64`, without streams."""
+    """An ascent with the arguments and results of `_cuda.AscentF64`, without streams."""
 
     def __init__(self, points, anchors, held_out, total, held_out_total, precision, neighbours, rule, most):
         self.points, self.anchors, self.held_out = points, anchors, held_out
@@ -81,5 +81,5 @@ class Ascent:
         return np.array(self.judged).reshape(-1, 2)
 
     def terms(self):
-        """⟨log φ'⟩ and ⟨φ²⟩ of each kink that rows have been taken through."""
+        """⟨log φ'⟩ and ⟨φ²⟩ of each kink so far."""
         return np.array(self.found).reshape(-1, len(self.last), 2)

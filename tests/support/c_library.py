@@ -34,7 +34,7 @@ int64 = ctypes.c_int64
 class View(ctypes.Structure):
     """headrace_input and headrace_output, which have the same members."""
 
-    _fields_ = [  # as ctypes takes it
+    _fields_ = [  # the form for ctypes
         ("data", ctypes.c_void_p),
         ("rows", int64),
         ("columns", int64),
@@ -88,7 +88,7 @@ class Library:
             raise Refused(code, self.message())
 
     def open(self, source):
-        """From a path, or from bytes."""
+        """Open a file by its path, or its bytes."""
         handle = ctypes.c_void_p(1)
         if isinstance(source, bytes):
             data = ctypes.create_string_buffer(source, len(source)) if source else None
@@ -167,7 +167,7 @@ class Handle:
         return log_prob, by_x, by_context
 
     def stream(self, rows=1, context=None, covariates=None):
-        """Of sequences before their first step, with frames (rows, frames, columns) of covariates."""
+        """A stream of sequences before their first step, with frames (rows, frames, columns) of covariates."""
         made = ctypes.c_void_p(1)
         function = self.library.functions.headrace_stream_open
         code = function(self.handle, int64(rows), _by_reference(context), ctypes.byref(made))
@@ -242,5 +242,5 @@ def is_shared():
 
 
 def environment():
-    """That of programs which load the library."""
+    """The environment of programs that load the library."""
     return dict(os.environ)

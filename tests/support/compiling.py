@@ -1,4 +1,4 @@
-"""How JAX compiles under test: quickly. A test runs for milliseconds what XLA would optimise for seconds."""
+"""How JAX compiles under test: quickly. Tests run for milliseconds programs that XLA would optimise for seconds."""
 
 import os
 
@@ -8,6 +8,6 @@ LITTLE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes
 
 
 def quickly():
-    """XLA optimises little, unless its flags are set; at night it keeps its defaults. Called before JAX is used."""
+    """Let XLA optimise little, unless its flags are set; at night it keeps its defaults. Called before JAX is used."""
     if not selection.NIGHTLY:
         os.environ.setdefault("XLA_FLAGS", LITTLE)

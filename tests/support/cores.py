@@ -28,17 +28,17 @@ OPS = ("coupling", "coupling_backward", "vector_map", "vector_map_backward")
 
 
 class Cpu:
-    """The library as it is."""
+    """The library on the CPU, unchanged."""
 
     name, module = "cpu", cpu
 
     def choose(self, cpu, device):
-        """The first on the CPU, the other on a device."""
+        """The first value on the CPU, the other one on a device."""
         return cpu
 
 
 class OnDevice:
-    """What ``headrace._cpu`` is, by a device (tests/support/cuda_arrays.py)."""
+    """The interface of ``headrace._cpu``, computed by a device (tests/support/cuda_arrays.py)."""
 
     def __init__(self, device):
         self.name, self.device, self.module = device.name, device, device.module
@@ -90,7 +90,7 @@ class OnDevice:
 
 @contextmanager
 def in_place(core):
-    """Inside, headrace takes this core for the CPU's."""
+    """A block in which headrace uses this core in place of the CPU's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_evaluation, "cpu", core)
         patch.setattr(structure, "cpu", core)
@@ -101,7 +101,7 @@ def in_place(core):
 
 @contextmanager
 def using(name):
-    """Inside, the core of this name does all work."""
+    """A block in which the core of this name computes."""
     if name == "cpu":
         yield Cpu()
         return

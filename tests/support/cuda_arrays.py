@@ -27,7 +27,7 @@ EVERY_ORDER = os.environ.get("HEADRACE_EMU_EVERY_ORDER") == "1"
 
 @functools.cache
 def seed():
-    """What chooses the orders, beside a test's name: HEADRACE_EMU_SEED or the commit, so that orders rotate."""
+    """The seed of orders, beside a test's name: HEADRACE_EMU_SEED or the commit, so that orders rotate."""
     if given := os.environ.get("HEADRACE_EMU_SEED"):
         return given
     ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -55,7 +55,7 @@ class Emulated:
         return np.array(values, dtype, order="C")
 
     def empty(self, shape, dtype):
-        """All ones, like fresh memory of the emulation: NaNs, so that unwritten memory shows."""
+        """Memory of one bits, which are NaNs as in fresh memory of the emulation, so that unwritten memory shows."""
         found = np.empty(shape, dtype)
         found.reshape(-1).view(np.uint8).fill(0xFF)
         return found
@@ -67,7 +67,7 @@ class Emulated:
         return array.ctypes.data, array.shape, array.strides, array.dtype.name
 
     def numpy(self, array):
-        """The numbers on the host, once they are there."""
+        """A copy of the values on the host."""
         return array
 
     def in_each_order(self, run, every=False):
@@ -111,7 +111,7 @@ class OnGPU:
         return self.library.asnumpy(array)
 
     def in_each_order(self, run, every=True):
-        """Twice: a device has an order of its own."""
+        """The results of two runs, because a device has an order of its own."""
         return [run(), run()]
 
 

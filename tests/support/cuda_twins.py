@@ -1,6 +1,6 @@
 """A transform or flow of the library as a program of a device, called with NumPy arrays like the library itself.
 
-What judges the CPU's transforms (cases.check_directions, gradients.check) so judges the device's. Every call runs
+Checks of the CPU's transforms (cases.check_directions, gradients.check) so apply to the device's. Every call runs
 in an order of the emulation's threads that the test's name and the commit choose, or in each of them, and then must
 give the same bits (tests/support/cuda_arrays.py).
 """
@@ -61,7 +61,7 @@ class Twin:
         return self._values("from_noise", len(noise), ("value", "log_prob"), arrays)
 
     def sample(self, rows, seed=0, context=None, *, wide=False, first_row=0):
-        """The same, of noise that is drawn."""
+        """``(value, log_prob)`` of drawn noise."""
         arrays = {"context": _as_rows(context)}
         drawn = {"rows": rows, "seed": seed, "first_row": first_row}
         return self._values("sample", rows, ("value", "log_prob"), arrays, wide, **drawn)

@@ -19,7 +19,7 @@ class Library:
 
     def __init__(self, name, machine):
         self.name, self.machine = name, machine
-        self.producer = machine.stream()  # on which foreign arrays are written, unless it is the caller's own
+        self.producer = machine.stream()  # the stream on which foreign arrays are written, unless it is the caller's
         if name == "jax":
             self.producer = sys.modules["jax"].own_stream
 
@@ -64,7 +64,7 @@ class Library:
         return (array.on_cpu if self.gives is self.machine.cupy.ndarray else array.array).copy()
 
     def address(self, array):
-        """Where the first number of an array lies."""
+        """The address of an array's first value."""
         return (array.on_cpu if isinstance(array, self.machine.cupy.ndarray) else array.array).ctypes.data
 
     def on(self, stream):
@@ -78,7 +78,7 @@ either_order = pytest.mark.parametrize("machine", [False, True], ids=["alone", "
 
 @contextmanager
 def in_place(machine, own_torch=False):
-    """Inside, headrace takes the machine for a real one. `own_torch`: PyTorch stays what it is (torch_device.py)."""
+    """A block in which headrace uses the machine as a device. `own_torch`: PyTorch itself stays (torch_device.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "cuda", machine.core)
         patch.setattr(_core, "_missing", "")
@@ -94,7 +94,7 @@ def in_place(machine, own_torch=False):
 
 @pytest.fixture
 def machine(request):
-    """A device in place of a real one."""
+    """A simulated device in place of a real one."""
     with in_place(fake_cuda.Machine(others_first=getattr(request, "param", False))) as found:
         yield found
 

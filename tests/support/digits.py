@@ -85,7 +85,7 @@ class Case:
         return [np.concatenate(column).reshape(-1) for column in zip(*parts, strict=True)]
 
     def errors(self, results, least=None):
-        """In units of rounding of the larger one of the result and `least`: 1, or about 0 for an activation."""
+        """Errors in units of rounding of the larger one of the result and `least`: 1, or about 0 for an activation."""
         if least is None:
             least = float(np.finfo(results[0].dtype).smallest_normal) if self.is_activation else 1.0
         found = []
@@ -119,7 +119,7 @@ def measured(dtype, rows=None):
 
 
 def measured_by(isa, path):
-    """By dtype the same by an instruction set, in a process of its own."""
+    """The errors by an instruction set, by dtype, in a process of its own."""
     environment = {**os.environ, "HEADRACE_ISA": isa}
     subprocess.run([sys.executable, __file__, "--measure", str(path)], env=environment, check=True, timeout=120)
     with np.load(path) as file:
@@ -127,7 +127,7 @@ def measured_by(isa, path):
 
 
 def measured_on_ptx():
-    """By dtype the same on the emulated device."""
+    """The errors on the emulated device, by dtype."""
     import cores
 
     os.environ["PYTEST_CURRENT_TEST"] = "digits (call)"  # chooses an order of threads
@@ -141,7 +141,7 @@ def record_of(isa):
 
 
 def recorded():
-    """By "record dtype", in units of rounding."""
+    """The recorded errors by "record dtype", in units of rounding."""
     with np.load(FOLDER / "errors.npz") as file:
         return {key: file[key].astype(np.float64) / STEPS for key in file.files}
 
@@ -155,7 +155,7 @@ def write(**found):
 
 
 def worse(errors, limits):
-    """Lines that name what has a larger error than recorded."""
+    """Lines that name values with a larger error than recorded."""
     parts = [(case, part, i) for case in read_cases() for part in range(len(case.want)) for i in range(len(case.x))]
     assert len(parts) == len(errors) == len(limits)
     return [

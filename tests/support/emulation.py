@@ -22,7 +22,7 @@ BUILD = ROOT / "tests" / "cuda_emulation" / "build"
 
 
 class Unavailable(Exception):
-    """Why there is no emulation on this machine."""
+    """An error with the reason why this machine has no emulation."""
 
 
 def tool(name):
@@ -69,7 +69,7 @@ def build():
 
 @functools.cache
 def folder():
-    """Where the module lies, and beside it the program of planted bugs."""
+    """The folder of the module and of the program of planted bugs."""
     given = os.environ.get("HEADRACE_EMU")
     return Path(given).resolve().parent if given else build()
 
@@ -83,7 +83,7 @@ def prepare(say):
 
 
 def built():
-    """Whether the module is there."""
+    """Whether the module exists."""
     return bool(os.environ.get("HEADRACE_EMU") or list(BUILD.glob("tests/cuda_emulation/_emu*")))
 
 
@@ -91,7 +91,7 @@ _failed = []
 
 
 def load():
-    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; found out once."""
+    """The module ``_emu``. Raises Unavailable, or RuntimeError for sources that do not compile; decided once."""
     if _failed:
         raise _failed[0]
     try:

@@ -20,7 +20,7 @@ class Fault:
     path: str
     line: int
     kind: str
-    begin: int  # of the text that is replaced
+    begin: int  # of the replaced text
     end: int
     old: str
     new: str

@@ -1,4 +1,4 @@
-"""Array frameworks for tests: how to make their arrays, and where the memory of one lies."""
+"""Array frameworks for tests: functions that make their arrays, and the address of an array."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import headrace as hr
 
 NAMES = ("numpy", "torch", "jax", "pandas")
 
-# What might be given for a flow, and the error's message.
+# Wrong values in place of a flow, and the error's message.
 NO_FLOWS = [
     (hr.DualAscentFlow, r"DualAscentFlow.* what its fit\(x\) returns, an AscentFlow"),
     (lambda: hr.DualAscentFlow, r"the class DualAscentFlow.* what its fit\(x\) returns"),
@@ -32,7 +32,7 @@ class Framework:
     pointer: Callable[[Any], int]
 
     def open(self, array):
-        """Its array as NumPy's, after a check that it is one."""
+        """An array of the framework as NumPy's, after a check of its type."""
         assert isinstance(array, self.gives)
         return np.asarray(array)
 

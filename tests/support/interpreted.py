@@ -57,7 +57,7 @@ def known():
 
 
 def begin(module):
-    """Gives the module its settings, and leaves its report when the process ends."""
+    """Give the module its settings, and write its report when the process ends."""
     if not FOLDER:
         return
     module.ptx_know(known())
@@ -67,7 +67,7 @@ def begin(module):
 
 
 def mark(items):
-    """Expects those tests to fail that are known to."""
+    """Mark tests of known findings as expected failures."""
     if not FOLDER or CONTRACTED:
         return
     for item in items:
@@ -77,7 +77,9 @@ def mark(items):
 
 
 def merged(reports):
-    """Of all processes: by kernel the sums and the most blocks, and the known findings that occurred."""
+    """The reports of all processes together: by kernel the sums and the most blocks, and the known findings that
+    occurred.
+    """
     kernels, known = {}, set()
     for report in reports:
         known |= {tuple(one) for one in report["known"]}

@@ -7,7 +7,7 @@ __all__ = ["ctrl_c"]
 
 
 def ctrl_c(monkeypatch, owner, name, when=lambda *given: True):
-    """A real SIGINT at the beginning of the first call of a function whose arguments are so; gives the calls.
+    """Send a real SIGINT at the beginning of the first call of a function with such arguments; yields the calls.
 
     `owner`: a module or class, or its name as `pkgutil.resolve_name` takes it.
     """

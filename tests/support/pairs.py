@@ -67,7 +67,7 @@ class _Rows:
                     self.wanted.subtract(one)
 
     def _counted(self, combinations, row):
-        """Those that a row has seen: of a row that computes nothing, those with what makes it empty."""
+        """The pairs that a row covers: of a row that computes nothing, those with the values that make it empty."""
         if self.empty.isdisjoint(row):
             return combinations
         return (one for one in combinations if not self.empty.isdisjoint(one))
@@ -78,7 +78,7 @@ COUNTS = {"shape": min, "rows": min, "n": min, "sizes": max}
 
 
 def empty_of(names, axes):
-    """Of each axis, named by its arguments, the places of values that make a case empty, if others do not."""
+    """For each axis, named by its arguments, the indices of values that by themselves make a case empty."""
     found = []
     for number, (arguments, axis) in enumerate(zip(names, axes, strict=True)):
         places = [i for i, value in enumerate(axis) if _is_empty(arguments, value)]
@@ -93,7 +93,7 @@ def _is_empty(arguments, value):
 
 
 def places_of(names, together):
-    """The numbers of the axes of these names."""
+    """The indices of the axes of these names."""
     unknown = set(together) - set(names)
     assert not unknown, f"together: expected names of axes ({', '.join(names)}), got {', '.join(sorted(unknown))}"
     return [list(names).index(name) for name in together]

@@ -38,7 +38,7 @@ OF_KERNELS = ("bases", "bounds", "core", "derivatives", "maps", "networks", "seq
 
 
 def run(*command, seconds=14400, core=3600, check=True):
-    """A process that is finished, or was ended with all that it had started; `core`: its seconds of a core."""
+    """Run a process to its end, or end it with all its children; `core`: its seconds of a core."""
     path = os.pathsep.join(str(TREE / folder) for folder in ("python", "tests/support"))
     environment = {"CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1", "PYTHONPATH": path}
     environment |= {"HEADRACE_REACHED": str(MARKS)}
@@ -85,7 +85,7 @@ def written(*faults, marks=False):
 
 
 def planted(fault):
-    """Whether the compiler takes the fault, which is in the clone then."""
+    """Put a fault into the clone; whether it compiles."""
     written(fault)
     return build(check=False)
 
@@ -95,7 +95,7 @@ def restore(*faults):
 
 
 def drawn(rng, language):
-    """All faults of a language in an order by chance, in which kinds take turns."""
+    """All faults of a language in a random order, in which kinds take turns."""
     by_kind = {}
     for path in run("git", "ls-files", *SOURCES[language]).stdout.split():
         package = PACKAGES.get(path.split("/")[2], "sys")
@@ -108,7 +108,7 @@ def drawn(rng, language):
 
 
 def nearest(fault, words, most):
-    """Test files that mention most often what the file, its folder and the functions around the fault are named."""
+    """Test files that mention most often the names of the file, its folder and the functions around the fault."""
     stem = Path(fault.path).stem.removesuffix("-inl").strip("_")
     folders = {part.strip("_") for part in Path(fault.path).parts}
     if fault.path.startswith("cpp"):
@@ -129,7 +129,7 @@ def room(fault, words):
 
 
 def failures(*options, core=1200):
-    """The names of tests that fail, or how a process ended without any."""
+    """The names of tests that fail, or the way in which a process ended without any."""
     command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *options)
     result = run(*command, core=core, check=False)
     if result.returncode in (0, 5):  # all pass, or none is chosen
@@ -140,7 +140,7 @@ def failures(*options, core=1200):
 
 
 def found_by(fault, *options, core=1200):
-    """The tests that fail by the fault and not without it, or how they end; none where all pass."""
+    """The tests that fail by the fault and not without it, or the way in which they end; none where all pass."""
     built = planted(fault)
     tests = failures("-x", *options, core=core) if built else []
     restore(fault)
@@ -154,7 +154,7 @@ def found_by(fault, *options, core=1200):
 
 
 def can_be_marked(fault):
-    """Whether a call can stand in its place, because it cannot in a pattern."""
+    """Whether a call can take the place of the fault, which is impossible in a pattern."""
     text = (TREE / fault.path).read_text()
     try:
         ast.parse(text[: fault.begin] + MARK.format(0, fault.old) + text[fault.end :])
@@ -164,7 +164,7 @@ def can_be_marked(fault):
 
 
 def reaching(faults, words, name, *part):
-    """For each fault in Python, by its place, what runs the tests of a part that reach it."""
+    """For each fault in Python, by its position, a function that runs the tests of a part that reach it."""
     marked = {i: fault for i, fault in enumerate(faults) if can_be_marked(fault)}
     MARKS.write_text("")
     if marked:

@@ -1,4 +1,4 @@
-"""What the device's kernels execute: nvcc's PTX by the interpreter of the tests, never on a card; no time is measured.
+"""Counts of executed instructions of the device's kernels: nvcc's PTX by the interpreter of the tests, never on a card.
 
     tests/cuda_emulation/ptx/make build/ptx
     export HEADRACE_EMU_PTX=$PWD/build/ptx PYTHONPATH=$PYTHONPATH:tests:tests/support:tests/support/cases
@@ -44,7 +44,7 @@ CASES = (
 KERNELS = {"density": "run_chain<", "sampling": "run_chain<", "gradient": "there_and_back<"}
 LOADS = ("shared passes", "device passes", "device sectors")
 
-# Classes of the interpreter that a table has together.
+# Classes of the interpreter that the table joins.
 COLUMNS = {
     "float32": ("float32",),
     "tensor": ("tensor",),
@@ -68,7 +68,7 @@ def run(twin, verb):
 
 
 def counts(report, kernel):
-    """Of each warp of the kernels whose names start like this, which one module has run."""
+    """Counts of each warp of the kernels whose names start with this prefix, of one module."""
     warps = []
     for name, one in report["kernels"].items():
         if kernel not in name:
@@ -83,7 +83,7 @@ def counts(report, kernel):
 
 def executed(flow, verb, matmul):
     """Instructions of a tile, all warps together, and the busiest warp's instructions."""
-    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # which chooses the order of threads
+    os.environ.setdefault("PYTEST_CURRENT_TEST", "ptx_counts (call)")  # the seed of the order of threads
     module = emulation.load()
     twin = Twin(cuda_arrays.Emulated(module), cases.randomise(FLOWS[flow](), 0.1), matmul=matmul)
     before = counts(module.ptx_report(), KERNELS[verb])
@@ -105,7 +105,7 @@ def executed(flow, verb, matmul):
 
 
 def table(found):
-    """As Markdown, in thousands."""
+    """The counts as a table of Markdown, in thousands."""
     keys = ("instructions", "busiest warp", *COLUMNS, *LOADS)
     lines = [f"| a tile, in thousands | {' | '.join(keys)} |", f"| --- |{' --- |' * len(keys)}"]
     for one in found:

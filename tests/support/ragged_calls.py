@@ -185,7 +185,7 @@ def _product(first, *rest):
 
 
 def in_a_thread(name, call):
-    """Runs a call; if it makes an iterator, each of its parts in a further thread."""
+    """Run a call in a thread; if it returns an iterator, each of its parts in a further one."""
     result = []
 
     def run():

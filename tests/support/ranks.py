@@ -18,7 +18,7 @@ SIZES = (200, 37, 0, 400, 1, 262)  # rows of shards
 ROWS = sum(SIZES)
 FIRST = np.cumsum(SIZES) - SIZES
 
-# Which rank has which shards.
+# The shards of each rank.
 ASSIGNMENTS = {
     "one": [[0, 1, 2, 3, 4, 5]],
     "two": [[0, 1, 2], [3, 4, 5]],
@@ -52,7 +52,7 @@ class Rank:
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
-        part[...] = -1  # a second read is nonsense
+        part[...] = -1  # NaN, so that a second read shows
         return total
 
     def maximum(self, part):
@@ -63,13 +63,13 @@ class Rank:
 
 
 def on_ranks(size, work):
-    """What ``work(group)`` gives or raises on each of so many ranks."""
+    """Results or errors of ``work(group)`` on each of a number of ranks."""
     slots, barrier, found = [None] * size, threading.Barrier(size), [None] * size
 
     def one(rank):
         try:
             found[rank] = work(Rank(rank, size, slots, barrier))
-        except BaseException as error:  # handed to who asked
+        except BaseException as error:  # returned to the caller
             found[rank] = error
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
@@ -81,7 +81,7 @@ def on_ranks(size, work):
 
 
 def together(assignment, work):
-    """What ``work(group, shards)`` gives on each rank of an assignment; an error of one is raised."""
+    """Results of ``work(group, shards)`` on each rank of an assignment; an error of one is raised."""
     found = on_ranks(len(assignment), lambda group: work(group, assignment[group.rank]))
     for one in found:
         if isinstance(one, BaseException) and not isinstance(one, threading.BrokenBarrierError):
@@ -95,11 +95,11 @@ def cut(array, numbers):
 
 
 def small_chunks():
-    """Inside, chunks have few rows, so that a batch has several; joint trainings of ascents and fits are short."""
+    """A block in which chunks have few rows, so that a batch has several, and joint trainings and fits are short."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(_contest, "REFINE_STEPS", 40))
     stack.enter_context(mock.patch.object(_run, "CHUNK_ROWS", CHUNK))
-    stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # where none are given
+    stack.enter_context(mock.patch.object(_plan, "MOST_EPOCHS", 4))  # where a fit has no `epochs`
     stack.enter_context(mock.patch.object(_plan, "MANY_FOR_COSINE", 100))
     stack.enter_context(mock.patch("headrace._fit.fit.STEPS", 60))  # of trials
     return stack

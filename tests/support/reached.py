@@ -1,4 +1,4 @@
-"""Notes which tests reach a mark, in the file HEADRACE_REACHED: ``plant_faults.py`` puts marks where faults are."""
+"""Record the tests that reach a mark, in the file HEADRACE_REACHED: ``plant_faults.py`` puts marks where faults are."""
 
 import os
 
@@ -6,7 +6,7 @@ known = set()
 
 
 def at(mark):
-    """Notes the test that runs, or that started this process, once; an import has no name. Gives None."""
+    """Record the running test, or the test that started this process, once; an import has no name. Returns None."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     if (mark, test) not in known:
         known.add((mark, test))

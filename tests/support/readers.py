@@ -1,11 +1,11 @@
-"""Readers of a flow's file outside of the core, behind one face: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
+"""Readers of a flow's file outside of the core, in one form: graphs of ONNX, headrace.hpp, plain PyTorch, zuko."""
 
 import numpy as np
 import pytest
 
 import headrace as hr
 
-# Errors over what sums of a row are made of, as the readers round in their own orders.
+# Tolerances relative to the terms of a row's sums, because readers add in their own orders.
 LIMITS = {"float32": 1e-5, "float64": 1e-12}
 
 REFUSED = ("logistic_mixture",)  # maps that the interpreter behind PyTorch, ONNX and zuko refuses by name
@@ -29,7 +29,7 @@ class _Reader:
 
 
 def _lacking(error, *reasons):
-    """None, where a reader refused for one of these reasons."""
+    """Turn a refusal for one of these reasons into None."""
     if not any(reason in str(error) for reason in reasons):
         raise error
 
@@ -102,13 +102,13 @@ def reader(request):
 
 @pytest.fixture(params=[one for one in EACH if not one.id.startswith("zuko")])
 def whole_reader(request):
-    """Those that know rows which are not finite, bounds, and every base."""
+    """Readers that support rows that are not finite, bounds, and every base."""
     name, dtype = request.param
     return KINDS[name](request, name, dtype)
 
 
 def errors_of(flow, verb, found, want, given, context=None):
-    """The largest error of each row over the largest magnitude in it, and in what its sums are made of."""
+    """The largest error of each row over the largest magnitude in it, and among the terms of its sums."""
     with np.errstate(all="ignore"):
         latent = given if verb == "to_data" else flow.to_latent(given, context)[0]
         size = 1.0 + np.square(np.asarray(latent, np.float64)).max(axis=1, initial=0.0)
@@ -123,7 +123,7 @@ def errors_of(flow, verb, found, want, given, context=None):
 
 
 def assert_alike(reader, flow, verb, given, context=None):
-    """A reader's results are the core's; whether it has this flow and verb."""
+    """Check that a reader's results are the core's; return whether it has this flow and verb."""
     found = reader.run(flow, verb, given, context)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""Results of flows as one machine computed them, so that others can be compared bit by bit.
+"""Recorded results of flows of one machine, for a comparison bit by bit with others.
 
     python tests/support/recorded.py tests/core/recorded.npz
 
@@ -28,7 +28,7 @@ BF16 = ("bf16", "bf16x3", "bf16x6", "bf16_tiles", "bf16x3_tiles", "bf16x6_tiles"
 
 
 def uniform(shape, spread, seed, dtype):
-    """Numbers that no machine's logarithm or sine has a part in."""
+    """Uniform values, which depend on no machine's logarithm or sine."""
     return ((2 * np.random.default_rng(seed).random(shape) - 1) * spread).astype(dtype)
 
 
@@ -45,7 +45,7 @@ def flows():
 
 
 def results():
-    """What every flow gives for many rows and for few, by "flow, dtype, verb, rows"."""
+    """Results of every flow for many rows and for few, by "flow, dtype, verb, rows"."""
     found = {}
     for name, flow in flows():
         x = uniform((ROWS, FEATURES), 2.0, 99, flow.dtype)

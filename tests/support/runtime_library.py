@@ -38,7 +38,7 @@ def compile_to(output, source, *more):
 
 
 def compiled_once(temporary, name, source, *more):
-    """The same in a folder that processes of pytest-xdist share: one of them compiles, and the others wait."""
+    """Compile in a folder that processes of pytest-xdist share: one of them compiles, and the others wait."""
     folder = temporary.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -55,7 +55,7 @@ def shared_library(temporary):
 
 
 class Functions:
-    """Those of a shared library. Arrays and buffers are passed by their addresses, None as a null pointer."""
+    """The functions of a shared library. Arrays and buffers are passed by their addresses, None as a null pointer."""
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
@@ -89,11 +89,11 @@ class Library:
         return float(value[0]) if done else None
 
     def load(self, source, dtype):
-        """From a path, or from bytes."""
+        """Load a file by its path, or its bytes."""
         return Loaded(self.functions, self._opened("open_flow", source, dtype))
 
     def load_sequences(self, source, dtype):
-        """The same of sequences."""
+        """Load a file of sequences by its path, or its bytes."""
         return LoadedSequences(self.functions, self._opened("open_sequences", source, dtype), np.dtype(dtype))
 
     def _opened(self, function, source, dtype):
@@ -111,7 +111,10 @@ def _text(message, errors="strict"):
 
 
 class Loaded:
-    """A flow or transform in C++; results are float64. One of float takes rows of float32 as float, and answers so."""
+    """A flow or transform in C++; results are float64.
+
+    A flow of float takes rows of float32, and returns such results.
+    """
 
     def __init__(self, functions, flow):
         self._functions, self._flow = functions, flow
@@ -133,7 +136,7 @@ class Loaded:
         return self._run("sample", np.zeros((n, features), dtype), context, seed, first_row)
 
     def rows(self, n, features, seed, dtype):
-        """Those of a sample, by the shortest call that there is."""
+        """The rows of a sample, by the shortest call."""
         return self._run("rows", np.zeros((n, features), dtype), None, seed)[0]
 
     def _run(self, verb, given, context, seed=0, first_row=0):
@@ -179,7 +182,7 @@ class LoadedSequences:
         self._functions("close_sequences", "none", self._flow)
 
     def stream(self, rows=1, context=None, covariates=None):
-        """Of sequences before their first step, with frames of covariates."""
+        """A stream of sequences before their first step, with frames of covariates."""
         context = np.empty((0, 0)) if context is None else np.ascontiguousarray(context, np.float64)
         message = np.zeros(4096, np.uint8)
         given = (self._flow, rows, context, len(context))
@@ -193,7 +196,7 @@ class LoadedSequences:
 
 
 class RuntimeStream:
-    """Its streams; arrays are (rows, steps, features), and results float64."""
+    """Streams of the header; arrays are (rows, steps, features), and results float64."""
 
     def __init__(self, flow, functions, stream, rows):
         self._flow, self._functions, self._stream, self.rows = flow, functions, stream, rows

@@ -1,4 +1,4 @@
-"""A reader of headrace's files without headrace, written from docs/files.md alone, onto the reference."""
+"""A reader of headrace's files without headrace, written from docs/files.md alone: it makes flows of the reference."""
 
 import json
 import zlib
@@ -73,7 +73,7 @@ def _causal(header, tensors, prefix):
 
 
 class _Reading:
-    """A transform over time that is given only what its network has weights for."""
+    """A transform over time whose network gets only those inputs for which it has weights."""
 
     def __init__(self, transform, has):
         self.transform, self.has = transform, has
@@ -152,7 +152,7 @@ def _transform(header, tensors, prefix):
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
     lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
     hidden = [reference.Hidden(part["activation"], part.get("adds")) for part in header.get("network", [])]
-    network = reference.Network(*lists, header["activation"], hidden or None)  # of those that no context joins
+    network = reference.Network(*lists, header["activation"], hidden or None)  # names of layers without a context
     settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
     settings["outputs"] = tuple(header["outputs"])
     if "min_bin" in header:
@@ -225,7 +225,7 @@ class _Elementwise:
 
 
 class _WithoutContext:
-    """A transform that takes none, in a flow whose others do."""
+    """A transform without context, in a flow whose other transforms take one."""
 
     def __init__(self, transform):
         self.transform = transform

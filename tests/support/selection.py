@@ -28,9 +28,9 @@ OF_A_KERNEL = ("map", "variant", "direction", "dtype", "device", "core")
 
 
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
-NOT_INSTALLED = ("is not installed", "could not import")  # what tests, and pytest.importorskip, give as a reason
+NOT_INSTALLED = ("is not installed", "could not import")  # reasons of tests, and of pytest.importorskip
 
-# Where tests with such a reason to be skipped run: a step of `.ci/run`, or no step. The first pattern counts.
+# The step of `.ci/run` in which tests with such a reason to be skipped run, or none. The first pattern counts.
 CARD, NO_CASE = "a machine with a card", "nowhere: the parameters make no case"
 STEPS = {
     "Chromium is not installed": "browser",
@@ -57,7 +57,7 @@ COLLECTED = pytest.StashKey[int]()  # how many tests there are before any is des
 
 
 def note_skipped(report):
-    """Keeps its name if a package is missing."""
+    """Record the name of a skipped test if a package is missing."""
     if report.skipped and isinstance(report.longrepr, tuple):
         reasons.add(report.longrepr[2].removeprefix("Skipped: "))
         if any(r in report.longrepr[2] for r in NOT_INSTALLED):
@@ -80,13 +80,13 @@ def no_device():
 
 
 def whole(config):
-    """Whether folders are tested, or a file of those of devices."""
+    """Whether folders are tested, or a file with tests of devices."""
     named = [Path(str(argument).split("::")[0]) for argument in config.args]
     return any(path.is_dir() or path.parent.name == "device" for path in named)
 
 
 def deselect(config, items, away):
-    """Takes these out of the items, and tells pytest."""
+    """Remove these items, and report them to pytest as deselected."""
     if away:
         gone = set(map(id, away))
         items[:] = [item for item in items if id(item) not in gone]
@@ -94,12 +94,12 @@ def deselect(config, items, away):
 
 
 def is_one_in(n, name, part=0):
-    """Whether a test is the one of n that runs: the same on every machine."""
+    """Whether a test is the one of n that runs, equally on every machine."""
     return zlib.crc32(name.encode()) % n == part
 
 
 def mark_emulated(items):
-    """Marks what runs the CUDA sources in emulation, so that `-m "not emulated"` needs no emulation."""
+    """Mark tests that run the CUDA sources in emulation, so that `-m "not emulated"` needs no emulation."""
     for item in items:
         if "emu" in getattr(item, "fixturenames", ()) or any(
             isinstance(value, str) and value == "emu" for value in values_of(item).values()
@@ -108,7 +108,7 @@ def mark_emulated(items):
 
 
 def mark_costly(items):
-    """Marks what compiles the header for C++, which takes half a minute of a core, and what tests pages and tools."""
+    """Mark tests that compile the header for C++, which takes half a minute of a core, and tests of pages and tools."""
     for item in items:
         of_header = any(str(value).startswith("('header'") for value in values_of(item).values())
         of_tools = item.path.parent.name == "tools" and item.path.name != "test_doctests.py"
@@ -150,7 +150,7 @@ def needs(item):
 
 
 def thinned(needs_of_cases):
-    """The numbers of cases that together meet all needs: the one that meets most comes first, the earlier of equals."""
+    """The indices of cases that together meet all needs: the one that meets most comes first, the earlier of equals."""
     missing, kept = set().union(*needs_of_cases), set()
     while missing:
         best = max(range(len(needs_of_cases)), key=lambda i: (len(needs_of_cases[i] & missing), -i))

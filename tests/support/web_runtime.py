@@ -24,7 +24,7 @@ EXPORTED += ["push_steps", "pull_steps", "extend_stream", "stream_state", "set_s
 SETTINGS = {
     "MODULARIZE": 1,
     "ALLOW_MEMORY_GROWTH": 1,
-    "NODERAWFS": 1,  # files are the machine's
+    "NODERAWFS": 1,  # files are those of the machine
     "WASM_BIGINT": 1,
     "STACK_SIZE": 1 << 20,
     "EXPORTED_FUNCTIONS": ",".join(f"_{name}" for name in EXPORTED),
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def compiler():
-    """Emscripten's, where it is asked for; None otherwise."""
+    """Emscripten's compiler, where HEADRACE_EMXX names it; otherwise None."""
     return os.environ.get("HEADRACE_EMXX")
 
 

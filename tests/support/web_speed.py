@@ -19,7 +19,7 @@ MOST_BYTES = 1_000_000
 
 
 def rows_a_second(call, seconds):
-    """Of the fastest of some calls; `seconds` gives those of a core that one took."""
+    """Rows a second of the fastest of some calls; `seconds` returns the seconds of a core of a call."""
     return ROWS / min(seconds(call) for _ in range(REPEATS))
 
 

@@ -1,4 +1,4 @@
-"""One list of tables as they come, through each client: findings about columns, treatments, and messages."""
+"""Raw tables through each client: kinds of columns, treatments, and messages."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_samples_are_rows_of_the_table(fitted):
 
 
 def test_scores_are_those_of_the_density_of_the_table(fitted):
-    """Log densities of rows as they came, to the last bit in the flow's dtype."""
+    """Log densities of untreated rows, to the last bit in the flow's dtype."""
     table = columns(60, seed=3)
     scores, x = fitted.scores(table), frame(table)
     want = fitted.density.log_prob(x)
@@ -69,7 +69,7 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
     others = frame(columns(300, seed=4))
     found = hr.diagnose(fitted.density, others, training=frame(columns()), progress=False)
     assert (found.rows, found.names, found.copies) == (300, ("count", "yes", "size"), 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # though their noise is another one
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although their noise differs
         again = hr.diagnose(fitted.density, others, training=others, names=["a", "b", "c", "d"], progress=False)
     assert again.names == ("a", "b", "c")
     figure = hr.plot.corner(fitted.density, others, draws=300)
@@ -169,7 +169,7 @@ def test_identifiers_and_text_are_left_out_by_name(client, tmp_path):
 
 @EACH
 def test_bounds_and_noise_agree(client, tmp_path):
-    """Whole numbers may be bounds, noise carries none of them out, and no sample lies outside."""
+    """Whole numbers may be bounds; neither noise nor samples leave them."""
     rng = np.random.default_rng(0)
     table = {"count": 10 * rng.integers(1, 4, 600), "size": np.round(np.abs(rng.standard_normal(600)), 1) + 0.05}
     fit = CLIENTS[client]
@@ -186,7 +186,7 @@ def test_bounds_and_noise_agree(client, tmp_path):
 
 
 @EACH
-def test_whole_numbers_go_around(client, tmp_path):
+def test_periodic_whole_numbers_wrap_around_in_each_client(client, tmp_path):
     """Hours of a night: 23 is beside 0, and no sample has 24."""
     rng = np.random.default_rng(0)
     hour = (np.round(rng.normal(0.0, 1.5, 1000)) % 24).astype(int)

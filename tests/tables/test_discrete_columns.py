@@ -32,7 +32,7 @@ def rows(n=600, seed=0):
 
 @pytest.fixture(scope="module")
 def density():
-    """Of a flag, a count, a number with a gate and another number, and of a context."""
+    """A density of a flag, a count, a column with a gate and another column, given a context."""
     x = rows()
     given = x[:, 3:] + np.random.default_rng(1).standard_normal((len(x), 1))
 
@@ -48,7 +48,7 @@ def grid(density, low=-9.0, high=11.0, cells=400):
 
 
 def test_probabilities_times_densities_sum_to_one(density):
-    """Over all values of the discrete columns, the frequent value and the numbers beside it, and beyond the counts."""
+    """The sum is over all values of the discrete columns, the frequent value, other numbers, and later counts."""
     middles, width = grid(density)
     context = np.array([0.4])
     first, second = (part.ravel() for part in np.meshgrid(middles[::2], middles[::2]))
@@ -100,12 +100,12 @@ def test_a_reference_in_numpy(density):
     expected += density.flow.log_prob(np.stack([number, x[:, 3]], axis=1), given) - closed * gate.log_density
     found = density.log_prob(x, context)
     assert_allclose(found[2:], expected[2:], rtol=0, atol=1e-9)
-    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)  # two beyond the last
+    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)  # two after the last count
     assert found[1] == -np.inf  # counts begin at 0
 
 
 def test_a_closed_gate_is_not_read(density):
-    """The latent value of a number that does not exist is a constant, and the others have a density of their own."""
+    """The latent value of a missing number is constant, and the other columns keep their density."""
     x, context = rows(200, seed=5), np.zeros((200, 1))
     closed = x[:, 2] == 0.0
     values, given = density.of_flow(x, context)
@@ -118,7 +118,7 @@ def test_a_closed_gate_is_not_read(density):
 
 
 def test_a_number_far_out_beside_a_gate():
-    """A tail that is longer than a normal one costs less than the square of the distance, as in fits without gates."""
+    """With a tail longer than a normal one the loss grows less than the square of the distance, as without gates."""
     rng = np.random.default_rng(0)
     number = np.where(rng.random(3000) < 0.2, 0.0, 5.0 + np.log(rng.exponential(size=3000)))
     x = np.stack([number, rng.standard_normal(3000)], axis=1)
@@ -149,7 +149,7 @@ def test_the_gradient_is_that_of_differences(density):
 
 
 def test_columns_read_those_before(density):
-    """Of the network: logits of a column depend neither on its own values nor on those of later columns."""
+    """The network's logits of a column depend neither on its own values nor on those of later columns."""
     head, (codes, inputs) = density.head, density.head.opened(rows(20))
     del codes
     before = head.log_probs(inputs, np.zeros((20, 1)))
@@ -162,7 +162,7 @@ def test_columns_read_those_before(density):
 
 
 def test_samples(density):
-    """Have the density's shares, are those of seeds and rows, and only values of the fit."""
+    """Samples have the density's shares, depend on seed and row alone, and have only values of the fit."""
     context = np.array([0.2])
     drawn = density.sample(20_000, context, seed=3)
     assert_array_equal(density.sample(50, context, seed=3), drawn[:50])
@@ -223,7 +223,7 @@ def test_held_out_rows_choose_counts():
 
 
 def test_a_head_learns_a_table_of_shares():
-    """Of two dependent columns: the shares of a contingency table."""
+    """The shares of two dependent columns are those of a contingency table."""
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, 20_000)
     second = np.where(rng.random(20_000) < 0.7, first, rng.integers(0, 3, 20_000))
@@ -258,7 +258,7 @@ def estimator(frame):
 
 
 def test_a_frame_with_labels(frame, estimator, tmp_path):
-    """Is scored and drawn with its labels, by the estimator and by its file; the rest of a row gives a label away."""
+    """The estimator and its file score and draw rows with labels; the rest of a row determines a label."""
     assert [one.kind for one in estimator.table_.columns] == ["category", "boolean", "float", "float"]
     assert estimator.table_.columns[0].labels == ("elm", "fir", "oak")
     assert estimator.table_.columns[2].values == (0.0,)
@@ -322,7 +322,7 @@ def test_missing_values_have_a_probability(frame):
 
 
 def test_flows_without_lines_have_no_gates(frame):
-    """An affine flow moves far numbers, so that a column with a frequent value is spread, as without categories."""
+    """An affine flow moves values far out, so that a column with a frequent value is spread, as without categories."""
     from headrace.sklearn import FlowDensity
 
     with pytest.warns(RuntimeWarning, match="one value is frequent in column 'rain'"):

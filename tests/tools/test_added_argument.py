@@ -129,7 +129,7 @@ print(json.dumps(found))
 
 
 def edited(folder):
-    """A copy of the package with all toys, and the files that each took."""
+    """A copy of the package with all toys, and the files that each changes."""
     copy = folder / "headrace"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.dylib", "*.pyd", "__pycache__"))
     for library in [*PACKAGE.glob("*.so"), *PACKAGE.glob("*.dylib"), *PACKAGE.glob("*.pyd")]:

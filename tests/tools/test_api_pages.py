@@ -33,7 +33,7 @@ def test_each_directive_is_a_page():
     assert (csv.name, csv.title, csv.page) == ("headrace.rows.csv", "hr.rows.csv", "rows.csv")
     pages = [entry.page for entry in entries((ROOT / "docs" / "api.md").read_text(encoding="utf-8"))]
     assert len(pages) > 80
-    assert len({page.lower() for page in pages}) == len(pages)  # some systems know no capitals
+    assert len({page.lower() for page in pages}) == len(pages)  # some systems ignore capitals
 
 
 def test_a_page_has_methods_with_their_sentences_and_the_examples():
@@ -46,7 +46,7 @@ def test_a_page_has_methods_with_their_sentences_and_the_examples():
     assert "`_" not in page.replace(">`_", "")
 
 
-def test_a_library_that_is_not_installed_leaves_its_pages(monkeypatch):
+def test_pages_of_a_missing_library_are_kept(monkeypatch):
     def absent(name):
         raise ImportError(name)
 
@@ -80,5 +80,5 @@ def test_private_names_and_long_pages_are_found(tmp_path, article, expected):
     assert make_api.wrong(tmp_path) == expected
 
 
-def test_a_site_without_pages_is_wrong(tmp_path):
+def test_a_site_without_pages_is_an_error(tmp_path):
     assert make_api.wrong(tmp_path) == [f"{tmp_path}: expected pages of the API, found none"]

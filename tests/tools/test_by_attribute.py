@@ -25,7 +25,7 @@ def after_import_of_headrace(code):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_they_load_by_attribute(name):
+def test_modules_load_by_attribute(name):
     package, member = MODULES[name]
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")

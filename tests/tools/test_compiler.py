@@ -1,4 +1,4 @@
-"""Which compiler a build takes that names none, on machines with compilers that this one need not have."""
+"""The compiler of a build that names none, on machines with any compilers."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ def test_clang_is_refused_where_none_works(choose, programs):
         (["-DHEADRACE_COMPILER=CLANG", "-DCMAKE_TOOLCHAIN_FILE=other.cmake"], None),
     ],
 )
-def test_a_compiler_that_is_named_stays(choose, options, cxx):
+def test_a_named_compiler_is_taken(choose, options, cxx):
     assert choose({"clang++": clang("19.1.7")}, *options, cxx=cxx) == (cxx or "")
 
 
@@ -97,7 +97,7 @@ def test_another_preference_is_refused(choose):
 
 
 def check(tmp_path, **variables):
-    """The refusal of a build whose compiler CMake describes so; nothing where it is taken."""
+    """The refusal of a build with a compiler of this description; empty where it is accepted."""
     script = tmp_path / "check.cmake"
     script.write_text(f"include({ROOT}/cmake/compiler.cmake)\nheadrace_check_compiler()\n")
     options = [f"-D{name}={value}" for name, value in variables.items()]
@@ -107,7 +107,7 @@ def check(tmp_path, **variables):
 
 @pytest.mark.parametrize(("name", "id"), [("cl.exe", "MSVC"), ("clang-cl.exe", "Clang")])
 def test_a_compiler_with_the_options_of_msvc_is_refused(name, id, tmp_path):
-    """It would ignore those that the bits of a row follow from."""
+    """It would ignore options on which the bits of a row depend."""
     text = check(
         tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC"
     )

@@ -1,4 +1,4 @@
-"""For which cards a build makes the module for CUDA, on machines with cards that this one need not have."""
+"""The cards for which a build makes the module for CUDA, on machines with any cards."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture
 def machine(tmp_path):
-    """Makes one: its cards as the driver lists them (None: they are there, and nvidia-smi is not); an environment."""
+    """A function that makes a machine's environment: its cards as the driver lists them, None without nvidia-smi."""
 
     def make(cards, **environment):
         devices, programs = tmp_path / "dev", tmp_path / "programs"
@@ -46,7 +46,7 @@ CARDS = [
     (["8.0, NVIDIA A100-SXM4-40GB"], "80-real", ""),
     (["7.5, Tesla T4", "8.6, NVIDIA GeForce RTX 3090", "12.0, NVIDIA GeForce RTX 5090"], "86-real;120-real", ""),
     (["9.0, NVIDIA H100", "9.0, NVIDIA H100"], "90-real", ""),
-    (["No devices were found"], "native", ""),  # CMake asks the compiler then
+    (["No devices were found"], "native", ""),  # CMake then asks the compiler
     (None, "native", ""),
     ([], DEFAULT, ""),
 ]  # fmt: skip
@@ -82,7 +82,7 @@ def test_architectures_that_are_named_are_left_alone(machine, tmp_path, given):
     [(["7.5, Tesla T4"], "AUTO"), (["7.5, Tesla T4"], "ON"), (None, "AUTO")],
     ids=["listed-AUTO", "listed-ON", "asked of the compiler-AUTO"],
 )
-def test_a_card_that_is_too_old_does_not_end_a_build_that_did_not_ask_for_it(machine, tmp_path, cards, wish):
+def test_an_old_card_does_not_end_a_build_without_explicit_cuda(machine, tmp_path, cards, wish):
     """Where nvidia-smi is missing, nvcc finds no card here, and takes the oldest that it knows."""
     if cards is None and shutil.which("nvcc") is None:
         pytest.skip("nvcc is not installed")

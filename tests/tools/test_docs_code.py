@@ -18,10 +18,10 @@ pytestmark = pytest.mark.programs
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
-OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")  # where a reader has nothing
+OURS = (ROOT, ROOT / "tests", SUPPORT, SUPPORT / "cases", SUPPORT / "fakes")  # in an empty folder, as a reader
 PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if "gallery" not in page.parts]
 
-# A page that imports one of these is only read without it.
+# A page that imports one of these packages is only compiled where it is missing.
 OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
 OPTIONAL |= {"aspire", "bilby", "dask", "eryn", "pymc"}
 
@@ -47,7 +47,7 @@ def imported(code):
 
 
 def bound(tree):
-    """Every name that code gives a value to, functions and their arguments included."""
+    """Every name that code assigns, with functions and their arguments."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             yield node.id
@@ -101,7 +101,7 @@ def lines_with_epochs(path, text):
 
 
 def test_shown_fits_choose_their_epochs_themselves():
-    """With `epochs=` a fit ends early and may be worse than a Gaussian: where it stands, it is the subject."""
+    """With `epochs=` a fit ends early and may be worse than a Gaussian: only code about epochs has it."""
     files = [*PAGES, *(ROOT / "examples").glob("*.py"), *(ROOT / "python" / "headrace").rglob("*.py")]
     texts = {str(file.relative_to(ROOT)): (file, file.read_text(encoding="utf-8")) for file in files}
     found = {name: lines for name, (file, text) in texts.items() if (lines := lines_with_epochs(file, text))}
@@ -142,12 +142,12 @@ def test_python_runs(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for i, code in enumerate(codes):
         exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
-    if page.name in ("table.md", "simulator.md"):  # whose text is that their fits pass
+    if page.name in ("table.md", "simulator.md"):  # pages that claim that their fits pass
         assert not names["diagnosis"].misses, names["diagnosis"].verdict
 
 
 def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, monkeypatch, capsys):
-    """By a default fit: of new rows, beside the Gaussian of the rows that the flow was fitted to."""
+    """The gain of a default fit on new rows over the Gaussian of the fitted rows."""
     (code,) = blocks(ROOT / "README.md")
     assert len([line for line in code.splitlines() if line and not line.startswith("import ")]) <= 10
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, m
     assert "Nothing speaks against it" in out
     flow, gaussian = (float(re.search(rf"^  {name} +(-\S+) ", out, re.MULTILINE)[1]) for name in ("flow", "Gaussian"))
     shown = map(float, re.search(r"# new rows: (\S+) nats, of a Gaussian (\S+)$", code, re.MULTILINE).groups())
-    assert (flow, gaussian) == pytest.approx(tuple(shown), abs=0.05)  # another processor ends elsewhere
+    assert (flow, gaussian) == pytest.approx(tuple(shown), abs=0.05)  # other processors have other last digits
     data = names["data"]
     away, covariance = data[2000:] - data[:2000].mean(axis=0), np.cov(data[:2000].T)
     square = (away * np.linalg.solve(covariance, away.T).T).sum(axis=1)
@@ -168,7 +168,7 @@ def test_the_ten_lines_of_readme_gain_what_they_show_over_a_gaussian(tmp_path, m
 
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_python_can_be_read(page):
-    """What is not run everywhere, as it needs a card or a package, compiles at least and uses names that are there."""
+    """Code that needs a card or a package at least compiles, and uses existing names."""
     codes = blocks(page)
     assert not list(names_without_a_value(codes))
     for node in ast.walk(ast.parse("\n".join(codes))):

@@ -1,4 +1,7 @@
-"""Examples in docstrings give what they show. A module is imported when its test runs, and not by every worker."""
+"""Examples in docstrings have the results that they show.
+
+A module is imported when its test runs, and not by every worker.
+"""
 
 import ast
 import doctest

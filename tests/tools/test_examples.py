@@ -57,7 +57,7 @@ def test_every_example_is_tested():
 
 
 def test_bounded_and_periodic(run):
-    """A flow that knows the ends of its columns is better and never beyond them; so is a base with the data's tails."""
+    """A flow with bounds is better and never beyond them; a base with the data's tails is better, too."""
     status, out = run("bounded_and_periodic", "--epochs", 8, "--rows", 1500)
     assert status == 0, out
     free, beyond = re.search(r"any numbers +(-?[\d.]+) +([\d.]+) %", out).groups()
@@ -89,12 +89,12 @@ def test_separate_modes(run):
 
 
 def test_few_rows(run):
-    """A flow trained for long learns few rows by heart; one that `fit` stops does not, and still learns from many."""
+    """A long training memorises few rows; a fit that `fit` stops does not, and learns from many."""
     status, out = run("few_rows", "--tables", 1, "--rows", 40, 500)
     assert status == 0, out
     lost = re.findall(r"(the Gaussian|a flow, 200 epochs|a flow, as fit chooses) +(\S+) +(\S+)\n", out)
     assert len(lost) == 6
-    assert float(lost[1][1]) > 2.0 * float(lost[2][1])  # thirty rows learnt by heart
+    assert float(lost[1][1]) > 2.0 * float(lost[2][1])  # thirty memorised rows
     example, rng = load("few_rows"), cases.rng("few rows")
     x, log_prob = example.bent(4, rng)
     z, z_log_prob = example.normal(4, cases.rng("few rows"))
@@ -111,7 +111,7 @@ def test_fit_density(run, tmp_path):
 
 
 def test_examples_need_public_names_alone():
-    """A script that is copied has no other place than the package's public modules."""
+    """A copied script can import the package's public modules alone."""
     private = re.compile(
         r"\bheadrace\.\w*\b_|\b(?:headrace|hr)(?:\.\w+)*\._[a-z]|^from headrace\S* import _", re.MULTILINE
     )
@@ -153,7 +153,7 @@ def test_simulation_based_inference(run):
     assert max(numbers("ranks of 2000 true parameters in 20 bins: χ² #, #, #", out)) < 43.8
 
 
-def test_a_posterior_that_was_hardly_fitted_is_found_out(run, tmp_path):
+def test_a_barely_fitted_posterior_is_detected(run, tmp_path):
     small = "--simulations", 2000, "--epochs", 1
     status, out = run("simulation_based_inference", *small, "--output", tmp_path / "posterior.png")
     assert status == 1
@@ -162,7 +162,7 @@ def test_a_posterior_that_was_hardly_fitted_is_found_out(run, tmp_path):
 
 
 def test_the_exact_posterior_is_the_joint_density_over_the_evidence():
-    """log p(θ) + log p(x | θ) - log p(x) by the three Gaussians that the simulator is made of."""
+    """log p(θ) + log p(x | θ) - log p(x) by the three Gaussians of the simulator."""
     example, rng = load("simulation_based_inference"), cases.rng("posterior")
     theta, x = example.simulate(50, rng)
 
@@ -199,7 +199,7 @@ def test_missing_columns(run):
     flow, gaussian = (
         numbers(f"{name:8}  mean log density of what is missing #", out)[0] for name in ("flow", "Gaussian")
     )
-    assert -18.8 < gaussian < -18.6  # it depends on no fit
+    assert -18.8 < gaussian < -18.6  # the value depends on no fit
     assert flow > gaussian + 1.5
     shares = [float(share) for share in re.findall(r"draws in (\d+\.\d)% of rows", out)]
     assert len(shares) == 4
@@ -207,7 +207,7 @@ def test_missing_columns(run):
 
 
 def test_diagnosis(run, tmp_path):
-    """A fit of two epochs is found out; one of 60 passes, or nearly."""
+    """A fit of two epochs is detected as wrong; one of 60 passes, or nearly."""
     status, out = run("diagnosis", "--epochs", 60, "--output", tmp_path / "look.png")
     assert status == 0
     assert (tmp_path / "look.png").exists()
@@ -228,7 +228,7 @@ def test_ensemble_spread(run):
 
 
 def test_the_ring_s_density_is_its_own():
-    """It integrates to one, and is what its rows follow."""
+    """The density integrates to one, and rows follow it."""
     example, rng = load("ensemble_spread"), cases.rng("ring")
     line = np.linspace(-5.0, 5.0, 1001)
     with np.errstate(divide="ignore"):
@@ -275,7 +275,7 @@ def test_dual_ascent(run, tmp_path, monkeypatch):
 
 
 def test_the_moons_have_the_density_that_they_are_drawn_from():
-    """It integrates to one, and its mean logarithm agrees between rows and quadrature."""
+    """The density integrates to one, and its mean logarithm over rows is that of quadrature."""
     example = load("dual_ascent")
     side = np.linspace(-2.0, 3.0, 180), np.linspace(-1.5, 2.0, 180)
     grid = np.stack(np.meshgrid(*side), axis=2).reshape(-1, 2)
@@ -349,7 +349,7 @@ def test_pictures_of_examples_that_run_at_night(run, tmp_path, monkeypatch, name
 
 @pytest.mark.nightly  # shorter for its picture
 def test_distillation(run):
-    """A tenth of the steps and a small student: every transform comes near its counterpart, the whole within a nat."""
+    """With a tenth of the steps and a small student every transform is near its counterpart, the flow within a nat."""
     small = (
         "--epochs",
         20,
@@ -392,7 +392,7 @@ def test_two_moons_posterior(run):
     assert abs(upper - 0.5) < 0.1
 
 
-def test_a_posterior_of_the_moons_that_was_hardly_fitted_is_found_out(run, tmp_path):
+def test_a_barely_fitted_posterior_of_the_moons_is_detected(run, tmp_path):
     small = "--simulations", 1000, "--epochs", 1
     status, out = run("two_moons_posterior", *small, "--output", tmp_path / "moons.png")
     assert status == 1
@@ -400,8 +400,8 @@ def test_a_posterior_of_the_moons_that_was_hardly_fitted_is_found_out(run, tmp_p
     assert numbers("mean over measurements: #", out)[0] > 1.0
 
 
-def test_the_exact_posterior_of_the_moons_is_one():
-    """It integrates to one for any measurement, half circles that the prior cuts included; log p(x) is the simulator's.
+def test_the_exact_posterior_of_the_moons_integrates_to_one():
+    """The posterior integrates to one, also where the prior cuts the half circle; log p(x) is the simulator's.
 
     The edges of the half circle leave a sum over 1500² cells an error of some 5e-3.
     """
@@ -424,7 +424,7 @@ def test_the_exact_posterior_of_the_moons_is_one():
 
 
 def test_choosing(run, tmp_path):
-    """Something is better than a Gaussian, the table has all that was tried, and the picture is written."""
+    """The best density beats a Gaussian, the table has all candidates, and the picture is written."""
     pytest.importorskip("matplotlib")
     status, out = run("choosing", "--rows", 1500, "--seconds", 2, "--output", tmp_path / "p.png")
     assert status == 0, out
@@ -435,7 +435,7 @@ def test_choosing(run, tmp_path):
 
 
 def test_returns(run, tmp_path):
-    """Of a made GARCH process both are better than a normal density, and the flow comes near the GARCH."""
+    """On a made GARCH process both are better than a normal density, and the flow is near the GARCH."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("returns", "--made", "--seeds", 1, "--epochs", 60, "--output", tmp_path / "returns.png")
@@ -459,7 +459,7 @@ def test_made_returns_have_the_variance_of_their_process():
 
 
 def test_seismometer(run, tmp_path):
-    """Of made noise the flow learns the spectrum, in which an oscillation that is weak stands out."""
+    """On made noise the flow learns the spectrum, beside which a weak oscillation stands out."""
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     status, out = run("seismometer", "--made", "--epochs", 2, "--output", tmp_path / "s.png")
@@ -481,7 +481,7 @@ def test_the_area_of_windows_and_means_before():
 
 
 def test_speech(run, tmp_path):
-    """Of made signals a linear prediction is good, and a flow knows the noise's two scales as well."""
+    """On made signals a linear prediction is good, and a flow also learns the two scales of the noise."""
     pytest.importorskip("matplotlib")
     status, out = run("speech", "--made", "--recordings", 4, "--epochs", 2, "--output", tmp_path / "speech.png")
     assert status == 0, out

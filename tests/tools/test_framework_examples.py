@@ -46,7 +46,7 @@ def numbers(pattern, text):
 
 @pytest.mark.parametrize("flow", ["IAF", pytest.param("MAF", marks=pytest.mark.nightly)])
 def test_a_vae_gains_by_a_flow(run, flow):
-    """Half of the steps; whatever the posterior, an ELBO is below its decoder's evidence."""
+    """The fit has half of the steps; with any posterior an ELBO is below the decoder's evidence."""
     pytest.importorskip("torch", reason="torch is not installed")
     status, out = run("vae_posteriors", "--posterior", flow, "--steps", 600)
     assert status == 0
@@ -68,7 +68,7 @@ def test_an_embedding_is_trained_with_its_flow(run):
     assert -3.0 * error < divergence < 0.1
 
 
-def test_a_posterior_that_was_hardly_trained_is_found_out(run):
+def test_a_barely_trained_posterior_is_detected(run):
     pytest.importorskip("torch", reason="torch is not installed")
     status, out = run("embedded_posterior", "--steps", 20)
     assert status == 1
@@ -76,7 +76,7 @@ def test_a_posterior_that_was_hardly_trained_is_found_out(run):
 
 
 def test_the_exact_posterior_of_a_sample_is_prior_times_likelihood():
-    """Over the evidence, which is a constant of the sample; and it integrates to one."""
+    """The posterior is divided by the evidence, a constant of the sample, and integrates to one."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     example = load(ROOT / "examples" / "embedded_posterior.py")
     torch.manual_seed(0)

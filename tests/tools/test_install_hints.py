@@ -1,4 +1,4 @@
-"""Every message and page installs headrace from where it is, by one constant, and never by a name without an owner."""
+"""Every message and page installs headrace from its source, by one constant, and never by an unregistered name."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def requirements(text):
 
 
 def wrong(text):
-    """Packages that a text installs under headrace's name, or with extras that it does not have from where it is."""
+    """Packages that a text installs under headrace's name, or with extras that headrace lacks."""
     bad = [one for one in requirements(text) if re.match(r"headrace\b", one) and _install.PROJECT != "headrace"]
     bad += re.findall(r"--no-binary[ =]headrace", text) if _install.PROJECT == "." else []
     bad += re.findall(r"(?<![\w./-])headrace\[\w[\w,]*\]", text) if _install.PROJECT != "headrace" else []
@@ -35,7 +35,7 @@ def wrong(text):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
-def test_no_page_and_no_message_installs_what_is_not_ours():
+def test_pages_and_messages_install_no_package_by_an_unregistered_name():
     texts = files()
     assert len(texts) > 500
     found = {str(file.relative_to(ROOT)): wrong(file.read_text()) for file in texts if file != Path(__file__)}
@@ -67,7 +67,7 @@ def test_every_extra_that_is_named_exists():
         "install headrace[cuda12] or others",
     ],
 )
-def test_what_is_refused(text):
+def test_refused_commands(text):
     assert wrong(text)
 
 
@@ -80,7 +80,7 @@ def test_what_is_refused(text):
         'pip install "jax[cuda13]"',
     ],
 )
-def test_what_is_taken(text):
+def test_accepted_commands(text):
     assert not wrong(text)
 
 

@@ -49,7 +49,7 @@ CPP = {
 # The kernels are compiled once for every instruction set: of the core they may know plain structs alone.
 KERNELS_OF_CORE = {"bf16.hpp", "views.hpp", "table.hpp", "scratch.hpp", "set_name.hpp"}
 KERNELS_OF_CORE |= {"calls.hpp", "back.hpp", "sweep.hpp"}  # of sequences
-# What the C library shares with headrace.hpp: what reads files, and the generator that chooses members of an ensemble.
+# Shared by the C library and headrace.hpp: readers of files, and the generator that chooses members of an ensemble.
 READERS_OF_FILES = {"container.hpp", "file.hpp", "generator.hpp", "prediction.hpp", "sequence_file.hpp"}
 # The device shares what a program is made of and what both devices compile, and never the core that runs on the CPU.
 DEVICE_OF_CORE = {
@@ -106,7 +106,7 @@ def place_of(module):
 
 
 def imports_against_the_order(pairs):
-    """Those that point up, and those between two rooms of a storey whose rooms do not know each other."""
+    """Imports that point up, and imports between two rooms of a storey whose rooms may not import each other."""
     order, wrong = [*STOREYS], []
     for a, b in pairs:
         if "headrace" in (a, b) or place_of(a) is None or (a, b) in DOORS:
@@ -227,8 +227,8 @@ def test_an_import_that_points_up_is_found():
     assert len(imports_against_the_order([("headrace._flow.flow", "headrace._fit.fit")])) == 1
 
 
-def test_doors_open_when_they_are_used():
-    """Inside a function, or for types alone."""
+def test_imports_that_point_up_are_inside_functions():
+    """They are inside a function, or for types alone."""
     for source, target in DOORS:
         tree = ast.parse(modules()[source].read_text())
         outside = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
@@ -247,7 +247,7 @@ def test_lines_of_code_of_each_storey():
     assert not too_many, f"more lines of code than STOREYS grants: {too_many}"
 
 
-def test_what_is_a_line_of_code():
+def test_lines_of_code_are_counted_without_texts():
     assert lines_of_code('"""Text.\n\nMore."""\n\nx = (\n    1,  # one\n    # two\n)\n') == 3
     assert lines_of_code('def f():\n    """Text."""\n    return """a\nb"""\n') == 3
 
@@ -276,7 +276,7 @@ def test_the_page_draws_the_storeys():
 
 
 def folder_of(module):
-    """Below the package: that of a module, or the module's own name where it is in none."""
+    """The folder of a module below the package, or the module's own name where it is in none."""
     _, *parts = module.split(".")
     is_folder = (ROOT / "python" / "headrace").joinpath(*parts).is_dir()
     return "/".join(parts if is_folder or len(parts) == 1 else parts[:-1])
@@ -343,11 +343,11 @@ def test_the_pages_name_every_room_and_every_module_in_none():
     wanted += [f"`{path.name}`" for path in package.glob("*.py") if not path.name.startswith("__")]
     assert not [name for name in wanted if name not in page]
     of_core = [path for room in ("math", "core", "kernels") for path in (ROOT / "cpp" / room).iterdir()]
-    stems = {f"{path.stem}." for path in of_core if path.suffix in SOURCES}  # a header and its source are named once
+    stems = {f"{path.stem}." for path in of_core if path.suffix in SOURCES}  # a header and its source have one name
     assert not [name for name in sorted(stems) if name not in core]
 
 
-def test_the_architecture_is_read_in_a_morning():
+def test_the_architecture_page_has_at_most_3000_words():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert len(page.split()) <= 3000
 

@@ -49,7 +49,7 @@ def test_printed_text_and_every_picture_stand_below_their_block(tmp_path):
     assert page_results.without_results(text) == PAGE
 
 
-def test_new_code_is_known_by_its_digest():
+def test_new_code_is_recognised_by_its_digest():
     text = page_results.with_results(PAGE, [{"printed": "", "pictures": []}] * 3, "")
     assert page_results.is_fresh(text)
     assert page_results.is_fresh(text.replace("# A page", "# The page"))  # no code

@@ -1,4 +1,4 @@
-"""README and the documentation's pages: their commands run, their links lead somewhere, their tables agree."""
+"""README and the documentation's pages: commands run, targets of links exist, tables agree."""
 
 import importlib
 import json
@@ -49,7 +49,7 @@ def test_the_ten_lines_pass_a_strict_type_checker(tmp_path):
         "ten_lines.py",
     ]
     package = Path(hr.__file__).parents[1]
-    installed = "site-packages" in package.parts  # where mypy finds it by itself
+    installed = "site-packages" in package.parts  # where mypy finds the package by itself
     environment = os.environ if installed else {**os.environ, "MYPYPATH": str(package)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,14 +73,14 @@ def commands():
 
 
 @pytest.mark.parametrize("line", list(commands()))
-def test_commands_are_what_the_parser_takes(line):
+def test_the_parser_accepts_the_commands(line):
     options.parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 @pytest.mark.filterwarnings("default")  # as a reader would run it
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if blocks(page, "sh")))
 def test_commands_run(page, tmp_path, monkeypatch, capfd):
-    """Every `headrace` command, in order, on a small my.csv; what installs something is run by `.ci/run`."""
+    """Every `headrace` command, in order, on a small my.csv; `.ci/run` runs commands that install packages."""
     table = cases.rng("my.csv").standard_normal((600, 3)) @ np.array(
         [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.3, 2.0]]
     )
@@ -124,8 +124,8 @@ def without_fences(text):
 
 
 @pytest.mark.parametrize("page", by_name(TEXTS))
-def test_links_lead_somewhere(page):
-    """Inside the repository to files and headings that exist; outside at least to an address that can be one."""
+def test_targets_of_links_exist(page):
+    """Links inside the repository lead to existing files and headings; others have a well-formed address."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
         parts = urlsplit(target)
         if parts.scheme:
@@ -179,7 +179,7 @@ def test_numbers_in_readme_are_those_of_the_benchmarks():
         assert tuple(row[:4]) in known, row
 
 
-def test_gains_of_the_entrances_are_those_that_were_measured():
+def test_gains_of_the_entrances_are_the_recorded_ones():
     """`python -m bench.entrances` writes them; README and the first page of the documentation show them alike."""
     (file,) = (ROOT / "bench" / "results").glob("entrances_*.json")
     sentences = importlib.import_module("bench.entrances").sentences(json.loads(file.read_text(encoding="utf-8")))
@@ -198,14 +198,14 @@ def test_the_first_screen_has_a_picture_the_install_line_and_the_entrances():
         assert screen.index(word) > command
 
 
-def test_the_picture_is_what_its_script_draws():
+def test_the_picture_is_that_of_its_script():
     names = {"__name__": "one_pass", "__file__": "one_pass.py"}
     script = ROOT / "docs" / "images" / "one_pass.py"
     exec(compile(script.read_text("utf-8"), script.name, "exec"), names)
     assert names["draw"]() == script.with_suffix(".svg").read_text("utf-8")
     narrow = names["draw_narrow"]()
     assert narrow == script.with_name("one_pass_narrow.svg").read_text("utf-8")
-    # On a phone of 390 pixels the page has 350 for it; indices are smaller.
+    # On a phone of 390 pixels a picture has 350; indices are smaller.
     width = int(re.search(r'viewBox="0 0 (\d+) ', narrow)[1])
     sizes = [int(size) for size in re.findall(r'<text [^>]*font-size="(\d+)"', narrow)]
     assert min(sizes) * 350 / width >= 10

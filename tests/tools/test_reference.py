@@ -1,4 +1,4 @@
-"""The judge is judged: the reference against hand-worked numbers, finite differences and its own inverse."""
+"""Tests of the reference: values by hand, finite differences and its own inverse."""
 
 import math
 
@@ -243,6 +243,6 @@ def test_random_networks_are_autoregressive_and_not_trivial(name):
     if dense.features > 2:
         assert depends.sum() >= dense.features - 1
         order = np.argsort(depends.sum(axis=1), kind="stable")
-        assert order.tolist() != list(range(dense.features))  # not merely the natural order
+        assert order.tolist() != list(range(dense.features))  # not only the natural order
     if dense.context:
         assert on_context.any()

@@ -1,4 +1,4 @@
-"""A version stands in one place, and what repeats it agrees; pages have the repository's address where there is one."""
+"""A version is defined once, and copies of it agree; pages have the repository's address where there is one."""
 
 import email
 import re
@@ -43,7 +43,7 @@ def test_a_release_s_changes_are_short():
 
 
 def short_of(log):
-    """What a cut leaves of the changes that were unreleased, where it is there."""
+    """The unreleased changes that a cut keeps, if the section exists."""
     return next(iter(re.findall(r"(?ms)^### In short\n\n[^\n]*\n\n(.*?)^## ", log)), "")
 
 
@@ -77,7 +77,7 @@ def links(text):
 
 @pytest.fixture
 def described(tmp_path):
-    """Gives the description that the build puts into a package, for an address of the repository and a version."""
+    """A function that returns the description of a package, for an address of the repository and a version."""
     pytest.importorskip("scikit_build_core", reason="scikit-build-core is not installed")
     for name in ("pyproject.toml", "README.md", "LICENSE", "cmake/long_description.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ def test_a_build_from_a_clone_has_its_commit():
 
 @pytest.fixture
 def cut(tmp_path):
-    """Gives a copy of the files that have the version another one; the script's message where it refuses."""
+    """A function that sets another version in a copy of the files; the script's message where it refuses."""
     script = ROOT / ".ci" / "cut_version.py"
     if not script.exists():
         pytest.skip("a source distribution has no .ci")

@@ -40,7 +40,7 @@ def test_every_combination_of_axes_that_choose_together_is_there(sizes, together
 @pytest.mark.parametrize("together", [(), (0, 2, 3), (1, 2, 3)])
 @pytest.mark.parametrize("empty", [[(1, 0)], [(1, 0), (1, 6)], [(0, 2), (1, 0)]])
 def test_a_case_that_computes_nothing_stands_for_what_makes_it_empty_alone(empty, together):
-    """Each axis has numbers of its own, so that one number names a value."""
+    """Each axis has different integers, so that an integer identifies a value."""
     axes = [range(10 * axis, 10 * axis + size) for axis, size in enumerate((4, 7, 2, 2))]
     nothing = {axes[axis][place] for axis, place in empty}
     rows = pairs.pairs_of(axes, together, empty)
@@ -52,11 +52,11 @@ def test_a_case_that_computes_nothing_stands_for_what_makes_it_empty_alone(empty
     assert len(rows) <= 1.25 * len(pairs.pairs_of(axes, together))
 
 
-def test_what_makes_a_case_empty():
+def test_values_that_make_a_case_empty():
     shapes, sizes, rows = [(0, 3), (2, 2), (3, 0)], [(0,), (0, 1, 7)], [(0, 3), (4, 0)]
     found = pairs.empty_of([["shape"], ["sizes"], ["rows", "features"], ["n"]], [shapes, sizes, rows, [0, 1]])
     assert found == [(0, 0), (0, 2), (1, 0), (2, 0), (3, 0)]
-    # Numbers that do not count rows; shapes of rows without columns, and an axis on which nothing computes.
+    # Integers that do not count rows; shapes of rows without columns, and an axis without effect.
     assert pairs.empty_of([["context"], ["shape"], ["n"]], [[0, 2], [(), (3,)], [0]]) == []
 
 
@@ -127,7 +127,7 @@ def test_quick_and_the_rest_are_the_whole(mark, pytester_items):
     assert sum(item.originalname == "test_many" for item in rest) > 340
 
 
-def test_what_a_missing_package_skipped_is_noted(monkeypatch):
+def test_tests_that_a_missing_package_skips_are_recorded(monkeypatch):
     monkeypatch.setattr(selection, "skipped", {})
     reasons = [
         "Skipped: torch is not installed",
@@ -140,7 +140,7 @@ def test_what_a_missing_package_skipped_is_noted(monkeypatch):
     assert list(selection.skipped) == ["a", "b"]
 
 
-def test_what_a_build_and_the_project_need_is_in_the_groups_for_development():
+def test_groups_for_development_have_the_requirements_of_build_and_project():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has none")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = project["dependency-groups"]

@@ -1,4 +1,4 @@
-"""Which commands of README and CONTRIBUTING the nightly step `commands` runs: all but a list with its reasons."""
+"""The commands of README and CONTRIBUTING that the nightly step `commands` runs: all but a list with reasons."""
 
 import importlib.util
 import re
@@ -22,7 +22,7 @@ def script():
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_what_is_left_out_is_shown_and_has_its_reason(script, page):
+def test_commands_left_out_are_shown_and_have_a_reason(script, page):
     shown, left_out = script.shown(page), script.NOT_RUN[page]
     assert not set(left_out) - set(shown), "no longer shown"
     assert all(reason.strip() for reason in left_out.values())
@@ -64,12 +64,12 @@ def test_every_way_of_showing_a_command_is_read(script, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_what_is_run_is_a_script(page):
+def test_the_commands_to_run_are_a_script(page):
     made = subprocess.run(["python3", str(SCRIPT), page], capture_output=True, text=True, check=True).stdout
     subprocess.run(["bash", "-n"], input=made, text=True, check=True)
 
 
-def test_a_night_runs_them():
+def test_the_nightly_steps_run_the_commands():
     nightly = re.search(r'^only_nightly="(.*)"$', (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)[1]
     assert "commands" in nightly.split()
     assert re.search(r"^commands\(\) \{$", (ROOT / ".ci" / "steps").read_text(), flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A kind of step is in every place that has one thing for each kind: one that is forgotten somewhere fails here.
+"""A kind of step is in every list of kinds; a kind that a list lacks fails here.
 
 Compilers find a kernel that is called and missing. They do not find a kind that a device takes for another, a
 way of small batches that is left out (kernels/steps-inl.hpp asks whether there is one), or a kind that no test judges.
@@ -18,7 +18,7 @@ from headrace._flow.transforms.transform import Transform
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What judges each kind in tests, and the transforms that are made of it.
+# The tests of each kind, and the transforms that are made of it.
 JUDGES = {
     "network": ("tests/reference/network.py", {"MaskedAutoregressive", "Coupling"}),
     "elementwise": ("tests/reference/maps.py", {"Elementwise", "ActNorm"}),
@@ -30,7 +30,7 @@ JUDGES = {
     "density": ("tests/reference/bases.py", set()),  # of bases
     "move": ("tests/reference/permutation.py", {"Permutation"}),
 }
-MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform itself makes
+MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out in its own way
 COMBINED = {"Inverse", "Linear", "OnColumns"}  # of several of them, or of any
 
@@ -92,7 +92,7 @@ def test_every_kind_of_step_has_all_that_a_kind_has():
         ("cuda/kernels/steps/{kind}.cuh", r"backward_step\(|back_in_place\("),
     ],
 )
-def test_a_line_that_is_forgotten_is_missed(kind, path, line):
+def test_a_missing_line_is_reported(kind, path, line):
     path = path.format(kind=kind, arrays=ARRAYS_IN.get(kind, f"cpp/steps/{kind}.hpp"))
     line = line.format(kind=kind)
 
@@ -103,7 +103,7 @@ def test_a_line_that_is_forgotten_is_missed(kind, path, line):
     assert any(missed.startswith(f"{path}: {kind}: ") for missed in lacking(read))
 
 
-def test_a_kind_that_is_new_is_missed_everywhere():
+def test_a_new_kind_is_reported_by_every_list():
     def read(path):
         text = text_of(path)
         return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
@@ -113,7 +113,7 @@ def test_a_kind_that_is_new_is_missed_everywhere():
     assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 1 + 2 + 1
 
 
-def test_every_transform_is_made_of_a_kind_that_is_judged_and_in_an_example():
+def test_every_transform_has_a_tested_kind_and_an_example():
     transforms = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Transform)}
     assert transforms == set().union(COMBINED, *(names for _, names in JUDGES.values()))
     chained = {type(t).__name__ for make in file_cases.EXAMPLES.values() for t in parts_of(make("float32"))}

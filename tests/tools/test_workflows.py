@@ -1,4 +1,4 @@
-"""Workflows of the repository: which actions they run, with which rights, and that their commands exist here."""
+"""Workflows of the repository: their actions, their rights, and the existence of their commands."""
 
 import re
 import subprocess

@@ -65,7 +65,9 @@ def drawn(rows, generator):
 
 @pytest.mark.parametrize("context", [TABLE, drawn], ids=["table", "function"])
 def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
-    """The family holds all of them, and the gradients' noise vanishes there: a KL of 1e-4 is weights within 1e-2."""
+    """The family has every posterior, at which the gradients' noise vanishes: a KL of 1e-4 is an error of weights of
+    1e-2.
+    """
     flow = linear(dtype)
     fit = hr.fit_to_density(flow, joint, context, steps=1500, samples=64, learning_rate=0.02, **QUIET)
     assert abs(fit.final.kl) < 1e-4
@@ -79,7 +81,7 @@ def test_one_flow_fits_the_posterior_of_every_context(dtype, context):
         assert_allclose(np.cov(x.T), COVARIANCE, atol=0.01)
 
 
-def test_networks_that_bend_learn_from_contexts_far_from_one():
+def test_nonlinear_networks_learn_from_contexts_far_from_one():
     """Contexts in units of 0.001 about 1000: the flow standardises them by the table."""
     flow, unit = bent(seed=1), 1e-3
 
@@ -137,7 +139,7 @@ def test_estimates_are_means_over_contexts_and_not_of_pairs():
 
 @pytest.mark.parametrize("spoiled", [False, True])
 def test_the_gradient_is_that_of_the_mean_over_its_own_noise_and_contexts(spoiled):
-    """The plain estimator is the derivative of one fixed sum, so that central differences judge it to some 1e-7."""
+    """The plain estimator is the derivative of one fixed sum, with which central differences agree to some 1e-7."""
     flow, seen = cases.randomise(bent(), 0.2), []
 
     def target(x, context):
@@ -169,7 +171,7 @@ def test_samples_share_a_context_as_often_as_asked():
 
     def density(x, context):
         seen.append(context.copy())
-        context[:] = np.nan  # it may be changed
+        context[:] = np.nan  # the function may change it
         return joint(x, seen[-1])
 
     for repeats in (1, 16):
@@ -229,7 +231,7 @@ def test_one_row_takes_either_kind_of_function():
     assert flows[0].standardize_context is None
 
 
-def test_ctrl_c_keeps_what_was_learnt_and_the_history():
+def test_ctrl_c_keeps_the_weights_and_the_history():
     flow, calls = linear(), iter(range(10**6))
 
     def density(x, context):

@@ -56,7 +56,9 @@ def test_gradients_agree_with_differences(build):
 
 @pytest.mark.parametrize("build", ENERGIES)
 def test_the_integrals_are_those_of_quadrature(build):
-    """Panels between integers, as the energies bend where z1 is -4 or 4; beyond 9 there is less than e^-50."""
+    """Panels lie between integers, because the energies have kinks where z1 is -4 or 4; beyond 9 there is less than
+    e^-50.
+    """
     density, total = build(), 0.0
     points, weights = np.polynomial.legendre.leggauss(150)
 
@@ -85,7 +87,7 @@ def test_the_integral_of_u1_by_another_quadrature_to_all_digits():
 
 @pytest.mark.parametrize("build", ENERGIES)
 def test_hard_rows(build):
-    """Far away the density is 0 but its gradient not NaN; rows that are not finite give NaN or -infinity alone."""
+    """Far out the density is 0 and its gradient not NaN; only rows that are not finite give NaN or -infinity."""
     density = build()
     far = np.array([[1e30, 0.0], [0.0, -1e30], [1e-30, 1e-30], [0.0, 0.0], [-0.0, 5e-324]])
     value, gradient = density(far)

@@ -56,7 +56,7 @@ def pathwise(teacher, student, samples, beta=1.0, context=None, seed=1):
 @pytest.mark.parametrize("formulas", PAIRS)
 @pytest.mark.parametrize("context", [0, 2])
 def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, context):
-    """Both from the same 40,000 samples; of their difference, whose noise is smaller still, four standard errors."""
+    """Both are from the same 40,000 samples, and agree within four standard errors of their difference."""
     teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
     row = np.array([[0.3, -0.5]]) if context else None
     exact, sampled = closed(teacher, student, 40_000, context=row), pathwise(teacher, student, 40_000, context=row)
@@ -67,8 +67,8 @@ def test_the_closed_form_agrees_with_monte_carlo_and_has_less_noise(formulas, co
     assert exact.excess.std() < 0.7 * sampled.excess.std()
 
 
-def test_the_closed_form_knows_what_each_hidden_layer_is():
-    """Bounded ends, residual blocks and gates by the context; as above."""
+def test_the_closed_form_with_every_kind_of_hidden_layer():
+    """Networks have bounded last layers, residual blocks or gates by the context; the comparison is that above."""
     ends = hr.Network([hr.Layer(9), hr.Layer(9, "tanh")])
     gated = hr.Network.residual((9,), "silu", context="gate")
     made = [hr.transforms.MaskedAutoregressive(FEATURES, ends, context=2, dtype="float64")]
@@ -96,7 +96,9 @@ def test_the_closed_form_takes_normal_bases_and_scales_of_context():
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 def test_the_gradient_of_the_closed_form_is_that_of_its_value(formulas, context, beta):
-    """Central differences with steps of 1e-6, good to some 1e-9; for β < 1 the pathwise gradient is the judge."""
+    """Central differences with steps of 1e-6, with errors of some 1e-9; for β < 1 the comparison is with the pathwise
+    gradient.
+    """
     teacher, student = teacher_of(formulas[0], context=context), student_of(formulas[1], context=context)
     row = np.array([[0.3, -0.5]]) if context else None
     if beta < 1.0:
@@ -172,7 +174,7 @@ def test_where_there_is_no_closed_form_the_error_gives_the_reason(name):
     assert report.estimator == "pathwise"
 
 
-def test_one_order_is_enough_whatever_it_is():
+def test_any_common_order_has_a_closed_form():
     teacher = hr.Flow([hr.transforms.MaskedAutoregressive(3, (9,), order=[2, 0, 1])])
     student = hr.Flow([hr.transforms.MaskedAutoregressive(3, (9,), order=[2, 0, 1], reads="latent") for _ in range(3)])
     assert why_not(teacher, student) == ""
@@ -184,7 +186,7 @@ def test_one_order_is_enough_whatever_it_is():
 
 @pytest.mark.long
 def test_a_stack_of_one_order_is_distilled_in_closed_form():
-    """In float32; test_a_common_transform_at_the_data_end_is_allowed has the same steps in both dtypes."""
+    """The dtype is float32; test_a_common_transform_at_the_data_end_is_allowed has the same steps in both dtypes."""
     teacher = teacher_of(dtype="float32")
     student = hr.IAF(FEATURES, transforms=1, hidden=(32, 32))
     student, report = hr.distill(teacher, student, steps=1500, samples=64, learning_rate=5e-3, **QUIET)
@@ -230,7 +232,7 @@ def test_a_common_transform_at_the_data_end_is_allowed(end, dtype):
 
 @pytest.mark.parametrize("ends", [{"bounds": [(0.0, None), None]}, {"periodic": [(0.0, 7.0), None]}])
 def test_an_ascent_with_bounds_or_periods_is_a_teacher_and_a_student(ends):
-    """Its own slices are of steps. The report has the divergence of whole flows."""
+    """Slices of an ascent count steps. The report has the divergence of whole flows."""
     x = np.abs(cases.rows(400, 2, "float64", "ascent"))
     ascent = hr.DualAscentFlow.notes(steps=4, dtype="float64", **ends).fit(x, progress=False)
     student = hr.MAF(2, transforms=1, hidden=(8,), dtype="float64", **ends)
@@ -288,7 +290,7 @@ UNEQUAL_UNITS = hr.transforms.Standardize([1.0, 200.0, -3000.0], [0.03, 40.0, 50
 @pytest.mark.costly
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_student_of_more_transforms_learns_one_by_one_from_the_latent_end(dtype, context):
-    """In units of their own, because the scales stand behind the student's other transforms."""
+    """They learn in standardised units, because the scales come after the student's other transforms."""
     alone = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,), context=context, dtype=dtype), 0.3)
     teacher = hr.Flow([*alone.transforms[:-1], UNEQUAL_UNITS])
     row = np.array([0.4, -1.0]) if context else None
@@ -312,7 +314,7 @@ EXTRAS += [{"map": "additive"}, {"map": "rq_spline"}, {"map": "rq_spline_free"}]
 
 
 @pytest.mark.parametrize("settings", EXTRAS, ids=lambda settings: "-".join(settings.values()))
-def test_transforms_without_a_counterpart_begin_as_the_identity_whatever_they_were(settings):
+def test_transforms_without_a_counterpart_are_reset_to_the_identity(settings):
     teacher = hr.Flow([masked(1), SCALE])
     student = hr.Flow([masked(3, reads="latent"), masked(4, reads="latent", **settings), SCALE])
     z = cases.rows(50, FEATURES, "float64", "latent")
@@ -323,8 +325,8 @@ def test_transforms_without_a_counterpart_begin_as_the_identity_whatever_they_we
 
 
 @pytest.mark.parametrize("context", [0, 2])
-def test_what_a_transform_reached_alone_is_the_divergence_of_exchanging_it(context):
-    """Against flows with one transform exchanged, within four standard errors of both. The closed form of the first
+def test_the_reported_divergence_of_a_transform_is_that_of_exchanging_it(context):
+    """It agrees with flows with one transform exchanged, within four standard errors. The closed form of the first
     phase is another number for transforms after the first, because its inputs are not normal there.
     """
     teacher = hr.Flow([masked(k, context=context, spread=0.8) for k in (1, 2)], hr.StandardNormal(FEATURES))
@@ -368,7 +370,7 @@ def test_the_report_has_the_reason_why_no_transform_learnt_alone(name):
     assert f"not_alone={report.not_alone!r}" in repr(report)
 
 
-def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
+def test_the_default_steps_depend_on_the_phases(monkeypatch):
     """Small values instead of the defaults, from which they differ."""
     module = importlib.import_module("headrace.variational.distill")
     for name, value in (("STEPS", 11), ("STEPS_AT_ONCE", 12), ("STEPS_CLOSED", 13), ("FIRST_STEPS", 3)):
@@ -396,7 +398,7 @@ def test_the_default_steps_depend_on_what_can_be_done(monkeypatch):
         _, report = hr.distill(other, student, **settings, **more)
         assert (len(report.history), len(report.transform_kl)) == (steps, alone)
     hr.distill(teacher, build(), steps=4, **settings)
-    assert first == [3, 3, 3, 2]  # of those that learn one by one
+    assert first == [3, 3, 3, 2]  # of transforms that learn one by one
 
 
 def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():
@@ -430,7 +432,7 @@ def test_the_teacher_is_left_as_it_is_and_its_scales_are_taken_over():
     "base",
     [hr.StandardNormal(FEATURES), hr.Logistic(FEATURES), hr.Normal(FEATURES, [1.0, 0.0, -2.0], [1.0, 2.0, 0.5])],
 )
-def test_temperature_scales_what_the_base_draws_about_its_mean(base):
+def test_temperature_scales_draws_of_the_base_about_its_mean(base):
     flow, temperature = teacher_of(base=base), 0.6
     warm = tempered(flow, temperature)
     mean = base.loc if isinstance(base, hr.Normal) else 0.0
@@ -480,7 +482,7 @@ def test_scales_of_context_are_taken_over():
 # --- the report, reproducibility ------------------------------------------------------------------------------------
 
 
-def test_the_report_says_what_was_reached_and_how_fast_both_are():
+def test_the_report_has_divergences_and_speeds():
     student, report = hr.distill(teacher_of(), student_of(), steps=10, samples=32, evaluated=1000, **QUIET)
     assert isinstance(student, hr.Flow)
     assert (report.kl, report.kl_error) == (report.estimates.free_energy, report.estimates.standard_error)
@@ -504,8 +506,8 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(build, set_
         assert report.estimates == results[0][1].estimates
 
 
-def test_ctrl_c_keeps_what_was_reached(monkeypatch):
-    """During the first steps of single transforms, and during those of the whole."""
+def test_ctrl_c_keeps_the_best_weights(monkeypatch):
+    """Ctrl-C comes during the first steps, of single transforms, or during those of the whole flow."""
     teacher = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,)), 0.3)
     for kind in (ConditionalStep, PathStep):
         student, calls, before = hr.IAF(FEATURES, transforms=2, hidden=(16,)), [0], kind.__call__
@@ -562,7 +564,7 @@ def test_a_flow_is_not_its_own_teacher():
         hr.distill(flow, flow, **SHORT)
 
 
-def test_context_has_to_be_there_and_finite():
+def test_missing_and_infinite_contexts_are_refused():
     teacher, student = teacher_of(context=2), student_of(context=2)
     for context, words in (
         (None, [r"context: expected one row, shape", "None"]),

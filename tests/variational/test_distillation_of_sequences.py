@@ -20,7 +20,7 @@ RATE = 1.2e-2
 
 
 def autoregression(deviation=DEVIATION):
-    """The process as a flow: a linear prediction, and a network of zeros, which makes nothing of the past."""
+    """The process as a flow: a linear prediction, and a network of zeros, which ignores the past."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
         network.set_parameter(name, np.zeros_like(array))
@@ -34,7 +34,7 @@ def pupil(**more):
 
 
 def small(key, reads, **more):
-    """Random weights, in float64."""
+    """A small flow with random weights, in float64."""
     more = {"map": "affine"} | more
     if reads == "latent":
         more = {"transforms": 2} | more
@@ -47,7 +47,7 @@ def small(key, reads, **more):
 
 @pytest.mark.long
 def test_a_student_of_an_autoregression():
-    """KL below 0.02 nats a step, and a deviation within 5 %: the judge has the process by its formula."""
+    """KL is below 0.02 nats a step, and the deviation within 5 %, by the formula of the process."""
     teacher = autoregression()
     before = teacher.parameters
     student, report = hr.distill_sequences(teacher, pupil(), steps=500, samples=8, learning_rate=RATE, **QUIET)
@@ -70,7 +70,7 @@ def test_a_student_of_an_autoregression():
 
 @pytest.mark.long
 def test_a_student_of_a_mixture():
-    """From samples: here neither has a closed form."""
+    """The student learns from samples, because a mixture has no closed form."""
     teacher = sequence_cases.wavenet("teacher of a mixture", layers=2, prediction=4, dtype="float32")
     student = pupil(layers=3, map="logistic_mixture", bins=4)
     student, report = hr.distill_sequences(teacher, student, steps=150, length=128, learning_rate=RATE, **QUIET)
@@ -162,7 +162,7 @@ def test_the_weight_of_the_divergence_and_of_the_density():
 
 
 def test_the_weight_of_the_density_in_closed_form():
-    """Without it the entropy alone is left, and between both the gradient is linear."""
+    """With weight 0 the entropy alone remains, and the gradient is linear in the weight."""
     divergence, batch = setting("closed form")
     student, at = divergence.student, divergence.student.parameters
     z = student._program.core.noise(student._program.vector.core, batch.seed, 0, 4, 0, 13)
@@ -193,7 +193,7 @@ def test_gradients_of_spectra(is_paired):
 
 @pytest.mark.parametrize(("window", "steps"), [(8, 21), (2, 5), (6, 6)])
 def test_magnitudes_and_their_gradient(window, steps):
-    """Against the sum of the transform's definition, and differences."""
+    """Magnitudes agree with the definition of the transform, gradients with differences."""
     draw, magnitudes = cases.rng("stft", window), Magnitudes(window)
     x = draw.standard_normal((3, steps, 2))
     found = magnitudes.of(x)
@@ -228,7 +228,7 @@ def test_the_energy_of_spectra_is_least_where_samples_have_the_law_of_signals():
 
 @pytest.mark.long
 def test_spectra_alone_set_the_level():
-    """A teacher of a tenth of the amplitude, and a student that only listens to the signals."""
+    """The teacher has a tenth of the amplitude, and the student's objective has spectra of signals alone."""
     teacher, signals = autoregression(0.2), autoregression(2.0).sample(20, steps=700, seed=1)
     options = {"steps": 120, "samples": 8, "length": 256, "learning_rate": RATE, "signals": signals}
     _, report = hr.distill_sequences(teacher, pupil(), first_steps=120, **options, **QUIET)
@@ -249,7 +249,7 @@ def test_signals_go_with_their_covariates():
     batch = inputs.draw(200, draw)
     assert batch.covariates.shape == (200, 3, 3)
     cases.assert_same_bits(batch.signals[..., 0], np.repeat(batch.covariates[:, :, 0], 4, axis=1)[:, :10])
-    assert len(np.unique(batch.signals[:, 0, 0])) > 5  # from all places
+    assert len(np.unique(batch.signals[:, 0, 0])) > 5  # from any offset
     twice = inputs.draw_twice(7, draw)
     assert twice.same.tolist() == [True, False, True, False, True, False]
     for array in (twice.covariates, twice.signals):
@@ -309,7 +309,7 @@ def test_the_same_seed_has_the_same_bits(set_threads):
         assert kl == results[0][1]
 
 
-def test_ctrl_c_keeps_what_was_reached(monkeypatch):
+def test_ctrl_c_keeps_the_best_weights(monkeypatch):
     before, calls = over_time.SequenceStep.__call__, [0]
 
     def interrupted(self, number, beta):
@@ -383,7 +383,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused(name):
+def test_refused_arguments_of_distillation(name):
     more, words = BAD[name]
     given = {"teacher": autoregression(), "student": pupil(layers=1), "steps": 1} | QUIET | more
     before = given["student"].parameters
@@ -396,7 +396,7 @@ def test_refused(name):
 
 
 @pytest.mark.parametrize("name", ["length", "covariates", "signals", "power"])
-def test_refused_for_flows_of_rows(name):
+def test_arguments_of_sequences_are_refused_for_flows_of_rows(name):
     with pytest.raises(TypeError, match=rf"{name}: expected a keyword of distill \(teacher, .*, got '{name}'"):
         hr.distill(hr.MAF(2), hr.IAF(2), steps=1, **QUIET, **{name: 3})
 

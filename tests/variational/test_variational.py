@@ -18,7 +18,7 @@ NO_CONTEXT = Contexts()
 
 
 def test_one_linear_iaf_fits_a_correlated_gaussian_exactly(dtype):
-    """The best is in the family, and the gradients' noise vanishes there: the rest is rounding and the last steps.
+    """The optimum is in the family, where the gradients' noise vanishes: the rest is rounding and the last steps.
 
     KL is twice an error of the weights, so that 1e-6 stands for weights within some 1e-3.
     """
@@ -114,7 +114,7 @@ def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
 @pytest.mark.parametrize("build", ["MAF", "IAF", "NSF"])
 @pytest.mark.parametrize("landing", [True, False], ids=["landing", "plain"])
 def test_gradients_are_unbiased(build, landing):
-    """Against differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
+    """They agree with differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
 
     The trapezoidal rule converges fast for what falls like a normal density; kinks of networks and splines leave its
     400² points an error of some 1e-3.
@@ -183,14 +183,14 @@ def test_the_history_is_of_each_step():
     assert set(constant.history.learning_rate) == {1e-3}
 
 
-def test_the_first_free_energy_is_that_of_the_flow_as_it_was():
+def test_the_first_free_energy_is_that_of_the_given_flow():
     flow = BUILDERS["IAF"](dtype="float64")
     before = hr.free_energy(flow, hr.densities.U1(), samples=100_000, seed=5)
     history = hr.fit_to_density(flow, hr.densities.U1(), **(SHORT | {"samples": 20_000, "steps": 1})).history
     assert abs(history.free_energy[0] - before.free_energy) < 5.0 * history.standard_error[0]
 
 
-def test_a_density_may_change_and_keep_what_it_is_given():
+def test_a_density_may_change_and_keep_its_arguments():
     kept, flows = [], [BUILDERS["IAF"](), BUILDERS["IAF"]()]
 
     def greedy(x):
@@ -239,8 +239,8 @@ def jax_normal(x):
         pytest.param("jax", jax_normal, marks=installed("jax")),
     ],
 )
-def test_frameworks_give_the_gradient_themselves(gradient, function):
-    """In float32, so that a few steps agree with NumPy's float64 gradients to some 1e-5."""
+def test_frameworks_compute_the_gradient(gradient, function):
+    """Frameworks compute in float32, so that a few steps agree with NumPy's float64 gradients to some 1e-5."""
     fits = []
     for kind, target in ((gradient, function), ("returned", normal())):
         flow = BUILDERS["IAF"]()
@@ -281,7 +281,7 @@ def test_jax_has_to_have_64_bits_for_float64():
 
 
 class Interrupting:
-    """A density during whose n-th call the user presses Ctrl-C, or something breaks."""
+    """A density whose n-th call raises KeyboardInterrupt, or another exception."""
 
     def __init__(self, calls, error=KeyboardInterrupt):
         self.calls, self.error = calls, error
@@ -379,7 +379,7 @@ def test_samples_that_are_not_finite_are_skipped_counted_and_reported(bad, estim
 
 
 def test_skipped_samples_take_no_part_in_the_gradient():
-    """The gradient of the rest is the one that the rest alone would have."""
+    """The gradient is that of the remaining samples alone."""
     flow = cases.randomise(BUILDERS["MAF"](dtype="float64"), 0.1)
     step = PathStep(
         flow,

@@ -60,7 +60,7 @@ def randomised(features, dtype, order="random"):
 
 @every_matrix
 def test_a_matrix_comes_back(name, dtype):
-    """Within rounding of its factors; in float64 some units of the last place."""
+    """The matrix comes back up to rounding of its factors; in float64 some units of the last place."""
     t, matrix = subject(name, dtype), MATRICES[name]
     a, b = t.to_matrix()
     assert a.dtype == b.dtype == np.float64
@@ -78,7 +78,7 @@ def test_signed_permutations_come_back_exactly(name, dtype):
 
 @pytest.mark.parametrize("features", [1, 2, 3, 17])
 def test_random_matrices_come_back(features):
-    """The error is that of the factors times their condition."""
+    """The error is that of the factors times their condition number."""
     for seed in range(20):
         matrix = cases.rng("random", features, seed).standard_normal((features, features))
         a, _ = hr.transforms.Linear.from_matrix(matrix, dtype="float64").to_matrix()
@@ -113,14 +113,14 @@ def test_signs_are_in_the_permutation_alone():
     ],
     ids=str,
 )
-def test_what_is_no_matrix_with_an_inverse_is_refused(matrix, kind, words):
+def test_singular_and_wrong_matrices_are_refused(matrix, kind, words):
     with pytest.raises(kind) as error:
         hr.transforms.Linear.from_matrix(matrix)
     cases.assert_says(error, "^matrix: ", *words)
 
 
 def test_a_matrix_that_elimination_loses_is_refused():
-    """Wilkinson's: it is well conditioned, and the numbers of its factors double with each row."""
+    """Wilkinson's matrix is well conditioned, and entries of its factors double with each row."""
 
     def wilkinson(n):
         matrix = np.eye(n) - np.tril(np.ones((n, n)), -1)
@@ -138,7 +138,7 @@ def test_a_matrix_that_elimination_loses_is_refused():
     [([1.0], [r"\(2,\)", r"\(1,\)"]), ([1.0, np.nan], ["finite", "nan"]), ([1e39, 0.0], ["float32 holds"])],
     ids=str,
 )
-def test_what_is_no_shift_is_refused(shift, words):
+def test_wrong_shifts_are_refused(shift, words):
     with pytest.raises(ValueError, match=r"^shift: ") as error:
         hr.transforms.Linear.from_matrix(np.eye(2), shift)
     cases.assert_says(error, *words)
@@ -260,7 +260,7 @@ def test_gradients_in_a_flow(verb):
 
 
 def test_there_is_one_shift_alone():
-    """No gradient and no step of an optimiser reaches the biases that the other two factors do without."""
+    """The other two factors have no biases, so that neither gradients nor steps reach such entries."""
     flow = hr.Flow([randomised(4, "float64")])
     _, gradient = flow.nll_and_grad(cases.rows(50, 4, "float64"))
     assert np.count_nonzero(gradient) == flow.n_parameters == 4 * 4 + 4
@@ -270,7 +270,7 @@ def test_there_is_one_shift_alone():
     assert np.count_nonzero(flow.parameters) == flow.n_parameters
 
 
-# --- an object like all others --------------------------------------------------------------------------------------
+# --- copies, files, fits --------------------------------------------------------------------------------------
 
 
 def test_parameters_by_name(dtype):

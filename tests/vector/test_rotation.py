@@ -1,4 +1,4 @@
-"""Rotations: the product itself, what is no rotation, and the measure of random ones."""
+"""Rotations: the product itself, refused matrices, and the measure of random ones."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_a_reflection_counts(dtype):
     assert not log_det.any()
 
 
-def test_there_and_back(dtype):
+def test_the_inverse_undoes_a_rotation(dtype):
     t = hr.transforms.Rotation.random(10, seed=0)
     z = cases.rows(50, 10, dtype)
     cases.assert_close(t.inverse(t.forward(z)[0])[0], z)
@@ -52,8 +52,8 @@ def test_a_poisoned_row_leaves_all_others_alone(dtype):
         assert np.isnan(result[20]).all()
 
 
-def test_random_ones_are_even():
-    """Haar's measure: entries of mean 0 and variance 1/n, both signs of the determinant, seeds that count."""
+def test_random_rotations_have_haar_s_measure():
+    """Haar's measure: entries of mean 0 and variance 1/n, both signs of the determinant, dependence on the seed."""
     matrices = np.array([hr.transforms.Rotation.random(3, seed=s).matrix for s in range(2000)])
     np.testing.assert_allclose(
         matrices.transpose(0, 2, 1) @ matrices, np.broadcast_to(np.eye(3), (2000, 3, 3)), atol=1e-12
@@ -65,7 +65,7 @@ def test_random_ones_are_even():
     assert not np.array_equal(matrices[0], matrices[1])
 
 
-def test_the_matrix_is_kept_in_double_precision_and_to_itself():
+def test_the_matrix_is_copied_in_double_precision():
     given = hr.transforms.Rotation.random(3, seed=0).matrix.copy()
     t = hr.transforms.Rotation(given)
     assert t.matrix.dtype == np.float64
@@ -92,7 +92,7 @@ def test_the_matrix_is_kept_in_double_precision_and_to_itself():
     ],
     ids=str,
 )
-def test_what_is_no_rotation_is_refused(matrix, kind, words):
+def test_matrices_that_are_no_rotations_are_refused(matrix, kind, words):
     with pytest.raises(kind) as error:
         hr.transforms.Rotation(matrix)
     cases.assert_says(error, "matrix: ", *words)
@@ -169,7 +169,7 @@ def in_blocks(block, dtype, context=0):
 
 
 def as_dense(transform):
-    """The same with one matrix for each rotation."""
+    """The chain with one dense matrix for each rotation."""
     if isinstance(transform, hr.transforms.Inverse):
         return hr.transforms.Inverse(as_dense(transform.transform))
     return hr.transforms.Rotation(transform.matrix) if isinstance(transform, hr.transforms.Rotation) else transform
@@ -178,7 +178,9 @@ def as_dense(transform):
 @pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize("block", [1, 2, 4, 10])
 def test_a_chain_of_blocks_is_the_chain_of_their_matrices(block, context):
-    """In float64: values, log-determinants and all gradients, both ways; 1e-10 is rounding of a chain of 23."""
+    """Values, log-determinants and all gradients agree in float64, in both directions; 1e-10 is rounding of a chain of
+    23.
+    """
     flow = in_blocks(block, "float64", context)
     dense = hr.Flow([as_dense(t) for t in flow.transforms], flow.base, dtype="float64")
     assert any(isinstance(t, hr.transforms.Rotation) and len(t.blocks) > 1 for t in flow.transforms)
@@ -206,7 +208,7 @@ def test_a_chain_of_blocks_is_the_chain_of_their_matrices(block, context):
 
 
 def test_gradients_through_blocks_are_those_of_differences():
-    """Central differences of 1e-6 of a sum of values of order one are good to some 1e-8."""
+    """Central differences of 1e-6 of a sum of values of order one have errors of some 1e-8."""
     flow, h = in_blocks(4, "float64"), 1e-6
     x = cases.rows(3, 11, "float64")
     grad, grad_row = cases.rows(3, 11, "float64", "grad"), np.array([0.5, -1.0, 2.0])
@@ -255,7 +257,7 @@ def test_one_block_is_the_whole_matrix():
     assert np.array_equal(hr.transforms.Rotation.random(5, seed=3, block=9).matrix, matrix)
 
 
-def test_blocks_are_kept_to_themselves():
+def test_blocks_are_copied():
     t = hr.transforms.Rotation.from_blocks([np.eye(2), [[-1]]])
     assert repr(t) == "Rotation(3 x 3, 2 blocks)"
     assert t.features == 3
@@ -280,7 +282,7 @@ def test_blocks_are_kept_to_themselves():
     ],
     ids=str,
 )
-def test_what_are_no_blocks_is_refused(blocks, kind, words):
+def test_wrong_blocks_are_refused(blocks, kind, words):
     with pytest.raises(kind) as error:
         hr.transforms.Rotation.from_blocks(blocks)
     cases.assert_says(error, *words)

@@ -35,7 +35,7 @@ def problem(features, scale, rows, params_rows):
 
 
 def moved(arrays, key):
-    """The same in float64, each number half a unit up or down."""
+    """The arguments in float64, each value moved half a unit up or down."""
     signs = cases.rng("moved", key)
     return [array * (1.0 + HALF_UNIT * signs.choice([-1.0, 1.0], array.shape)) for array in arrays]
 
@@ -94,7 +94,7 @@ def test_gradients_of_planar_transforms_with_parameters_of_any_scale(variant, sc
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0, 1e4])
 @both_directions
 def test_float64_gradients_at_any_scale_against_differences(scale, direction):
-    """Where a step and twice the step agree: a difference has no meaning where an inverse is steep."""
+    """Gradients are compared where differences of a step and of twice the step agree, which fails at steep inverses."""
     x, params, *weights = (array.astype("float64") for array in problem(3, scale, 60, 60))
     got = hr.ops.vector_map_vjp(x, params, *weights, direction=direction, map="planar")[1]
     judge_of = lambda p: getattr(vector_cases.judge("planar", p), direction)(x)  # noqa: E731
@@ -122,7 +122,7 @@ def test_float64_gradients_at_any_scale_against_differences(scale, direction):
 @pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-30, 1e-38, 1e-41])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
-    """Also one whose square is 0 in float32, and a subnormal one: only its own rounding is in the way."""
+    """Such are a w whose square is 0 in float32, and a subnormal one, whose rounding is the only error."""
     x, params, *weights = problem(4, 1.0, 30, 30)
     params[:, :4] *= np.float32(size)
     if not per_row:

@@ -50,7 +50,7 @@ def test_positive_numbers_are_one_at_zero_and_never_below_their_least():
 def test_hand_worked_rows():
     w, u, b = np.array([2.0, 0.0]), np.array([0.0, 3.0]), np.array([0.5])
     planar = reference.Planar(np.concatenate([w, u, b]))
-    x, log_det = planar.forward(np.array([[1.0, 1.0]]))  # u is across w: it is not moved, and keeps volumes
+    x, log_det = planar.forward(np.array([[1.0, 1.0]]))  # u is orthogonal to w: it is not moved, and keeps volumes
     np.testing.assert_allclose(x, [[1.0, 1.0 + 3.0 * np.tanh(2.5)]])
     np.testing.assert_allclose(log_det, [0.0], atol=1e-15)
     radial = reference.Radial(np.array([1.0, 0.0, 0.0, 50.0]))  # alpha 1, beta nearly 50
@@ -116,7 +116,7 @@ def test_log_det_is_the_jacobian(variant, features):
 @every_variant
 @pytest.mark.parametrize("features", [1, 2, 5, 16])
 def test_the_residual_of_an_inverse_is_at_rounding(variant, features, dtype):
-    """Forward of inverse gives the row again, within roundings of what is handed over in between."""
+    """Forward of inverse returns the row, within the rounding of the intermediate value."""
     for key in range(10):
         library, judge = vector_cases.pair(variant, features, dtype, key)
         x = rows_of(features, 200, dtype)
@@ -285,7 +285,7 @@ def test_a_chain_matches_the_reference(variant, features, dtype):
 
 
 def mixed(dtype, context):
-    """Runs of planar and radial transforms, broken up by all that may stand between them."""
+    """Runs of planar and radial transforms, separated by every other kind of transform."""
     net = cases.made(features=4, context=context).astype(dtype)
     maf = hr.transforms.MaskedAutoregressive.from_dense(*net.arrays, context=context, activation="tanh")
     planar = [vector_cases.pair("planar", 4, dtype, i) for i in range(5)]
@@ -350,8 +350,8 @@ def test_runs_broken_up_by_other_transforms_match_the_reference(context, dtype):
 
 
 @pairwise(variant=vector_cases.VARIANTS, sizes=[(1e4,), (-30.0,), (1e4, 1e4, -30.0), (-1e4, 3.0)], dtype=cases.DTYPES)
-def test_a_product_of_determinants_far_beyond_the_numbers_is_right(variant, sizes, dtype):
-    """Rows that stay where they are, in the middle of every transform, where the determinants are known."""
+def test_a_product_of_determinants_that_overflows_is_right(variant, sizes, dtype):
+    """Rows at the fixed point of every transform have known determinants."""
     features, n = 6, 300
     transforms, want = [], 0.0
     for i in range(n):
@@ -367,7 +367,7 @@ def test_a_product_of_determinants_far_beyond_the_numbers_is_right(variant, size
             want += np.log1p(slope * reference.excess(raw))
         transforms.append(vector_cases.transform(variant, params.astype(dtype)))
     flow, middle = hr.Flow(transforms), np.zeros((60, features), dtype)
-    # e^710 is the largest number there is; a leaky ReLU makes no determinant below 1 - negative_slope.
+    # e^710 overflows float64; a leaky ReLU makes no determinant below 1 - negative_slope.
     assert abs(want) > 800.0 or (variant == "planar with leaky ReLU" and sizes[0] < 0.0)
     for verb, sign in ((flow.to_data, 1.0), (flow.to_latent, -1.0)):
         value, log_det = verb(middle)
@@ -409,9 +409,9 @@ PLANTED = {
 
 @pytest.mark.parametrize("map", PLANTED)
 def test_a_fit_recovers_a_planted_density(map):
-    """By likelihood, which takes inverses: held-out rows are as likely as under the flow that made them.
+    """The fit is by likelihood, which takes inverses: held-out rows are as likely as under the flow that made them.
 
-    From 10000 rows that can be but for some 5e-5 nats for each parameter. Not every start leads there, so the best of
+    With 10000 rows the loss is some 5e-5 nats for each parameter. Not every start leads there, so the best of
     three in training counts.
     """
     planted = hr.Flow([vector_cases.transform(map, params) for params in PLANTED[map]])

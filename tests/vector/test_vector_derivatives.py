@@ -99,7 +99,7 @@ def test_an_inverse_has_the_gradients_of_the_other_direction(variant, dtype):
 
 
 def chained(kinds):
-    """Runs, with what may stand between their transforms."""
+    """Runs of transforms, separated by others."""
     order, mean, std = [2, 0, 3, 1], np.linspace(-1.0, 1.0, 4), np.linspace(0.5, 2.0, 4)
     made = [subject_of(kind, 4, "chained", i) for i, kind in enumerate(kinds)]
     return gradients.chain(
@@ -150,8 +150,8 @@ def test_the_likelihood_of_a_chain(kind, dtype):
 
 @every_verb
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 0.0])
-def test_w_of_nearly_nothing(verb, scale):
-    """Where w is 0 only u and b act; u moves along the direction of w however short it is."""
+def test_a_very_short_w(verb, scale):
+    """Where w is 0 only u and b act; u is moved along the direction of w of any length."""
     params = vector_cases.raw("planar", 3, "float64")
     params[:3] *= scale
     subject = gradients.vector("planar", params)
@@ -216,7 +216,7 @@ def test_at_the_center_a_radial_transform_has_a_finite_gradient(verb, per_row, d
 @every_verb
 @pytest.mark.parametrize("size", [1e6, 1e30])
 def test_rows_far_away(variant, verb, size):
-    """tanh is flat, a radial map lets rows be, a leaky ReLU is a line: gradients are as near as at 10."""
+    """Far out tanh is constant, a radial map the identity, a leaky ReLU a line: errors of gradients are those at 10."""
     params = vector_cases.raw(vector_cases.VARIANTS[variant][0], 4, "float32")
     library = vector_cases.transform(variant, params)
     rows = cases.rows(30, 4, "float64")

@@ -1,4 +1,4 @@
-"""Planar and radial transforms at the edges of their parameters and of the numbers."""
+"""Planar and radial transforms at the limits of their parameters and of the dtype."""
 
 from functools import partial
 
@@ -55,14 +55,14 @@ def rows_of(params, dtype):
 
 
 def condition_of_u(params):
-    """Of u after it was moved, by u: most of a large u that points against w cancels."""
+    """The condition of u after it was moved, by u: most of a large u that points against w cancels."""
     w, u = params[:FEATURES].astype(float)[None], params[FEATURES:-1].astype(float)[None]
     moved = np.linalg.norm(reference.planar.moved_u(w, u)[0])
     return np.linalg.norm(u) / moved if moved > 0.0 else 1.0
 
 
 def ops_of(variant, per_row):
-    """Both directions as ``call(rows, params)`` of hr.ops, with one set of parameters or one for each row."""
+    """Functions ``call(rows, params)`` of both directions of hr.ops, with one set of parameters or one for each row."""
 
     def direction(name, rows, params):
         return vector_cases.call(variant, name, rows, np.tile(params, (len(rows), 1)) if per_row else params)
@@ -86,8 +86,8 @@ def test_edges_of_the_parameters(variant, name, per_row, dtype):
 
 @pytest.mark.parametrize("along", [-5.0, -30.0, -1e4])
 @pytest.mark.parametrize("per_row", [False, True])
-def test_at_the_bound_a_planar_map_still_is_what_its_determinant_says(along, per_row, dtype):
-    """Near w.z + b = 0 it shrinks along w by 1e-3: nearly all of u was taken away to make that so.
+def test_at_the_bound_a_planar_map_agrees_with_its_determinant(along, per_row, dtype):
+    """Near w.z + b = 0 the map shrinks along w by 1e-3, because nearly all of u was removed.
 
     tanh departs from its tangent by a third of the square of a step, and 1 - 0.999 leaves roundings of one.
     """

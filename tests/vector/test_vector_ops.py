@@ -1,4 +1,4 @@
-"""Planar and radial maps with parameters from anywhere: ``headrace.ops``."""
+"""Planar and radial maps of ``headrace.ops``, with parameters of the caller."""
 
 from functools import partial
 
@@ -39,7 +39,7 @@ def test_long_rows_match_the_reference(core, variant, direction, shape, per_row,
     got = call(variant, direction, values, params)
     want = getattr(vector_cases.judge(variant, params), direction)(values)
     cases.assert_close(got[0], want[0], magnitude=10.0, depth=2)
-    # A radial map's determinant is a power of one number, rounded once.
+    # A radial map's determinant is a power of one value, rounded once.
     cases.assert_close(got[1], want[1], magnitude=shape[1] if variant == "radial" else 1.0, depth=1)
 
 
@@ -222,7 +222,7 @@ def strict_errors(variant):
 
 @every_variant
 @pytest.mark.parametrize("name", strict_errors("planar"))
-def test_what_is_not_strictly_right_is_refused(variant, name):
+def test_arrays_that_would_need_a_conversion_are_refused(variant, name):
     arguments, words = strict_errors(variant)[name]
     names = ("value", "params", "grad_value", "grad_log_det")
     arrays = dict(zip(names, batch(variant, 4, 3, "float32", per_row=True), strict=True))
@@ -249,7 +249,7 @@ def test_errors_name_the_argument():
 
 
 @pytest.mark.parametrize("name", [*DIRECTIONS, "vjp"])
-def test_settings_that_a_map_cannot_have_are_refused(name):
+def test_settings_of_other_maps_are_refused(name):
     arrays = batch("planar", 4, 3, "float32", per_row=False)[: 4 if name == "vjp" else 2]
     for bad, words in [
         ({"map": "spherical"}, ["map", "planar", "radial", "spherical"]),

@@ -26,7 +26,7 @@ def setup(threads: int, device: str) -> None:
 
 
 def stopwatch(device: str) -> Stopwatch | None:
-    """See `adapter`."""
+    """A stopwatch of the device; `adapter` describes it."""
     return {"cpu": lambda: None, "cuda": cupy_stopwatch, "dry": dry_stopwatch}[device]()
 
 

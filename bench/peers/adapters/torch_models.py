@@ -28,7 +28,7 @@ def place(device: str) -> str:
 
 
 def stopwatch(device: str) -> Stopwatch | None:
-    """See `adapter`."""
+    """A stopwatch of the device; `adapter` describes it."""
     return {"cpu": lambda: None, "cuda": torch_stopwatch, "dry": dry_stopwatch}[device]()
 
 

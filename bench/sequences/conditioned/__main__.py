@@ -61,7 +61,7 @@ class Spoken:
 
     @classmethod
     def of(cls, values: NDArray[np.int16], rng: np.random.Generator) -> Spoken:
-        """Of integers, which get noise of their cells."""
+        """Make it of integers, which get noise of their cells."""
         x = values + rng.random(len(values)) - 0.5
         own = envelope.frames(x)
         e, level = envelope.excitation(x, own)
@@ -88,7 +88,7 @@ class Row:
     period: float
 
     def __str__(self) -> str:
-        """See the class."""
+        """The row as a line of the table."""
         return (
             f"{self.kl:7.4f} ± {self.error:.4f} {self.level:7.2f} dB {self.spectra:8.3f} {self.nats:8.3f} "
             f"{self.period:7.3f}"

@@ -25,7 +25,9 @@ NOISE = 1.0 / 12.0  # the variance of rounding, in steps of the integers
 
 
 def frames(x: NDArray[Any]) -> Floats:
-    """Of integers with noise of their cells, shape (frames, columns): log level, reflections, strength, log period."""
+    """Frames of integers with noise of their cells, shape (frames, columns): log level, reflections, strength, log
+    period.
+    """
     n = len(x) // HOP + 1
     r = _autocorrelation(x, n, WINDOW, ORDER)
     r[:, 0] = r[:, 0] * (1.0 + 1e-5) + NOISE
@@ -68,7 +70,7 @@ def signal(e: NDArray[Any], own: Floats) -> Floats:
 
 
 def _autocorrelation(x: NDArray[Any], n: int, window: int, most: int) -> Floats:
-    """Of windows whose middles are `HOP` steps apart, shape (n, most + 1), for each step of a window."""
+    """Autocorrelations of windows `HOP` steps apart, shape (n, most + 1), for each step of a window."""
     padded = np.concatenate([np.zeros(window // 2), x, np.zeros(window)])
     hann = np.hanning(window)
     parts = sliding_window_view(padded, window)[: n * HOP : HOP] * hann

@@ -16,14 +16,14 @@ def flow_of(dtype):
 
 
 def numbers_that_count(flow):
-    """Where the parameter vector holds parameters, rather than padding or masked weights."""
+    """A mask of the parameter vector: true for parameters, false for padding and masked weights."""
     trial = copy.copy(flow)
     trial.parameters = np.ones_like(flow.parameters)
     return trial.parameters != 0
 
 
 def matrices(flow):
-    """Where the parameter vector holds weights of networks, rather than biases or the base's parameters."""
+    """A mask of the parameter vector: true for weights of networks, false for biases and the base's parameters."""
     trial = copy.copy(flow)
     trial.parameters = np.zeros_like(flow.parameters)
     for name, value in trial.named_parameters().items():

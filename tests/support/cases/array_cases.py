@@ -31,7 +31,7 @@ def arrays(dtype, parameters=0):
     }
 
 
-# name -> call(flow, arrays): all that a flow does with arrays and gives back.
+# name -> call(flow, arrays): every call of a flow that takes and returns arrays.
 FLOW_CALLS = {
     "log_prob": lambda f, a: [f.log_prob(a["x"], a["context"])],
     "log_prob, one context": lambda f, a: [f.log_prob(a["x"], a["one context"])],

@@ -1,4 +1,4 @@
-"""Rows that ascents climb, shared by their tests."""
+"""Rows and references for tests of ascents."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def standardised(x, precision=1.0):
     return (x - x.mean(0)) / x.std(0) / np.sqrt(precision)
 
 
-FINE = {"float32": 2e-4, "float64": 1e-9}  # of numbers that some steps have passed from one to the next
+FINE = {"float32": 2e-4, "float64": 1e-9}  # of values after some steps, whose rounding adds up
 
 
 def plan_of(features, kinks, each, size, anchors):
-    """For every kink its turn, and where centers come from: a row of the anchors, or -1 and a number."""
+    """For every kink its turn, and the origin of centers: a row of the anchors, or -1 and a value."""
     g = cases.rng("ascent", features, kinks, each)
     sizes = [min(size, features - start) for start in range(0, features, size)]
     turns = []

@@ -83,7 +83,7 @@ def assert_matches(got, want, given, dtype, *, depth=4):
 
 
 def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=False, knots=None):
-    """What errors of a spline are relative to: ``(value, log-derivative)``, one number for each element.
+    """Magnitudes to which errors of a spline are relative: ``(value, log-derivative)``, one number for each element.
 
     Places of knots and of values are rounded at the scale of the bound. Such an error comes out multiplied by the
     steepness there, and by the bend in the log-derivative. With s the mean slope of a bin, its derivative stays below
@@ -110,7 +110,7 @@ def spline_magnitudes(given, params, dtype, *, slope=1e-3, bound=5.0, inverse=Fa
 
 
 def check_directions(library, judge, given, context, dtype, depth=4):
-    """Both directions of a transform against its reference."""
+    """Compare both directions of a transform with its reference."""
     assert_matches(library.forward(given, context), judge.forward(given, context), given, dtype, depth=depth)
     assert_matches(library.inverse(given, context), judge.inverse(given, context), given, dtype, depth=depth)
 
@@ -163,7 +163,7 @@ def hard_rows(features, dtype):
 
 @dataclass(frozen=True)
 class Dense:
-    """What ``from_dense`` takes: one array a layer, first-layer columns features then context."""
+    """Arguments of ``from_dense``: one array a layer, first-layer columns features then context."""
 
     weights: list
     biases: list
@@ -257,7 +257,7 @@ def tangled_masks(features, hidden, context, generator, sizes=(1, 1), layout="in
 
 
 def pin_zeros(masks, generator, share=0.3):
-    """Take a share of the connections away at random: zeros that lie inside any staircase."""
+    """Remove a share of the connections at random, which leaves zeros inside any staircase."""
     return [mask & (generator.random(mask.shape) > share) for mask in masks]
 
 

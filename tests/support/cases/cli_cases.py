@@ -19,7 +19,7 @@ SHORT = ("--epochs", 3, "--transforms", 2, "--hidden", "8", "--quiet")
 
 @pytest.fixture
 def run(capsys, set_threads, monkeypatch):
-    """Run a command line in this process; gives the exit code and what went to the two outputs."""
+    """Run a command line in this process; return the exit code and the contents of both outputs."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 

@@ -13,7 +13,7 @@ import pytest
 
 
 def library(name):
-    """A module, whose warnings at import are its own; the test is skipped where it is not installed."""
+    """A module, imported without its warnings; the test is skipped where it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
@@ -43,7 +43,7 @@ class Draw:
 
 
 def shaken(model, seed, size=0.12):
-    """A model of PyTorch with parameters away from their start, and batch norms that have seen something."""
+    """A model of PyTorch with parameters away from their start, and batch norms with moments of some rows."""
     torch = library("torch")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -202,7 +202,7 @@ def nflows_masked_spline(d):
 
 def nflows_linear(d):
     torch = library("torch")
-    torch.qr = torch.linalg.qr  # which nflows 0.14 calls by its old name; PyTorch 2.15 has none behind it
+    torch.qr = torch.linalg.qr  # nflows 0.14 calls this function by its old name, which PyTorch 2.15 lacks
 
     def make(transforms, i):
         n = d.features

@@ -78,7 +78,7 @@ def context():
 
 
 def cut(array):
-    """The shards of a table, as one process has them."""
+    """The shards of a table, all in one process."""
     return {i: array[begin : begin + SHARD] for i, begin in enumerate(range(0, len(array), SHARD))}
 
 
@@ -100,7 +100,7 @@ MAKE = {
 
 
 def both(client, name, dtype, collective, epochs=2, **more):
-    """A fit on the cluster and one by this process, which must be the same."""
+    """Fit on the cluster and in this process, and check that both flows are equal."""
     given = {"weights": weights(), "context": context()} if name == "MAF" else {}
     flow, other = MAKE[name](dtype), MAKE[name](dtype)
     parts = {key: cut(value) for key, value in given.items()}

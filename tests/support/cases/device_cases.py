@@ -1,4 +1,4 @@
-"""What tests of the Python layer over a device share."""
+"""Helpers of tests of the Python layer over a device."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ FOLDED = {"float32": 5e-5, "float64": 1e-12}
 
 
 def assert_follows(model, flow, other, want, x, dtype):
-    """Both fits have chosen the same, up to rounding."""
+    """Check that both fits made the same choices, up to rounding."""
     close = {"rtol": FOLDED[dtype], "atol": FOLDED[dtype]}
     np.testing.assert_allclose(model.history.log_likelihood, other.history.log_likelihood, **close)
     judged = (one.history.validation_log_likelihood for one in (model, other))

@@ -1,4 +1,4 @@
-"""Densities with a known fate under the equation of `hr.continuum`, shared by its tests."""
+"""Densities with known evolutions under the equation of `hr.continuum`, shared by its tests."""
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator

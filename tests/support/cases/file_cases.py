@@ -9,7 +9,7 @@ ROWS = 20
 
 
 def fitted(flow, *key):
-    """After a short fit: standardised data and context, and weights that are not near the identity."""
+    """A flow after a short fit, with standardised data and context and weights that are not near the identity."""
     x = 3.0 + 2.0 * cases.rows(200, flow.features, "float64", "fit", *key)
     context = 1.0 + 5.0 * cases.rows(200, flow.context, "float64", "fit context", *key) if flow.context else None
     flow.fit(x, context, epochs=1, progress=False)
@@ -236,7 +236,7 @@ def on(base, dtype):
     return cases.randomise(flow, 0.2, "on a base")
 
 
-# name -> what makes it from a dtype; a new kind adds its line here and its files to tests/files.
+# name -> a function that makes the example from a dtype; a new kind adds its line here and its files to tests/files.
 EXAMPLES = {
     "maf": lambda dtype: fitted(hr.MAF(3, transforms=2, hidden=(7, 8), dtype=dtype), "maf"),
     "maf-context": lambda dtype: fitted(hr.MAF(3, 2, transforms=2, hidden=(8,), scale="exp", dtype=dtype), "context"),
@@ -350,12 +350,12 @@ def inputs_of(module):
     flow = module[0] if isinstance(module, hr.Ensemble) else module
     if isinstance(flow, hr.Flow):
         x = np.tanh(x) if isinstance(flow.base, hr.Uniform) else x
-        x = flow.to_data(x, context)[0]  # likely rows, however the data were standardised
+        x = flow.to_data(x, context)[0]  # likely rows, for any standardisation
     return x, context
 
 
 def results_of(module, x, context):
-    """What a module makes of rows: each as an array of float64 by name."""
+    """Results of a module for rows: each as an array of float64 by name."""
     if isinstance(module, hr.Ensemble):
         z = module[0].to_latent(x, context)[0]
         results = {"log_prob": module.log_prob(x, context), "spread": module.spread(x, context), "z": z}

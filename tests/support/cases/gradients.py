@@ -34,7 +34,7 @@ FLOW_VERBS = ("to_data_vjp", "to_latent_vjp", "log_prob_vjp")
 @dataclass(frozen=True)
 class Subject:
     library: Any
-    arrays: list  # what library.named_parameters() gives, in its order
+    arrays: list  # the arrays of library.named_parameters(), in its order
     judge: Callable  # arrays -> the reference with these parameters
 
     @property
@@ -109,7 +109,7 @@ def linear(transform):
 
 
 def inverse_linear(transform):
-    """The same with its directions exchanged; its parameters are in another order."""
+    """The linear map with its directions exchanged; its parameters are in another order."""
     fixed = {"order": transform.order, "signs": transform.signs}
     return _by_name(
         hr.transforms.Inverse(transform), lambda named: reference.Inverse(reference.Linear(**named, **fixed))
@@ -289,7 +289,7 @@ def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
             assert_rows_near(gradient, want[name], allowed)
 
 
-# --- what the rules of derivatives are tried on ----------------------------------------------------------------------
+# --- flows for the rules of derivatives ----------------------------------------------------------------------
 
 HOLDER_FEATURES = 5
 

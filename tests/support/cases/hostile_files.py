@@ -1,4 +1,4 @@
-"""Files that were changed: what the tests of broken, foreign and harmful files build them with."""
+"""Changed files: helpers that build broken, foreign and harmful files for tests."""
 
 import json
 import struct
@@ -65,7 +65,7 @@ def with_entries(module, change):
 
 
 def set_at(*keys, to):
-    """Changes one place of a header."""
+    """A function that changes one value of a header."""
 
     def change(header):
         for key in keys[:-1]:
@@ -152,7 +152,7 @@ GOOD = unsealed(maf())
 
 # ---- sequences, whose files always have a checksum ------------------------------------------------------------------
 
-# What Python does not look at.
+# Keys that Python ignores.
 STRICTER = ("level: expected false beside an inner flow",)
 
 
@@ -174,7 +174,7 @@ def resealed(data, change, change_tensors=lambda tensors: None):
 
 
 def headers_of_sequences(data, count, *key):
-    """So many files with one value of the header changed, or one key left out."""
+    """A number of files with one value of the header changed, or one key left out."""
     every = [(path, value) for path in _places(header_of(data)) for value in (*_VALUES, None)]
     for i in cases.rng("headers of sequences", *key).permutation(len(every))[:count]:
         path, value = every[i]
@@ -194,7 +194,7 @@ def _places(value, path=()):
 
 
 def agree_on_sequences(data, load, refused):
-    """Both read a file, or both refuse it. Whether they read it."""
+    """Check that both read a file, or that both refuse it; return whether they read it."""
     try:
         files.from_bytes(data)
     except hr.FileFormatError:

@@ -1,4 +1,4 @@
-"""Flows and arrays for tests of headrace.jax, and its numbers of 64 bits. JAX itself is imported where a test runs."""
+"""Flows and arrays for tests of headrace.jax, and JAX's 64-bit values. JAX itself is imported where a test runs."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SAME = {"rtol": 1e-12, "atol": 1e-12}  # of float64 results that other blocks of
 
 @pytest.fixture
 def wide():
-    """Numbers of 64 bits, for a test alone."""
+    """JAX with 64-bit values, for a single test."""
     import jax
 
     before = jax.config.jax_enable_x64

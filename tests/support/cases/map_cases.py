@@ -43,12 +43,12 @@ def batch(rows, active, map, dtype):
 
 
 def depth_of(map, alone=4):
-    """What is allowed of an affine map, times the length of this one."""
+    """The tolerance of an affine map, times the depth of this one."""
     return alone * reference.MAPS[map].depth
 
 
 def magnitudes(given, params, map, scale, inverse):
-    """What errors of a map are relative to: ``(value, log-derivative)``, one number for each element.
+    """The magnitudes to which errors of a map are relative: ``(value, log-derivative)``, one number for each element.
 
     An error at the scale of 10, where all values lie, comes out multiplied by the steepness there, and by the bend of
     the log-derivative.
@@ -150,7 +150,9 @@ def differences(direction, values, params, cotangents, map, step=reference.STEP,
 
 
 def assert_gradients(got, want, allowed=1e-6):
-    """Each row's error relative to its largest gradient, or to one; third derivatives here reach some thousands."""
+    """Compare gradients by each row's error relative to its largest one, or to one; third derivatives here reach some
+    thousands.
+    """
     for result, expected in zip(got, want, strict=True):
         assert result.shape == expected.shape
         worst = np.abs(result - expected).reshape(len(expected), int(np.prod(expected.shape[1:])))

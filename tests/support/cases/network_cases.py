@@ -8,7 +8,7 @@ import reference
 from gradients import Subject
 from headrace import Layer
 
-# name -> hidden layers. A unit of each is live, dead ones come with `change`.
+# name -> hidden layers. One unit of each is live; `change` adds dead ones.
 NETWORKS = {
     "blocks before whose products stands the activation": hr.Network.residual((12, 12), "tanh").layers,
     "blocks with no activation outside": hr.Network.residual((12, 12), "silu", pre_activation=False).layers,
@@ -65,7 +65,7 @@ def made(name, *, features=5, context=2, change=None, outputs=("shift", "scale")
 
 
 def hidden_of(network):
-    """The same for the reference."""
+    """The hidden layers, for the reference."""
     return [
         reference.Hidden(layer.activation, layer.adds, layer.context, layer.context_activation or "identity")
         for layer in network

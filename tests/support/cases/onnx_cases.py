@@ -32,7 +32,7 @@ class Session:
 
 
 def errors(flow, verb, got, want, given, context):
-    """Of each row and result, over the largest magnitude in it, and in what sums of a row are made of."""
+    """Errors of each row and result, over the largest magnitude in it, and of the terms of sums of a row."""
     pairs = [(got, want)] if verb == "log_prob" else zip(got, want, strict=True)
     with np.errstate(all="ignore"):
         latent = given if verb == "to_data" else flow.to_latent(given, context)[0]

@@ -1,4 +1,4 @@
-"""Flows whose units or parameters overflow, and what another evaluation of them must make of a row as the core does."""
+"""Flows whose units or parameters overflow, and checks that other evaluations have the core's results."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def check_units(activation, sign, to_latent_of):
 
 
 def check_parameters_of_splines(map, to_latent_of):
-    """Parameters that are no numbers spoil a row, outside of the spline's interval too."""
+    """NaN parameters spoil a row, also outside of the spline's interval."""
     flow = _coupling(10.0, 1.0, map=map, activation=None)
     x = np.array([[1e38, 9.0], [0.1, 9.0], [0.1, 0.5]] * 3, "f")
     want = _of_core(flow, x)

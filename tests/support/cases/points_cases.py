@@ -1,4 +1,4 @@
-"""The step of dual ascent by its formulas, which judge the CPU's and each device's."""
+"""The step of dual ascent by its formulas, with which those of the CPU and of devices are compared."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def maps_of(features, *key):
 
 
 def a_step(features, *key, block=None):
-    """Arguments of `Points.step`; with blocks of a size coordinates change their places, too."""
+    """Arguments of `Points.step`; with a size of blocks coordinates are permuted, too."""
     g = cases.rng("step", features, *key)
     sizes = [min(block or features, features - start) for start in range(0, features, block or features)]
     blocks = [np.linalg.qr(g.standard_normal((n, n)))[0] * g.uniform(0.5, 2.0, n) for n in sizes]
@@ -23,7 +23,7 @@ def a_step(features, *key, block=None):
 
 
 def dense(blocks, order):
-    """The one matrix that blocks after a change of places are."""
+    """The matrix of a permutation and blocks together."""
     n = sum(map(len, blocks))
     matrix, start = np.zeros((n, n)), 0
     for block in blocks:

@@ -13,7 +13,7 @@ every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)
 
 
 def rotations(features, dtype):
-    """Turns, dense and in blocks, with bent lines of each coordinate between: what an ascent makes."""
+    """Turns, dense and in blocks, with bent lines of each coordinate between, as in an ascent's flow."""
     turns = [hr.transforms.Rotation.random(features, seed=0), hr.transforms.Rotation.random(features, seed=1, block=4)]
     bent = [
         cases.randomise(hr.transforms.Elementwise(features, map="dual_ascent", dtype=dtype), 0.5, i) for i in range(2)

@@ -1,4 +1,4 @@
-"""Flows of sequences with random weights, and their judges."""
+"""Flows of sequences with random weights, and their references."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ SPREAD = 0.4  # of weights: gates are far from their linear middle, and values s
 
 
 def randomise(flow, *key):
-    """Random weights and biases everywhere, so that no tap, unit or bias can be forgotten unseen."""
+    """Random weights and biases everywhere, so that an omitted tap, unit or bias shows."""
     draw = cases.rng("sequence weights", *key)
     for name, array in flow.named_parameters().items():
         fan_in = max(int(np.prod(array.shape[1:])), 1)
@@ -82,7 +82,8 @@ def _spline(dtype):
     return wavenet("spline", dtype=dtype, **more)
 
 
-# name -> what makes it from a dtype; a new kind of sequences adds its line here, and its files by tests/files/make.py.
+# name -> a function that makes the example from a dtype; a new kind of sequences adds its line here, and its files by
+# tests/files/make.py.
 def _prediction(dtype):
     return randomise(hr.LinearPrediction(2, order=3, dtype=dtype), "prediction")
 
@@ -98,7 +99,7 @@ EXAMPLES = {
 
 
 def _audio(dtype):
-    """What `WaveNet` is by default, with data far from zero in a double that float cannot hold."""
+    """A default `WaveNet`, with data far from zero, whose digits float32 cannot hold."""
     return wavenet("audio", layers=4, standardize=(123456.7, 0.25), dtype=dtype)
 
 
@@ -138,11 +139,11 @@ def streamed(flow, rows, steps=41, dtype=None):
 
 
 def cut(x):
-    """The steps in pieces."""
+    """The steps cut into pieces."""
     return np.split(x, np.cumsum(PIECES)[:-1], axis=1)
 
 
-# Beside the examples, of which files are kept: what readers of files and their streams must have, too.
+# Further flows, of which no files are kept, for readers of files and their streams.
 READ = EXAMPLES | {"mixture": _audio, "student-t": _on_student, "bf16": _in_bf16, "bounded": _bounded}
 
 
@@ -154,7 +155,7 @@ def adaptive(dtype):
     return randomise(flow, "adaptive")
 
 
-IN_CORE = READ | {"adaptive": adaptive}  # what the C library reads, and the header refuses
+IN_CORE = READ | {"adaptive": adaptive}  # files that the C library reads and the header refuses
 
 
 def inputs_of(module):

@@ -10,7 +10,7 @@ NESTED = {"fit": FitSettings, "settings": FlowSettings}
 
 
 def estimator(*flow, **keywords):
-    """A `FlowDensity`, whose settings of fits and rarer ones of flows stand among the others."""
+    """A `FlowDensity`, whose settings of fits, and rarer ones of flows, are among the keywords."""
     for nested, kind in NESTED.items():
         inner = {name: keywords.pop(name) for name in [*keywords] if name in kind().get_params()}
         if inner:

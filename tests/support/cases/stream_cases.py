@@ -12,7 +12,7 @@ FEATURES = 3
 
 
 def rows(n, dtype="float64", context=0, weighted=False):
-    """Rows of three columns, of which the first goes up slowly, with a context and weights, some of them 0."""
+    """Rows of three columns, of which the first increases slowly, with a context and weights, some of them 0."""
     rng = cases.rng("streams", n)
     x = rng.standard_normal((n, FEATURES)) * [1.0, 5.0, 0.2] + [2.0, -3.0, 0.0]
     x[:, 0] += np.linspace(0.0, 2.0, n)
@@ -52,7 +52,7 @@ def function(folder, x, context, weights, buffer):
     def made():
         memory = np.empty((200, x.shape[1]), x.dtype)
         for block, *others in _zipped(x, context, weights):
-            part = memory[: len(block)]  # written over by the next block
+            part = memory[: len(block)]  # overwritten by the next block
             part[:] = block
             yield (part, *others)
 

@@ -11,7 +11,7 @@ COVARIANCE = np.array([[2.0, 1.2], [1.2, 1.5]])
 
 
 def plan_of(flow, samples, skip=0.0):
-    """Of one step of a descent, with nothing added to its gradient."""
+    """The plan of one step of a descent, without additions to its gradient."""
     return DescentPlan(
         steps=1,
         samples=samples,

@@ -1,4 +1,4 @@
-"""What products on tensor cores are tried on: numbers that lose nothing in TF32, and TF32 in NumPy."""
+"""Cases for products on tensor cores: values that are exact in TF32, and TF32 in NumPy."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ every_kind = pytest.mark.parametrize("matmul", ["tf32", "3xtf32"])
 
 
 def rounded(x):
-    """To TF32: to the nearest, ties away from zero."""
+    """Values rounded to TF32, to the nearest, ties away from zero."""
     mantissa, exponent = np.frexp(np.asarray(x, float))
     scaled = mantissa * 2**BITS
     return np.ldexp(np.trunc(scaled + np.copysign(0.5, scaled)), exponent - BITS)

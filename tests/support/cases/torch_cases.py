@@ -1,4 +1,4 @@
-"""A posterior as somebody builds it with PyTorch, its simulations, and a loop that trains it."""
+"""A user's posterior in PyTorch, its simulations, and a loop that trains it."""
 
 import torch
 

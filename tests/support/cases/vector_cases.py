@@ -100,7 +100,7 @@ def network(arrays, activation="tanh"):
 
 
 def mirror(transform, activation="relu"):
-    """The reference of a transform with its parameters of now."""
+    """The reference of a transform with its present parameters."""
     arrays = list(transform.named_parameters().values())
     params = network(arrays, activation) if transform.context else np.concatenate(arrays)
     if isinstance(transform, hr.transforms.Radial):
@@ -126,7 +126,7 @@ def gains(direction, given, step=1e-6):
 def check(direction, want_of, given, dtype, *, depth=1, condition=1.0, context=None):
     """A direction against the reference's: errors within a few roundings of the argument, enlarged by the gains.
 
-    ``condition``: how much of a relative error of raw parameters comes out in the map's addition to rows.
+    ``condition``: the factor from relative errors of raw parameters to errors of the map's addition to rows.
     """
     contexts = () if context is None else (context,)
     got, want = direction(given, *contexts), want_of(given, *contexts)

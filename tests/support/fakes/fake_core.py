@@ -1,4 +1,4 @@
-"""The compiled core on the device that is none (fake_cuda.py): calls are queued, and done by another core at once."""
+"""The compiled core on the simulated device (fake_cuda.py): calls are queued, and another core computes them."""
 
 import functools
 import types
@@ -16,12 +16,12 @@ def make_core(machine):
     core, inner = types.ModuleType("headrace._cuda"), machine.inner(machine)
 
     def queued(word, function, *arguments, stream, **named):
-        """The inner one has one stream alone."""
+        """Queue a call; the inner module has one stream."""
         machine.record(word, stream, [a[0] for a in (*arguments, *named.values()) if is_described(a)])
         machine.queue(stream).add(lambda: function(*arguments, **named, stream=0))
 
     def on_current(device):
-        """As the inner module has one device."""
+        """Make the current device 0 for a call, because the inner module has one device."""
         assert device == machine.device
         return 0
 
@@ -109,7 +109,7 @@ def make_core(machine):
             queued("points", make, x, weights, device=on_current(device), stream=stream)
 
         def later(self, word, *arguments, stream):
-            """Queues the inner one's function of this name, which is not there before its turn."""
+            """Queue the inner module's function of this name, which is looked up when its turn comes."""
             queued(
                 word,
                 lambda *arguments_then, **named: getattr(self.inner, word)(*arguments_then, **named),
@@ -183,13 +183,13 @@ def make_core(machine):
 
 
 def take_structure(core, inner):
-    """What programs are made of is no matter of a device."""
+    """Structures are those of the CPU, because they do not depend on the device."""
     for name in ("HiddenOptions", "MaskedOptions", "MaskedTransform", *(n for n in dir(inner) if n.endswith("Step"))):
         setattr(core, name, getattr(inner, name))
 
 
 class OnCpu:
-    """What `_cuda` does, done at once by the CPU's core on the memory of its arguments."""
+    """The interface of `_cuda`, computed at once by the CPU's core on the memory of its arguments."""
 
     def __init__(self, machine):
         opened_argument = lambda argument: machine.numbers(argument) if is_described(argument) else argument  # noqa: E731

@@ -1,8 +1,8 @@
-"""A CUDA device that is none: streams that queue, and memory that is the CPU's.
+"""A simulated CUDA device: streams that queue, and memory of the CPU.
 
 Over it are CuPy, PyTorch and JAX (fake_frameworks.py) and the compiled core (fake_core.py).
 
-What the Python layer may rely on is kept, and what it may not is made to fail:
+Guarantees of CUDA hold, and everything beyond them fails:
 
 - Work is queued on a stream and done when it is waited for, streams in the worst allowed order: either no other
   stream gets anything done before this one, or all of them do. Work that one stream must not do before another
@@ -34,7 +34,7 @@ class Machine:
         self.device, self.current = 0, [[] for _ in range(devices)]
         self.fail = {}  # word -> exception, raised once where it would be logged; or a list, for as many times
         self.next_stream = 0x100
-        self.reasons, self.without_code = {}, set()  # of devices, by index: why not usable; no machine code for them
+        self.reasons, self.without_code = {}, set()  # by index: why a device is unusable; lacks code
         self.cupy, self.core = make_cupy(self), make_core(self)
 
     def record(self, *words):
@@ -64,7 +64,7 @@ class Machine:
         return stack[-1] if stack else self.cupy.cuda.Stream.of(0)
 
     def wait(self, address):
-        """All that is queued on a stream is done; on the others nothing that need not be, or all."""
+        """Do all work of a stream; of other streams only necessary work, or all."""
         self.wait_for([self.queue(address)])
 
     def wait_for(self, queues):

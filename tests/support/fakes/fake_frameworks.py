@@ -1,4 +1,4 @@
-"""CuPy, PyTorch, JAX and others on the fake device (fake_cuda.py): what headrace uses of each."""
+"""CuPy, PyTorch, JAX and others on the fake device (fake_cuda.py): the parts of each that headrace uses."""
 
 import contextlib
 import math
@@ -32,7 +32,7 @@ class Block:
 
 
 def make_cupy(machine):
-    """A module with what headrace uses of CuPy, on one machine."""
+    """A module with the functions of CuPy that headrace uses, on one machine."""
     cupy = types.ModuleType("cupy")
 
     class Stream:
@@ -98,7 +98,7 @@ def make_cupy(machine):
             self.c_contiguous = array.flags.c_contiguous
 
     def host(value):
-        """An operand in the CPU's memory; those that are there already are refused."""
+        """An operand in the CPU's memory; arrays of the CPU are refused."""
         if isinstance(value, ndarray):
             return value.on_cpu
         if isinstance(value, np.ndarray) and value.ndim:
@@ -108,7 +108,7 @@ def make_cupy(machine):
         return value
 
     def computed(function, *arguments, waits=False, **keywords):
-        """What NumPy makes of arrays here, once all that is queued before is done."""
+        """The result of a NumPy function on arrays of the device, after all work queued before."""
         stream = machine.current_stream()
         if waits:
             machine.record("sync", function.__name__)
@@ -269,7 +269,7 @@ def lent(machine, array, owner, producer, consumer):
 
 
 def make_torch(machine):
-    """A module with what headrace uses of PyTorch, tensors on the machine's device only."""
+    """A module with the functions of PyTorch that headrace uses, tensors on the machine's device only."""
     torch = types.ModuleType("torch")
     torch.float32, torch.float64, torch.strided = (FakeName(f"torch.{n}") for n in ("float32", "float64", "strided"))
     torch.stack_of_streams = []
@@ -292,7 +292,7 @@ def make_torch(machine):
             return tuple(s // self.array.itemsize for s in self.array.strides)
 
         def record_stream(self, stream):
-            """Memory that is given back is not used again before what is queued on this stream by then is done."""
+            """Memory that is freed is not used again before all work queued on this stream is done."""
             machine.record("record_stream", stream.cuda_stream)
             own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
             if own is not other:
@@ -327,7 +327,7 @@ def make_torch(machine):
 
 
 def make_jax(machine, x64=True):
-    """A module with what headrace uses of JAX, whose arrays are written on a stream of its own."""
+    """A module with the functions of JAX that headrace uses, whose arrays are written on a stream of its own."""
     jax = types.ModuleType("jax")
     device = FakeDevice("gpu", 0)
     jax.own_stream = machine.stream()
@@ -386,7 +386,7 @@ class Exchanged:
 
 
 class Interface:
-    """One with nothing but CUDA's array interface."""
+    """An array with nothing but CUDA's array interface."""
 
     def __init__(self, array, owner, stream, read_only=False, **more):
         self.array, self.owner = array, owner

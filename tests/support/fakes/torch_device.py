@@ -1,4 +1,4 @@
-"""PyTorch's own tensors on the device that fake_cuda.py plays, so that `headrace.torch` runs there as it is.
+"""PyTorch's own tensors on the simulated device of fake_cuda.py, so that `headrace.torch` runs there unchanged.
 
 A tensor claims to be on `cuda:0`, and its numbers are in the machine's memory. PyTorch's operators are done by the
 CPU, once all that is queued on the current stream is done, and headrace's by what is registered for CUDA, which queues.
@@ -23,7 +23,7 @@ from headrace.torch import _autograd, _operators  # noqa: E402
 
 KERNELS = {name: body for name, (_, body, _) in _operators._SCHEMAS.items()}
 LOOKS = {"detach", "alias", "view", "expand", "select", "slice", "t", "transpose", "unsqueeze", "squeeze", "as_strided"}
-LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at memory, whatever is in it
+LOOKS |= {"permute", "_unsafe_view", "_reshape_alias", "unbind", "split"}  # at memory with any contents
 
 
 class Other(RuntimeError):
@@ -31,7 +31,7 @@ class Other(RuntimeError):
 
 
 class DeviceTensor(torch.Tensor):
-    """See above."""
+    """A tensor of PyTorch that claims to be on the simulated device."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     is_cuda, is_cpu = True, False
@@ -49,7 +49,7 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, on {self.device})"
 
     def record_stream(self, stream):
-        """Memory that is given back is not used again before what is queued on this stream by then is done."""
+        """Memory that is freed is not used again before all work queued on this stream is done."""
         machine = self.machine
         machine.record("record_stream", stream.cuda_stream)
         own, other = machine.queue(self.block.stream), machine.queue(stream.cuda_stream)
@@ -84,7 +84,7 @@ class DeviceTensor(torch.Tensor):
 
 
 def _refuse_host(tensor, name):
-    """Numbers that are no tensors on the device may be scalars alone."""
+    """Refuse operands off the device, except for scalars."""
     if not isinstance(tensor, DeviceTensor) and tensor.ndim:
         raise Other(f"Expected all tensors to be on the same device, but found cuda:0 and cpu ({name})")
     return tensor
@@ -123,14 +123,14 @@ def to_device(machine, tensor, index=0):
 
 
 def moved(machine, module, index=0):
-    """What `module.to("cuda")` does with a function of PyTorch's own; parameters are new ones, as on a real device."""
+    """A copy of a module, as by `module.to("cuda")`; parameters are new ones, as on a real device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
         return module._apply(lambda tensor: to_device(machine, tensor, index))
 
 
 def numbers(tensor):
-    """Of a tensor there, once its stream is done."""
+    """The values of a tensor on the device, after the work of its stream."""
     assert isinstance(tensor, DeviceTensor), type(tensor)
     tensor.machine.wait(current(tensor.machine))
     return tensor.detach().inner.numpy().copy()
@@ -138,7 +138,7 @@ def numbers(tensor):
 
 @contextmanager
 def on(machine, stream):
-    """Inside, this is PyTorch's current stream."""
+    """A block in which this is PyTorch's current stream."""
     machine.of_torch.append(stream.ptr)
     try:
         yield
