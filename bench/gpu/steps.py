@@ -119,7 +119,7 @@ def pytest_command(files: Sequence[str], *more: str) -> list[str]:
 
 
 def tests_step(device: str, threads: int, limit: float) -> dict[str, Any]:
-    """The GPU tests and pytest's last line; in a dry run, where all are skipped, a part of them."""
+    """Run the GPU tests, or a part of them in a dry run, which skips all; the outcome and pytest's last line."""
     if importlib.util.find_spec("pytest") is None:
         return {"status": "absent", "reason": "pytest is not installed"}
     files = ["tests"] if device == "cuda" else ["tests/device/test_cuda_adam.py"]

@@ -36,7 +36,7 @@ namespace {
 using OptionField = std::variant<int*, double*, std::optional<double>*, bool*, std::string*, std::vector<int>*,
                                  std::vector<HiddenOptions>*>;
 
-// By the names of Python's keywords.
+// The options of a transform by the names of Python's keywords.
 std::map<std::string, OptionField> fields_of(TransformOptions& o) {
     return {
         {"features", &o.network.features},

@@ -70,7 +70,7 @@ def test_a_slice_is_the_flow_after_its_steps(name, precision):
 
 @every_model
 def test_precision_is_a_unit_of_the_latent_side(name):
-    """Points at half the scale are ascended in the same way, and give the same density."""
+    """An ascent of points at half the scale makes the same steps, and gives the same density."""
     x = bent(300)
     one, four = (MODELS[name](precision=p, dtype="float64").fit(x, progress=False) for p in (1.0, 4.0))
     tolerance = 0.05 if name == "refined" else 1e-6  # the optimiser depends on units

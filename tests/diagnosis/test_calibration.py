@@ -187,7 +187,7 @@ def test_coverage_where_log_densities_are_equal():
     """Half of the draws have the log density of the row where a density is flat: the order of equal ones is drawn."""
 
     class Flat:
-        """Two values of a density."""
+        """A density with two values."""
 
         def sample(self, shape, seed, dtype):
             return seed.random((*shape, 1))

@@ -297,8 +297,8 @@ struct Planar {
         r.latent = accumulate(r.latent, latent, p, c, features);
         r.dot = fma(V(p(features + c)), grad, r.dot);
     }
-    // In the inverse direction most of wᵀz + b cancels where wᵀû is large: there v is solved for again, from this sum
-    // on.
+    // In the inverse direction most of wᵀz + b cancels where wᵀû is large: there v is solved for again,
+    // starting at this sum.
     template <bool inverse, class V, class P, class Put>
     HR_FN static Backward<V> backward(const Reduced<V>& r, V grad_log_det, const P& p, int features,
                                       const MapOptions<Scalar<V>>& o, const Put& put) {

@@ -107,7 +107,7 @@ class Motion:
             )
         _finished(result, "the equation")
         self._solution = result.sol
-        # The least f never falls under the scheme; under the integrator, by its tolerance.
+        # The scheme never lowers the least f, and the integrator by its tolerance at most.
         self._least = float(f.min())
         self.f = np.maximum(result.y.T, self._least)
 

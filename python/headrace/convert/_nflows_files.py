@@ -196,7 +196,7 @@ def _lu(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -
 
 
 def _reflections(node: Mapping[str, Any]) -> Numbers:
-    """The matrix of a sequence of Householder's."""
+    """The matrix of a sequence of Householder reflections."""
     vectors = numbers(node["q_vectors"])
     rows = np.eye(vectors.shape[1])
     for q in vectors:

@@ -158,7 +158,7 @@ class Divergence:
         self._moments = [_moments(flow) for flow in (student, teacher)] if is_closed else []
 
     def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
-        """The samples, and KL in nats a step of each sequence; of all `rows`, a number, or of the rows of a mask."""
+        """The samples, and KL in nats a step of each sequence; `rows` is their number, or a mask of chosen rows."""
         own, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
         self._vector = own.vector if parameters is None else own.read_by_calls(parameters)
         n = rows if isinstance(rows, int) else len(rows)
