@@ -1,8 +1,8 @@
 """Time to make, load and first use a flow, and the memory that it keeps: ``python -m bench.making``.
 
 Each case runs in a process of its own and prints seconds of processor time, programs compiled since the line before,
-and resident memory beyond that before the first line. What the allocator only keeps for later is given back before
-memory is read.
+and resident memory beyond that before the first line. The allocator's free memory is given back before memory is
+read.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def in_turn(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int, sec
 
 
 def cases() -> Iterator[tuple[str, Any, hr.Flow, int, int]]:
-    """Name, their model, ours, columns of context, and rows to draw."""
+    """For each case its name, the library's model, headrace's, columns of context, and rows to draw."""
     for features, hidden in ((2, 4), (2, 50), (10, 64), (43, 256)):
         yield (f"MAF {features}, 5 x 2 blocks of {hidden}", *maf(features, hidden), 0, 1000)
     yield ("sbi's nsf 10, context 10", *nsf(10, 10), 10, 10_000)

@@ -1,7 +1,7 @@
 """Steps of one stream: the C library and the header beside the module, and beside the module's core alone.
 
 Of the core the time is that of its binding's call with all arrays made: network and map, without the base density, and
-without what Python does around them.
+without the work of Python around them.
 """
 
 from __future__ import annotations

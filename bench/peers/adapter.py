@@ -57,7 +57,7 @@ class Model:
     to_native: Callable[[Any], Any]  # NumPy float32 array -> the form of rows in calls; never timed
     to_numpy: Callable[[Any], Any]  # result, or one of a pair -> NumPy array or number; never timed
     passes: int = 1  # passes of the whole network in the sequential direction
-    compile: Callable[[str, Any], None] = _nothing  # (verb, argument): what must happen once, without running the call
+    compile: Callable[[str, Any], None] = _nothing  # (verb, argument): prepares a call once, without running it
     train: Callable[[Any], Any] = _not_for_training  # one step of Adam on the rows; returns the loss before it
     forward: Callable[[Any], Any] = _not_there  # latent rows -> (rows, log-determinants)
     inverse: Callable[[Any], Any] = _not_there  # the way back

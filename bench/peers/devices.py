@@ -1,7 +1,7 @@
-"""Devices of models, and their clocks: the CPU, on a CUDA device, or on the CPU as if it were one.
+"""Devices of models, and their clocks: the CPU, a CUDA device, or the CPU in place of one.
 
-The last, "dry", tries runs for a device on a machine without one: NumPy's arrays, and the host's clock in
-the place of a device's events.
+The last, "dry", tries runs for a device on a machine without one: NumPy's arrays, and the host's clock in place of
+a device's events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loop by hand (anchor.cpp): compiled for this machine when it is first needed, and asked through pipes."""
+"""The loop by hand (anchor.cpp): compiled for this machine at its first use, and called through pipes."""
 
 from __future__ import annotations
 

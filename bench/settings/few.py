@@ -8,7 +8,7 @@ are fitted. With all columns, and without those whose 1 - R² given the others i
 choose: the first, on tables by which constants were chosen.
 
 Numbers are mean log densities of rows that are not fitted, in nats, in units of the fitted rows' deviations: the mean
-over splits, and what each split has.
+over splits, and the value of each split.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ WAYS = ("plain", "clipped", "damped")
 
 
 def rows_of(which: str, rows: int, rng: np.random.Generator) -> torch.Tensor:
-    """New rows."""
+    """New rows of the table of this name."""
     if which == "moons":
         angle, lower = rng.uniform(0.0, np.pi, rows), np.arange(rows) % 2
         x = np.stack([np.cos(angle), np.sin(angle)], axis=1)

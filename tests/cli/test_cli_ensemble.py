@@ -46,7 +46,7 @@ def test_scores_and_samples(folder, run, result):
 
 
 def test_ctrl_c_saves_the_members_that_were_begun(folder, run, monkeypatch, set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     passed = _fit_run.ArrayRun.one_pass
     fitted = []
 

@@ -81,7 +81,7 @@ def test_the_file_behind_the_standard_output_is_not_replaced(folder):
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ["s.csv", "s.npy", "s.parquet"])
 def test_a_full_disk_leaves_the_old_file(folder, name):
-    """Simulated by a limit of a file's size."""
+    """A limit of a file's size simulates a full disk."""
     small_flow()
     write(name, "old")
     os.chmod(name, 0o640)

@@ -86,7 +86,7 @@ def words_of_python(text, flags):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_answers_every_option(run, monkeypatch, command):
-    """Each has a meaning, without words of Python."""
+    """The help of each option has a meaning, without words of Python."""
     monkeypatch.setenv("COLUMNS", "100")
     flags = {flag for action in actions_of(command) for flag in action.option_strings}
     for action in actions_of(command):

@@ -1,4 +1,4 @@
-"""Each elementwise map, activation and density compared with 50 digits: no value has a larger error than before."""
+"""Each elementwise map, activation and density compared with 50 digits: no value has a larger error than recorded."""
 
 import numpy as np
 import pytest

@@ -61,7 +61,7 @@ def flow_of(name, dtype="float32", context=0):
 
 
 def call(flow, verb, x, context=None):
-    """All results of one verb, side by side."""
+    """All results of one verb, joined by columns."""
 
     def sample(x, context):
         return flow.sample_and_log_prob(len(x), context, seed=7)
@@ -97,7 +97,7 @@ def test_a_row_has_the_same_bits_at_any_index_of_any_batch(name, dtype):
         for n in cases.TILED_SIZES:
             for start in (0, 1, 5, 500):
                 cases.assert_same_bits(call(flow, verb, x[start : start + n]), want[start : start + n])
-        for n in (1, 2, 3, 7):  # another path, which may round differently
+        for n in (1, 2, 3, 7):  # few rows take another path, which may round differently
             got = call(flow, verb, x[5 : 5 + n])
             cases.assert_close(got, want[5 : 5 + n], magnitude=10.0, depth=32)
 

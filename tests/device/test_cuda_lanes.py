@@ -1,7 +1,7 @@
 """Every function of the lanes, every map, activation and base, with one value a thread on a device.
 
-The judges are NumPy in the next wider precision and the reference; bounds in units in the last place are those that
-``cpp/math/lane.hpp`` states, and half a unit for the judge's own rounding.
+Expected values are NumPy's in the next wider precision, and the reference's; bounds in units in the last place are
+those of ``cpp/math/lane.hpp``, and half a unit for the rounding of the expected value.
 """
 
 import math

@@ -1,5 +1,5 @@
-"""The Python layer over the emulated CUDA sources: parts that the CPU's core computes in `test_device_arrays.py` and
-its neighbours are computed by the kernels here."""
+"""The Python layer over the emulated CUDA sources, whose kernels compute here what the CPU's core computes in
+`test_device_arrays.py` and its neighbours."""
 
 from functools import partial
 

@@ -56,8 +56,8 @@ def test_a_density_too_wide_or_too_narrow_is_repaired(factors, context, dtype):
 @pytest.mark.costly
 @pytest.mark.parametrize("seeds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_right_density_stays_or_loses_little(seeds):
-    """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost what six
-    values cost that 400 rows know, 6 / 800, on average; here the mean over the seeds, those left alone among them.
+    """Fits to noise lose log-likelihood on rows left out, so that most are found to be worse. The others cost six
+    parameters fitted to 400 rows, 6 / 800, on average; the test takes the mean over all seeds.
     """
     right = truth()
     x = rows_of(right, 10_000, 99)

@@ -67,7 +67,7 @@ def fits_of(rows, make, **settings):
 
 
 def test_a_cosine_is_taken_where_held_out_rows_gain(weak):
-    """The fit is then over, as good as one of more epochs.
+    """The cosine ends the fit, which is as good as one of more epochs.
 
     Its gain is 0.06 to 0.10 in 16 fits, of rows that differ by 1e-6 and with multiply-adds and without them; at the
     rate of ROUGH it may be a loss.

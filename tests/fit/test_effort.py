@@ -124,7 +124,7 @@ def test_the_flow_may_become_a_member_of_its_structure(monkeypatch):
 
     monkeypatch.setattr(_effort, "finished", judged)
     flow = flow_of()
-    with hr.threads(1):  # members in turn
+    with hr.threads(1):  # one member after another
         history = flow.fit(bent(600), keep=True, **HIGH)
     assert (history.chosen, history.best_loss) == ("again", 4.0)
     cases.assert_same_bits(flow.parameters, history.members[2].parameters)
@@ -147,7 +147,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(hr.Adam, "step", counted)
     monkeypatch.setattr(_effort, "SAMPLES", 2000)
     kept = {"checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
-    with hr.threads(1):  # members in turn
+    with hr.threads(1):  # one member after another
         want, flow = flow_of(), flow_of()
         history = want.fit(bent(600), **HIGH)
         total = len(steps)

@@ -206,7 +206,7 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
 
 
 def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     ensemble = hr.Ensemble([hr.MAF(2, transforms=1, hidden=(8,), seed=i) for i in range(2)])
     before = [state(flow) for flow in ensemble]
     calls = at(monkeypatch, "in the first epoch", ensemble[0])
@@ -217,7 +217,7 @@ def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_thr
 
 
 def test_an_ensemble_keeps_the_members_that_were_fitted(monkeypatch, set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     ensemble = hr.Ensemble([hr.MAF(2, transforms=1, hidden=(8,), seed=i) for i in range(3)])
     before = [state(flow) for flow in ensemble]
     calls = at(monkeypatch, "in the first epoch", ensemble[1])

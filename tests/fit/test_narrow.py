@@ -218,7 +218,7 @@ def test_the_warning_of_cells_far_out_counts_fill_values(short):
         small(3).fit(x, **QUIET)
     with pytest.warns(RuntimeWarning, match=re.escape("first in row 0: 1e+09, the value of 40 of them; ")) as warned:
         small(3).fit(x[:, ::-1].copy(), **QUIET)
-    assert "leave these rows out" in str(warned[0].message)  # a fiftieth of the rows
+    assert "leave these rows out" in str(warned[0].message)  # because they are a fiftieth of all rows
 
 
 @pytest.mark.parametrize("kind", ["array", "stream"])

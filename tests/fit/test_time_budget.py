@@ -180,7 +180,7 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
 
 
 def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(3)])
     ends = []
@@ -194,7 +194,7 @@ def test_an_ensemble_shares_its_time(monkeypatch, set_threads):
 
 
 def test_time_that_one_member_leaves_goes_to_the_others(monkeypatch, set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     time = Time(monkeypatch)
     ensemble = hr.Ensemble([small(seed=s) for s in range(2)])
     fit = ensemble[0].fit

@@ -226,7 +226,7 @@ def test_members_are_fitted_as_flows_are():
 
 def test_drawn_rows_are_weights(dtype, set_threads):
     """As many rows are drawn as have weight, from these alone; each member and seed has another draw."""
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0
     ensemble, seen = fresh(), []
@@ -261,7 +261,7 @@ def test_drawn_rows_in_the_caller_s_framework(framework):
 
 
 def test_ctrl_c_leaves_later_members_as_they_are(set_threads):
-    set_threads(1)  # members in turn
+    set_threads(1)  # one member after another
     ensemble = fresh()
     before = ensemble[2].parameters
     fit = ensemble[1].fit

@@ -190,7 +190,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
 
 
 def closed_sets(masks, features, n_params, adds=None):
-    """Coordinates with all that they depend on, in a random order, for each coordinate."""
+    """For each coordinate, it and all coordinates on which it depends, in a random order."""
     reach = reference.reads(masks, adds)[:, :features].reshape(features, n_params, features).any(axis=1)
     for i in range(features):
         found = {i}

@@ -371,7 +371,7 @@ PROGRAM = Path(__file__).with_name("torch_processes.py")
 def alone(*arguments):
     """Run the program of tests that fork, in a process without other threads.
 
-    In pytest's own process JAX, Dask and others have threads, and a fork keeps the locks that one of them held.
+    In pytest's own process JAX, Dask and others have threads, and a fork keeps the locks that these held.
     """
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

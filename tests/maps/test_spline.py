@@ -146,8 +146,8 @@ def test_extreme_parameters_and_values_give_no_nan_and_stay_monotone(bins, direc
 def test_accuracy_beside_knots_of_extreme_slopes(bins, direction):
     """Knots whose derivatives are a thousand or a thousandth, in steep and in flat bins, in float64.
 
-    Near a knot with slope d the inverse must be as accurate as 1 / d lets it: it is put back through the other
-    direction, whose error is d times as large.
+    Near a knot with slope d errors of the inverse are multiplied by d in the other direction, which has to return
+    the value.
     """
     raw = raw_parameters(60, bins, 1.0, "float64")
     signs = cases.rng("signs", bins).choice([-1e4, 1e4], (60, bins - 1))

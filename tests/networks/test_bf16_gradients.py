@@ -96,7 +96,7 @@ def test_both_directions_have_the_gradients_of_the_reference(name, sequential, m
         assert_gradients(transform, gradient, *judge.by_weights(read, live(dense.masks, by_products)))
 
 
-# The reference takes seconds for others.
+# The reference would take seconds for the other cases.
 SUMMED = {"odd degrees": "bf16x6", "wide levels": "bf16_tiles", "panels": "bf16x3"}
 
 

@@ -1,4 +1,4 @@
-"""From unbounded numbers to a column's: e^y from a bound; between two bounds the logistic function or a line."""
+"""Maps from unbounded values to a column's: e^y from a bound; between two bounds the logistic function or a line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

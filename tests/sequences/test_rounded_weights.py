@@ -1,7 +1,7 @@
 """Weights of sequences in bf16: all results have the bits of a float32 flow with rounded weights.
 
-Streams read pairs of weights in bf16, everything else the rounded weights in float32. Both are compared with a flow
-that has none of this: `==` here, never a tolerance.
+Streams read pairs of weights in bf16, everything else the rounded weights in float32. Both are compared, by `==`,
+with an exact flow whose weights were rounded.
 """
 
 import copy

@@ -156,7 +156,7 @@ def test_each_value_through_chains(name):
 
 @pairwise(base=["own", "trained"], map=list(MAPS), dtype=cases.DTYPES)
 def test_density_of_a_student(base, map, dtype):
-    """Gradients by everything against differences of the density in float64, of steps and of sequences."""
+    """Gradients by all arguments agree with differences of the density in float64, of steps and of sequences."""
     more = {"base": hr.Normal(1, trainable=True)} if base == "trained" else {}
     options = {"reads": "latent", "transforms": 3, "layers": 3, "context": 2, "covariates": 2, "hop": 3, "dtype": dtype}
     flow = calm(sequence_cases.wavenet("density", map, **options, **MAPS[map], **more))

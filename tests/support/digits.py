@@ -1,7 +1,7 @@
 """Errors of each elementwise map, activation and density beside results of 50 digits (tests/digits/make.py).
 
-Each function is a flow of one column. A network without hidden layers hands the raw parameters over exactly, from the
-context; an activation of the context is a shift of 0.
+Each function is a flow of one column. A network without hidden layers copies the raw parameters from the context
+exactly; an activation of the context is a shift of 0.
 
     python tests/support/digits.py v2 v4
 

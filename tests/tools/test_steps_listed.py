@@ -42,7 +42,7 @@ def kinds_in(text):
 
 
 def lacking(read):
-    """The missing parts, in words. ``read`` gives the text of a file of the project, "" for one that there is not."""
+    """The missing parts, in words. ``read`` returns the text of a file of the project, "" for a missing one."""
     kinds = kinds_in(read("cpp/steps/steps.hpp"))
     found = []
     for name, struct in kinds:

@@ -1,8 +1,8 @@
 """Planar transforms whose parameters are large or small, and data of any scale.
 
-What float32 gives is held against float64. No algorithm in float32 is nearer than what its inputs leave open: how much
-the float64 result changes when every input moves by half a unit in its last place is the *inherent* error, and some
-tens of it are allowed, because it is sampled a few times only.
+Results in float32 are compared with float64. Rounded inputs determine a result only up to the *inherent* error: the
+change of the float64 result when every input moves by half a unit in its last place. Some tens of it are allowed,
+because it is sampled a few times only.
 """
 
 import warnings
