@@ -48,7 +48,7 @@ def test_vector_chain(timed, rng, family, verb, dtype, rows, features):
 @pytest.mark.parametrize("verb", ["forward", "inverse"])
 @pytest.mark.parametrize("family", FLOWS)
 def test_vector_map(timed, rng, family, verb, dtype, rows):
-    """Time one map whose parameters another network made for each row, without allocating: all once in or out."""
+    """Time one map whose parameters another network made for each row, without allocating: each array moves once."""
     features = 16
     n_params = {"planar": 2 * features + 1, "radial": features + 2}[family]
     given = rng.standard_normal((rows, features)).astype(dtype)

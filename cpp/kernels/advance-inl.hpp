@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// Size of a line of its own, state and scratch together; on the tape in a run that is recorded.
+// A line of the conditioner: state and scratch together, on the tape in a run that is recorded.
 template <class T>
 HR_FN T* line_of(const TileBuffers<T>& b, int64_t line) {
     return b.units + line * b.height;

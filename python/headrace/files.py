@@ -101,7 +101,7 @@ def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: 
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts by name that `save` was given, or that other programs put into the file's metadata.
+    """The texts by name from arguments of `save`, or from other programs, in the file's metadata.
 
     Raises:
         FileFormatError: it is no safetensors file, or a text does not match the one given to `save`.

@@ -132,7 +132,7 @@ def test_every_size_of_layer(features, hidden, matmul, device):
 def test_bits_depend_on_no_order_and_no_card(matmul, emu, monkeypatch):
     """`Twin` compares the orders of threads.
 
-    Layers beyond a block's square of 64, and more rows than a group of them.
+    Layers exceed a block's square of 64, and rows exceed a group.
     """
     monkeypatch.setattr(cuda_arrays, "EVERY_ORDER", True)
     flow = cases.randomise(hr.MAF(5, hidden=(66, 66), transforms=1), 0.3)
