@@ -19,13 +19,13 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # too. The page is drawn from this list.
 STOREYS = {
     "base": (1150, "_base"),
-    "core": (2100, "_arrays _core config"),
-    "flow": (4750, "_flow densities files ops transforms"),
-    "fit": (7150, "_fit distributed rows training"),
+    "core": (2050, "_arrays _core config"),
+    "flow": (4700, "_flow densities files ops transforms"),
+    "fit": (7100, "_fit distributed rows training"),
     "methods": (5900, "ascent continuum sequences variational"),
-    "analysis": (5350, "_tables choosing diagnosis plot"),
+    "analysis": (5150, "_tables choosing diagnosis plot"),
     "clients": (
-        11600,
+        11500,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

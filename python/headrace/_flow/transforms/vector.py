@@ -62,7 +62,7 @@ class _Vector(Transform):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         features, context = stored.size("features", least=1), stored.size("context")
-        settings = NetworkSettings.stored(stored) | {name: stored.take(name) for name in cls._OWN}
+        settings: dict[str, Any] = NetworkSettings.stored(stored) | {name: stored.take(name) for name in cls._OWN}
         groups = VECTOR_MAPS[cls._map].groups(features)
         if context:
             weights, biases, _ = stored.layers(context, sum(groups.values()), masked=False)
@@ -71,7 +71,8 @@ class _Vector(Transform):
             hidden = [bias.size for bias in biases[:-1]]
         else:
             named, hidden = {name: stored.array(name, (size,)) for name, size in groups.items()}, []
-        self = cls(features, context=context, hidden=hidden, dtype=next(iter(named.values())).dtype, **settings)
+        settings |= {"context": context, "hidden": hidden, "dtype": next(iter(named.values())).dtype}
+        self = cls(features, **settings)
         self._put_parameters(self._block.pack_named(named))
         return self
 
