@@ -460,7 +460,7 @@ REFUSED = {
     "another number": (lambda: one_order("MAF").given(X, columns=[0]), r"^x: expected shape \(rows, 1\)"),
     "no context": (lambda: one_order("MAF", context=1).given(X), r"^context: expected shape"),
     "columns of the rest": (lambda: log_prob_of((5, 3)), r"^rest: expected shape \(\.\.\., 2\)"),
-    "rows of the rest": (lambda: log_prob_of((4, 2)), r"^rest: expected leading dimensions"),
+    "rows of the rest": (lambda: log_prob_of((4, 2)), r"^rest: expected shapes that broadcast"),
     "a marginal of none": (lambda: one_order("MAF").marginal(0), r"^columns: expected an integer from 1 to 4, got 0"),
 }  # fmt: skip
 
