@@ -311,5 +311,5 @@ def test_refused_combinations_with_inner_flows():
     with pytest.raises(ValueError, match="inner: expected one of 'nsf', 'maf', got 'iaf'"):
         hr.WaveNet(2, layers=2, inner="iaf")
     flow = hr.WaveNet(2, layers=2, base=hr.Logistic(2))
-    with pytest.raises(ValueError, match=r"quantised: expected None for this flow.* no inner flow"):
+    with pytest.raises(ValueError, match=r"quantised: expected None but .* without an inner flow"):
         flow.log_prob(np.zeros((5, 2), "int16"), quantised=1)
