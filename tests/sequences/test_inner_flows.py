@@ -290,7 +290,7 @@ REFUSED = {
     "other features": (hr.MAF(3, context=4), ValueError, "inner: expected a flow of 2 features, got 3"),
     "another dtype": (hr.MAF(2, 4, dtype="float64"), ValueError, "inner: expected a flow of float32.* got float64"),
     "another base": (hr.MAF(2, 4, base=hr.Normal(2)), ValueError, "inner: expected a flow on StandardNormal"),
-    "rounded products": (hr.MAF(2, 4, matmul="bf16"), ValueError, "inner: expected a flow on the CPU with exact"),
+    "rounded products": (hr.MAF(2, 4, matmul="bf16"), ValueError, "inner: expected one on the CPU with exact"),
     "a transform": (hr.transforms.MaskedAutoregressive(2, context=4), TypeError, "inner: expected a headrace.Flow"),
 }
 
