@@ -41,7 +41,6 @@ NAMES = {
 """Former names in `headrace`, beside transforms, by the public module that has them now."""
 PICKLED = {
     "headrace._tables.names": "headrace._arrays.names",
-    "headrace.diagnosis.record": "headrace.diagnosis.result",
     "headrace.choosing.columns": "headrace._tables.density",
     "headrace._xla": "headrace.jax._calls",
 }

@@ -370,8 +370,8 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
 
 def _told(found: Any, name: str) -> Loaded:
     if isinstance(found, TableDensity):
-        more = f"the flow of treated columns, which 0.5 gave, is its .flow; this warning ends with {ENDS}"
-        warn(f"{name}: gives the density of the rows of its table, as they come; {more}", FutureWarning)
+        what = "gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 gave,"
+        warn(f"{name}: {what} is its .flow; this warning ends with {ENDS}", FutureWarning)
     return cast("Loaded", found)
 
 

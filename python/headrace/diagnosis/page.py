@@ -14,7 +14,7 @@ from headrace.diagnosis.picture import vector_columns, vector_panels
 from headrace.diagnosis.sizes import GRADES
 
 if TYPE_CHECKING:
-    from headrace.diagnosis.result import Diagnosis
+    from headrace.diagnosis.record import Record
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #666; --line: #ddd; --bad: #b34700;
@@ -45,7 +45,7 @@ th { font-weight: 600; } td.n { white-space: nowrap; font-variant-numeric: tabul
 """
 
 
-def page(diagnosis: Diagnosis, data: str | None = None, script: str = "") -> str:
+def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
     """HTML. `data` names the rows; `script` is the Python by which all of it was made."""
     given = f", {diagnosis.context} of context" if diagnosis.context else ""
     title = f"{diagnosis.kind}, {diagnosis.features} features{given}, {diagnosis.rows:,} rows held out"
@@ -109,13 +109,13 @@ def _p(p_value: float) -> str:
     return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
-def _provenance(diagnosis: Diagnosis, data: str | None) -> str:
+def _provenance(diagnosis: Record, data: str | None) -> str:
     """One line: the data, the rows, the seed, the date and the version."""
     pairs = [*([] if data is None else [("data", data)]), *diagnosis.made]
     return "; ".join(f"{name}: {value}" for name, value in pairs)
 
 
-def _columns(diagnosis: Diagnosis) -> list[str]:
+def _columns(diagnosis: Record) -> list[str]:
     """A section with each column, held-out rows beside draws; empty if there are no draws."""
     if not can_draw() or diagnosis.samples is None or not len(diagnosis.samples):
         return []

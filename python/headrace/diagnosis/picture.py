@@ -23,7 +23,7 @@ from headrace.diagnosis.sizes import COLUMN
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from headrace.diagnosis.result import Diagnosis
+    from headrace.diagnosis.record import Record
 
 MOST_CURVES = 60  # of coordinates
 MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
@@ -47,7 +47,7 @@ def figure_of(path: str, height: float) -> Iterator[Any]:
             figure.savefig(stream, format=Path(path).suffix[1:].lower() or "png", dpi=130, **_TIGHT)
 
 
-def draw(diagnosis: Diagnosis, path: str) -> None:
+def draw(diagnosis: Record, path: str) -> None:
     """All panels in one file."""
     with figure_of(path, 12) as figure:
         for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
@@ -56,7 +56,7 @@ def draw(diagnosis: Diagnosis, path: str) -> None:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
 
 
-def vector_panels(diagnosis: Diagnosis) -> list[str]:
+def vector_panels(diagnosis: Record) -> list[str]:
     """Each panel as an SVG element of a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def vector_panels(diagnosis: Diagnosis) -> list[str]:
     return found
 
 
-def vector_columns(diagnosis: Diagnosis) -> tuple[list[str], int]:
+def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
     """Each column as an SVG element, held-out rows beside draws, and the number of columns that are left out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -130,7 +130,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
     return at
 
 
-def _uniform(axis: Axes, diagnosis: Diagnosis, title: str) -> NDArray[Any] | None:
+def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
     """Probability integral transforms of latent rows; without any, the panel shows a text."""
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
@@ -138,7 +138,7 @@ def _uniform(axis: Axes, diagnosis: Diagnosis, title: str) -> NDArray[Any] | Non
     return normal_tail(-diagnosis.scores)
 
 
-def _ranks(axis: Axes, diagnosis: Diagnosis) -> None:
+def _ranks(axis: Axes, diagnosis: Record) -> None:
     """Draw the difference of each latent coordinate's distribution from the base's."""
     title = "Latent rows: observed minus expected"
     if (uniform := _uniform(axis, diagnosis, title)) is None:
@@ -156,7 +156,7 @@ def _ranks(axis: Axes, diagnosis: Diagnosis) -> None:
     _legend(axis)
 
 
-def _coordinate(diagnosis: Diagnosis, i: int) -> str:
+def _coordinate(diagnosis: Record, i: int) -> str:
     """The name of a latent coordinate in a legend: that of its column, or of the column that is most correlated with
     it.
     """
@@ -175,7 +175,7 @@ def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
     return np.argsort(-np.abs(away).max(axis=1), kind="stable")
 
 
-def _transforms(axis: Axes, diagnosis: Diagnosis) -> None:
+def _transforms(axis: Axes, diagnosis: Record) -> None:
     """Probability integral transforms of each latent coordinate in bins."""
     title = "Latent rows in bins"
     if (uniform := _uniform(axis, diagnosis, title)) is not None:
@@ -183,7 +183,7 @@ def _transforms(axis: Axes, diagnosis: Diagnosis) -> None:
         axis.set(title=title, xlabel="probability integral transform")
 
 
-def _calibration(axis: Axes, diagnosis: Diagnosis) -> None:
+def _calibration(axis: Axes, diagnosis: Record) -> None:
     """Ranks of columns, and with no context of log densities, among draws, in bins."""
     if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
         _histograms(axis, diagnosis.column_ranks, _columns_of(diagnosis))
@@ -197,7 +197,7 @@ def _calibration(axis: Axes, diagnosis: Diagnosis) -> None:
     axis.set(title=title, xlabel="share of draws with a higher density")
 
 
-def _columns_of(diagnosis: Diagnosis) -> list[str]:
+def _columns_of(diagnosis: Record) -> list[str]:
     """The names of columns on axes and in legends."""
     plain = list(diagnosis.names) == [str(i) for i in range(len(diagnosis.names))]
     return [f"column {name}" if plain else _short(name) for name in diagnosis.names]
@@ -229,7 +229,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
     axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="upper center")
 
 
-def _coverage(axis: Axes, diagnosis: Diagnosis) -> None:
+def _coverage(axis: Axes, diagnosis: Record) -> None:
     """Draw the coverage of regions of highest density."""
     curves = 1 if diagnosis.point_ranks is None else 2
     title = "Coverage of regions of highest density" if curves == 1 else "Coverage of regions"
@@ -255,7 +255,7 @@ def _legend(axis: Axes) -> None:
     axis.legend(frameon=False, fontsize=SMALL, ncols=2, loc="lower center", handlelength=1.5, columnspacing=1.0)
 
 
-def _log_densities(axis: Axes, diagnosis: Diagnosis) -> None:
+def _log_densities(axis: Axes, diagnosis: Record) -> None:
     """Draw log densities of rows held out, beside those of rows drawn."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
@@ -273,7 +273,7 @@ def _log_densities(axis: Axes, diagnosis: Diagnosis) -> None:
     axis.legend(frameon=False, fontsize=SMALL, loc="upper left")
 
 
-def _p_values(axis: Axes, diagnosis: Diagnosis) -> None:
+def _p_values(axis: Axes, diagnosis: Record) -> None:
     """Draw all p-values, with the threshold of 5 %."""
     title = "Tests, by Holm's method"
     if not diagnosis.tests:

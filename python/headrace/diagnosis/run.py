@@ -32,7 +32,8 @@ from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.judged_rows import Looked, opened, stream
 from headrace.diagnosis.latent import scores
 from headrace.diagnosis.likelihood import compare
-from headrace.diagnosis.result import Diagnosis, Worst
+from headrace.diagnosis.record import Worst
+from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
 from headrace.diagnosis.sizes import COLUMN, NAMED, Size, columns_of, listed, missing_nats
 

@@ -1,0 +1,205 @@
+"""The record of a diagnosis: numbers, and one screen of plain English."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base import arguments as check
+from headrace._base.layout import Block, Grid, Item
+from headrace._base.types import Floats
+from headrace.diagnosis import bands
+from headrace.diagnosis.advice import advice_for
+from headrace.diagnosis.distributions import normal_tail
+from headrace.diagnosis.findings import Finding, Tested, number
+from headrace.diagnosis.likelihood import Likelihood
+from headrace.diagnosis.sizes import Size
+
+
+@dataclass(frozen=True)
+class Worst:
+    """A row that fits badly."""
+
+    row: int
+    log_prob: float
+    coordinate: int | None
+    """The latent coordinate that is farthest out; None for an ensemble, or if the row has no latent value."""
+    value: float
+    """The position of the coordinate, in standard deviations."""
+    label: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Record(Tested):
+    """All results of a diagnosis."""
+
+    kind: str
+    """The flow's class."""
+    rows: int
+    looked_at: int
+    """The number of rows in the tests: all, or with weights those that were drawn."""
+    features: int
+    context: int
+    likelihoods: tuple[Likelihood, ...]
+    """The flow's likelihood, then those of a Gaussian and of kernels if they exist."""
+    fitted_to: str
+    """The rows that the simple densities were fitted to."""
+    tests: tuple[Finding, ...]
+    worst: tuple[Worst, ...]
+    """Ten rows, the worst first."""
+    copies: int
+    """The number of rows of x that are training rows."""
+    of_training: bool
+    """Whether these are more than half of x, without copies that are explained by repeated values."""
+    interrupted: bool
+    """Whether Ctrl-C left tests out."""
+    log_prob: Floats
+    """Log densities of all rows, shape (rows,)."""
+    scores: Floats | None = field(default=None, compare=False)
+    """Latent rows as standard normal scores, shape (looked_at, features); None for an ensemble."""
+    regions: Floats | None = field(default=None, compare=False)
+    """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
+    column_ranks: Floats | None = field(default=None, compare=False)
+    """For the same rows, the ranks of each column among draws with the same context, as shares; None without context.
+    """
+    point_ranks: Floats | None = field(default=None, compare=False)
+    """Ranks of their distances to random points."""
+    drawn: Floats | None = field(default=None, compare=False)
+    """Log densities of draws."""
+    names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
+    column that correlates most with each, if one does."""
+    held: Floats | None = field(default=None, compare=False)
+    """At most 5,000 of the tested rows, shape (rows, features)."""
+    samples: Floats | None = field(default=None, compare=False)
+    """The same number of draws with the same context, in the same columns."""
+    made: tuple[tuple[str, str], ...] = ()
+    """The origin and the date of the diagnosis: pairs of a name and a value."""
+    on_the_command_line: bool = False
+    """Whether advice names options of the command line, and not arguments of Python."""
+    size: Size = field(default_factory=Size)
+    """The sizes of the misfit, by which it has its grade."""
+    least_right: str = ""
+    has_splines: bool = False
+    """Whether the flow has splines, so that advice does not name them."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """The sentences of the verdict, the p-value last."""
+        if self.tests and self.of_training:
+            known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
+            return [f"Nothing can be said of new rows: {known} were trained on."]
+        return super().sentences
+
+    def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
+
+        Under the right density all bins lie within the band, ends included, with a probability of at least 95 %.
+
+        Raises:
+            ValueError: there are no latent rows, for example of an ensemble.
+        """
+        if self.scores is None or not len(self.scores):
+            raise ValueError("coordinate: expected a diagnosis with latent rows, got one without")
+        return _histogram(normal_tail(-self.scores[:, coordinate]), bins)
+
+    def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
+
+        The histogram is that of simulation-based calibration. The column is given by its index or its name.
+
+        Raises:
+            ValueError: the density has no context, or there is no such column.
+        """
+        if self.column_ranks is None:
+            raise ValueError("column: expected a diagnosis of a density with context, got one without")
+        if isinstance(column, str) and column not in self.names:
+            raise ValueError(f"column: expected one of {', '.join(map(repr, self.names))}, got {column!r}")
+        place = self.names.index(column) if isinstance(column, str) else check.index("column", column, self.features)
+        return _histogram(self.column_ranks[:, place], bins)
+
+    def summary(self) -> dict[str, Any]:
+        """The whole record without rows, in plain numbers and texts for JSON."""
+        found = super().summary()
+        for one, test in zip(self.tests, found["tests"], strict=True):
+            test["next"] = self.next_step(one) if one.misses else None
+        plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "interrupted")
+        found |= {name: getattr(self, name) for name in plain}
+        found |= {name: [dict(vars(one)) for one in getattr(self, name)] for name in ("likelihoods", "worst")}
+        return {**found, "made": dict(self.made)}
+
+    def __repr__(self) -> str:
+        """The verdict."""
+        return f"Diagnosis({self.kind}, rows={self.rows}: {self.verdict})"
+
+    def blocks(self) -> list[Block]:
+        """The paragraphs and tables of the printed text."""
+        given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
+        found: list[Block] = [
+            f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
+            "",
+            *self.sentences,
+            *self.notes(),
+            "",
+            "mean log-likelihood, nats a row",
+            Grid((), [self._likelihood(one) for one in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
+        ]
+        if len(self.likelihoods) > 1:
+            found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
+        found += self.evidence(self.next_steps())
+        return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
+
+    def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
+        """Advice about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
+        advice, splines = advice_for(finding.name), splines and not self.has_splines
+        return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
+
+    def next_steps(self, on_a_page: bool = False) -> list[str]:
+        """Advice on all findings that speak against the density, each step once."""
+        first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
+        return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
+
+    def notes(self) -> list[str]:
+        """Notes beside the verdict."""
+        found = []
+        if self.interrupted:
+            found.append("Interrupted: these are the tests done so far.")
+        if self.looked_at < self.rows:
+            found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
+        if self.copies:
+            found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
+        if 0 < self.looked_at < 100:
+            found.append("With so few rows only coarse faults are found.")
+        if self.rows >= 100_000 and self.misses:
+            found.append("With so many rows the smallest faults are found: see how large they are.")
+        return found
+
+    @staticmethod
+    def _likelihood(one: Likelihood) -> tuple[str, str, str]:
+        comparison, more = "", "more" if not one.gain < 0 else "less"
+        if one.name != "flow" and not np.isnan(one.gain):  # for two densities that are 0 at some row
+            comparison = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
+        return one.name, f"{one.mean:.4f}{_error(one.error)}", comparison
+
+    @staticmethod
+    def _worst(one: Worst) -> str:
+        text = f"row {one.row}: log density {number(one.log_prob)}"
+        return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
+
+
+def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    counts = np.histogram(ranks, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
+    return counts, bands.histogram_band(len(ranks), bins)
+
+
+def _error(error: float) -> str:
+    """The error of a mean in words; empty for one row, or for an infinite mean."""
+    return "" if np.isnan(error) else f" ± {error:.4f}"
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
