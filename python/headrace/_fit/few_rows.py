@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -206,30 +206,33 @@ def best_beginnings(
     if more.shares.keys() != always.shares.keys():
         limits.append(TRIED)
 
-    def losses(kind: Beginning) -> Floats:
-        def of_fold(one: Flow, rows: ArrayRows) -> Flow:
+    weights = in_folds(share)
+
+    def judged(kind: Beginning) -> tuple[Beginning, Chosen]:
+        def of_fold(one: Trainable, rows: ArrayRows) -> Trainable:
             made(one, rows, kind)
             return one
 
-        return pooled(flow, source, of_fold)
+        losses = pooled(flow, source, of_fold)
+        return kind, Chosen(0, [], losses, losses, weights)
 
-    weights = in_folds(share)
+    def loss(pair: tuple[Beginning, Chosen]) -> float:
+        return pair[1].mean(pair[1].best)
+
     kinds = [Beginning(limit, own) for limit in limits for own in curves]
-    judged = [(kind, losses(kind)) for i, kind in enumerate(kinds) if not i or clock.has(0.0)]
-    gaussians = sorted(judged, key=lambda pair: _mean(pair[1], weights))
-    best = list(gaussians[:1])
+    gaussians = sorted((judged(kind) for i, kind in enumerate(kinds) if not i or clock.has(0.0)), key=loss)
+    best = gaussians[:1]
     if mixes and can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
         for own in curves:
             kind = Beginning(limit, own)
             components = _components(z, share, circles, dtype, kind, seed)
-            best.append((with_components := replace(kind, components=components), losses(with_components)))
-    best.sort(key=lambda pair: _mean(pair[1], weights))
+            best.append(judged(replace(kind, components=components)))
+    best.sort(key=loss)
     plain = next((pair for pair in gaussians if not pair[0].curves), gaussians[0])
-    if not clearly_better(best[0][1], plain[1], weights):
+    if not clearly_better(best[0][1].best, plain[1].best, weights):
         best.insert(0, plain)
-    found = dict((best[0], gaussians[0], plain))
-    return [(kind, Chosen(0, [], each, each, weights)) for kind, each in found.items()]
+    return list(dict((best[0], gaussians[0], plain)).items())
 
 
 def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
@@ -313,7 +316,6 @@ JUDGED = 4000  # further samples by which it is judged
 DECAY = 0.01
 STARTS = 3  # starts of a mixture in cross-validation
 UNGAINED = 1  # number of components without a gain, after which no more are tried
-KEPT = ("schedule", "weight_decay", "patience")  # arguments of a fit to samples, where they are given
 NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row: in many columns, full covariances are noise
 
 
@@ -403,14 +405,7 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 def arguments_of_student(given: Arguments, size: int) -> Arguments:
     """The arguments of a fit to this number of samples: the given values, where they are not the defaults."""
     batch = BATCH if given.batch_size is None else given.batch_size
-    own: dict[str, Any] = {
-        "epochs": max(round(STEPS * BATCH / size), 1),
-        "batch_size": min(batch, size),
-        "schedule": "cosine",
-        "weight_decay": DECAY,
-        "patience": None,
-    }
-    for one in fields(Arguments):
-        if one.name in KEPT and getattr(given, one.name) != one.default:
-            del own[one.name]
+    own: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
+    defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}
+    own |= {name: value for name, value in defaults.items() if getattr(given, name) == getattr(Arguments, name)}
     return replace(given, **own)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -81,11 +81,6 @@ _KINDS = (
 _SMALLER, _LARGER = (0, 1, 2), (0, 1, 3, 2)  # the order of these kinds, from the first again if there are more members
 
 _OF_FEW = (_Kind("mixture of normal densities", NSF, is_taught=True), _Kind("MAF", MAF), _Kind("NSF", NSF))
-
-
-def _is_default(given: Arguments, *names: str) -> bool:
-    defaults = {one.name: one.default for one in fields(Arguments)}
-    return all(getattr(given, name) == defaults[name] for name in names)
 
 
 @dataclass
@@ -239,9 +234,9 @@ class _HighEffort:
         batch = min(BATCH if given.batch_size is None else given.batch_size, size)
         read = (STEPS_OF_FEW if self.is_few else STEPS) * batch if given.epochs is None else self._rows_of_members()
         settings: dict[str, Any] = {"epochs": max(round(read / size), 1), "batch_size": batch}
-        if _is_default(given, "schedule"):
+        if given.schedule == Arguments.schedule:
             settings |= {"schedule": "cosine", "patience": None}
-        if _is_default(given, "weight_decay"):
+        if given.weight_decay == Arguments.weight_decay:
             settings["weight_decay"] = DECAY
         if self.clock.is_limited:
             settings["time_budget"] = max(self.clock.left(), 1e-9)
@@ -298,9 +293,8 @@ class _HighEffort:
         end = kept + len(index)
         x[kept:end] = real.x[index]
         own_share = data.shares(index)
-        share[kept:end] = (
-            own_share * (REAL * share[:kept].sum() / own_share.sum()) if kept and index.size else own_share
-        )
+        factor = REAL * share[:kept].sum() / own_share.sum() if kept and index.size else 1.0
+        share[kept:end] = own_share * factor
         if has_rows and context is not None and contexts is not None:
             context = np.concatenate([contexts[np.concatenate(taken)], context[index]])
         return Data(x[:end], context, share[:end], data.names, data.support)
