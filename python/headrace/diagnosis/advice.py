@@ -24,9 +24,11 @@ class Advice(NamedTuple):
 
 
 _PAGE = "look at the pictures of --output report.html"
-_LARGER = "fit a larger network<| (--hidden)>"
-_SHAPE = Advice(f"{_LARGER} or more transforms<| (--transforms)>", f"<look at hr.plot.latent|{_PAGE}>", True)
-_CONTEXT = Advice(f"{_LARGER} or more rows with different context", "<look at hr.plot.conditional|>")
+_HIGH, _LARGER = '<effort="high"|--effort high>', "a larger network<| (--hidden)>"
+_SHAPE = Advice(
+    f"fit with {_HIGH}, {_LARGER} or more transforms<| (--transforms)>", f"<look at hr.plot.latent|{_PAGE}>", True
+)
+_CONTEXT = Advice(f"fit {_LARGER} or more rows with different context", "<look at hr.plot.conditional|>")
 _NEXT = {
     "rows without a density": Advice("check these rows, and whether <bounds=|--bounds> leave them out"),
     "latent coordinates": Advice(
@@ -40,8 +42,8 @@ _NEXT = {
     "independence": _SHAPE,
     "dependence on the context": _CONTEXT,
     "coverage": Advice(
-        "do not rely on regions of this density; fit <with a higher weight decay, or average an Ensemble|"
-        "several flows, whose mixture is the density (--ensemble 5)>"
+        f"do not rely on regions of this density; fit with {_HIGH}, or <average an Ensemble|several flows, whose "
+        "mixture is the density (--ensemble 5)>"
     ),
     "ranks among draws": _CONTEXT,
     "distance to random points": _CONTEXT,
@@ -61,6 +63,8 @@ def advice_for(test: str) -> Advice:
 
     >>> advice_for("memorised rows").text(command_line=False)
     'fit with fewer epochs (patience=), a higher weight decay or a smaller network'
+    >>> advice_for("independence").text(command_line=True, splines=False, pictures=False)
+    'fit with --effort high, a larger network (--hidden) or more transforms (--transforms)'
     >>> advice_for("latent coordinates").text(command_line=True, splines=False)
     'fit for more epochs (--epochs), or name the bounds of columns with --bounds'
     """
