@@ -380,7 +380,7 @@ def test_a_last_activation_is_that_of_the_last_layer_alone():
     assert hr.MAF(3, hidden=(8,))[0].network == hr.Network.plain((8,), "tanh")
     assert hr.MAF(3, hidden=())[0].network == hr.Network([])
     described = hr.Network([hr.Layer(8), hr.Layer(8)])
-    assert hr.MAF(3, hidden=described)[0].network == described  # which describes it
+    assert hr.MAF(3, hidden=described)[0].network == described  # described by `network`
     with pytest.raises(TypeError, match="last_activation: expected none beside a Network"):
         hr.MAF(3, hidden=described, last_activation="tanh")
 

@@ -311,7 +311,7 @@ def mixed(dtype, context):
         scaled,
         flip(radial[2]),
         *leaky,
-        (other, vector_cases.mirror(other)),  # of another slope
+        (other, vector_cases.mirror(other)),  # a map of another slope
         permuted,
         radial[3],
         planar[4],
