@@ -341,7 +341,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes that this command started end with it
     return Run(arguments(argv)).go()

@@ -158,7 +158,7 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
     assert 2 < sum(kept) < 12  # both outcomes occur
 
 
-def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch):
+def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
     """Other ranks may be at any step: sums for rows held out would mix with other sums."""
     asked, at, whole = [], [], _fit_run.Adam.step
 

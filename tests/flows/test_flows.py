@@ -560,7 +560,7 @@ def test_set_parameter_changes_that_parameter_alone(dtype):
         cases.assert_matches(transform.forward(z), judge.forward(z), z, dtype, depth=64)
 
 
-def test_masked_weights_stay_zero_whatever_is_assigned(dtype):
+def test_masked_weights_stay_zero_after_any_assignment(dtype):
     dense = cases.made(change=cases.pin_zeros).astype(dtype)
     transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
     transform.parameters = np.full(transform.parameters.size, 0.125, dtype)

@@ -88,7 +88,7 @@ def test_the_command_line_prints_its_folder(capsys, monkeypatch):
 
 
 @every_example
-def test_every_kind_gives_what_python_gives(runtime, name, dtype):
+def test_every_kind_has_the_results_of_python(runtime, name, dtype):
     module = file_cases.EXAMPLES[name](dtype)
     assert_alike(runtime, module, hr.to_bytes(module), module.dtype or "float64")
 
