@@ -79,7 +79,7 @@ def verdict(medians: dict[str, list[float]]) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     options = arguments(argv)
     workloads = [workload for workload in WORKLOADS if re.search(options.workloads, workload.name)]
     environments = {"a": dict(options.env_a), "b": dict(options.env_b)}

@@ -59,7 +59,7 @@ class Rows:
     def measure(self, row: Row, pairs: int, block: float) -> Measured:
         """The times of a row; of the kind "many", those of one of its n."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of fits that are cut short
+            warnings.simplefilter("ignore")  # warnings of short fits
             call = timed(row.call, self._names(row.made, row.n))
             fastest = timed(row.fastest, self._names(row.made, row.fastest_n))
             result = measured(call, fastest, pairs, block, soil)

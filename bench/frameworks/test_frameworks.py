@@ -10,7 +10,7 @@ from bench.frameworks import loops
 CASES = loops.cases(loops.SMALL, compiled=False)
 
 
-@pytest.mark.filterwarnings("ignore")  # of other libraries
+@pytest.mark.filterwarnings("ignore")  # warnings of other libraries
 @pytest.mark.parametrize(
     ("case", "library"),
     [
@@ -24,7 +24,7 @@ def test_steps_lower_the_loss(case, library):
     step = CASES[case][library]()
     losses = [step() for _ in range(1 if case.startswith("draws") else 200)]
     assert np.isfinite(losses).all()
-    if not case.startswith("draws"):  # which are not trained
+    if not case.startswith("draws"):  # draws are not trained
         assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.05
 
 

@@ -251,7 +251,7 @@ class Run:
                 run = replace(case, workload=tiny(case.workload)) if dry else case
                 try:
                     self.measure(run, key, crew, DRY_PLAN if dry else PLAN)
-                except Exception as error:  # of any kind: the others are to be measured
+                except Exception as error:  # of any kind, because other workloads remain
                     traceback.print_exc()
                     results["begun"][key] = MOST_TRIES
                     self.note(run.workload.name, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
@@ -341,7 +341,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # processes that this command started end with it
     return Run(arguments(argv)).go()

@@ -92,7 +92,7 @@ def smi() -> dict[str, str]:
 def floors(device: str) -> dict[str, Any]:
     """The rates: ``copy`` in bytes a second, read and written, and ``products`` in operations a second."""
     found = {"tf32": os.environ.get("CUPY_TF32") == "1", "copy": copy_rate(device), **products_rate(device)}
-    return {**found, "smi": smi()}  # with the clocks that this work left
+    return {**found, "smi": smi()}  # with the clocks after this work
 
 
 def copy_rate(device: str) -> float:

@@ -84,7 +84,7 @@ def whole(tmp_path_factory):
 
 def test_a_dry_run_goes_through_all_steps(whole):
     status, results, text = whole
-    assert status == 2  # of the sanitizer
+    assert status == 2  # errors of the sanitizer
     assert list(results["steps"]) == [
         *("build", "card", "floors", "workloads", "tests"),
         *(f"compute-sanitizer {tool}" for tool in gpu_steps.TOOLS),
@@ -125,7 +125,7 @@ def test_every_workload_is_measured_beside_its_floor(whole):
     networks = [row for row in rows if "headrace_tf32" in row["cells"]]
     assert {row["name"].split()[0] for row in networks} == {"maf", "realnvp"}
     assert all("headrace_jax" in row["cells"] for row in networks)
-    assert all(row["ratio"] is None for row in networks)  # they are no peers
+    assert all(row["ratio"] is None for row in networks)  # variants of headrace are no peers
     for row in rows[: len(names)]:
         assert 0 < row["device_seconds"] <= row["cells"][OURS]["seconds"]
         assert row["share"] == pytest.approx(row["floor"]["seconds"] / row["device_seconds"])

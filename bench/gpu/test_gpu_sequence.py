@@ -232,7 +232,7 @@ def test_a_compiler_gets_more_time_than_a_call(monkeypatch):
             return {"present": True}
 
     monkeypatch.setattr(peers_run, "Worker", FakeWorker)
-    monkeypatch.setattr(gpu, "REQUEST", 60.0)  # of which the fixture makes more
+    monkeypatch.setattr(gpu, "REQUEST", 60.0)  # the fixture sets a longer limit
     found, _ = gpu.Crew("cuda", 1, sys.executable).present(["zuko", "zuko_compiled"], 500.0)
     assert found["zuko_compiled"].limit == 200.0
     assert found["zuko"].limit == 60.0

@@ -275,7 +275,7 @@ def start(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     options = arguments(argv)
     plan = TimingPlan(options.rounds, options.block, options.budget, foresee=options.quick)
     workloads = [workload for workload in WORKLOADS if re.search(options.workloads, workload.name)]

@@ -29,10 +29,10 @@ from bench.peers.adapter import Model, UnsupportedError
 from bench.peers.devices import Stopwatch
 from bench.workloads import KERNELS, Workload
 
-BATCHES = 64  # that steps of an optimiser take in turn
+BATCHES = 64  # different batches that an optimiser's steps take in turn
 LEAST_BATCHES, BATCH_NUMBERS = 2, 1 << 25  # this few where all batches have more values than that
 STEPS = ("train", "fit_to_normal")
-FREE = (*STEPS, "step", "fit")  # whose results need not be float32
+FREE = (*STEPS, "step", "fit")  # calls whose results need not be float32
 PAIRS = ("forward", "inverse")
 
 

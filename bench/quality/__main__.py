@@ -370,7 +370,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; 1 if a fit failed."""
+    """Run the parts that the command line names; 1 if a fit failed."""
     options = arguments(argv)
     done = [study(what, options) for what in STUDIES if re.search(options.what, what)]
     return 0 if all(done) else 1

@@ -82,7 +82,7 @@ def table(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", default="", metavar="REGEX", help="only tables whose name matches")
     parser.add_argument("--seeds", default="0", help="of made tables and of fits, such as 0,1,2 (default: 0)")

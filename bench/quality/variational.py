@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--fits", default=".", help='columns that match, as "U1 RealNVP"')
     parser.add_argument("--seeds", type=int, default=1, help="so many, from 1 on")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", RuntimeWarning)  # of fits that diverged: the table shows it
+    warnings.simplefilter("ignore", RuntimeWarning)  # warnings of diverged fits, which the table shows
     every_fit = {f"{density().name} {name}": (density, build) for density in DENSITIES for name, build in FLOWS.items()}
     columns = {label: fit for label, fit in every_fit.items() if re.search(arguments.fits, label)}
     print(f"| changed | {' | '.join(columns)} | median | worst | CPU seconds |")

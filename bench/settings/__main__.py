@@ -52,7 +52,7 @@ def tables(folder: Path) -> dict[str, Parts]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", default="", metavar="REGEX", help="only settings whose name matches")
     parser.add_argument("--flows", default="MAF,NSF", help="names of flows")

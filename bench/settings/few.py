@@ -263,7 +263,7 @@ def without(table: Table) -> Table:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("few", "cancer", "choose"))
     parser.add_argument("--flows", default="NSF,MAF", help="names of flows")

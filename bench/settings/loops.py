@@ -64,7 +64,7 @@ def trained(which: str, link: str, how: str, seed: int) -> float:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="loops of each (default: 3)")
     parser.add_argument("--ways", default=",".join(WAYS), help="with commas (default: all)")

@@ -43,7 +43,7 @@ def rows_of(which: str, size: float, rows: int, rng: np.random.Generator) -> tup
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=tuple(SIZES))
     parser.add_argument("--sizes", help="with commas (default: those of the kind)")

@@ -135,7 +135,7 @@ def known(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("wine", "student", "lognormal"))
     parser.add_argument("--what", default="", metavar="REGEX", help="only settings whose name matches")

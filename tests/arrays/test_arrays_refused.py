@@ -66,7 +66,7 @@ def test_tensors_that_are_refused(bad):
     tensor, context = make(torch), torch.ones(6, 2)
     refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)
     with torch.no_grad():
-        if "x.detach()" in words:  # without a gradient that could be lost
+        if "x.detach()" in words:  # accepted where no gradient could be lost
             assert FLOW.log_prob(tensor, context).shape == (6,)
         else:
             refuse(lambda: FLOW.log_prob(tensor, context), "x:", *words)

@@ -130,7 +130,7 @@ def test_a_column_without_spread_takes_no_part(name, precision, dtype, monkeypat
         assert np.isnan(models[1].history.coordinates[-1]).tolist() == [False, True, False]
 
 
-def test_coordinates_add_up_to_what_a_step_leaves():
+def test_log_likelihoods_of_coordinates_add_up():
     """L of eq. 23 of each coordinate: their sum is the step's log-likelihood of points that have no past."""
     x = bent(500)
     model = hr.DualAscentFlow.notes(steps=3, kinks=2, dtype="float64")

@@ -109,7 +109,7 @@ def test_columns_without_spread_are_noise_for_a_joint_training(made):
     assert found[:, 1].std() == pytest.approx(1.0, rel=0.1)
     assert len(set(found[:, 1])) == len(x)
     again = joined(rows.to_refine(0, 0.5, np.random.default_rng(5))[0])
-    assert_array_equal(again, found)  # by the seed alone
+    assert_array_equal(again, found)  # it depends on the seed alone
 
 
 @pytest.mark.filterwarnings("ignore:.*constant")

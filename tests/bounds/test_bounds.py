@@ -58,7 +58,7 @@ def test_a_fit_standardises_unbounded_values():
     flow, x = fitted(), rows()
     standardize = flow.transforms[-2]
     y = reference.Support(BOUNDS).inverse(x)[0]
-    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # of the training part
+    assert_allclose(standardize.mean, y.mean(axis=0), atol=0.2)  # y has held-out rows, too
     flow = hr.MAF(4, transforms=1, bounds=BOUNDS)
     flow.fit(x, validation=None, epochs=0, progress=False)
     assert_allclose(flow.transforms[-2].mean, y.mean(axis=0), rtol=1e-12)

@@ -17,7 +17,7 @@ pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
 
 QUICK = {"time_budget": 0.5, "families": ("maf",), "progress": False}
-SIMPLE = {"time_budget": 300.0, "families": ("dual-ascent",), "progress": False}  # which takes no context
+SIMPLE = {"time_budget": 300.0, "families": ("dual-ascent",), "progress": False}  # this family takes no context
 RATE = 3.0
 LIBRARIES = {"pandas": pandas.DataFrame, "polars": polars.DataFrame}
 

@@ -24,7 +24,7 @@ def test_auto(folder, run, result):
     assert (code, err) == (0, "")
     assert "kernel density" in out
     assert "(headrace diagnose FLOW DATA looks at it" in out
-    assert "result." not in out  # there is none
+    assert "result." not in out  # the command line has no such object
     assert "saved to f.safetensors" in out
     assert result("score", "f.safetensors", "t.csv", "-o", "l.npy")["rows"] == 800
     report = result("fit", "t.csv", "-o", "f.safetensors", "--auto", "--time-budget", 1, "--context", "b")

@@ -78,7 +78,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
     assert report["log_likelihood"] == pytest.approx(want[: 3 * BLOCK].mean(dtype=float), rel=1e-12)
     assert_array_equal(read(f"s.partial.{out}")[:, 0], want[: 3 * BLOCK])
     assert not os.path.exists(f"s.{out}")
-    with monkeypatch.context() as patched:  # and again, in the second block that is new
+    with monkeypatch.context() as patched:  # interrupted again, in the second new block
         asked = interrupted_in(patched, 2)
         code, _, err = run(*score)
         assert (code, asked) == (130, [BLOCK, BLOCK])

@@ -53,7 +53,7 @@ def test_unit_vectors_are_angles():
     assert_allclose(random_run(24, -vectors).rho, random_run(24, ANGLES[:2]).rho, rtol=1e-6)
 
 
-def test_along_an_axis_it_is_the_flow_in_one_dimension():
+def test_evolution_along_an_axis_is_that_in_one_dimension():
     """A product of a density of x and one of y: its x part evolves as if it were alone, the other stays."""
     grid = Grid([(-5.0, 5.0), (-6.0, 6.0)], (80, 60))
     x_part, y_part = normal(0.6, variance=0.6), normal(-0.2, variance=1.5)

@@ -179,7 +179,7 @@ def test_the_estimate_begins_as_mu_and_tends_to_rho():
 
 
 @pytest.mark.parametrize("make", [line, plane])
-def test_the_gap_is_what_the_estimate_lacks(make):
+def test_the_gap_is_the_missing_likelihood_of_the_estimate(make):
     """The mean of log rho / rho~_t is KL(rho_t || mu), and falls at the rate of the integral of |u|^2 (eq. 11)."""
     d = 0.01
     evolution = make(60, [0.0, 0.5 - d, 0.5, 0.5 + d])

@@ -56,7 +56,7 @@ def test_a_trained_model_is_restored_in_its_library(torch, name, kind, context, 
     fast = trained(torch, hr.accelerate(model))
     back = hr.restore(fast)
     plain = copy.deepcopy(model)
-    plain.load_state_dict(back.state_dict())  # of the library alone
+    plain.load_state_dict(back.state_dict())  # the plain model of the library
     assert type(back) is type(plain) is type(model)
     assert next(back.parameters()).dtype == getattr(torch, dtype)
     x = torch.randn(20, d.features).double()

@@ -346,7 +346,7 @@ def test_an_ascent_that_is_interrupted_before_its_first_step(machine):
         model.fit(library.make(x), progress=False)
 
 
-def test_an_interrupt_between_two_kinks_leaves_what_was_read(machine, monkeypatch):
+def test_an_interrupt_between_two_kinks_keeps_the_read_prefix(machine, monkeypatch):
     library, (x, _, _) = Library("cupy", machine), data(300)
     x[:, 1] += x[:, 0] ** 2
     want = hr.DualAscentFlow.notes(steps=_kink_ascent.STRIDE - 1, kinks=2, dtype="float64")

@@ -41,7 +41,7 @@ def test_every_flow_moves_there_and_back(cupy, name):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_parts_of_a_flow_are_where_it_is(cupy, name):
+def test_parts_of_a_flow_are_on_its_device(cupy, name):
     flow = FLOWS[name]()
     device = flow.to("cuda")
     for t, own in zip(device.transforms, flow.transforms, strict=True):

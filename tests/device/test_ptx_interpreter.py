@@ -369,7 +369,7 @@ def test_forbidden_operations_of_a_kernel_are_named(machine, order, body, match)
     machine.fails(body, match, array=np.zeros(32, np.int64), shared=128, order=order)
 
 
-def test_blocks_race_whatever_barriers_they_pass(machine):
+def test_barriers_do_not_order_blocks(machine):
     body = "cvt.u64.u32 %rd4, %r2; bar.sync 0; setp.eq.s32 %p1, %r1, 0; @%p1 st.global.u64 [%rd1], %rd4; bar.sync 0;"
     machine.fails(body, "race between blocks: two write", grid=3)
     body = (

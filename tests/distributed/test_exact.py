@@ -131,7 +131,7 @@ def test_ranks_without_a_gradient_add_nothing():
             of.clear()
         of.over(local())
         of.read(found, 40)
-        assert of.exponent_after(found, 40) == 40  # there is no reason for another
+        assert of.exponent_after(found, 40) == 40  # the exponent stays
         assert found.tolist() == [0.0, 0.0, 0.0]
         assert (of.loss, of.is_too_large) == (0.0, False)
         of.clear()

@@ -54,7 +54,7 @@ def test_correlations_are_those_of_a_plain_fit(ends, weighted):
     assert len(found) == len(true) == 3
     z = cases.rng("decorrelated").standard_normal((50, 3))
     one, other = (hr.Flow(links, dtype="float64").to_data(z) for links in (found, true))
-    assert np.abs(other[0] - z).max() > 0.5  # there is something to find
+    assert np.abs(other[0] - z).max() > 0.5  # columns are correlated
     for a, b in zip(one, other, strict=True):
         assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -158,7 +158,7 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
     assert 2 < sum(kept) < 12  # both outcomes occur
 
 
-def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch):
+def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
     """Other ranks may be at any step: sums for rows held out would mix with other sums."""
     asked, at, whole = [], [], _fit_run.Adam.step
 
@@ -187,7 +187,7 @@ def test_a_rank_that_is_interrupted_asks_the_others_for_nothing_more(monkeypatch
     flow = hr.MAF(3, hidden=(8,))
     history = flow.fit(cut(ranks.rows(), ALL), group=Group(), epochs=50, **ranks.BATCH)
     assert history.stopped == "interrupted"
-    assert len(history.validation_loss) == 2  # of whole epochs
+    assert len(history.validation_loss) == 2  # one for each whole epoch
     assert len(asked) == at[-1]
     assert history.best_loss == min([history.best_loss, *history.validation_loss])
 

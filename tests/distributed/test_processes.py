@@ -84,7 +84,7 @@ def want():
         sys.path.pop(0)
     found = {}
     with ranks.small_chunks(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that values repeat
+        warnings.simplefilter("ignore")  # warnings of repeated values
         for name, dtype in rank.WORK:
             found[f"{name} {dtype}"] = ranks.digest(ranks.fitted(name, dtype, local(), range(len(ranks.SIZES))))
         for name, dtype in [*rank.ASCENTS, ("splines", "float32")]:

@@ -154,7 +154,7 @@ def test_a_batch_of_fewer_chunks_than_ranks_is_warned_of():
     assert not any(isinstance(one, BaseException) for one in found)
 
 
-def test_an_ascent_refuses_what_it_cannot_do():
+def test_arguments_that_an_ascent_of_a_group_refuses():
     x = ranks.rows()
     with pytest.raises(ValueError, match="context: expected None"):
         hr.DualAscentFlow().fit(x, context=x, group=local())

@@ -193,7 +193,7 @@ def test_weights_that_are_not_finite_load_only_if_that_is_allowed(value, tmp_pat
         cases.assert_same_bits(loaded.parameters, flow.parameters)
 
 
-def test_a_trainable_base_comes_back_whatever_its_numbers(tmp_path):
+def test_a_trainable_base_of_any_scale_comes_back(tmp_path):
     flow = hr.Flow([], hr.Normal(3), dtype="float64")
     flow.set_parameter("base.log_scale", np.array([-1e4, 1e-300, 1 / 3]))  # the first scale underflows to 0
     loaded = saved_and_loaded(flow, tmp_path)

@@ -131,7 +131,7 @@ def test_the_checksums_of_notes_are_those_of_the_documentation():
     assert json.loads(metadata["headrace_notes_crc32"]) == want
 
 
-def test_the_safetensors_library_reads_what_is_written():
+def test_the_safetensors_library_reads_saved_files():
     for name, make in file_cases.EXAMPLES.items():
         module = make("float32")
         tensors = safetensors.numpy.load(files.to_bytes(module))

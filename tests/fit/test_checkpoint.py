@@ -267,7 +267,7 @@ def fit_other(path, flow=None, x=X, context=None, **more):
     return flow.fit(x, context, checkpoint=path, **keywords)
 
 
-def test_another_fit_is_refused_with_what_differs(tmp_path, monkeypatch):
+def test_another_fit_is_refused_with_the_difference(tmp_path, monkeypatch):
     path = tmp_path / "fit.state"
     monkeypatch.setattr(_rows, "CHUNK", 100)  # rows are summed some at a time, to the last
     stopped(path, monkeypatch)

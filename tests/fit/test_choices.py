@@ -39,7 +39,7 @@ def test_a_cosine_comes_early_and_ends_the_fit_where_it_is_clearly_better():
     assert (stages.end, stages.most) == (10, 75)
     assert stages.next_stage(10)
     assert (stages.now.decay, stages.now.schedule, stages.begin, stages.end) == (4.0, "cosine", 10, 25)
-    assert not stages.waited(24)  # whose best epoch is the tenth
+    assert not stages.waited(24)  # the best epoch is the tenth
     assert (stages.done(100, 10), stages.done(250, 10)) == (0.0, 1.0)
     assert (history.weight_decay, history.schedule) == (1.0, "constant")
     stages.tried(25, 0.49, history)  # the second half of the epochs before gained 0.5

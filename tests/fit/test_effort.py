@@ -63,7 +63,7 @@ def test_high_effort_is_no_worse_on_held_out_rows_than_normal_effort(seed):
 
 
 @pytest.mark.parametrize("which", ["student", "0: the flow's own fit"])
-def test_the_flow_is_what_history_names(which, monkeypatch):
+def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
     """The losses of student and member are changed so that each wins once; the flow has the densities of the winner."""
     x, held = bent(700), bent(300, "held")
     finished = _effort.finished
@@ -88,7 +88,7 @@ def test_the_flow_is_what_history_names(which, monkeypatch):
 
 
 @pytest.mark.costly
-def test_a_student_learns_what_one_fit_misses(monkeypatch):
+def test_a_student_is_better_than_one_fit(monkeypatch):
     """A student with more steps than members is better than the fit of the same flow, and near the mixture."""
     monkeypatch.setattr(_effort, "STEPS", 1500)
     monkeypatch.setattr(_effort, "SAMPLES", 30_000)

@@ -88,7 +88,7 @@ def test_an_order_of_a_large_table_reads_few_blocks_at_a_time(monkeypatch):
         assert np.ptp(pool) > 25_000  # but the blocks come from all over the table
 
 
-def test_batches_are_those_of_the_order_whatever_the_pools(monkeypatch):
+def test_batches_do_not_depend_on_pools(monkeypatch):
     x = gaussian(3000)
     found = []
     for pool, block in ((1 << 18, 1 << 10), (512, 16)):

@@ -92,7 +92,7 @@ def test_quantiles_go_to_those_of_a_normal_distribution(count):
     curve = of_quantiles(Column.of(rows[:, 0], np.ones(5000)), LATENT[:: (marginals.KNOTS - 1) // (count - 1)])
     assert_allclose(np.mean(rows <= curve.x, axis=0), stats.norm.cdf(curve.z), atol=1e-3)
     inner, chords = curve.slope[1:-1], np.diff(curve.z) / np.diff(curve.x)
-    assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that it does not swing
+    assert (inner <= 3 * np.minimum(chords[1:], chords[:-1])).all()  # so that the curve does not oscillate
 
 
 def test_straight_tails_have_the_most_likely_slope():

@@ -141,7 +141,7 @@ def test_default_flows_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)
     flow.fit(x, context, **QUIET)
-    assert flow.log_prob(new, known).mean() > 3.9  # of 4.07; without the context's part 2.2 to 3
+    assert flow.log_prob(new, known).mean() > 3.9  # the truth has 4.07; without the context's part 2.2 to 3
 
 
 def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
@@ -366,7 +366,7 @@ def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
     assert history.gaussianized
     assert [type(t).__name__ for t in flow.transforms[-3:]] == ["Gaussianize", "Gaussianize", "Standardize"]
     assert len(flow._interior.links) == 3
-    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2  # of -7.0; -11 without curves
+    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2  # the truth has -7.0; without curves -11
 
 
 @pytest.mark.long
@@ -376,7 +376,7 @@ def test_more_rows_are_no_worse():
     for rows in (1000, 8000):
         flow = hr.NSF(3)
         assert flow.fit(lognormal(rows, 2.0, rows), **QUIET).gaussianized
-        assert flow.log_prob(new).mean() > -6.6  # of -6.34
+        assert flow.log_prob(new).mean() > -6.6  # the truth has -6.34
 
 
 # --- requested curves
@@ -474,7 +474,7 @@ def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind,
     monkeypatch.setattr("headrace._fit.fit.MANY", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(kind, same, x, validation=given, epochs=1)  # of too many rows for a Gaussian
+        fit(kind, same, x, validation=given, epochs=1)  # too many rows for a Gaussian
         assert_array_equal(same.parameters, flow.parameters)
         monkeypatch.undo()
         fit(kind, flow, x, validation=given, epochs=1)
@@ -484,7 +484,7 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
     generator = cases.rng("preferred", "given")
     context, noise = generator.standard_normal((2, 4000, 1))
     z, weights = np.hstack([context + 0.1 * noise, 0.1 * generator.standard_normal((4000, 1))]), generator.random(4000)
-    z += 0.3 * weights[:, None]  # without weights the mean is another one
+    z += 0.3 * weights[:, None]  # without weights the mean differs
     x = z.copy()
     x[:, 1] = np.exp(z[:, 1])
     train, out = slice(0, 2000), slice(2000, None)
@@ -515,7 +515,7 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
         (2.0, None, {}),  # the flow is better than a Gaussian
         (0.0, None, {"validation": None}),
         (0.0, None, {"epochs": 0}),
-        (0.0, None, {"effort": "high"}),  # whose members have epochs of its choice
+        (0.0, None, {"effort": "high"}),  # high effort chooses epochs of members
         (0.0, "student_t", {}),  # a flow over which is no Gaussian
     ],
 )

@@ -242,7 +242,7 @@ def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, cont
     """The same bits of losses, on held-out rows too, and of parameters; nearly so of weights, whose sum is rounded."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
-    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # which standardises: sums in another order
+    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # a fit that standardises: sums in another order
     other = copy.copy(flow)
     orders = []
     same_order(monkeypatch, x, orders)

@@ -137,7 +137,7 @@ def test_rows_of_weight_zero_take_no_part():
     assert_allclose(ignoring.transforms[-1].mean, plain.transforms[-1].mean, rtol=1e-12)
 
 
-def test_weights_move_what_is_learnt():
+def test_weights_change_the_fitted_density():
     """Two clouds, one of them with a weight of nine to one."""
     x = np.vstack([cases.rows(300, 2, "float64"), 10.0 + cases.rows(300, 2, "float64", "other")])
     flow = small("float64", 2)
@@ -177,7 +177,7 @@ def test_without_held_out_rows_the_last_weights_are_kept():
         assert_allclose(loss_of(flow, gaussian(60)), history.train_loss[-1], atol=0.5)
 
 
-def test_a_history_has_what_it_shows():
+def test_the_text_of_a_history_has_its_attributes():
     """Each name in its text is an attribute with this value, except for `seconds`, of which the text has the last."""
     history = overfit(gaussian(60), epochs=3)[1]
     shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))

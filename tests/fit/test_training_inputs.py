@@ -92,7 +92,7 @@ def test_a_constant_column_gets_scale_one_and_a_warning():
     assert np.isfinite(flow.log_prob(x)).all()
 
 
-def test_a_flow_without_standardize_is_fitted_as_it_is():
+def test_a_flow_without_standardize_stays_without():
     flow = hr.Flow([hr.transforms.MaskedAutoregressive(FEATURES, (8,))])
     flow.fit(gaussian(200), **SHORT)
     assert len(flow) == 1

@@ -380,7 +380,7 @@ def test_a_last_activation_is_that_of_the_last_layer_alone():
     assert hr.MAF(3, hidden=(8,))[0].network == hr.Network.plain((8,), "tanh")
     assert hr.MAF(3, hidden=())[0].network == hr.Network([])
     described = hr.Network([hr.Layer(8), hr.Layer(8)])
-    assert hr.MAF(3, hidden=described)[0].network == described  # which describes it
+    assert hr.MAF(3, hidden=described)[0].network == described  # described by `network`
     with pytest.raises(TypeError, match="last_activation: expected none beside a Network"):
         hr.MAF(3, hidden=described, last_activation="tanh")
 
@@ -560,7 +560,7 @@ def test_set_parameter_changes_that_parameter_alone(dtype):
         cases.assert_matches(transform.forward(z), judge.forward(z), z, dtype, depth=64)
 
 
-def test_masked_weights_stay_zero_whatever_is_assigned(dtype):
+def test_masked_weights_stay_zero_after_any_assignment(dtype):
     dense = cases.made(change=cases.pin_zeros).astype(dtype)
     transform = hr.transforms.MaskedAutoregressive.from_dense(*dense.arrays)
     transform.parameters = np.full(transform.parameters.size, 0.125, dtype)

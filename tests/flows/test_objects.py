@@ -48,7 +48,7 @@ def test_fixed_values_are_read_only():
 
 @pytest.mark.parametrize("scale", ["soft_clamp", "exp", "softplus", "sigmoid"])
 @pytest.mark.parametrize("kind", [hr.transforms.MaskedAutoregressive, hr.transforms.Coupling])
-def test_fresh_transforms_are_near_the_identity_whatever_the_scale(kind, scale):
+def test_fresh_transforms_of_any_scale_are_near_the_identity(kind, scale):
     more = {"passive": [0, 2]} if kind is hr.transforms.Coupling else {}
     z = cases.rows(200, 4, "float64")
     x, log_det = kind(4, **more, scale=scale, dtype="float64").forward(z)

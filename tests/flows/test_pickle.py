@@ -98,7 +98,7 @@ def test_a_class_without_a_file_format_is_refused_with_the_reason():
     with pytest.raises(TypeError, match=r"Own: expected one of the classes that files know \(.*MAF"):
         pickle.dumps(Own(2))
     own = Own(2)
-    assert type(copy.deepcopy(own)) is Own  # which takes no file
+    assert type(copy.deepcopy(own)) is Own  # a copy needs no file
 
 
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -141,7 +141,7 @@ def test_weights_are_kept_in_files(tmp_path):
     again = model(tmp_path)
     assert not np.allclose(again.log_prob(rows(5)), made.log_prob(rows(5)))
     again.load_weights(made.weights_file)
-    assert (again.log_prob(rows(5)) == made.log_prob(rows(5))).all()  # and so shifts and scales, which a fit has set
+    assert (again.log_prob(rows(5)) == made.log_prob(rows(5))).all()  # with shifts and scales, which a fit has set
     pickled = pickle.loads(pickle.dumps(made))
     assert pickled.weights_file == made.weights_file
     assert not hasattr(pickled, "flow_config")

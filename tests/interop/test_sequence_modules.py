@@ -178,7 +178,7 @@ def test_adam_is_that_of_torch(options):
     vector = torch.tensor(before, requires_grad=True)
     matrices = hr.WaveNet(**(OPTIONS | {"dtype": "float64"}))
     for name, array in matrices.named_parameters().items():
-        is_matrix = array.ndim > 1 and "reflection" not in name  # of a network
+        is_matrix = array.ndim > 1 and "reflection" not in name  # a matrix of a network
         matrices.set_parameter(name, np.full_like(array, is_matrix))
     decays = torch.tensor(matrices.parameters != 0)
     other = torch.optim.AdamW([vector], 1e-2, weight_decay=0.0)

@@ -395,7 +395,7 @@ def test_a_trainable_base_can_be_copied(duplicate):
     assert_array_equal(flows[0].sample(9, seed=1), flows[1].sample(9, seed=1))
 
 
-def test_a_grid_over_what_matters():
+def test_a_grid_over_arguments_of_flows_and_fits():
     grid = {"fit__weight_decay": [0.0, 1.0], "activation": ["relu", "tanh"], "base": [None, "logistic"]}
     search = GridSearchCV(estimator(**SHORT), grid, cv=2).fit(table())
     assert len(search.cv_results_["params"]) == 8

@@ -428,7 +428,7 @@ def test_fractional_values_have_no_probability(fitted):
     assert total == pytest.approx(np.exp(fitted.score_samples(whole)).sum(), rel=1e-12)
 
 
-def test_the_table_of_an_estimator_prints_what_a_fit_does_with_each_column(monkeypatch):
+def test_the_table_of_an_estimator_prints_the_treatment_of_each_column(monkeypatch):
     """Columns have their names, where they have some, and lines are no wider than the terminal."""
     pd = pytest.importorskip("pandas")
     rng = np.random.default_rng(0)

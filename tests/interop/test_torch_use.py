@@ -137,7 +137,7 @@ def test_a_backward_pass_through_a_flow_that_was_replaced_is_refused():
 
 
 @pytest.mark.programs
-def test_a_pickle_without_headrace_names_what_is_missing(tmp_path):
+def test_a_pickle_without_headrace_names_the_missing_package(tmp_path):
     torch.save(FlowModule(hr.MAF(3, transforms=1, hidden=(8,))), tmp_path / "module.pt")
     code = """
 import sys, torch

@@ -186,7 +186,7 @@ def test_masks_with_zeros_and_dead_units_match_the_reference(change, dtype):
     outputs=[("shift", "scale"), ("scale", "shift")],
     dtype=cases.DTYPES,
 )
-def test_to_dense_gives_back_what_from_dense_took(features, passive, context, layout, outputs, dtype):
+def test_to_dense_returns_the_arguments_of_from_dense(features, passive, context, layout, outputs, dtype):
     dense = network(features, passive, context, change=cases.pin_zeros, layout=layout, outputs=outputs).astype(dtype)
     library, _ = pair(dense, passive)
     weights, biases, masks = library.to_dense()

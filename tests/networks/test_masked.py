@@ -137,7 +137,7 @@ def test_context_may_be_one_row_for_all(core, dtype):
     outputs=[("shift", "scale"), ("scale", "shift")],
     dtype=cases.DTYPES,
 )
-def test_to_dense_gives_back_what_from_dense_took(name, layout, outputs, dtype):
+def test_to_dense_returns_the_arrays_of_from_dense(name, layout, outputs, dtype):
     dense = cases.made(**cases.NETWORKS[name], layout=layout, outputs=outputs).astype(dtype)
     library, _ = pair(dense)
     weights, biases, masks = library.to_dense()

@@ -58,7 +58,7 @@ def test_corner(features, rows):
         assert low < x[:, j].min()
         assert high > x[:, j].max()
         if i == j and rows > 1:
-            heights, edges, _ = axis.patches[-1].get_data()  # of the samples: the normal density, by 4000 draws
+            heights, edges, _ = axis.patches[-1].get_data()  # samples of the normal density, 4000 draws
             share = (heights * np.diff(edges)).sum()
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
@@ -203,7 +203,7 @@ def test_conditional_frames_follow_the_context(features):
     assert other.axes[0].get_title("left") == "b = 0.5"
     if features > 1:
         pair = drawn(hr.plot.conditional(flow, CONTEXT[0], values=[-2.0, 2.0], draws=2000))
-        assert len(pair.axes) == 3  # and a bar
+        assert len(pair.axes) == 3  # two panels and a bar
         assert pair.axes[0].collections[0].get_clim() == pair.axes[1].collections[0].get_clim()
     with pytest.raises(ValueError, match="values: expected a sequence of numbers, as"):
         hr.plot.conditional(flow, CONTEXT[0])

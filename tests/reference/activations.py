@@ -36,7 +36,7 @@ def gelu(a):
 
 def gelu_tanh(a):
     """``a (1 + tanh(t)) / 2`` with ``t = sqrt(2 / pi) (a + 0.044715 a^3)``, which is ``a sigmoid(2 t)``."""
-    near = np.clip(a, -1e3, 1e3)  # of which the factor is 0 or 1
+    near = np.clip(a, -1e3, 1e3)  # beyond, the factor is 0 or 1
     return a * sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (near + 0.044715 * near**3))
 
 

@@ -92,7 +92,7 @@ def sorted_units(masks, features, per_output, passive=None):
     ``passive``: the coordinates that a network of a coupling reads; else output i belongs to coordinate i.
     """
     inputs = masks[0].shape[1]
-    levels = np.zeros(inputs, int)  # of a context: 0
+    levels = np.zeros(inputs, int)  # a context has level 0
     if passive is None:
         seen = reads(masks)[:, :features].reshape(features, per_output, features).any(axis=1)
         levels[:features] = 1

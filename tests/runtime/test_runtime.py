@@ -88,7 +88,7 @@ def test_the_command_line_prints_its_folder(capsys, monkeypatch):
 
 
 @every_example
-def test_every_kind_gives_what_python_gives(runtime, name, dtype):
+def test_every_kind_has_the_results_of_python(runtime, name, dtype):
     module = file_cases.EXAMPLES[name](dtype)
     assert_alike(runtime, module, hr.to_bytes(module), module.dtype or "float64")
 
@@ -145,7 +145,7 @@ def test_single_files_in_double_have_more_digits(runtime, name):
 def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, name, dtype):
     module = file_cases.EXAMPLES[name](dtype)
     if isinstance(module, hr.Ensemble):
-        return  # of its members each is a flow
+        return  # its members are flows, tested by themselves
     rows, context = file_cases.inputs_of(module)
     loaded = runtime.load(hr.to_bytes(module), rows.dtype)
     is_flow = isinstance(module, hr.Flow)
@@ -203,7 +203,7 @@ def test_hard_planar_transforms(runtime, scale, context, dtype):
             for got, core, want in zip(
                 getattr(loaded, verb)(x, given), getattr(t, own)(x, given), getattr(judge, own)(x, given), strict=True
             ):
-                error = np.abs(core - want).max()  # which an ill-conditioned problem has in the core too
+                error = np.abs(core - want).max()  # the core has an error, too, where the problem is ill-conditioned
                 least = cases.tolerance(dtype) * max(1.0, np.abs(want).max())
                 assert np.abs(got - want).max() <= max(8.0 * error, least), (along, verb)
 

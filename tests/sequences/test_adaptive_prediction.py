@@ -285,7 +285,7 @@ def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp
     assert type(plain.transforms[1]) is hr.LinearPrediction
     assert history.best_loss < other.best_loss
     held = [one[-history.held_out.get(i, 0) :] for i, one in enumerate(x)]
-    assert history.best_loss < np.log(np.concatenate(held).std()) + 1.42  # of a Gaussian
+    assert history.best_loss < np.log(np.concatenate(held).std()) + 1.42  # less than the loss of a Gaussian
     flow.save(tmp_path / "flow")
     assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
     more = flow.fit(x, **TRIED)

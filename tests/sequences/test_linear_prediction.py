@@ -51,7 +51,7 @@ def test_the_log_determinant_is_that_of_the_jacobian():
 
 
 @pytest.mark.parametrize("size", [0.3, 3.0, 30.0])
-def test_the_filter_is_stable_whatever_the_parameters(size):
+def test_the_filter_is_stable_for_any_parameters(size):
     t = prediction(1, 6, size=size)
     poles = np.roots(np.concatenate([[1.0], -t.coefficients[0]]))
     assert (np.abs(poles) < 1.0 + 1e-6).all()

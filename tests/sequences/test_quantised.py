@@ -49,7 +49,7 @@ def test_far_tails_and_narrow_cells_keep_their_digits(flow):
         x = np.append(past, [[value]], axis=0)
         got, density = wide.log_prob_steps(x, quantised=1)[-1], wide.log_prob_steps(x)[-1]
         assert np.isfinite(got)
-        assert abs(got - density) < 1.0  # of a cell whose density varies by a factor
+        assert abs(got - density) < 1.0  # the density varies by a factor within the cell
     x = sequence_cases.sequences(2, 30)
     narrow = wide.log_prob_steps(x, quantised=1e-6) - np.log(1e-6)
     np.testing.assert_allclose(narrow, wide.log_prob_steps(x), atol=1e-6)

@@ -144,7 +144,7 @@ class Twin:
     def _inputs(self, **arrays):
         self._kept = {
             name: None if array is None else self.device.array(array) for name, array in arrays.items()
-        }  # as long as their tuples
+        }  # kept as long as their tuples
         return {name: self.device.tuple(array) for name, array in self._kept.items()}
 
     def _in_each_order(self, once):

@@ -169,7 +169,7 @@ def reaching(faults, words, name, *part):
     MARKS.write_text("")
     if marked:
         written(*marked.values(), marks=True)
-        build()  # without the last fault of the core
+        build()  # removes the last fault of the core from the build
         failures(*part, core=7200)
         restore(*marked.values())
     lines, reach = [line.split(" ", 1) for line in MARKS.read_text().splitlines()], {}

@@ -116,7 +116,7 @@ def errors_of(flow, verb, found, want, given, context=None):
     for g, w in zip(found, want, strict=True):
         assert g.shape == w.shape
         g, w = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (g, w))
-        with np.errstate(all="ignore"):  # of rows that are not finite
+        with np.errstate(all="ignore"):  # warnings of rows that are not finite
             least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
             worst = np.maximum(worst, np.abs(g - w).max(axis=1, initial=0.0) / least)
     return worst

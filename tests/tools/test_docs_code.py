@@ -34,7 +34,7 @@ def blocks(page):
 
 
 WITH_CODE = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page)]
-TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # whose lines have a test of their own
+TO_RUN = [one for one in WITH_CODE if one.values[0] != ROOT / "README.md"]  # README's lines have a test of their own
 
 
 def imported(code):

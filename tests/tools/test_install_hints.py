@@ -91,4 +91,4 @@ def test_a_release_changes_one_constant(monkeypatch):
     assert _install.install("plot") == 'pip install "headrace[plot]"'
     assert _install.rebuild("HEADRACE_CUDA=ON") == "HEADRACE_CUDA=ON pip install --no-binary headrace headrace"
     assert not wrong('pip install "headrace[plot]"')
-    assert wrong('pip install ".[plot]"')  # so that the pages are changed, too
+    assert wrong('pip install ".[plot]"')  # an error, so that the pages are changed, too

@@ -196,7 +196,7 @@ def test_rooms_of_the_core_include_rooms_below_them():
     assert not wrong
 
 
-def test_the_device_knows_of_the_core_what_both_devices_share():
+def test_the_device_includes_only_shared_files_of_the_core():
     wrong = []
     for source, target in includes("cuda"):
         if target.parts[0] != "cpp":

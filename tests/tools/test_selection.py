@@ -39,7 +39,7 @@ def test_every_combination_of_axes_that_choose_together_is_there(sizes, together
 
 @pytest.mark.parametrize("together", [(), (0, 2, 3), (1, 2, 3)])
 @pytest.mark.parametrize("empty", [[(1, 0)], [(1, 0), (1, 6)], [(0, 2), (1, 0)]])
-def test_a_case_that_computes_nothing_stands_for_what_makes_it_empty_alone(empty, together):
+def test_an_empty_case_covers_only_the_values_that_make_it_empty(empty, together):
     """Each axis has different integers, so that an integer identifies a value."""
     axes = [range(10 * axis, 10 * axis + size) for axis, size in enumerate((4, 7, 2, 2))]
     nothing = {axes[axis][place] for axis, place in empty}
@@ -149,7 +149,7 @@ def test_groups_for_development_have_the_requirements_of_build_and_project():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_one_in_so_many_tests_runs_and_the_line_counts_what_ran(workers):
+def test_one_in_n_runs_a_part_and_the_last_line_counts_it(workers):
     """A test that is skipped has not run; where processes share the tests, the main one has collected none."""
     if workers:
         pytest.importorskip("xdist", reason="pytest-xdist is not installed")

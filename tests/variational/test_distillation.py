@@ -409,7 +409,7 @@ def test_flows_of_couplings_alone_have_no_transforms_to_learn_one_by_one():
     assert report.kl < 0.01
 
 
-def test_the_teacher_is_left_as_it_is_and_its_scales_are_taken_over():
+def test_the_teacher_does_not_change_and_its_scales_are_taken_over():
     teacher, student = teacher_of(), hr.IAF(FEATURES, transforms=1, hidden=(8,))
     kept = teacher.parameters
     hr.distill(teacher, student, **SHORT)

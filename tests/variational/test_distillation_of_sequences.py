@@ -249,7 +249,7 @@ def test_signals_go_with_their_covariates():
     batch = inputs.draw(200, draw)
     assert batch.covariates.shape == (200, 3, 3)
     cases.assert_same_bits(batch.signals[..., 0], np.repeat(batch.covariates[:, :, 0], 4, axis=1)[:, :10])
-    assert len(np.unique(batch.signals[:, 0, 0])) > 5  # from any offset
+    assert len(np.unique(batch.signals[:, 0, 0])) > 5  # samples begin at any offset
     twice = inputs.draw_twice(7, draw)
     assert twice.same.tolist() == [True, False, True, False, True, False]
     for array in (twice.covariates, twice.signals):

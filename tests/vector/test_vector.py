@@ -224,7 +224,7 @@ def test_copies_and_other_dtypes_have_the_same_parameters(variant):
     cases.assert_close(library.forward(x)[0], wide.forward(x.astype(float))[0])
 
 
-def test_representations_name_what_matters():
+def test_representations_have_the_settings():
     assert repr(hr.transforms.Planar(3)) == "Planar(3, nonlinearity='tanh', negative_slope=0.2)"
     assert repr(hr.transforms.Radial(3, context=2)) == "Radial(3, context=2)"
     assert repr(hr.transforms.Inverse(hr.transforms.Radial(1))) == "Inverse(Radial(1))"
@@ -311,7 +311,7 @@ def mixed(dtype, context):
         scaled,
         flip(radial[2]),
         *leaky,
-        (other, vector_cases.mirror(other)),  # of another slope
+        (other, vector_cases.mirror(other)),  # a map of another slope
         permuted,
         radial[3],
         planar[4],

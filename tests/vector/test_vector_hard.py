@@ -101,7 +101,7 @@ def test_at_the_bound_a_planar_map_agrees_with_its_determinant(along, per_row, d
 
 
 @pytest.mark.parametrize("name", RADIAL_PARAMS)
-def test_the_center_stays_where_it_is(name, dtype):
+def test_the_center_is_a_fixed_point(name, dtype):
     params = params_of("radial", name, dtype)
     center = params[None, :FEATURES]
     want = FEATURES * (np.log(reference.positive(params[-1])) - np.log(reference.positive(params[-2])))

@@ -7,7 +7,7 @@ import headrace as hr
 
 # By differences in float64: steps of 1e-6 leave some 1e-9 of error, and tanh has no kinks.
 DIFFERENCES = {"order": 1, "modes": ["rev"], "eps": 1e-6, "atol": 1e-5, "rtol": 1e-5}
-SAME = {"rtol": 1e-12, "atol": 1e-12}  # of float64 results that other blocks of rows may round otherwise
+SAME = {"rtol": 1e-12, "atol": 1e-12}  # for float64 results, which other blocks of rows may round otherwise
 
 
 @pytest.fixture

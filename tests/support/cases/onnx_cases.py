@@ -43,7 +43,7 @@ def errors(flow, verb, got, want, given, context):
         assert g.shape == w.shape
         g, w = (np.asarray(a, np.float64).reshape(len(a), int(np.prod(a.shape[1:]))) for a in (g, w))
         least = np.maximum(size, np.abs(w).max(axis=1, initial=0.0))
-        with np.errstate(all="ignore"):  # of rows that are not finite
+        with np.errstate(all="ignore"):  # warnings of rows that are not finite
             found.append(np.abs(g - w).max(axis=1, initial=0.0) / least)
     return np.array(found)
 

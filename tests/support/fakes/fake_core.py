@@ -246,7 +246,7 @@ class OnCpu:
                 x, weights = machine.numbers(x).copy(), machine.numbers(weights)
                 weights = None if weights is None else weights.copy()
                 one = types.SimpleNamespace(inner=kind(x, weights))
-                one.summed = lambda: kind(x, weights, False)  # as an ascent takes them, before any step
+                one.summed = lambda: kind(x, weights, False)  # sums of an ascent before any step
                 one.step = lambda *arguments, stream: one.inner.step(*arguments)
                 one.values = lambda out, stream: np.copyto(machine.numbers(out), one.inner.values())
                 one.squares = lambda out, stream: np.copyto(machine.numbers(out), one.inner.squares())
