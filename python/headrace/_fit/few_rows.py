@@ -209,7 +209,7 @@ def best_beginnings(
     weights = in_folds(share)
 
     def judged(kind: Beginning) -> tuple[Beginning, Chosen]:
-        def of_fold(one: Trainable, rows: ArrayRows) -> Trainable:
+        def of_fold(one: Flow, rows: ArrayRows) -> Flow:
             made(one, rows, kind)
             return one
 
