@@ -48,7 +48,7 @@ TENSORS = {
     "float16": (lambda t: t.ones(6, 4, dtype=t.float16), ["torch.float16", "x.float()"]),
     "complex numbers": (lambda t: t.ones(6, 4, dtype=t.complex64), ["torch.complex64", "x.real"]),
     "a conjugate": (lambda t: t.ones(6, 4, dtype=t.complex64).conj(), ["torch.complex64", "x.real"]),
-    "a negative view": (lambda t: t.ones(6, 4, dtype=t.complex64).conj().imag, ["negates", "x.resolve_neg()"]),
+    "a negative view": (lambda t: t.ones(6, 4, dtype=t.complex64).conj().imag, ["lazy negation", "x.resolve_neg()"]),
     "sparse": (lambda t: t.ones(6, 4).to_sparse(), ["sparse", "x.to_dense()"]),
     "quantised": (lambda t: t.quantize_per_tensor(t.ones(6, 4), 0.1, 0, t.quint8), ["quint8", "x.dequantize()"]),
     "meta": (lambda t: t.ones(6, 4, device="meta"), ["meta", "CPU"]),
