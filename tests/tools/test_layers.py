@@ -212,7 +212,7 @@ def test_modules_make_no_circle():
     pairs = list(imports())
     assert ("headrace._flow.flow", "headrace._flow.bases") in pairs
     assert set(pairs) >= DOORS
-    assert circle(pair for pair in pairs if pair not in DOORS) is None  # what stands behind a door is built on a flow
+    assert circle(pair for pair in pairs if pair not in DOORS) is None  # modules behind a door build on flows
 
 
 def test_imports_follow_the_order_of_the_storeys():

@@ -16,7 +16,7 @@ from headrace._core.steps import StepSpec
 
 Arrays = list[NDArray[Any]]
 
-BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others (docs/notes/networks.md)
+BLOCK_GAIN = 0.5  # of fresh weights that end a residual block, beside sqrt(2) of others
 
 
 @dataclass(frozen=True, eq=False)
