@@ -26,9 +26,7 @@ from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
-pytestmark = pytest.mark.long  # whole fits
-
-pytestmark = pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]  # whole fits
 HIGH = QUIET | {"effort": "high", "epochs": 3}
 
 
