@@ -205,7 +205,7 @@ def test_scores_of_other_arrays_are_refused(folder, run, result):
     for i in range(2):
         np.savez(f"data/part-{i}.npz", a=x[30 * i : 30 * (i + 1)], b=x[::-1][30 * i : 30 * (i + 1)])
     score = ("score", "flow.safetensors", "data", "-o", "scores/")
-    check_error(*run(*score, "--quiet"), ["--array: expected one of the arrays 'a', 'b'"])
+    check_error(*run(*score, "--quiet"), ["--array: expected one of 'a', 'b' of data/part-0.npz"])
     assert not os.path.exists("scores")
     result(*score, "--array", "a")
     assert_array_equal(scores_in("scores")[1], flow.log_prob(x))

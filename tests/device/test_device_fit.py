@@ -55,9 +55,7 @@ def test_other_contexts(machine, context):
 
 
 def test_a_stream_is_read_on_the_cpu(machine):
-    with pytest.raises(
-        TypeError, match=r"x: expected an array on the device of the flow, got a stream; call .to\('cpu'\)"
-    ):
+    with pytest.raises(TypeError, match=r"x: expected an array on the flow's device, got a stream; call .to\('cpu'\)"):
         made_flow("float32", context=0).to("cuda").fit(hr.rows.blocks([data()[0]]), **SHORT)
 
 

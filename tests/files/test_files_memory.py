@@ -137,7 +137,7 @@ def test_memory_and_time_are_bounded_by_the_size_of_the_file(name, tmp_path):
 def test_files_of_the_largest_number_of_parts_are_saved_and_loaded():
     flow = hr.Flow([hr.transforms.Permutation([1, 0])] * 4000)
     assert len(files.from_bytes(files.to_bytes(flow)).transforms) == 4000
-    with pytest.raises(ValueError, match=r"Flow: expected at most \d+ transforms and other parts .*, got 9002"):
+    with pytest.raises(ValueError, match=r"Flow: expected at most \d+ transforms and parts .*, got 9002"):
         files.to_bytes(hr.Flow([hr.transforms.Permutation([1, 0])] * 9000))
 
 

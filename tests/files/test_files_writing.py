@@ -76,8 +76,8 @@ class _Failing:
     def __init__(self, stream, error):
         self.stream, self.error = stream, error
 
-    def write(self, data):
-        self.stream.write(data[:10])
+    def writelines(self, parts):
+        self.stream.write(next(iter(parts))[:10])
         raise self.error
 
     def __enter__(self):

@@ -568,4 +568,4 @@ def test_one_row_of_weight_gives_a_warning():
     weights[5] = 1.0
     with pytest.warns(RuntimeWarning) as warned:
         small(2).fit(x, weights=weights, epochs=1, validation=None, **QUIET)
-    assert any("counts as only 1 rows" in str(one.message) for one in warned)
+    assert any("1000 training rows count as only 1 " in str(one.message) for one in warned)

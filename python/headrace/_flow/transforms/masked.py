@@ -473,7 +473,8 @@ def _from_dense(
     """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
     at, each, given = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
     if given != len(active) * each:
-        raise ValueError(f"weights[{at}]: expected {each} rows for each of {len(active)} coordinates, got {given}")
+        expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"
+        raise ValueError(f"weights[{at}]: expected {expected}, got {given}")
     for i, w in enumerate(dense.context_weights):
         if w.shape[1] != settings.context:
             raise ValueError(f"context_weights[{i}]: expected {settings.context} columns, got {w.shape[1]}")
