@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from bench.peers import IN_BF16, run
+from bench.peers import run
 from bench.peers.adapter import UnsupportedError
 from bench.peers.adapters import headrace
 from bench.peers.worker import Service
 from bench.workloads import Workload
 
 LOG_PROB = Workload("maf", 16, (64, 64), 2, "log_prob", 64)
+IN_BF16 = ("headrace_bf16", "headrace_bf16_tiles", "zuko_autocast")
 STEP = dataclasses.replace(LOG_PROB, verb="train")
 ROWS = np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32)
 
