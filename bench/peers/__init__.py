@@ -5,6 +5,7 @@ ADAPTERS: dict[str, tuple[str, dict]] = {
     "headrace": ("headrace", {}),
     "headrace_tf32": ("headrace", {"matmul": "tf32"}),  # on a CUDA device alone
     "headrace_bf16": ("headrace", {"matmul": "bf16"}),
+    "headrace_bf16_tiles": ("headrace", {"matmul": "bf16_tiles"}),
     "headrace_jax": ("headrace_jax", {}),  # compiled by JAX, beside flowjax
     "zuko": ("zuko", {}),
     "zuko_compiled": ("zuko", {"compiled": True}),
@@ -15,4 +16,4 @@ ADAPTERS: dict[str, tuple[str, dict]] = {
     "flowjax": ("flowjax", {}),
 }
 # Whose factors are rounded to bf16, on the CPU: to be read beside each other; no ratio and no aim counts them.
-IN_BF16 = ("headrace_bf16", "zuko_autocast")
+IN_BF16 = ("headrace_bf16", "headrace_bf16_tiles", "zuko_autocast")

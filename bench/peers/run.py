@@ -236,10 +236,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workloads", default="", metavar="REGEX", help="only workloads whose name matches")
     add("--libraries", default="", help=f"a comma-separated choice of {', '.join(ADAPTERS)} (default: all of the CPU)")
     add("--peer-python", default=sys.executable, metavar="PATH", help="interpreter that has the other libraries")
-    add("--quick", action="store_true", help="2 rounds of 0.1 s; calls over 2 s foreseen, nothing compiled by torch")
+    add(
+        "--quick",
+        action="store_true",
+        help="2 rounds of 0.1 s; calls over 2 s foreseen, no tiles, nothing compiled by torch",
+    )
     add("--output", type=Path, default=None, metavar="STEM", help="STEM.json, STEM.md (default: bench/results)")
     options = parser.parse_args(argv)
-    left_out = {*OWN[1:]} | ({"zuko_compiled", "zuko_autocast"} if options.quick else set())
+    left_out = {*OWN[1:]} | ({"headrace_bf16_tiles", "zuko_compiled", "zuko_autocast"} if options.quick else set())
     chosen = [library for library in ADAPTERS if library not in left_out]
     options.libraries = options.libraries.split(",") if options.libraries else chosen
     unknown = set(options.libraries) - set(ADAPTERS)
@@ -261,7 +265,7 @@ def start(
 
     headrace's own workers have this interpreter; a worker with this interpreter has its import path, too.
     """
-    python = sys.executable if library in (*OWN, "headrace_bf16") else peer_python
+    python = sys.executable if library in OWN or library.startswith("headrace_bf16") else peer_python
     path = {name: os.environ[name] for name in ("PYTHONPATH",) if python == sys.executable and name in os.environ}
     worker = Worker(library, threads, python, path, device, limit)
     try:

@@ -3,7 +3,8 @@
 ``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in place of one.
 
 Speed: in one process, a block of calls of each in turn, the order reversed every second round; the ratio float32 over
-bf16 of the medians, and the smallest and largest ratio of a round. Set HEADRACE_ISA to compare the emulation.
+bf16 of the medians, and the smallest and largest ratio of a round, for each of ``--rows``: where bf16 is slower than
+float32 may depend on it. Set HEADRACE_ISA to compare the emulation.
 
 Train: the same of steps of a fit, the gradient of a batch and Adam.
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from headrace._cli.demo import load_stars
 
 Call = Callable[[], Any]
 
-ROWS = 10_000
+ROWS = (10_000, 100, 16, 8, 7, 1)  # kernels change at 8
 MODELS: dict[str, Callable[[], hr.Flow]] = {
     "MAF 64, 5 x [256, 256]": lambda: hr.MAF(64, transforms=5, hidden=(256, 256)),
     "RealNVP 64, 8 x [256, 256]": lambda: hr.RealNVP(64, transforms=8, hidden=(256, 256)),
@@ -47,6 +48,7 @@ def arguments() -> argparse.Namespace:
     kinds = [f"{name}{order}" for order in ("", "_tiles") for name in ("bf16", "bf16x3", "bf16x6")]
     parser.add_argument("--matmul", choices=kinds, default="bf16")
     parser.add_argument("--beside", choices=["exact", *kinds], default="exact", help="the other one of the times")
+    parser.add_argument("--rows", type=int, nargs="+", choices=ROWS, default=ROWS, help="of --speed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--block", type=float, default=0.2, help="seconds of a timed block")
@@ -70,17 +72,17 @@ def models(matmul: str, beside: str) -> Iterator[tuple[str, hr.Flow, hr.Flow, ND
         exact = make()
         exact.parameters = 0.05 * rng.standard_normal(exact.parameters.size).astype("float32")
         fast = exact.to("cpu", matmul=matmul)
-        x = rng.standard_normal((ROWS, exact.features)).astype("float32")
+        x = rng.standard_normal((max(ROWS), exact.features)).astype("float32")
         change = np.abs(exact.log_prob(x) - fast.log_prob(x))
         if not 0 < np.median(change) < 0.5:
             raise AssertionError(f"{name}: {matmul} changes log densities by {np.median(change)}")
         yield name, exact.to("cpu", matmul=beside), fast, x
 
 
-def cases(matmul: str, beside: str) -> Iterator[tuple[str, Call, Call]]:
+def cases(matmul: str, beside: str, sizes: Sequence[int]) -> Iterator[tuple[str, Call, Call]]:
     """A name, a call with the products `beside` and the same with those of `matmul`."""
     for name, exact, fast, x in models(matmul, beside):
-        for rows in (ROWS, 1):
+        for rows in sizes:
             part = x[:rows]
             yield f"{name} log_prob {rows}", partial(exact.log_prob, part), partial(fast.log_prob, part)
             yield f"{name} sample {rows}", partial(exact.sample, rows, seed=1), partial(fast.sample, rows, seed=1)
@@ -171,7 +173,7 @@ def main() -> None:
     options = arguments()
     hr.set_num_threads(options.threads)
     if options.speed:
-        speed(options, cases(options.matmul, options.beside))
+        speed(options, cases(options.matmul, options.beside, options.rows))
     if options.train:
         speed(options, steps(options.matmul, options.beside))
     if options.quality:

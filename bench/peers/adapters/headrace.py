@@ -32,8 +32,9 @@ def stopwatch(device: str) -> Stopwatch | None:
 
 def build(workload: Workload, device: str, matmul: str = "exact") -> Model:
     """The named flow with random weights; every call of `sample` draws from a new seed."""
-    if matmul != "exact" and ((device == "cpu") != (matmul == "bf16") or not workload.hidden):
-        raise UnsupportedError(f"{matmul} is for networks on {'the CPU' if matmul == 'bf16' else 'a CUDA device'}")
+    in_bf16 = matmul.startswith("bf16")
+    if matmul != "exact" and ((device == "cpu") != in_bf16 or not workload.hidden):
+        raise UnsupportedError(f"{matmul} is for networks on {'the CPU' if in_bf16 else 'a CUDA device'}")
     if workload.family in VECTORS:
         return _vector_flow(workload, device)
     if workload.family in KERNELS:
@@ -74,7 +75,7 @@ def network_flow(workload: Workload) -> Any:
 
 def placed(flow: Any, device: str, matmul: str = "exact") -> Any:
     """The flow on the device."""
-    if device == "cuda" or matmul == "bf16":
+    if device == "cuda" or matmul.startswith("bf16"):
         return flow.to("cuda" if device == "cuda" else "cpu", matmul)
     return flow
 

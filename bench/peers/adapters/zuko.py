@@ -1,4 +1,4 @@
-"""zuko: lazy flows on torch; eager, or with `log_prob` compiled, also under autocast to bfloat16."""
+"""zuko: lazy flows on torch; eager, or with `log_prob` compiled, under autocast to bfloat16 with steps compiled too."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def build(workload: Workload, device: str, compiled: bool = False, autocast: boo
         return torch_models.model(
             workload, device, flow, distribution.log_prob, lambda rows: distribution.sample((rows,)), passes
         )
-    if workload.verb != "log_prob" or workload.sequential:
-        raise UnsupportedError("only parallel log_prob is compiled")
+    verbs = ("log_prob", "train") if autocast else ("log_prob",)
+    if workload.verb not in verbs or workload.sequential:
+        raise UnsupportedError(f"only {' and '.join(verbs)}, in parallel, {'are' if autocast else 'is'} compiled")
     import torch
 
     torch._dynamo.reset()  # after eight compilations of one function torch silently runs it eagerly

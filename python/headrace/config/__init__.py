@@ -80,11 +80,12 @@ def info() -> dict[str, Any]:
     "isa_not_built" is "v3" or "v4" where this processor has that set and the build lacks it, which makes calls slower.
     A build from source has kernels for the machine that compiled it; ``HEADRACE_SETS=ALL pip install .`` has all.
     Otherwise it is empty.
-    "bf16" is whether the instruction set multiplies in bf16 itself ("native") or with float32 ("emulated"), to the
-    same bits; "bf16_tiles" is the instruction set whose products ``matmul="bf16_tiles"`` takes, the fastest one here,
-    to the same bits again. "v4_amx" needs the system's permission, for which the first such flow asks. "cuda" has the
-    devices and the architectures of the CUDA module, or the reason why none can be used. "commit" is that of a build
-    from a clone, with "-dirty" where files had changed since, and otherwise empty.
+    "bf16" is whether the instruction set multiplies in bf16 itself ("native"), does so in calls of fewer than 8 rows
+    ("native for few rows"), or multiplies in float32 ("emulated"), to the same bits; "bf16_tiles" is the instruction
+    set whose products ``matmul="bf16_tiles"`` takes, the fastest one here, to the same bits again. "v4_amx" needs the
+    system's permission, for which the first such flow asks. "cuda" has the devices and the architectures of the CUDA
+    module, or the reason why none can be used. "commit" is that of a build from a clone, with "-dirty" where files had
+    changed since, and otherwise empty.
 
     >>> import headrace as hr
     >>> sorted(hr.info())
@@ -97,11 +98,15 @@ def info() -> dict[str, Any]:
         "isa": isa,
         "isas": tuple(cpu.isas()),
         "isa_not_built": cpu.isa_not_built(),
-        "bf16": "native" if "_bf16" in isa or isa == "v4_amx" else "emulated",
+        "bf16": _BF16.get(isa.partition("_")[2], "emulated"),
         "bf16_tiles": cpu.isa_of_tiles(),
         "threads": cpu.num_threads(),
         "cuda": _cuda(),
     }
+
+
+# Products in bf16 by the suffix of the instruction set.
+_BF16 = {"bf16": "native", "bf16_few": "native for few rows", "amx": "native"}
 
 
 def _cuda() -> str:
