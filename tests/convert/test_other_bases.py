@@ -193,7 +193,7 @@ def own_normal(encoder, scale, shape=(N,)):
     return Response()
 
 
-@pytest.mark.parametrize("name", ["linear", "network", "subclass", "module", "own"])
+@pytest.mark.parametrize("name", ["linear", "network", "subclass", "module", "module of one layer", "own"])
 def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
     torch, nf = library("torch"), library("normflows")
     torch.manual_seed(2)
@@ -206,6 +206,7 @@ def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
         "linear": lambda: torch.nn.Linear(2, 2 * N),
         "network": lambda: nf.nets.MLP([2, 5, 2 * N]),
         "module": lambda: net_of_the_caller(2, 2 * N),
+        "module of one layer": lambda: net_of_the_caller(2, 2 * N, inner=torch.nn.Linear(2, 2 * N)),
     }
     if name == "own":
         base = own_normal(net_of_the_caller(2, 2 * N), torch.exp)
