@@ -41,6 +41,8 @@ def test_zuko(torch, context):
     z = ours.transform(x)
     near(ours.transform.inv(z), x)
     near(ours.base.log_prob(z[0]), theirs.base.log_prob(z[0]))
+    near(fast.transform(c)(x), model.transform(c)(x))
+    near(fast.base(c).log_prob(z[0]), model.base(c).log_prob(z[0]))
     assert ours.sample((6, 2)).shape == theirs.sample((6, 2)).shape
     drawn, log_prob = ours.rsample_and_log_prob((6,))
     near(theirs.log_prob(drawn), log_prob)

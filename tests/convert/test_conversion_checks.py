@@ -79,6 +79,27 @@ def test_a_subclass_that_changes_no_formula_counts_as_its_class(torch, zuko):
         np.testing.assert_allclose(convert.from_zuko(flow).log_prob(x), flow().log_prob(x), rtol=1e-5)
 
 
+def test_a_subclass_of_a_linear_map_of_normflows(torch):
+    nf = library("normflows")
+
+    class Mixed(nf.flows.LULinearPermute):
+        def __init__(self):
+            super().__init__(3, identity_init=False)
+
+    flow = shaken(nf.NormalizingFlow(nf.distributions.DiagGaussian(3), [Mixed()]), 0).double()
+    x = torch.randn(20, 3, dtype=torch.float64)
+    with torch.no_grad():
+        np.testing.assert_allclose(convert.from_normflows(flow).log_prob(x), flow.log_prob(x), rtol=1e-10)
+
+    class Bent(nf.flows.LULinearPermute):
+        def inverse(self, z, context=None):
+            return super().inverse(1.1 * z, context)
+
+    flow.flows[0] = Bent(3)
+    with pytest.raises(NotImplementedError, match=r"Bent, a LULinearPermute with a inverse of its own; headrace\.conv"):
+        convert.from_normflows(flow)
+
+
 def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
 

@@ -177,7 +177,23 @@ def test_a_uniform_base_of_normflows(ends):
     assert np.isneginf(want).any()
 
 
-@pytest.mark.parametrize("name", ["linear", "network", "subclass"])
+def own_normal(encoder, scale, shape=(N,)):
+    """A base whose class is not normflows': its scale is a function of the second half of the encoder's values."""
+    torch, nf = library("torch"), library("normflows")
+
+    class Response(nf.distributions.BaseDistribution):
+        def __init__(self):
+            super().__init__()
+            self.shape, self.context_encoder = shape, encoder
+
+        def log_prob(self, z, context=None):
+            mean, raw = self.context_encoder(context).chunk(2, -1)
+            return torch.distributions.Normal(mean, scale(raw)).log_prob(z).sum(-1)
+
+    return Response()
+
+
+@pytest.mark.parametrize("name", ["linear", "network", "subclass", "module", "module of one layer", "own"])
 def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
     torch, nf = library("torch"), library("normflows")
     torch.manual_seed(2)
@@ -186,11 +202,38 @@ def test_a_normal_base_of_normflows_that_depends_on_a_context(name):
         def __init__(self):
             super().__init__(N, nf.nets.MLP([2, 5, 2 * N]))
 
-    encoders = {"linear": lambda: torch.nn.Linear(2, 2 * N), "network": lambda: nf.nets.MLP([2, 5, 2 * N])}
-    base = Response() if name == "subclass" else nf.distributions.base.ConditionalDiagGaussian(N, encoders[name]())
+    encoders = {
+        "linear": lambda: torch.nn.Linear(2, 2 * N),
+        "network": lambda: nf.nets.MLP([2, 5, 2 * N]),
+        "module": lambda: net_of_the_caller(2, 2 * N),
+        "module of one layer": lambda: net_of_the_caller(2, 2 * N, inner=torch.nn.Linear(2, 2 * N)),
+    }
+    if name == "own":
+        base = own_normal(net_of_the_caller(2, 2 * N), torch.exp)
+    else:
+        base = Response() if name == "subclass" else nf.distributions.base.ConditionalDiagGaussian(N, encoders[name]())
     flows = [nf.flows.MaskedAffineAutoregressive(N, 8, context_features=2), nf.flows.LULinearPermute(N)]
     flow = compared(nf.ConditionalNormalizingFlow(base, flows), convert.from_normflows, 2)
     assert flow.transforms[0].context == 2
+
+
+def test_an_own_base_with_another_formula_is_refused():
+    """Without rows to compare, so is one with the right formula."""
+    torch, nf = library("torch"), library("normflows")
+
+    def model(scale=torch.exp, encoder=None, **options):
+        base = own_normal(encoder or net_of_the_caller(2, 2 * N), scale, **options)
+        return nf.ConditionalNormalizingFlow(base, [nf.flows.LULinearPermute(N)])
+
+    with pytest.raises(ValueError, match=r"^verify: expected the log densities of the source .* differ by up to"):
+        convert.from_normflows(model(torch.nn.functional.softplus))
+    refused = r"^model\.q0: expected a DiagGaussian, .*Response, a BaseDistribution with a log_prob of its own; train a"
+    with pytest.raises(NotImplementedError, match=refused):
+        convert.from_normflows(model(), verify=False)
+    with pytest.raises(NotImplementedError, match=refused):
+        convert.from_normflows(model(shape=N))
+    with pytest.raises(NotImplementedError, match=r"^model\.q0\.context_encoder: expected an MLP .*Net; use normfl"):
+        convert.from_normflows(model(encoder=net_of_the_caller(2, 2 * N, factor=2.0)))
 
 
 def test_planar_maps_of_normflows():
@@ -226,12 +269,13 @@ def nflows_encoder(name):
     made = {
         "linear": lambda: nn.Linear(2, 2 * N),
         "network": lambda: nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 2 * N)),
+        "module": lambda: net_of_the_caller(2, 2 * N),
         "none": lambda: None,
     }
     return made[name]()
 
 
-@pytest.mark.parametrize("name", ["linear", "network", "none"])
+@pytest.mark.parametrize("name", ["linear", "network", "module", "none"])
 def test_bases_of_nflows_that_depend_on_a_context(name):
     kind = library("nflows.distributions.normal").ConditionalDiagonalNormal
     library("torch").manual_seed(0)
@@ -243,6 +287,13 @@ def test_bases_of_nflows_that_depend_on_a_context(name):
 def test_errors_of_refused_bases_of_nflows_have_advice():
     torch = library("torch")
     kind = library("nflows.distributions.normal").ConditionalDiagonalNormal
+
+    class Scaled(library("nflows.distributions").StandardNormal):
+        def _log_prob(self, inputs, context):
+            return super()._log_prob(2.0 * inputs, context) + N * np.log(2.0)
+
+    with pytest.raises(NotImplementedError, match=r"a StandardNormal with a _log_prob of its own; train a flow of"):
+        convert.from_nflows(nflows_on(Scaled([N])))
     mixed = library("nflows.distributions.mixture").MADEMoG(N, 8, 2)
     with pytest.raises(NotImplementedError, match=r"^model\._distribution: expected .*MADEMoG; train a flow of"):
         convert.from_nflows(nflows_on(mixed, 2))
@@ -305,11 +356,11 @@ def test_a_module_that_does_more_is_refused():
         convert.from_normflows(normflows_on(nf.distributions.DiagGaussian(N), block), verify=False)
 
 
-def test_a_net_of_nflows_that_takes_no_context_is_refused_by_name():
+@pytest.mark.parametrize("name", ["nflows's MLP", "torch's Linear"])
+def test_a_net_that_takes_no_context_is_refused_by_name(name):
     """nflows' couplings raise a TypeError with it."""
     nets, base = library("nflows.nn.nets"), library("nflows.distributions").StandardNormal([N])
-    model = nflows_on(base, 0, lambda i, o: nets.MLP([i], [o], [8]))
-    with pytest.raises(
-        NotImplementedError, match=r"transform_net: expected a network that takes .* nflows's MLP; use a"
-    ):
+    linear = library("torch").nn.Linear
+    model = nflows_on(base, 0, lambda i, o: linear(i, o) if "Linear" in name else nets.MLP([i], [o], [8]))
+    with pytest.raises(NotImplementedError, match=rf"transform_net: expected a network that takes .* {name}; use a"):
         convert.from_nflows(model)

@@ -379,8 +379,11 @@ def alone(*arguments):
 
 
 @pytest.mark.programs
-def test_loaders_workers_compute():
-    alone("loader")
+@pytest.mark.parametrize("kind", ["module", "accelerated"])
+def test_loaders_workers_compute(kind):
+    if kind == "accelerated":
+        pytest.importorskip("nflows", reason="nflows is not installed")
+    alone("loader", kind)
 
 
 @pytest.mark.programs

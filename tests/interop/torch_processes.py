@@ -1,10 +1,11 @@
 """A program for test_torch_use: headrace in processes that PyTorch forks.
 
-python torch_processes.py loader
+python torch_processes.py loader KIND
 python torch_processes.py halves DIRECTORY GROUPS
 
-"loader": workers of a DataLoader compute log densities. "halves": two processes train with half of a batch each, as
-one does with the whole, with "one group" of parameters or with several "groups".
+"loader": workers of a DataLoader compute log densities, by a "module" or an "accelerated" model of nflows. "halves":
+two processes train with half of a batch each, as one does with the whole, with "one group" of parameters or with
+several "groups".
 """
 
 import sys
@@ -32,12 +33,22 @@ class Scored(Dataset):
 
     def __getitem__(self, i):
         with torch.no_grad():
-            return self.x[i], self.module.log_prob(self.x[i])
+            return self.x[i], self.module.log_prob(self.x[i : i + 1])[0]
 
 
-def loader():
+def accelerated():
+    """A model of nflows, as `hr.accelerate` gives it."""
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+    from nflows.transforms import MaskedAffineAutoregressiveTransform
+
+    return hr.accelerate(Flow(MaskedAffineAutoregressiveTransform(3, 8), StandardNormal([3])))
+
+
+def loader(kind):
     """Workers of a loader have the log densities of this process."""
-    module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(40, 3)
+    module = accelerated() if kind == "accelerated" else FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0))
+    x = rows(40, 3)
     module.log_prob(x)  # threads are there before the fork
     workers = DataLoader(Scored(module, x), batch_size=10, num_workers=2, multiprocessing_context="fork", timeout=100)
     found = [torch.cat(parts) for parts in zip(*workers, strict=True)]
@@ -83,6 +94,6 @@ def halves(directory, groups):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # newer Pythons warn of forks
     if sys.argv[1] == "loader":
-        loader()
+        loader(sys.argv[2])
     else:
         halves(sys.argv[2], sys.argv[3] == "groups")

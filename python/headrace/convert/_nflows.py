@@ -14,7 +14,7 @@ from headrace.convert._bases import BaseAndMaps, box
 from headrace.convert._embedding import Outside
 from headrace.convert._nflows_files import stand_of
 from headrace.convert._parts import OTHER_BASE, Converter, Layers, Place, class_of, numbers
-from headrace.convert._residual import masked_network, plain_modules, plain_network, residual_network, wrapped
+from headrace.convert._residual import masked_network, modules_of, plain_network, residual_network
 from headrace.convert._scales import scale_of
 from headrace.convert._simple import affine, linear, normal, permutation, table
 from headrace.convert._state_dicts import finished_file, is_file, without_files
@@ -102,14 +102,14 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 def _conditional_normal(base: Any, place: Place) -> BaseAndMaps:
     """`conditional_normal` with an encoder of some layers, or without one, nflows' default."""
     n, net, encoder = int(base._shape[0]), base._context_encoder, place.at("_context_encoder")
-    if class_of(net) in (("torch", "Sequential"), ("torch", "Linear")):
-        layers = plain_network(net if class_of(net)[1] == "Sequential" else [net], encoder, 0)
+    if (modules := modules_of(net, 0)) is not None:
+        layers = plain_network(modules, encoder, 0)
     elif class_of(net) == ("builtins", "function") and _gives_back(net, 2 * n):
         layers = Layers(2 * n)
         layers.outputs(np.eye(2 * n), None)
     else:
         instead = 'make the encoder the embedding net of the Flow and convert with embedding="outside"'
-        expected = "a Linear, a Sequential of linear layers and activations, or nothing"
+        expected = "a Linear, a Sequential of linear layers and activations, a module around one, or nothing"
         raise encoder.unknown(net, expected, instead)
     return conditional_normal(layers, place, n)
 
@@ -232,10 +232,9 @@ def coupling_network(net: Any, place: Place, passive: int) -> Layers:
         return residual_network(net, place)
     if class_of(net) == ("sbi", "ContextSplineMap"):
         return plain_network(net.spline_predictor, place.at("spline_predictor"), passive)
-    if class_of(net) == ("nflows", "MLP"):  # nflows' couplings call it with a context, which it does not take
+    if class_of(net) in (("nflows", "MLP"), ("torch", "Linear")):  # couplings give a context, which it does not take
         raise place.unknown(net, "a network that takes (inputs, context)", _NET_INSTEAD)
-    modules = plain_modules(net) or wrapped(net, passive)
-    if modules is not None:
+    if (modules := modules_of(net, passive)) is not None:
         return plain_network(modules, place, passive)
     raise place.unknown(net, "a ResidualNet, or an MLP without an activation at its end", _NET_INSTEAD)
 

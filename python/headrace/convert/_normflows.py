@@ -23,7 +23,7 @@ from headrace.convert._parts import (
     class_of,
     numbers,
 )
-from headrace.convert._residual import masked_network, plain_network, wrapped
+from headrace.convert._residual import masked_network, modules_of, plain_network
 from headrace.convert._scales import LEAST_SLOPE
 from headrace.convert._simple import affine, linear, normal, permutation, planar
 from headrace.convert._state_dicts import finished_file, is_file, without_files
@@ -35,7 +35,8 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
 
     Affine and rational-quadratic autoregressive and coupling flows, masked affine flows (RealNVP, NICE), permutations,
     LU and other linear maps, activation normalisation; `Reverse` of all of these. A `MaskedAffineAutoregressive` is an
-    IAF there: it reads the latent side. Bases: `DiagGaussian`, `ConditionalDiagGaussian`, `GaussianMixture`, `Uniform`.
+    IAF there: it reads the latent side. Bases: `DiagGaussian`, `GaussianMixture`, `Uniform`, `ConditionalDiagGaussian`,
+    and where rows are compared one of your own with the same formula and a `context_encoder`.
 
     Args:
         model: A `normflows.NormalizingFlow` or `ConditionalNormalizingFlow`, or its `state_dict`.
@@ -64,18 +65,20 @@ def from_normflows(model: Any, *, verify: Any = True, **not_recorded: Any) -> Fl
     def log_prob(x: Any, context: Any) -> Any:
         return (copied.log_prob(x) if context is None else copied.log_prob(x, context)) + lost
 
-    return finished(place, _tensors(model), lambda: flow_of(copied, place), log_prob if verify else None)
+    return finished(place, _tensors(model), lambda: flow_of(copied, place, verify), log_prob if verify else None)
 
 
-def flow_of(model: Any, place: Place) -> Flow:
-    """The flow in float64, not compared."""
-    base, maps = _base(model.q0, place.at("q0"))
+def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
+    """The flow in float64; `is_compared`: whether the caller compares it with the model."""
+    base, maps = _base(model.q0, place.at("q0"), is_compared)
     parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
     return Flow([*maps, *(one for part in parts for one in part)], base)
 
 
-def _base(base: Any, place: Place) -> BaseAndMaps:
+def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
     kind = class_of(base)
+    if is_compared and hasattr(base, "context_encoder") and np.ndim(getattr(base, "shape", 0)) == 1:
+        kind = ("normflows", "ConditionalDiagGaussian")  # of any class: the comparison judges its formula
     if kind == ("normflows", "GaussianMixture"):
         is_trained = any(p.requires_grad for p in base.parameters())
         loc, log_scale, logits = (numbers(a)[0] for a in (base.loc, base.log_scale, base.weight_scores))
@@ -84,8 +87,7 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
         low, high = (np.broadcast_to(numbers(a), base.shape).copy() for a in (base.low, base.high))
         return box(place, low, high)
     if kind == ("normflows", "ConditionalDiagGaussian") and len(base.shape) == 1:
-        net, encoder = base.context_encoder, place.at("context_encoder")
-        layers = plain_network([net], encoder, 0) if class_of(net) == ("torch", "Linear") else _mlp(net, encoder, 0)
+        layers = _mlp(base.context_encoder, place.at("context_encoder"), 0)
         return conditional_normal(layers, place, base.shape[0])
     if kind != ("normflows", "DiagGaussian") or len(base.shape) != 1:
         expected = "a DiagGaussian, ConditionalDiagGaussian, GaussianMixture or Uniform of one dimension"
@@ -171,7 +173,7 @@ def _coupled_spline(t: Any, place: Place, features: int) -> list[Transform]:
 def _mlp(net: Any, place: Place, inputs: int) -> Layers:
     if class_of(net) == ("normflows", "MLP"):
         return plain_network(net.net, place.at("net"), inputs)
-    if (modules := net if class_of(net) == ("torch", "Sequential") else wrapped(net, inputs)) is not None:
+    if (modules := modules_of(net, inputs)) is not None:
         return plain_network(modules, place, inputs)
     instead = "use normflows' MLP, or a module that holds one torch.nn.Sequential and calls nothing else"
     raise place.unknown(net, "an MLP without a function of its outputs", instead)

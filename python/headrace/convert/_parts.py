@@ -142,7 +142,8 @@ class Place:
         changed = _overridden(type(thing), base)
         if changed and base.__module__ != "torch.nn.modules.module":
             name += f", a {base.__qualname__} with a {changed} of its own"
-            instead = "headrace.convert.register takes a function that reads it" + (f"; {instead}" if instead else "")
+            if instead == OTHER_FLOW:  # of a transform: there are no readers of bases and of networks
+                instead = f"headrace.convert.register takes a function that reads it; {instead}"
         hint = f"; {instead}" if instead else ""
         return NotImplementedError(f"{self.path}: expected {expected}, got {package}'s {name}{hint}")
 

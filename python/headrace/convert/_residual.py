@@ -212,34 +212,40 @@ def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
     return layers
 
 
-def wrapped(net: Any, inputs: int) -> Any:
-    """The modules of a network inside a module of the caller's class that does nothing else, or None.
+def modules_of(net: Any, inputs: int) -> Any:
+    """The layers of a plain network, also inside a module of the caller's class that does nothing else; or None."""
+    return _plain_modules(net) or _wrapped(net, inputs)
 
-    The module holds one Sequential, or one MLP of nflows, and no other parameters. Whether it only passes its
-    inputs on, and the context beside them if the inner network is wide enough, is found by its values.
+
+def _wrapped(net: Any, inputs: int) -> Any:
+    """The layers inside a module of the caller's class.
+
+    The module holds one plain network and no other parameters. Whether it only passes its inputs on, if there are any,
+    and the context beside them if the inner network is wide enough, is found by its values.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
         return None
     children = list(net.children())
-    modules = plain_modules(children[0]) if len(children) == 1 else None
+    modules = _plain_modules(children[0]) if len(children) == 1 else None
     first = next((m for m in modules or () if class_of(m) == ("torch", "Linear")), None)
     if first is None or first.in_features < inputs:
         return None
     import torch
 
     rows = torch.from_numpy(np.random.default_rng(22).standard_normal((16, first.in_features))).to(first.weight)
-    x, context = rows[:, :inputs], rows[:, inputs:]
+    given = [columns for columns in (rows[:, :inputs], rows[:, inputs:]) if columns.shape[1]]
     try:
         with torch.no_grad():
-            found = net(x, context) if context.shape[1] else net(x)
-            same = torch.equal(found, children[0](rows))
+            same = torch.equal(net(*given), children[0](rows))
     except Exception:  # an error of the caller's code means that it is another network
         return None
     return modules if same else None
 
 
-def plain_modules(net: Any) -> Any:
-    """The layers of a Sequential, or of an MLP of nflows without an activation at its end; None for other modules."""
+def _plain_modules(net: Any) -> Any:
+    """A linear layer, those of a Sequential, or of nflows' MLP without an activation at its end; or None."""
+    if class_of(net) == ("torch", "Linear"):
+        return [net]
     if class_of(net) == ("torch", "Sequential"):
         return net
     if class_of(net)[1] == "MLP" and hasattr(net, "_input_layer") and not net._activate_output:

@@ -116,6 +116,14 @@ class ZukoFace(Replacing, FlowModule):
         """The distribution of rows given the context."""
         return _ZukoDistribution(self, c)
 
+    def transform(self, c: Tensor | None = None) -> Any:
+        """The transform from data to latent given the context; zuko's attribute is called in the same way."""
+        return self(c).transform
+
+    def base(self, c: Tensor | None = None) -> Any:
+        """The density of latent rows."""
+        return self(c).base
+
 
 class _Face(Replacing, nn.Module):
     """A flow as a part of a module with other methods."""

@@ -392,9 +392,13 @@ NORMFLOWS_REFUSED = {
     "circular splines": lambda d: normflows_flow(
         d, lambda nf, i: [nf.flows.CircularAutoregressiveRationalQuadraticSpline(d.features, 2, d.units, [0])]
     ),
-    "radial and residual flows, Planar with tanh": lambda d: normflows_flow(
+    "Radial, Planar with tanh": lambda d: normflows_flow(
         d, lambda nf, i: [d.one(nf.flows.Planar, nf.flows.Radial)((d.features,))]
     ),
+    "Residual": lambda d: normflows_flow(
+        d, lambda nf, i: [nf.flows.Residual(nf.nets.LipschitzMLP([d.features, 8, d.features]))]
+    ),
+    "MultiscaleFlow": lambda d: library("normflows").MultiscaleFlow([normflows_flow(d, lambda nf, i: []).q0], [[]], []),
     "MLP with `output_fn`": lambda d: normflows_flow(
         d,
         lambda nf, i: [
