@@ -36,6 +36,9 @@ BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
 # The only imports that point up, each inside a function: a fit and an export begin at a flow.
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
+# The most lines, texts included, of modules and of all that they import outside functions and not for types alone: what
+# somebody reads who takes over densities, samples and files, and then fits.
+MOST_TO_READ = {"headrace._flow.flow": 8000, "headrace._flow.flows headrace.training": 18400}
 
 # Each room of the core may include itself and these.
 CPP = {
@@ -81,16 +84,21 @@ def imports(package=ROOT / "python" / "headrace"):
     """Pairs of modules of a package, imports inside functions and for types among them."""
     names = modules(package)
     for module, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            found = []
-            if isinstance(node, ast.Import):
-                found = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                found = [f"{node.module}.{alias.name}" for alias in node.names]
-                found = [name if name in names else node.module for name in found]
-            for name in found:
-                if name in names and name not in (package.name, module):
-                    yield module, name
+        for name in imported(ast.walk(ast.parse(path.read_text())), names):
+            if name not in (package.name, module):
+                yield module, name
+
+
+def imported(nodes, names):
+    """Those of the names of modules that statements import."""
+    for node in nodes:
+        found = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name if name in names else node.module for name in found]
+        yield from (name for name in found if name in names)
 
 
 def place_of(module):
@@ -250,6 +258,32 @@ def test_lines_of_code_of_each_storey():
 def test_lines_of_code_are_counted_without_texts():
     assert lines_of_code('"""Text.\n\nMore."""\n\nx = (\n    1,  # one\n    # two\n)\n') == 3
     assert lines_of_code('def f():\n    """Text."""\n    return """a\nb"""\n') == 3
+
+
+def at_import(path):
+    """The statements that an import of a module runs, those of functions left out."""
+    waiting = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        is_apart = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if not is_apart and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            waiting += ast.iter_child_nodes(node)
+
+
+def to_read(*names):
+    """These modules and all that they import at once, beside the package's face."""
+    waiting, read, paths = [*names], set(), modules()
+    while waiting:
+        read.add(module := waiting.pop())
+        waiting += set(imported(at_import(paths[module]), paths)) - read - {"headrace"}
+    return [paths[module] for module in read]
+
+
+@pytest.mark.parametrize("names", MOST_TO_READ)
+def test_lines_to_read_for_densities_and_fits(names):
+    lines = sum(len(path.read_text().splitlines()) for path in to_read(*names.split()))
+    assert 0.9 * MOST_TO_READ[names] < lines <= MOST_TO_READ[names]
 
 
 def test_import_headrace_loads_flows_and_nothing_above_them():
