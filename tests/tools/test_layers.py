@@ -35,6 +35,7 @@ BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "cho
 BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
 # The only imports that point up, each inside a function: a fit and an export begin at a flow.
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
+MOST_ROOMS, MOST_ARROWS = 30, 150  # the arrows are pairs of rooms of which one imports the other
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
 # The most lines, texts included, of modules and of all that they import outside functions and not for types alone: what
 # somebody reads who takes over densities, samples and files, and then fits.
@@ -227,6 +228,14 @@ def test_imports_follow_the_order_of_the_storeys():
     assert not imports_against_the_order(imports())
 
 
+def test_rooms_and_arrows_between_them_are_few():
+    """The face of the package and the command `headrace` are no rooms."""
+    places = [(place_of(a), place_of(b)) for a, b in imports()]
+    arrows = {(a[1], b[1]) for a, b in places if a is not None and b is not None and a != b}
+    assert len({room for _, rooms in STOREYS.values() for room in rooms.split()}) <= MOST_ROOMS
+    assert 100 < len(arrows) <= MOST_ARROWS
+
+
 def test_an_import_that_points_up_is_found():
     up = ("headrace._arrays.caller", "headrace._flow.flow")
     beside = ("headrace.ascent.ascent", "headrace.sequences.flow")
@@ -379,6 +388,21 @@ def test_the_pages_name_every_room_and_every_module_in_none():
     of_core = [path for room in ("math", "core", "kernels") for path in (ROOT / "cpp" / room).iterdir()]
     stems = {f"{path.stem}." for path in of_core if path.suffix in SOURCES}  # a header and its source have one name
     assert not [name for name in sorted(stems) if name not in core]
+
+
+def test_files_in_the_table_of_rooms_exist():
+    """A file without a folder is in a room of its row, or in a folder below it."""
+    package = ROOT / "python" / "headrace"
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("### Python\n")[2]
+    missing, rows = [], re.findall(r"^\| (`.*?) \| (.*)$", table, re.MULTILINE)
+    for rooms, contents in rows:
+        folders = [package / room for room in re.findall(r"`([\w/]+)/`", rooms)]
+        for name in re.findall(r"`([\w/]+\.py)`", contents):
+            places = [path for folder in folders for path in folder.rglob(name)]
+            if not places and not ("/" in name and (package / name).is_file()):
+                missing.append(f"{rooms}: {name}")
+    assert len(rows) > 20
+    assert not missing
 
 
 def test_the_architecture_page_has_at_most_3000_words():
