@@ -87,18 +87,15 @@ class Fit:
 
     def open(self, x: Any, context: Any) -> None:
         """Check rows, and hold some out; a stream larger than its buffer is read."""
-        from headrace.rows._as_stream import arrays_of
+        from headrace.rows._as_stream import arrays_of, stream_of
 
-        validation = arrays_of(self.arguments.validation)
-        source = self._opened(x, context, self.arguments.weights)
+        validation, weights = arrays_of(self.arguments.validation), self.arguments.weights
+        source = self._opened(stream_of(x, context, weights), x, context, weights)
         with self.caller.queue():
             self.source, self.judge = source.split(validation, self.rng, self.caller)
 
-    def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
-        from headrace.rows._as_stream import stream_of
-
-        flow, stream = self.flow, stream_of(x, context, weights)
-        known = flow._interior.names
+    def _opened(self, stream: Stream | None, x: Any, context: Any, weights: Any) -> ArrayRows:
+        flow, known = self.flow, self.flow._interior.names
         self.stream, self.named = stream, Names.of_frames(x, context, flow.features, flow.context)
         if stream is not None and stream.called is not None and known.features is not None:
             refuse_others("x", stream.called, known.features)
