@@ -13,7 +13,7 @@ from headrace._flow.flow import Conditional, Flow
 from headrace._flow.flows import IAF, MAF, NSF, PlanarFlow, RadialFlow, RealNVP
 from headrace._flow.tails import Independent, NormalMixture, StudentT, Uniform
 from headrace._flow.transforms.network import Layer, Network
-from headrace.config import get_num_threads, include, info, set_num_threads, threads
+from headrace.config import get_num_threads, info, set_num_threads, threads
 from headrace.files import FileFormatError, to_bytes
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ __all__ = [
     "free_energy",
     "from_bytes",
     "get_num_threads",
-    "include",
     "info",
     "load",
     "ops",

@@ -91,9 +91,10 @@ def contents(path: str | os.PathLike[str], *, allow_non_finite: bool = False) ->
         return _read(stream, os.fstat(stream.fileno()).st_size, name, allow_non_finite)
 
 
-def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool) -> _Object:
-    """`load`, of a file that has an object of a class."""
-    thing = load(path, allow_non_finite=allow_non_finite)
+def load_as(cls: type[_Object], path: str | os.PathLike[str], allow_non_finite: bool, made: Any = None) -> _Object:
+    """`load`, of a file that has an object of a class. `made`: a function of the file's object and notes makes it."""
+    thing, notes = contents(path, allow_non_finite=allow_non_finite)
+    thing = thing if made is None else made(thing, notes)
     if not isinstance(thing, cls):
         kind = type(thing).__name__
         raise FileFormatError(f"{_path(path)}: expected {cls.__name__}, got {kind}; use {kind}.load or headrace.load")

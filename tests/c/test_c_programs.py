@@ -277,14 +277,14 @@ def test_pkg_config_finds_the_library():
         check=True,
         env={**os.environ, "PKG_CONFIG_PATH": folder},
     ).stdout.split()
-    assert [os.path.realpath(option[2:]) for option in found if option.startswith("-I")] == [hr.include()]
+    assert [os.path.realpath(option[2:]) for option in found if option.startswith("-I")] == [hr.config.include()]
     assert "-lheadrace" in found
     assert [os.path.realpath(o[2:]) for o in found if o.startswith("-L")] == [str(c_library.PACKAGE)]
 
 
 def test_the_output_of_config():
     assert config("--version") == [hr.__version__]
-    assert config("--cflags") == [f"-I{hr.include()}"]
+    assert config("--cflags") == [f"-I{hr.config.include()}"]
     nothing = run(sys.executable, "-m", "headrace.config")
     assert nothing.returncode == 2
     assert "expected at least one option" in nothing.stderr
@@ -295,7 +295,7 @@ def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, mo
     (tmp_path / "libheadrace.so").touch()
     monkeypatch.setattr(_cpu, "__file__", str(tmp_path / "_cpu.so"))
     assert library_folder() == tmp_path
-    assert hr.include() == str(tmp_path / "include")
+    assert hr.config.include() == str(tmp_path / "include")
     (tmp_path / "libheadrace.so").unlink()
     with pytest.raises(FileNotFoundError, match=f"^libheadrace: expected it in {tmp_path}, got none"):
         library_folder()

@@ -263,4 +263,4 @@ def test_a_mistake_in_the_program_is_not_hidden(folder, run, monkeypatch):
 
 def test_help_and_version(run):
     assert run("--version") == (0, f"headrace {hr.__version__}\n", "")
-    assert run("--include") == (0, f"{hr.include()}\n", "")
+    assert run("--include") == (0, f"{hr.config.include()}\n", "")

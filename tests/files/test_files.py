@@ -61,7 +61,7 @@ def assert_same(got, want):
 
 
 @every_example
-def test_what_is_saved_comes_back_bit_for_bit(name, dtype, tmp_path):
+def test_a_saved_module_is_loaded_bit_for_bit(name, dtype, tmp_path):
     module = EXAMPLES[name](dtype)
     loaded = saved_and_loaded(module, tmp_path)
     assert_same(loaded, module)

@@ -216,6 +216,10 @@ def test_conditional_samples_follow_their_context():
     assert np.abs(flow.sample(100, np.array([3.0]), seed=2) - 30.0).max() < 6.0
 
 
+def test_a_flow_has_at_most_four_base_classes():
+    assert 1 < len([one for one in hr.Flow.__mro__[1:] if one.__module__.startswith("headrace")]) <= 4
+
+
 # --- bases ----------------------------------------------------------------------------------------------------------
 
 

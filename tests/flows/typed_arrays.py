@@ -36,6 +36,7 @@ def accepted(x: NDArray[np.float32], y: NDArray[np.float64], params: NDArray[np.
     assert_type(hr.MAF.load("path"), hr.MAF)
     assert_type(hr.Ensemble.load("path"), hr.Ensemble)
     assert_type(hr.SequenceFlow.load("path"), hr.SequenceFlow)
+    assert_type(hr.TableDensity.load("path"), hr.TableDensity)
     assert_type(hr.diagnose(flow, x, training=x), hr.diagnosis.Diagnosis)
     assert_type(hr.diagnose(hr.auto(x), x), hr.diagnosis.Diagnosis)
     assert_type(hr.diagnose_sequences(hr.WaveNet(), x), hr.diagnosis.SequenceDiagnosis)

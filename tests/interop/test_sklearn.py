@@ -569,7 +569,7 @@ def test_members_without_a_fit_are_left_out(monkeypatch, set_threads):
     assert len(density.flow_) == 1
 
 
-def test_what_an_ensemble_refuses():
+def test_refused_arguments_of_an_ensemble():
     x = table()
     for settings, message in (
         ({"ensemble": 0}, "^ensemble: expected an integer of at least 1, got 0"),

@@ -73,7 +73,7 @@ def test_the_header_is_joined_of_its_parts():
         import join
     finally:
         sys.path.pop(0)
-    assert (Path(hr.include()) / "headrace.hpp").read_text() == join.joined(), "build headrace again"
+    assert (Path(hr.config.include()) / "headrace.hpp").read_text() == join.joined(), "build headrace again"
 
 
 def test_the_command_line_prints_its_folder(capsys, monkeypatch):
@@ -81,7 +81,7 @@ def test_the_command_line_prints_its_folder(capsys, monkeypatch):
 
     monkeypatch.setenv("COLUMNS", "20")  # a long path is not wrapped
     assert main(["--include"]) == 0
-    assert capsys.readouterr().out == hr.include() + "\n"
+    assert capsys.readouterr().out == hr.config.include() + "\n"
 
 
 # ---- every file -----------------------------------------------------------------------------------------------------

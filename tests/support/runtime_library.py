@@ -31,7 +31,7 @@ def compiler():
 
 def compile_to(output, source, *more):
     """One source with the header, as a user compiles it."""
-    command = [compiler(), *FLAGS, f"-I{hr.include()}", *more, str(source), "-o", str(output)]
+    command = [compiler(), *FLAGS, f"-I{hr.config.include()}", *more, str(source), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return output

@@ -45,7 +45,7 @@ def compiled(folder, source):
     with locked(script.with_suffix(".lock")):
         if not script.exists():
             settings = [f"-s{name}={value}" for name, value in SETTINGS.items()]
-            command = [compiler(), *FLAGS, f"-I{hr.include()}", str(source), "-o", str(script), *settings]
+            command = [compiler(), *FLAGS, f"-I{hr.config.include()}", str(source), "-o", str(script), *settings]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
     return script

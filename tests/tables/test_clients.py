@@ -88,6 +88,10 @@ def test_files_keep_the_table(fitted, tmp_path):
     assert (again.log_prob(frame(columns(50))) == fitted.density.log_prob(frame(columns(50)))).all()
     assert (again.sample(30, seed=4) == fitted.density.sample(30, seed=4)).all()
     assert hr.Flow.load(path).features == again.flow.features == 3
+    assert hr.TableDensity.load(path).columns.used == again.columns.used  # without a warning
+    hr.NSF(2).save(path.with_name("flow"))
+    with pytest.raises(hr.FileFormatError, match=r"flow: expected TableDensity, got NSF; use NSF\.load or headrace"):
+        hr.TableDensity.load(path.with_name("flow"))
     with pytest.warns(FutureWarning, match="data: gives the density"):
         assert hr.from_bytes(path.read_bytes()).columns.used == again.columns.used
     with pytest.raises(AttributeError, match=r"got 'to_latent'; its flow of treated columns has it, \.flow\.to_latent"):

@@ -35,7 +35,11 @@ BESIDE = {("variational", "sequences"), ("choosing", "diagnosis"), ("plot", "cho
 BESIDE |= {(room, "_tables") for room in ("choosing", "diagnosis", "plot")}
 # The only imports that point up, each inside a function: a fit and an export begin at a flow.
 DOORS = {("headrace._flow.flow", "headrace.training"), ("headrace._flow.flow", "headrace.onnx")}
+MOST_ROOMS, MOST_ARROWS = 30, 150  # the arrows are pairs of rooms of which one imports the other
 MOST_AT_ONCE = 80  # modules that `import headrace` loads
+# The most lines, texts included, of modules and of all that they import outside functions and not for types alone: what
+# somebody reads who takes over densities, samples and files, and then fits.
+MOST_TO_READ = {"headrace._flow.flow": 8000, "headrace._flow.flows headrace.training": 17100}
 
 # Each room of the core may include itself and these.
 CPP = {
@@ -81,16 +85,21 @@ def imports(package=ROOT / "python" / "headrace"):
     """Pairs of modules of a package, imports inside functions and for types among them."""
     names = modules(package)
     for module, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            found = []
-            if isinstance(node, ast.Import):
-                found = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                found = [f"{node.module}.{alias.name}" for alias in node.names]
-                found = [name if name in names else node.module for name in found]
-            for name in found:
-                if name in names and name not in (package.name, module):
-                    yield module, name
+        for name in imported(ast.walk(ast.parse(path.read_text())), names):
+            if name not in (package.name, module):
+                yield module, name
+
+
+def imported(nodes, names):
+    """Those of the names of modules that statements import."""
+    for node in nodes:
+        found = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [name if name in names else node.module for name in found]
+        yield from (name for name in found if name in names)
 
 
 def place_of(module):
@@ -219,6 +228,14 @@ def test_imports_follow_the_order_of_the_storeys():
     assert not imports_against_the_order(imports())
 
 
+def test_rooms_and_arrows_between_them_are_few():
+    """The face of the package and the command `headrace` are no rooms."""
+    places = [(place_of(a), place_of(b)) for a, b in imports()]
+    arrows = {(a[1], b[1]) for a, b in places if a is not None and b is not None and a != b}
+    assert len({room for _, rooms in STOREYS.values() for room in rooms.split()}) <= MOST_ROOMS
+    assert 100 < len(arrows) <= MOST_ARROWS
+
+
 def test_an_import_that_points_up_is_found():
     up = ("headrace._arrays.caller", "headrace._flow.flow")
     beside = ("headrace.ascent.ascent", "headrace.sequences.flow")
@@ -250,6 +267,32 @@ def test_lines_of_code_of_each_storey():
 def test_lines_of_code_are_counted_without_texts():
     assert lines_of_code('"""Text.\n\nMore."""\n\nx = (\n    1,  # one\n    # two\n)\n') == 3
     assert lines_of_code('def f():\n    """Text."""\n    return """a\nb"""\n') == 3
+
+
+def at_import(path):
+    """The statements that an import of a module runs, those of functions left out."""
+    waiting = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        is_apart = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if not is_apart and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            waiting += ast.iter_child_nodes(node)
+
+
+def to_read(*names):
+    """These modules and all that they import at once, beside the package's face."""
+    waiting, read, paths = [*names], set(), modules()
+    while waiting:
+        read.add(module := waiting.pop())
+        waiting += set(imported(at_import(paths[module]), paths)) - read - {"headrace"}
+    return [paths[module] for module in read]
+
+
+@pytest.mark.parametrize("names", MOST_TO_READ)
+def test_lines_to_read_for_densities_and_fits(names):
+    lines = sum(len(path.read_text().splitlines()) for path in to_read(*names.split()))
+    assert 0.9 * MOST_TO_READ[names] < lines <= MOST_TO_READ[names]
 
 
 def test_import_headrace_loads_flows_and_nothing_above_them():
@@ -345,6 +388,21 @@ def test_the_pages_name_every_room_and_every_module_in_none():
     of_core = [path for room in ("math", "core", "kernels") for path in (ROOT / "cpp" / room).iterdir()]
     stems = {f"{path.stem}." for path in of_core if path.suffix in SOURCES}  # a header and its source have one name
     assert not [name for name in sorted(stems) if name not in core]
+
+
+def test_files_in_the_table_of_rooms_exist():
+    """A file without a folder is in a room of its row, or in a folder below it."""
+    package = ROOT / "python" / "headrace"
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("### Python\n")[2]
+    missing, rows = [], re.findall(r"^\| (`.*?) \| (.*)$", table, re.MULTILINE)
+    for rooms, contents in rows:
+        folders = [package / room for room in re.findall(r"`([\w/]+)/`", rooms)]
+        for name in re.findall(r"`([\w/]+\.py)`", contents):
+            places = [path for folder in folders for path in folder.rglob(name)]
+            if not places and not ("/" in name and (package / name).is_file()):
+                missing.append(f"{rooms}: {name}")
+    assert len(rows) > 20
+    assert not missing
 
 
 def test_the_architecture_page_has_at_most_3000_words():

@@ -37,6 +37,7 @@ NAMES = {
     "Choice": "choosing",
     **dict.fromkeys(("Continuation", "Stream"), "sequences"),
     "History": "training",
+    "include": "config",
 }
 """Former names in `headrace`, beside transforms, by the public module that has them now."""
 PICKLED = {

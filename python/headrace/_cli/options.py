@@ -49,7 +49,7 @@ class _Include(argparse.Action):
     """Print the folder of the header, on one line however long it is, and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print(hr.include())
+        print(hr.config.include())
         parser.exit()
 
 

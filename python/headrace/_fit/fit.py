@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,14 +39,14 @@ from headrace._fit.run import ArrayRun, DeviceRun, HeldOut, Run, RunArguments, i
 from headrace._fit.source import ArrayRows, RowSource
 from headrace._fit.start import Start, gaussian_links, not_worse_than_a_gaussian, shared_curves
 from headrace._fit.starts.mixture import COMPONENTS
-from headrace._fit.streams import StreamRows, StreamRun
 from headrace._fit.trials import FEW, HALF, STEPS, Choice, Links, candidates, decided, overfits, searched, shared
 from headrace._flow.bases import StandardNormal
 from headrace._flow.fit_arguments import Arguments
 from headrace._flow.flow import Flow
 from headrace._flow.transforms.gaussianize import Gaussianize
-from headrace.rows._as_stream import arrays_of, stream_of
-from headrace.rows._stream import Stream
+
+if TYPE_CHECKING:
+    from headrace.rows._stream import Stream
 
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
 CHOOSING = 0.75  # the same of cross-validation: five fits to four fifths of the rows for one to all
@@ -87,14 +87,15 @@ class Fit:
 
     def open(self, x: Any, context: Any) -> None:
         """Check rows, and hold some out; a stream larger than its buffer is read."""
-        validation = arrays_of(self.arguments.validation)
-        source = self._opened(x, context, self.arguments.weights)
+        from headrace.rows._as_stream import arrays_of, stream_of
+
+        validation, weights = arrays_of(self.arguments.validation), self.arguments.weights
+        source = self._opened(stream_of(x, context, weights), x, context, weights)
         with self.caller.queue():
             self.source, self.judge = source.split(validation, self.rng, self.caller)
 
-    def _opened(self, x: Any, context: Any, weights: Any) -> ArrayRows:
-        flow, stream = self.flow, stream_of(x, context, weights)
-        known = flow._interior.names
+    def _opened(self, stream: Stream | None, x: Any, context: Any, weights: Any) -> ArrayRows:
+        flow, known = self.flow, self.flow._interior.names
         self.stream, self.named = stream, Names.of_frames(x, context, flow.features, flow.context)
         if stream is not None and stream.called is not None and known.features is not None:
             refuse_others("x", stream.called, known.features)
@@ -104,6 +105,8 @@ class Fit:
                 raise TypeError("x: expected an array on the flow's device, got a stream; call .to('cpu') of the flow")
             whole = stream.whole()
             if whole is None:
+                from headrace._fit.streams import StreamRows
+
                 Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
                 return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
@@ -149,8 +152,11 @@ class Fit:
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
         """The run that takes the steps over rows."""
-        kind = StreamRun if isinstance(source, StreamRows) else ArrayRun
-        return (DeviceRun if flow._interior.on_device else kind)(flow, source, arguments)
+        if source.is_stream:
+            from headrace._fit.streams import StreamRun
+
+            return StreamRun(flow, source, arguments)
+        return (DeviceRun if flow._interior.on_device else ArrayRun)(flow, source, arguments)
 
     def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
         """The arguments of the run that ends the fit."""

@@ -51,6 +51,8 @@ class RowSource(abc.ABC):
     """Whether some of the rows are given in float32."""
     is_first = True
     """Whether this process warns, and shows the progress."""
+    is_stream = False
+    """Whether rows are read as they are needed, and are in no table."""
     group: Any = None
     """The processes with the other rows."""
 

@@ -30,6 +30,8 @@ from headrace.rows._stream import Block, Stream, Without
 class StreamRows(ArrayRows):
     """Rows of a stream. Like `ArrayRows`, with a sample of the training rows where a few are enough."""
 
+    is_stream = True
+
     def __init__(
         self, stream: Stream, features: int, contexts: int, support: Support | None, checksums: bool, progress: bool
     ) -> None:

@@ -29,13 +29,13 @@ from headrace._flow.bases import Base, Logistic, StandardNormal
 from headrace._flow.chain import Chained, check_base
 from headrace._flow.density import Density
 from headrace._flow.fit_arguments import Arguments, FitKeywords
-from headrace._flow.internals import Interior
 from headrace._flow.transforms.restriction import chain_of, columns_of
 from headrace._flow.transforms.transform import Transform
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from headrace._flow.internals import Interior
     from headrace.training import History
 
 
@@ -265,6 +265,8 @@ class Flow(Chained, Density):
     @property
     def _interior(self) -> Interior:
         """The interface of fits to the flow, beyond its public methods."""
+        from headrace._flow.internals import Interior
+
         return Interior(self)
 
     def _header(self) -> dict[str, Any]:

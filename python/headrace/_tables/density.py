@@ -252,6 +252,11 @@ class TableDensity:
         """Write the density to a file, with the treatment of the columns."""
         files.save(self.flow, path, self.columns.notes())
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> TableDensity:
+        """Read a file that has the density of a table; see `Flow.load`."""
+        return files.load_as(cls, path, allow_non_finite, of_file)
+
     def as_table(self) -> TableDensity:
         """Itself, as in `FlowDensity` and `Choice`."""
         return self

@@ -67,8 +67,8 @@ def include() -> str:
     The first is a single header without dependencies; the second is of the library, whose flags ``python -m
     headrace.config`` prints.
 
-    >>> import os, headrace as hr
-    >>> "headrace.hpp" in os.listdir(hr.include())
+    >>> import os, headrace.config
+    >>> "headrace.hpp" in os.listdir(headrace.config.include())
     True
     """
     return os.path.join(os.path.dirname(os.path.abspath(cpu.__file__)), "include")
