@@ -8,6 +8,7 @@
 | A, stream | one stream of network A drawn step after step |
 | A, streams | 48 of them together |
 | A, density | log densities of one long sequence |
+| B, density | log densities of one long sequence by network B |
 | B, stream | one stream of network B |
 | B, stream, bf16 | the same with weights in bf16 |
 | student | four students of 10, 10, 10 and 30 layers: one sequence, all steps at once |
@@ -291,7 +292,7 @@ class Suite:
             self._hand(b, network_b(30)),
             self._hand(b16, network_b(30)),
         )
-        ours = Contender
+        ours, x_b = Contender, self.signal[:, :TORCH_STEPS]
         cases = [
             Case(
                 "A, stream",
@@ -320,6 +321,14 @@ class Suite:
                     ours("headrace", lambda: timed(lambda: flow_a.log_prob(self.signal), sizes.density)),
                     *self._by_hand(by_hand_a, "density", sizes.density),
                     *self._parallel([(a, A)], min(sizes.density, TORCH_STEPS), "log_prob"),
+                ],
+            ),
+            Case(
+                "B, density",
+                multiply_adds(b),
+                [
+                    ours("headrace", lambda: timed(lambda: flow_b.log_prob(x_b), x_b.size)),
+                    *self._parallel([(b, network_b(30))], x_b.shape[1], "log_prob"),
                 ],
             ),
             Case(

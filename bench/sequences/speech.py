@@ -7,6 +7,8 @@
 Data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's package asterisk-core-sounds-en-wav
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; nothing of it stays
 elsewhere. Files are split by the checksum of their name: a tenth each to judge by while fitting, and to report.
+`--wav FOLDER` takes files of another voice, or music, as they are in asterisk-core-sounds-fr-wav or
+asterisk-moh-opsound-wav; longer ones are cut into pieces of 20 seconds, each of which counts as a file.
 
 Numbers are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
 file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth, which is next
@@ -38,6 +40,7 @@ from headrace._base.types import Floats
 from headrace._fit import clock
 
 PACKAGE = "asterisk-core-sounds-en-wav"
+PIECE = 20 * 8000  # samples of a piece
 VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 RANGE = math.log(32768.0)
 SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
@@ -60,8 +63,8 @@ def fetched(folder: Path) -> Path | None:
     return voice if voice.exists() else None
 
 
-def parts_of(voice: Path) -> Parts:
-    """Files by their part; silence is left out."""
+def parts_of(voice: Path, piece: int | None = None) -> Parts:
+    """Files, or their pieces of this many samples, by their part; silence is left out."""
     parts: Parts = {"train": [], "valid": [], "test": []}
     for path in sorted(voice.rglob("*.wav")):
         name = path.relative_to(voice).as_posix()
@@ -71,7 +74,10 @@ def parts_of(voice: Path) -> Parts:
             if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 8000):
                 raise ValueError(f"{path}: expected one channel of 16 bit and 8000 Hz")
             x = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        parts[{0: "test", 1: "valid"}.get(zlib.crc32(name.encode()) % 10, "train")].append(x)
+        for i in range(0, len(x), piece or len(x) or 1):
+            key = f"{name} {i}" if i else name
+            own = x[i : i + piece] if piece else x
+            parts[{0: "test", 1: "valid"}.get(zlib.crc32(key.encode()) % 10, "train")].append(own)
     return parts
 
 
@@ -128,12 +134,15 @@ def levels(x: NDArray[Any], rate: int = 8000) -> Floats:
 
 
 def report_draws(flow: hr.WaveNet, files: Sequence[NDArray[np.int16]], seconds: int, draws: int = 20) -> None:
-    """Levels of drawn seconds beside those of the files."""
+    """Levels of drawn seconds beside those of the files; a silent one has a mean square of less than one step."""
     x = flow.sample(draws, 8000 * seconds, seed=1)[..., 0]
     found = {"files": np.concatenate([levels(one) for one in files]), "draws": np.array([levels(one) for one in x])}
+    low, high = np.quantile(found["files"], (0.05, 0.95)) + np.array([-10.0, 10.0])
     for name, own in found.items():
         shown = "  ".join(f"{value:5.1f}" for value in np.quantile(own, (0.0, 0.05, 0.5, 0.95, 1.0)))
         print(f"levels of seconds, {name}, dB: least, 5 %, median, 95 %, most {shown}", flush=True)
+        outside, silent = ((own < low) | (own > high)).mean(), (own < 0.0).sum()
+        print(f"  {outside:.2%} outside {low:.1f} to {high:.1f} dB, {silent} of {own.size} silent", flush=True)
     print(f"clipped: {int((np.abs(x) > 32767).sum())} of {x.size} samples", flush=True)
 
 
@@ -161,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sequences.speech", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
+    parser.add_argument("--wav", type=Path, help="a folder of other files, of one channel, 16 bit and 8000 Hz")
     parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
     parser.add_argument("--defaults", action="store_true", help="fit by the defaults of `fit`")
     parser.add_argument("--linear", action="store_true", help="without a trial of an adaptive prediction")
@@ -169,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, help="learning rate of the fit")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
-    parts = recordings(given.folder)
+    parts = recordings(given.folder) if given.wav is None else parts_of(given.wav, PIECE)
     for name, files in parts.items():
         print(f"{name}: {len(files)} files, {sum(map(len, files))} samples", flush=True)
     rng = np.random.default_rng(0)

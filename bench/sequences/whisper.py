@@ -6,7 +6,10 @@ The teacher is a `WaveNet` with normal distributions, fitted to the voice of `be
 minutes of the processor. Two students with the same weights at first learn it without any conditioning, in as many
 steps: by the divergence alone, and with the spectra of the training files. Each line has KL in nats a sample, the
 distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less
-that of real signals, in nats a sample. Where the package cannot be fetched, a made process takes its place.
+that of real signals, in nats a sample. Beneath it are the range of levels of frames, in decibels, and the strength of
+the pitch, of samples of the student and of the teacher, and of real signals. The last line has both for stationary
+noise with the signals' spectrum, of which other figures are good. Where the package cannot be fetched, a made process
+takes its place.
 """
 
 from __future__ import annotations
@@ -19,11 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import headrace as hr
 from bench.sequences.speech import fitted, recordings
+from headrace._base.types import Floats
+from headrace.variational.over_time import LEVEL_FRAME, PITCH_FRAME
+from headrace.variational.spectra import range_of_levels, strength_of_pitch
 
 LENGTH, SAMPLES = 1024, 8
+
+
+def coloured_noise(signals: Sequence[NDArray[Any]], rng: np.random.Generator) -> Floats:
+    """Stationary normal noise with the mean power spectrum of the signals' first steps, (signals, LENGTH, 1)."""
+    size = np.sqrt(np.mean([np.abs(np.fft.rfft(x[:LENGTH, 0])) ** 2 for x in signals], axis=0))
+    white = np.fft.rfft(rng.standard_normal((len(signals), LENGTH)))
+    return np.fft.irfft(size * white / np.sqrt(LENGTH))[..., None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"level {report.level:.1f} dB, excess {report.excess:.3f}, {time.process_time() - begin:.0f} s",
             flush=True,
         )
+        print(f"{'':22s} level range {report.level_range} dB, pitch {report.pitch}", flush=True)
+    noise = coloured_noise(signals, rng)
+    levels, pitch = range_of_levels(noise, LEVEL_FRAME), strength_of_pitch(noise, PITCH_FRAME)
+    print(f"{'noise of the spectrum':22s} level range {levels:.3g} dB, pitch {pitch:.3g}", flush=True)
     return 0
 
 

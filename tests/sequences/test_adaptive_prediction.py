@@ -1,5 +1,7 @@
 """Backward-adaptive linear prediction beside a reference from the conventions, its bits, gradients, files and draws."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -7,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cases
 import headrace as hr
 import sequence_cases
+from headrace._base import progress
 from headrace._core import cpu
 from headrace._fit import marginals as _marginals
 from headrace._fit.optimizer import Adam
@@ -301,6 +304,24 @@ def test_a_fit_leaves_a_flow_whose_held_out_steps_do_not_gain(tries):
     assert not history.adaptive
     assert_array_equal(flow.parameters, plain.parameters)
     assert history.validation_loss == other.validation_loss
+
+
+def test_the_bar_of_a_trial_counts_steps_and_has_losses_of_both_kinds(tries, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    x, sent = [signal(4000, "fit", i) for i in range(4)], []
+    with progress.sent_to(sent.append):
+        hr.WaveNet(**SMALL).fit(x, **TRIED | {"progress": True})
+    bars = [one for one in sent if one["made"]["desc"] == "try adaptive prediction"]
+    assert bars[0]["made"] | {"total": None} == {
+        "total": None, "desc": "try adaptive prediction", "unit": "step", "leave": False
+    }  # fmt: skip
+    counts = [one["n"] for one in bars]
+    assert sorted(set(counts)) == list(range(bars[0]["made"]["total"] + 1))
+    assert counts[-1] >= 2 * sequence_fit._SHORT
+    shown = [one["postfix"] for one in bars if one["n"] == 1]
+    assert math.isfinite(float(shown[0].partition("train=")[2]))
+    assert "held out=" in bars[-1]["postfix"]
+    assert bars[-1]["closed"]
 
 
 def test_trials_go_by_adam_for_any_optimizer_of_the_fit(tries, monkeypatch):

@@ -10,6 +10,7 @@ import headrace as hr
 import sequence_cases
 from headrace._base import progress
 from headrace._core import cpu
+from headrace._fit import plan
 from headrace._fit.optimizer import Adam
 from headrace._fit.plan import MANY_FOR_COSINE
 from headrace._flow.fit_arguments import Arguments
@@ -485,6 +486,16 @@ def test_default_numbers_of_steps_and_schedules():
     x = autoregression(MANY_FOR_COSINE * 5 // 4, "cosine")
     history = fitted(hr.WaveNet(**SHORT), x, epochs=None, time_budget=0.4)
     assert (history.stopped, history.schedule) == ("time_budget", "constant")
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_few_steps_choose_a_weight_decay_and_keep_the_best(is_short, monkeypatch):
+    monkeypatch.setattr(plan, "LEAST_DECAY", 0.02 if is_short else 1.0)  # 1,000 over the steps of a fit with one decay
+    x, flow = autoregression(2000, "decays"), hr.WaveNet(**SHORT)
+    history = fitted(flow, x, epochs=60, patience=4, learning_rate=0.02)
+    assert (len(history.weight_decays) > 1) == is_short
+    assert history.best_loss == history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
+    np.testing.assert_allclose(history.best_loss, -flow.log_prob_steps(x)[-history.held_out[0] :].mean(), rtol=1e-5)
 
 
 def test_a_time_budget_and_patience():

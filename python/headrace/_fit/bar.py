@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace._base import progress as _progress
 from headrace._fit import clock as _clock
 from headrace._fit.clock import Clock
@@ -14,14 +16,14 @@ class FitBar:
     epochs is not known.
     """
 
-    def __init__(self, epochs: int, clock: Clock, progress: bool, what: str = "fit", batches: int = 0) -> None:
-        """`batches`: the steps of an epoch, of a bar that counts steps; 0: it counts epochs."""
+    def __init__(self, epochs: int, clock: Clock, progress: bool, what: str, batches: int, **others: Any) -> None:
+        """`batches`: the steps of an epoch, of a bar that counts steps; 0: it counts epochs. `others`: of tqdm."""
         self._clock, self._batches = clock, batches
         self._texts: dict[str, str] = {}
         self._total, self._steps, self._next = 0.0, 0, 0.0
         if clock.budget is None:
             unit = "step" if batches else "epoch"
-            self._bar = _progress.bar(epochs * (batches or 1), what, unit, progress)
+            self._bar = _progress.bar(epochs * (batches or 1), what, unit, progress, **others)
         else:
             self._bar = _progress.seconds_bar(clock.budget, what, progress)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
@@ -19,6 +20,7 @@ import numpy as np
 from headrace._arrays import caller as _arrays
 from headrace._base import progress as _progress
 from headrace._base.types import Floats
+from headrace._fit.bar import FitBar
 from headrace._fit.clock import Clock
 from headrace._fit.plan import LEAST_HELD_OUT
 from headrace._fit.residuals import behind
@@ -196,15 +198,17 @@ def gain(
     lowest = [_Judged(), _Judged()]
     epochs, weights = -(-steps // tried.plan.batches), held_out.weights()
     share, allowed = weights / weights.sum(), CLEARLY if has_tails else 1.0
-    with _progress.bar(2 * epochs, what, "epoch", progress, leave=False) as shown:
-        for _ in range(epochs):
+    counted = tried.plan.batches if tried.shows_steps else 0
+    with closing(FitBar(2 * epochs, Clock(), progress, what, counted, leave=False)) as shown:
+        for epoch in range(1, epochs + 1):
             now = []
             for run in (tried, other):
+                run.bar = shown
                 passed = run.one_pass()
                 now.append(_Judged.of(run, held_out, share) if math.isfinite(passed) else _Judged())
                 if run.clock.ran_out:
                     return _stays(lowest[0], lowest[1], share, allowed)
-                shown.update()
+                shown.epoch(epoch, {"held out": f"{now[-1].loss:.3f}"})
             lowest = [min(pair, key=lambda judged: judged.loss) for pair in zip(lowest, now, strict=True)]
     return _stays(lowest[0], lowest[1], share, allowed)
 
