@@ -118,6 +118,31 @@ def test_a_report_given_a_context_and_weights(folder, run):
     assert runpy.run_path("t.py")["diagnosis"].context == 1
 
 
+@pytest.mark.costly
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_script_treats_columns_as_the_file(folder, run, kind):
+    """Whole numbers of Parquet with a gap, truth values and a column with frequent zeros have the same table."""
+    pandas = pytest.importorskip("pandas")
+    for needed in ("matplotlib", "pyarrow", "sklearn"):
+        pytest.importorskip(needed)
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((600, 3)).astype(np.float64)
+    counts = pandas.Series(x[:, 0])
+    if kind == "parquet":
+        counts = (200 * counts).round().clip(-300, 300).astype("Int64")
+    counts[7] = None
+    rain = np.where(rng.random(600) < 0.3, 0.0, x[:, 1] + 3.0)
+    frame = pandas.DataFrame({"count": counts, "is_wet": x[:, 2] > 0.5, "rain": rain, "size": x[:, 2]})
+    getattr(frame, f"to_{kind}")(f"t.{kind}", index=False)
+    code, _, err = run("report", f"t.{kind}", "-o", "t.html", "--time-budget", 1)
+    assert code == 0, err
+    with pytest.warns(FutureWarning):
+        columns = hr.load("t.safetensors").columns.table.columns
+    assert [one.kind for one in columns] == ["integer" if kind == "parquet" else "float", "boolean", "float", "float"]
+    assert (columns[1].values, columns[2].values, columns[2].rest) == ((0.0, 1.0), (0.0,), True)
+    assert runpy.run_path("t.py")["density"].table_.columns == columns
+
+
 def test_wrong_arguments_of_a_report(folder, run):
     np.save("t.npy", table(20))
     write_csv("t.csv", table(20), NAMES)

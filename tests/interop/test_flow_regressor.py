@@ -84,6 +84,9 @@ def test_means_and_samples(model):
     drawn = model.sample(x, 4000, random_state=1)
     assert drawn.shape == (40, 4000)
     assert_allclose(drawn.mean(axis=1), model.predict(x), rtol=0, atol=0.06)
+    assert_allclose(model.cdf(x, model.predict(x, point="median")), 0.5, atol=1e-6)
+    with pytest.raises(ValueError, match="point: expected"):
+        model.predict(x, point="mode")
     assert_allclose(np.quantile(drawn, 0.9, axis=1), model.predict_quantiles(x, 0.9)[:, 0], rtol=0, atol=0.08)
     assert_array_equal(model.sample(x, 5, random_state=1), model.sample(x, 5, random_state=1))
 
@@ -118,6 +121,7 @@ def test_several_responses():
     model = FlowRegressor(transforms=2, **SHORT).fit(x, both)
     assert "forest" not in model.weights_
     assert model.predict(x[:4]).shape == (4, 2)
+    assert_allclose(model.predict(x[:4], point="median"), model.predict_quantiles(x[:4], [0.5])[:, 0])
     assert model.predict_quantiles(x[:4], [0.1, 0.5, 0.9]).shape == (4, 3, 2)
     drawn = model.sample(x[:4], 300, random_state=0)
     assert drawn.shape == (4, 300, 2)

@@ -347,6 +347,36 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
         hr.plot.corner(density.flow_, rows)
 
 
+def test_a_table_with_labels_and_gaps():
+    """Labels are drawn by their codes, rows and draws without a value in its other columns; a density of labels is
+    never exact.
+    """
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("sklearn")
+    from sklearn_cases import estimator
+
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((400, 2))
+    values[:120, 1] = np.nan
+    frame = pandas.DataFrame({"kind": np.where(np.arange(400) % 3, "elm", "oak"), "a": values[:, 0], "b": values[:, 1]})
+    how = {"transforms": 1, "hidden": (4,), "epochs": 1, "random_state": 0}
+    density = estimator(missing="model", **how).fit(frame)
+    figure = hr.plot.corner(density, frame[["b", "kind", "a"]], draws=2000, points=400, titles=True)
+    shown = np.asarray(figure.axes[1].collections[0].get_offsets())
+    assert (shown[:, 0] == (np.arange(400) % 3 == 0)).all()
+    assert (shown[:, 1] == values[:, 0]).all()
+    columns = values[:, 1], density.as_table().flow.sample(2000, seed=0)[:, 2]
+    for patch, column in zip(figure.axes[5].patches, columns, strict=True):
+        heights, edges, _ = patch.get_data()
+        inside = (column >= edges[0]) & (column <= edges[-1])
+        assert 0.1 < inside.mean() < 0.9
+        assert (heights * np.diff(edges)).sum() == pytest.approx(inside.mean())
+    drawn(hr.plot.density(density, frame, draws=2000))
+    pair = estimator(**how).fit(frame[["kind", "a"]])
+    kinds = texts(drawn(hr.plot.density(pair, frame[["kind", "a"]], draws=2000)))[2::3]
+    assert kinds[:3] == ["of 2,000 draws"] * 3
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_frames_with_columns_in_another_order(library):
     """Columns are found by their names: pictures are those of the order of the fit."""

@@ -1,6 +1,7 @@
 """Densities of discrete and continuous columns: `MixedDensity`, and `FlowDensity` of tables with labels and gates."""
 
 import copy
+import html
 import pickle
 
 import numpy as np
@@ -299,6 +300,9 @@ def test_a_diagnosis_looks_at_the_numbers(frame, estimator):
     found = hr.diagnose(estimator, frame, progress=False)
     open_rows = int((frame["rain"] != 0.0).sum())
     assert (found.rows, found.features, found.names) == (open_rows, 2, ("rain", "size"))
+    note = "the probabilities of column 'kind', column 'flag', column 'rain' are untested."
+    assert note in str(found).replace("\n", " ")
+    assert note in html.unescape(found.to_html())
 
 
 def test_missing_values_have_a_probability(frame):

@@ -60,7 +60,7 @@ def looked(arguments: Namespace, density: TableDensity, flow: Any, rows: Any, tr
     of_context = list(density.columns.context_names or ()) if is_own else None
     given = {"weights": weights, "training": training, "names": names, "context_names": of_context}
     found = look(flow, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
-    return replace(found, on_the_command_line=True)
+    return replace(found, on_the_command_line=True, untested=density.untested)
 
 
 def _is_page(output: str | None) -> bool:

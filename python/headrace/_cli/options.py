@@ -167,12 +167,12 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "report",
         report.report,
         "fit a flow to a table, judge it by rows set apart, and write a page about it",
-        "Columns of text and identifiers are left out, and rows that miss a value. Beside the page, as stars.html, are "
+        "Identifiers are left out, text of many values, and rows that miss a value. Beside the page, as stars.html, are "
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
     sub.set_defaults(parsed=lambda given: parser().parse_args(given))  # for the arguments of its fit
-    _add_data(sub, "a table", "")
+    _add_data(sub, "a table", "", only=", ".join(report.READ))
     _add(sub, "--weights", "COLUMN", "column with weights of the rows")
     _add(sub, "-o --output", "PAGE", "as report.html", type=file([".html"]), required=True)
     help_text = f"seconds that the fit may take (default: {report.SECONDS:g})"
@@ -237,18 +237,21 @@ def _add_sample(command: Callable[..., Parser]) -> None:
     _add(group, "--covariates", "TABLE", help_text, type=file(tables.READ, reads=True))
 
 
-def _add_data(sub: Parser, what: str, folders: str) -> None:
-    help_text = f"{what}: {tables.READABLE},{folders} - text from the standard input, or signals of one rate: {WAVE} "
+def _add_data(sub: Parser, what: str, folders: str, only: str = "") -> None:
+    """Add the data and their columns; `only`: the files that a command without signals takes."""
+    help_text = f"{tables.READABLE},{folders} - text from the standard input, or signals of one rate: {WAVE} "
+    help_text = f"{what}: {only or help_text + 'of 16-bit PCM, folders'}"
     read = or_folder(file((*tables.READ, WAVE, "-"), reads=True))
-    sub.add_argument("data", metavar="DATA", nargs="+", type=read, help=help_text + "of 16-bit PCM, folders")
+    sub.add_argument("data", metavar="DATA", nargs="+", type=read, help=help_text)
     group = sub.add_argument_group("the table")
     help_text = "the features: names, or indices from 0, as mass,age or 0,3:6; by default all that are nothing else"
     _add(group, "--columns", "COLUMNS", help_text)
-    help_text = "what the density is conditioned on (default: nothing); of signals a table with their names as file"
-    _add(group, "--context", "COLUMNS", help_text)
-    help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
-    _add(group, "--covariates", "FOLDER", help_text)
-    _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
+    help_text = "what the density is conditioned on (default: nothing)"
+    _add(group, "--context", "COLUMNS", help_text + ("" if only else "; of signals a table with their names as file"))
+    if not only:
+        help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
+        _add(group, "--covariates", "FOLDER", help_text)
+        _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
     _add(group, "--delimiter", "CHAR", "of text: a character, tab or space (default: as found)", type=delimiter)
     help_text = "whether text begins with names: auto, yes or no (default: auto, if its first line has no number)"
     _add(group, "--header", "HOW", help_text, choices=HEADERS)

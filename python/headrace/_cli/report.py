@@ -12,6 +12,7 @@ from headrace._cli.commands import _check_output, _load
 from headrace._cli.diagnose import looked
 from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
 from headrace._cli.writing import write_text
+from headrace._tables.density import TableDensity
 from headrace.diagnosis.page import page
 from headrace.rows import _files as tables
 from headrace.rows._files import OF_TEXT, suffix_of
@@ -58,7 +59,7 @@ def report(arguments: Namespace) -> int:
     density = _load(written["density"])
     training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
     found = looked(arguments, density, density, apart.held.arrays(), training, density.columns.names)
-    script = _script(arguments, apart, written)
+    script = _script(arguments, density, apart, written)
     note(arguments, f"drawing {written['page']}")
     write_text(written["page"], page(found, Path(arguments.data[0]).name, script))
     write_text(written["script"], script)
@@ -75,19 +76,22 @@ _WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_
 def _of_fit(arguments: Namespace, written: dict[str, str]) -> Namespace:
     """The arguments of the fit, with the defaults of `headrace fit`."""
     shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
-    seconds = {"time_budget": arguments.time_budget, "missing": "drop"}
+    seconds = {"time_budget": arguments.time_budget, "missing": "drop", "categories": "auto"}  # as in FlowDensity
     fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
     return Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
 
 
-def _script(arguments: Namespace, apart: fitting.Apart, written: dict[str, str]) -> str:
+def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, written: dict[str, str]) -> str:
     """The Python that does the same."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
-    if apart.labels:  # labels are found in frames alone
+    has_kinds = any(one.kind != "float" for one in density.columns.table.columns)
+    if has_kinds:  # which frames alone have
         how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
-        reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]\n"
-        reading += 'x = x.astype(dict.fromkeys(x.select_dtypes("integer"), float))'
+        how = how if kind == "csv" else ", dtype_backend='numpy_nullable'"
+        reading = f"rows = pandas.read_{kind}({path!r}{how})\nx = rows[{features!r}]"
+        if kind == "csv":
+            reading += '\nx = x.astype(dict.fromkeys(x.select_dtypes("integer"), float))'
         at, conditions, shares = ".iloc", f"rows[{context!r}].to_numpy()", f"rows[{weights!r}].to_numpy()[:, 0]"
     else:
         given = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
@@ -97,7 +101,7 @@ def _script(arguments: Namespace, apart: fitting.Apart, written: dict[str, str])
         at, conditions, shares = "", "rows.context", "rows.weights"
     both = {part: f"{conditions}[{part}]" for part in ("training", "held_out")}
     named = f", names={features!r}" if isinstance(features[0], str) else ""
-    imports = "import pandas\n\n" if apart.labels else "\n"
+    imports = "import pandas\n\n" if has_kinds else "\n"
     values = {"name": os.path.basename(path), "pandas": imports, "reading": reading}
     values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
     values |= {"share": fitting.VALIDATION, "at": at, "names": named}

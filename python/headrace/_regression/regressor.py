@@ -174,8 +174,10 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y = self._given(y, len(X))[:, 0]
         return np.asarray(sum(share * law.cdf(y) for share, law in laws))
 
-    def predict(self, X: Any) -> Floats:
-        """The mean of each row's responses, shape (rows,), or (rows, responses)."""
+    def predict(self, X: Any, point: str = "mean") -> Floats:
+        """The mean of each row's responses, or the median of each, shape (rows,), or (rows, responses)."""
+        if check.choice("point", point, ("mean", "median")) == "median":
+            return self.predict_quantiles(X, 0.5)[:, 0]
         laws = self._laws(X)
         if not self._is_one:
             return np.asarray(_drawn(laws, len(X), DRAWS, 0).mean(axis=1))

@@ -303,6 +303,12 @@ class TableDensity:
             raise ValueError("flow: expected a density with a column of continuous numbers, got discrete ones alone")
         return self.flow.flow
 
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The columns with a probability for each value, or for some, which no diagnosis tests."""
+        names = self.columns.used_names
+        return tuple(_columns.label(i, names) for i, one in enumerate(self.columns.used.columns) if one.values)
+
     def __repr__(self) -> str:
         """The flow and the number of columns."""
         return f"TableDensity({self.flow!r}, {len(self.columns.used.columns)} columns)"

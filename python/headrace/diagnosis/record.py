@@ -84,6 +84,8 @@ class Record(Tested):
     size: Size = field(default_factory=Size)
     """The sizes of the misfit, by which it has its grade."""
     least_right: str = ""
+    untested: tuple[str, ...] = ()
+    """Columns of a table whose probabilities no test looks at."""
     has_splines: bool = False
     """Whether the flow has splines, so that advice does not name them."""
 
@@ -127,7 +129,7 @@ class Record(Tested):
         found = super().summary()
         for one, test in zip(self.tests, found["tests"], strict=True):
             test["next"] = self.next_step(one) if one.misses else None
-        plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "interrupted")
+        plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "untested", "interrupted")
         found |= {name: getattr(self, name) for name in plain}
         found |= {name: [dict(vars(one)) for one in getattr(self, name)] for name in ("likelihoods", "worst")}
         return {**found, "made": dict(self.made)}
@@ -170,6 +172,8 @@ class Record(Tested):
             found.append("Interrupted: these are the tests done so far.")
         if self.looked_at < self.rows:
             found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
+        if self.untested:
+            found.append(f"The tests are of densities alone: the probabilities of {', '.join(self.untested)} are untested.")
         if self.copies:
             found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:

@@ -94,7 +94,7 @@ def diagnose(
     given = taken_from(Diagnosed, keywords)
     weights, training = given.weights, given.training
     names, context_names = given.names, given.context_names
-    again = False
+    again, untested = False, ()
     flow, context = clients.opened(flow, context)
     if hasattr(flow, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
@@ -102,7 +102,7 @@ def diagnose(
         again = is_training(x, context, training)  # before whole numbers get noise, which differs
         table = flow.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
-        flow = table.numbers
+        flow, untested = table.numbers, table.untested
         context_names = context_names if flow is table.flow else None
     if not isinstance(flow, (Flow, Ensemble)):
         raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
@@ -150,6 +150,7 @@ def diagnose(
         labels=tuple(look.labels),
         made=_made(rows, key),
         size=look.size.beside(likelihoods),
+        untested=untested,
         has_splines=isinstance(own, Flow) and own._interior.bends,
         **{name: getattr(look, name) for name in LOOKED},
     )

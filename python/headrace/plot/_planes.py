@@ -14,9 +14,14 @@ BEYOND = 0.4  # margin at either end, as a share of the range of 99 % of the val
 MOST_WHOLE = 40  # the most different whole numbers that have a bin each
 
 
+def _present(parts: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
+    """The parts with values, without missing ones."""
+    return [values for part in parts if part is not None and (values := part[~np.isnan(part)]).size]
+
+
 def range_of(*parts: NDArray[Any] | None) -> tuple[float, float]:
     """Ends of an axis that show all values except those very far out."""
-    given = [part for part in parts if part is not None and part.size]
+    given = _present(parts)
     if not given:
         return -1.0, 1.0
     ends = []
@@ -41,7 +46,7 @@ def unit_interval(low: Any, high: Any) -> tuple[float, float]:
 
 def edges_of(ends: tuple[float, float], bins: int, *parts: NDArray[Any] | None) -> Floats:
     """Edges of equal bins; between whole numbers if the first part has only few different ones."""
-    first = next((part for part in parts if part is not None and part.size), None)
+    first = next(iter(_present(parts)), None)
     if first is not None and (np.trunc(first) == first).all():
         low, high = np.floor(max(ends[0], float(first.min()))), np.ceil(min(ends[1], float(first.max())))
         if 1 <= high - low < MOST_WHOLE:

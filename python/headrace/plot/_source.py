@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,18 +46,21 @@ class Drawn:
 
         Columns of a frame are in the order of the fit.
         """
-        names, table, used = self.columns.used_names, self.columns.table, self.columns.used
-        x = in_order(frames.without_text(x, names or ())[0], names)
-        if np.shape(x)[1:] == (len(table.columns),):
-            x = np.asarray(_floats(x))[:, table.places] if table != used else x
-        if table.missing == "drop":
+        x, gaps = in_order(x, self.columns.used_names), None
+        if np.ndim(x) == 2:
+            x, context, weights = self.columns.opened(x, context, weights)
+        if self.columns.table.missing == "drop":
             x, context, weights = _present(x, context, weights)
-        return rows_of(x, len(used.columns), contexts, context, weights)
+        if self.columns.table.missing == "model":
+            gaps = np.isnan(x)
+            x = np.where(gaps, 0.0, x)
+        found = rows_of(x, len(self.columns.used.columns), contexts, context, weights)
+        return found if gaps is None else replace(found, x=np.where(gaps, np.nan, found.x))
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
-        """Draws in the data's units, in float64; those that are not finite are left out."""
+        """Draws in the data's units, in float64; those that are not finite are left out, except for missing values."""
         x: Rows = np.asarray(self.flow.sample(n, context, seed=seed, dtype="float64"))
-        x = x[np.isfinite(x).all(axis=1)]
+        x = x[(np.isfinite(x) | (np.isnan(x) & (self.columns.table.missing == "model"))).all(axis=1)]
         if not len(x):
             raise ValueError("flow: expected a density with finite draws, got none in its sample")
         return x
@@ -65,7 +68,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class PlottedRows:
-    """Rows, all finite, with their context and weights."""
+    """Rows with their context and weights: all finite, or NaN for values that the density models as missing."""
 
     x: Rows
     context: Rows | None = None

@@ -155,7 +155,7 @@ def _ends(
         if entries[i] is not None:
             found.append(_pair_of_ends(f"range[{i}]", entries[i]))
         elif share is not None:
-            tails = [np.quantile(part, [0.5 - share / 2, 0.5 + share / 2]) for part in parts]
+            tails = [np.nanquantile(part, [0.5 - share / 2, 0.5 + share / 2]) for part in parts]
             found.append(planes.range_of(np.concatenate(tails)))
         else:
             found.append(planes.range_of(*parts))
@@ -327,7 +327,7 @@ def summary(values: NDArray[Any]) -> str:
     >>> summary(np.linspace(10.0, 20.0, 1001))
     '$15.0^{+3.4}_{-3.4}$'
     """
-    low, middle, high = np.quantile(values, [0.15866, 0.5, 0.84134])
+    low, middle, high = np.nanquantile(values, [0.15866, 0.5, 0.84134])
     least = min(high - middle, middle - low)
     if not least > 0:
         return f"${middle:.4g}^{{+{high - middle:.2g}}}_{{-{middle - low:.2g}}}$"

@@ -13,6 +13,7 @@ from headrace._base import arguments as check
 from headrace._base.pictures import BAND, BLUE, GREY, ORANGE
 from headrace._base.rng import Rng, takes_rng
 from headrace._base.types import Floats
+from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace.plot import _planes as planes
 from headrace.plot._source import Drawn, PlottedRows, columns_of, density_of, label, names_of, require, row_of
@@ -198,7 +199,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
     """A flow of only these columns; None where it cannot be derived."""
     if len(columns) == flow.features:
-        return flow
+        return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are no density
     try:
         return flow.marginal(columns) if isinstance(flow, Flow) else None
     except ValueError:  # the columns depend on others
