@@ -300,7 +300,7 @@ def test_a_diagnosis_looks_at_the_numbers(frame, estimator):
     found = hr.diagnose(estimator, frame, progress=False)
     open_rows = int((frame["rain"] != 0.0).sum())
     assert (found.rows, found.features, found.names) == (open_rows, 2, ("rain", "size"))
-    note = "the probabilities of column 'kind', column 'flag', column 'rain' are untested."
+    note = "The probabilities of column 'kind', column 'flag', column 'rain' are untested."
     assert note in str(found).replace("\n", " ")
     assert note in html.unescape(found.to_html())
 

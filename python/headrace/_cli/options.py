@@ -167,7 +167,7 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "report",
         report.report,
         "fit a flow to a table, judge it by rows set apart, and write a page about it",
-        "Identifiers are left out, text of many values, and rows that miss a value. Beside the page, as stars.html, are "
+        "Identifiers, text of many values and rows that miss a value are left out. Beside the page, stars.html, are "
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
@@ -249,7 +249,7 @@ def _add_data(sub: Parser, what: str, folders: str, only: str = "") -> None:
     help_text = "what the density is conditioned on (default: nothing)"
     _add(group, "--context", "COLUMNS", help_text + ("" if only else "; of signals a table with their names as file"))
     if not only:
-        help_text = "of signals: what is known over time, a folder with a table of the name of each, or the table of one"
+        help_text = "of signals: what is known over time: a folder with a table by the name of each, or one table"
         _add(group, "--covariates", "FOLDER", help_text)
         _add(group, "--array", "NAME", "which array of an .npz file (default: its only one)")
     _add(group, "--delimiter", "CHAR", "of text: a character, tab or space (default: as found)", type=delimiter)

@@ -173,7 +173,7 @@ class Record(Tested):
         if self.looked_at < self.rows:
             found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
         if self.untested:
-            found.append(f"The tests are of densities alone: the probabilities of {', '.join(self.untested)} are untested.")
+            found.append(f"The probabilities of {', '.join(self.untested)} are untested.")
         if self.copies:
             found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import files
-from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
 from headrace._base import arguments as check
@@ -46,16 +45,16 @@ class Drawn:
 
         Columns of a frame are in the order of the fit.
         """
-        x, gaps = in_order(x, self.columns.used_names), None
+        x, missing = in_order(x, self.columns.used_names), self.columns.table.missing
         if np.ndim(x) == 2:
             x, context, weights = self.columns.opened(x, context, weights)
-        if self.columns.table.missing == "drop":
-            x, context, weights = _present(x, context, weights)
-        if self.columns.table.missing == "model":
-            gaps = np.isnan(x)
-            x = np.where(gaps, 0.0, x)
+            good = ~np.isnan(x).any(axis=1) | (missing != "drop")
+            x, *parts = (part[good] if np.shape(part)[:1] == good.shape else part for part in (x, context, weights))
+            context, weights = parts
+        gaps = np.isnan(x) if missing == "model" else None
+        x = x if gaps is None else np.where(gaps, 0.0, x)
         found = rows_of(x, len(self.columns.used.columns), contexts, context, weights)
-        return found if gaps is None else replace(found, x=np.where(gaps, np.nan, found.x))
+        return replace(found, x=np.where(gaps, np.nan, found.x)) if gaps is not None else found
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
         """Draws in the data's units, in float64; those that are not finite are left out, except for missing values."""
@@ -125,17 +124,6 @@ def rows_of(x: Any, features: int | None, contexts: int = 0, context: Any = None
     found = open_rows("", features, contexts, Caller(), x, context, weights)
     share = None if found.weights is None else found.weights.astype(np.float64)
     return PlottedRows(found.x, found.context, share)
-
-
-def _present(x: Any, *others: Any) -> tuple[Any, ...]:
-    """Rows without missing values, and their other arrays."""
-    rows = np.asarray(_floats(x))
-    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isnan(rows).any():
-        return x, *others
-    good = ~np.isnan(rows).any(axis=1)
-    return rows[good], *(
-        part if part is None or np.shape(part)[:1] != (len(good),) else np.asarray(part)[good] for part in others
-    )
 
 
 def _floats(x: Any) -> Any:
