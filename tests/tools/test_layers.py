@@ -25,7 +25,7 @@ STOREYS = {
     "methods": (5900, "ascent continuum sequences variational"),
     "analysis": (5200, "_tables choosing diagnosis plot"),
     "clients": (
-        11500,
+        11550,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }

@@ -94,7 +94,8 @@ def diagnose(
     given = taken_from(Diagnosed, keywords)
     weights, training = given.weights, given.training
     names, context_names = given.names, given.context_names
-    again, untested = False, ()
+    again = False
+    untested: tuple[str, ...] = ()
     flow, context = clients.opened(flow, context)
     if hasattr(flow, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
