@@ -261,6 +261,7 @@ def run_of(losses, passes, ran_out_at=None):
         plan=types.SimpleNamespace(batches=-(-marginals.STEPS // passes)),
         clock=types.SimpleNamespace(ran_out=False),
         flow=iter(losses),
+        shows_steps=False,
         taken=0,
     )
 
