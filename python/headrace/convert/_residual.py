@@ -193,6 +193,7 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
     """Linear layers, each followed by an activation but the last one."""
+    modules = [*modules]  # of a file they can only be gone through
     found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not found or class_of(found[-1][1])[1] != "Linear":
         i, module = found[-1] if found else (0, None)
