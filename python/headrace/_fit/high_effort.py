@@ -50,8 +50,8 @@ DRAWN = 1 << 13  # samples at a time
 STEPS, BATCH = 15_000, 512  # of the student
 DECAY = 0.01
 REAL = 0.25  # the weight of the training rows over that of the samples
-FEWEST = 50  # rows for cross-validation,
-STEPS_OF_FEW, JUDGED = 8000, 0.1  # after which the student has so many steps, and this share of samples judges it
+FEWEST = 50  # rows; where fewer than LEAST_HELD_OUT are held out, cross-validation judges
+STEPS_OF_FEW, JUDGED = 8000, 0.1  # steps of a student of few rows, and the share of its samples that judge it
 FAR = 10.0  # ranges of a column beyond its training rows; samples further out are dropped
 
 
