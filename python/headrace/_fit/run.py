@@ -139,7 +139,10 @@ class Run(abc.ABC):
     def _loss_of(self, batch: Any) -> float:
         """The sum of a batch's losses, after their `gradient`."""
 
-    def _stepped(self, loss: float) -> None:  # noqa: B027  # nothing for most runs
+    def _before(self, batch: int) -> None:  # noqa: B027  # nothing for most runs
+        """Called before the step of this batch of a pass."""
+
+    def _stepped(self, loss: float) -> None:  # noqa: B027  # likewise
         """Called after each step of the optimiser, with the sum of the losses."""
 
     def one_pass(self) -> float:
@@ -153,6 +156,7 @@ class Run(abc.ABC):
             if i < done:  # before this fit was stopped
                 self._draw_dropout()
                 continue
+            self._before(i)
             if not self._has_time():
                 return math.nan
             loss = self._loss_of(batch)

@@ -339,11 +339,6 @@ class CropRun(Run):
             self.weight += self.share
             yield batch
 
-    def _has_time(self, steps: int = 1) -> bool:
-        """See `Run`; before each step, held-out steps may be judged."""
-        self._judge_in_between(self.step % self.plan.batches)
-        return super()._has_time(steps)
-
     def _loss_of(self, batch: Batch) -> float:
         """See `Run`."""
         flow: Any = self.flow
@@ -355,8 +350,8 @@ class CropRun(Run):
         if self.bar is not None:
             self.bar.trained(loss / self.share)
 
-    def _judge_in_between(self, batch: int) -> None:
-        """Judge the weights before this batch, if it is time. A fit that resumes here judges again."""
+    def _before(self, batch: int) -> None:
+        """See `Run`: judge the weights before this batch, if it is time. A fit that resumes here judges again."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return
