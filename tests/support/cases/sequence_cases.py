@@ -1,10 +1,14 @@
 """Flows of sequences with random weights, and their references."""
 
+import warnings
+
 import numpy as np
 
 import cases
 import headrace as hr
 import safetensors_reader
+from headrace.sequences.arrays import Covariates
+from headrace.sequences.crops import OpenSequences
 
 SPREAD = 0.4  # of weights: gates are far from their linear middle, and values stay of order one
 
@@ -181,3 +185,29 @@ def flow_of(module):
         network = hr.CausalConvolution(module.features, channels=1, dilations=[1], map="affine", dtype=module.dtype)
         return hr.SequenceFlow([network, module])
     return module
+
+
+# Options of a WaveNet that fits quickly.
+SHORT = {"layers": 3, "channels": 4, "kernel": 3, "skip": 5}
+
+
+def autoregression(steps, *key):
+    """x_t = 1.5 x_{t-1} - 0.8 x_{t-2} + e_t, whose entropy rate is that of e."""
+    noise = cases.rng("noise", steps, *key).standard_normal(steps + 200)
+    x = np.zeros(steps + 200)
+    for t in range(2, len(x)):
+        x[t] = 1.5 * x[t - 1] - 0.8 * x[t - 2] + noise[t]
+    return x[200:, None]
+
+
+def fitted(flow, x, *others, **more):
+    """The history of a short fit, which may be no better than fresh weights."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fit: no epoch of")
+        return flow.fit(x, *others, **{"epochs": 2, "progress": False} | more)
+
+
+def opened(flow, arrays, context=None, covariates=None, weights=None, quantised=None):
+    caller = flow._caller()
+    own = Covariates(flow, caller, covariates, (len(arrays),))
+    return OpenSequences(arrays, context, own, weights, flow.hop, quantised, flow.dtype)
