@@ -433,7 +433,7 @@ def test_ratios_are_of_the_host_s_time():
     assert less["share"] == pytest.approx(case.workload.operations / 4e13 / 2.01)  # no clock of a device
 
 
-def test_expected_failures_are_marked_and_not_judged():
+def test_estimated_times_are_marked_and_not_judged():
     case = Case(replace(MAF_64, verb="sample"), ratio=30)
     found = row(case, headrace=cell(1.0), zuko=cell(100.0, foreseen=True))
     assert (found["ratio"], found["met"]) == (100.0, None)

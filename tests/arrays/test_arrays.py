@@ -242,8 +242,7 @@ def test_a_row_expanded_to_many():
     cases.assert_same_bits(flow.log_prob(row.expand(9, 4)).numpy(), flow.log_prob(np.tile(row.numpy(), (9, 1))))
 
 
-# --- peculiarities of single frameworks
-# --------------------------------------------------------------------------------
+# --- peculiarities of single frameworks -------------------------------------------------------------------------------
 
 
 def test_parameters_and_inference_tensors_without_gradient_are_tensors():

@@ -238,8 +238,7 @@ def test_frames_of_the_wrong_shape():
         refuse(lambda table=table: hr.MAF(4).log_prob(table), "x:", *words, error=ValueError)
 
 
-# --- NumPy and other libraries
-# -----------------------------------------------------------------------------------------------
+# --- NumPy and other libraries ----------------------------------------------------------------------------------------
 
 OTHERS = {
     "a list of words": ([["a", "b", "c", "d"]], ["real numbers", "<U1"]),

@@ -37,8 +37,7 @@ def box(name="nsf", dtype="float32", scale=0.3, **own):
     return cases.randomise(made, scale, "box", name), np.array(ends)
 
 
-# --- the linear map
-# ---------------------------------------------------------------------------------------------------------
+# --- the linear map ---------------------------------------------------------------------------------------------------
 
 
 def test_both_directions_are_the_reference_s(dtype):

@@ -157,8 +157,7 @@ def test_networks_move_the_other_columns_alone_and_read_no_angle(name):
     assert np.abs(flow.log_prob(x) - flow.log_prob(other)).max() > 1e-2
 
 
-# --- other methods of a flow
-# --------------------------------------------------------------------------------------------
+# --- other methods of a flow ------------------------------------------------------------------------------------------
 
 
 @every_flow

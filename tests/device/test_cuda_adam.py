@@ -217,8 +217,7 @@ def test_the_state_of_an_optimiser_is_copied_to_another(device, average, dtype):
         other.adam.set_memory(*memory[:2], memory[0] if average == 0.0 else None, memory[3])
 
 
-# --- cases that only the emulation detects
-# ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects ----------------------------------------------------------------------------
 
 
 def test_a_step_takes_no_memory_and_does_not_wait(emu):

@@ -60,8 +60,7 @@ def test_points_of_two_devices_are_refused(emu):
     emu.module.AscentF32(second, anchors, second, 4.0, 1.0, 1.0, 0.1, "newton", 2, emu.stream)
 
 
-# --- cases that only the emulation detects
-# ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("features", [3, 100])

@@ -109,8 +109,7 @@ def test_rows_beyond_memory_are_refused(device, dtype):
         kind((device.tuple(number)[0], (2**61 - 1, 1), (0, 0), "float32"), None, device.index, device.stream)
 
 
-# --- cases that only the emulation detects
-# ---------------------------------------------------------------------------------
+# --- cases that only the emulation detects ----------------------------------------------------------------------------
 
 
 def test_more_chunks_than_a_warp_has_lanes_are_added(emu):

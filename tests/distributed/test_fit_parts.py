@@ -94,8 +94,7 @@ def test_act_norms_start_as_in_a_plain_fit(weighted, assignment):
             assert_allclose(one.parameters, other.parameters, rtol=1e-9, atol=1e-12)
 
 
-# ---- losses and comparisons
-# ------------------------------------------------------------------------------------------------
+# ---- losses and comparisons ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -245,8 +244,7 @@ def test_a_step_drops_by_the_seed_of_its_chunk(dtype):
         assert (gradient != without).any()
 
 
-# ---- checksums of rows
-# ------------------------------------------------------------------------------------------------
+# ---- checksums of rows -----------------------------------------------------------------------------------------------
 
 
 def checksum(group, mine, x, c, w):

@@ -201,8 +201,7 @@ def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, mon
     assert state(flow) == trained[0]
 
 
-# --- ensembles, estimators, other fits
-# ------------------------------------------------------------------------------------------
+# --- ensembles, estimators, other fits --------------------------------------------------------------------------------
 
 
 def test_an_ensemble_whose_first_member_has_nothing_to_keep(monkeypatch, set_threads):

@@ -379,8 +379,7 @@ def test_more_rows_are_no_worse():
         assert flow.log_prob(new).mean() > -6.6  # the truth has -6.34
 
 
-# --- requested curves
-# ------------------------------------------------------------------------------------------------------
+# --- requested curves -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["array", "group"])

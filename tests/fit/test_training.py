@@ -357,8 +357,7 @@ def test_very_few_rows_leave_a_gaussian(rows):
     assert np.isfinite(flow.log_prob(gaussian(100))).all()
 
 
-# --- effects that defaults must not have
-# ------------------------------------------------------------------------------------
+# --- effects that defaults must not have ------------------------------------------------------------------------------
 
 
 def test_the_default_decay_leaves_a_trainable_base_alone():

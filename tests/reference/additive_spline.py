@@ -14,7 +14,7 @@ def interval(bound):
 
 
 def counts(derivatives):
-    """The numbers of parameters of a map with `more` derivatives than bins."""
+    """A function from bins to the numbers of parameters of a spline, with `derivatives` more derivatives than bins."""
     return lambda bins: {"width": bins, "height": bins, "derivative": bins + derivatives}
 
 

@@ -8,7 +8,7 @@ from readers import reader, whole_reader  # noqa: F401
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave the tests of the header's results alone where it is compiled to WebAssembly."""
+    """Run no other tests than those of the header's results where it is compiled to WebAssembly."""
     if not web_runtime.compiler():
         return
     here = Path(__file__).parent

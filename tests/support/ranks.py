@@ -52,7 +52,7 @@ class Rank:
         total = np.zeros_like(part)
         for i in order:
             total += found[i]
-        part[...] = -1  # NaN, so that a second read shows
+        part[...] = -1  # a wrong value, so that a second read shows
         return total
 
     def maximum(self, part):

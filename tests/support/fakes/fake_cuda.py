@@ -34,7 +34,8 @@ class Machine:
         self.device, self.current = 0, [[] for _ in range(devices)]
         self.fail = {}  # word -> exception, raised once where it would be logged; or a list, for as many times
         self.next_stream = 0x100
-        self.reasons, self.without_code = {}, set()  # by index: why a device is unusable; lacks code
+        self.reasons = {}  # by index of a device, why it is unusable
+        self.without_code = set()  # indices of devices without machine code
         self.cupy, self.core = make_cupy(self), make_core(self)
 
     def record(self, *words):
