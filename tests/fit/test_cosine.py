@@ -325,8 +325,7 @@ def test_a_fit_whose_trial_is_best_keeps_its_weights(trials, monkeypatch):
     cases.assert_same_bits(flow.parameters, trials[0].best)
 
 
-# --- fits whose loss still falls at the end
-# ---------------------------------------------------------------------------------
+# --- fits whose loss still falls at the end --------------------------------------------------------------------------
 
 
 def test_an_end_before_the_fall_is_over_is_noted():
