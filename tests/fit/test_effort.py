@@ -220,9 +220,8 @@ def test_a_student_of_few_rows_has_the_loss_of_the_mixture_and_what_it_loses_to_
     seen, kept, fitted = [], _effort.HeldOut, _effort._HighEffort._fit_student
     monkeypatch.setattr(_effort, "HeldOut", lambda source: seen.append(source) or kept(source))
     monkeypatch.setattr(_effort._HighEffort, "_fit_student", lambda *given: seen.append(fitted(*given)) or seen[-1])
-    monkeypatch.setattr(
-        "headrace._fit.fit.clearly_better", lambda *given: False
-    )  # a member learns a mixture all the same
+    # A member learns a mixture all the same.
+    monkeypatch.setattr("headrace._fit.fit.clearly_better", lambda *given: False)
     history = flow_of().fit(bent(90), keep=True, **few)
     assert [one.from_samples for one in history.fits] == [False, True, False, False]
     judge, (student, learning) = seen

@@ -121,9 +121,7 @@ def imports_against_the_order(pairs):
         if "headrace" in (a, b) or place_of(a) is None or (a, b) in DOORS:
             continue
         (storey, room), (target, other) = place_of(a), place_of(b)
-        is_beside = (
-            storey == target and storey in ("methods", "analysis") and room != other and (room, other) not in BESIDE
-        )
+        is_beside = storey == target and storey in APART and room != other and (room, other) not in BESIDE
         if order.index(target) > order.index(storey) or is_beside:
             wrong.append(f"{a} ({storey}) imports {b} ({target})")
     return wrong

@@ -190,7 +190,7 @@ def vector(name: str, value: Any, size: int | None, *, positive: bool = False) -
     return array
 
 
-def context_scale(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
+def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
     """Mean and standard deviation of columns, checked."""
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")

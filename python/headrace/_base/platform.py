@@ -99,7 +99,7 @@ class _Beside(Temporary):
                 break
             except PermissionError as error:  # for example because another process reads the old file
                 if time.monotonic() >= end:
-                    raise PermissionError(f"path: expected a file to replace, got {target}, which is open") from error
+                    raise PermissionError(f"path: expected a file that no process has open, got {target}") from error
                 time.sleep(0.02)
         self._unlock()
 

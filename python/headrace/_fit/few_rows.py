@@ -61,7 +61,7 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
 
     Both losses are of the same rows.
     """
-    return mean_beyond(than - losses, weights / weights.sum(), 1.0) > -math.inf
+    return mean_beyond(than - losses, weights / weights.sum(), 1.0) > 0.0
 
 
 def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], Flow]) -> NDArray[np.float64]:
@@ -90,8 +90,9 @@ class Chosen:
     """and the weights of the rows."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of such losses."""
-        return _mean(losses, self.weights)
+        """The weighted mean of such losses; infinity where it is not finite."""
+        loss = float((losses * self.weights).sum() / self.weights.sum())
+        return loss if math.isfinite(loss) else math.inf
 
 
 def chosen_epochs(
@@ -254,12 +255,6 @@ def can_mix(flow: Flow, source: ArrayRows) -> bool:
         and LEAST_ROWS <= source.size <= MOST_ROWS
         and features <= _gaussian.MOST_FEATURES
     )
-
-
-def _mean(losses: Floats, weights: Floats) -> float:
-    """The weighted mean; infinity where it is not finite."""
-    loss = float((losses * weights).sum() / weights.sum())
-    return loss if math.isfinite(loss) else math.inf
 
 
 def in_folds(values: Floats) -> Floats:

@@ -218,13 +218,14 @@ class _HighEffort:
             return Ensemble(flows), judged[0].mean(-_mixed_equally([-one.best for one in judged]))
         assert self.first.judge is not None
         judge = HeldOut(self.first.judge)
-        weights, loss = weights_of_mixture(np.stack(list(map(judge.log_probs, flows))), judge.weights())
+        weights, loss = weights_of_mixture(np.stack([judge.log_probs(flow) for flow in flows]), judge.weights())
         return Ensemble(flows, weights), loss
 
     def _fit_student(self, mixture: Ensemble, loss: float) -> tuple[Flow, History] | None:
         """Fit the flow to samples and rows; None where Ctrl-C came before there were better weights.
 
-        `loss`: of the mixture, to which that of the student from few rows adds what it loses to it on samples.
+        `loss`: of the mixture. Of few rows, that of the student is the same plus the mean difference of both log
+        densities over samples held out.
         """
         given, student = self.arguments, copy.copy(self.flow)
         before = _clock.now() - self.clock.begin
@@ -398,11 +399,13 @@ def _refused(flow: Flow, arguments: Arguments) -> Arguments:
 
 
 def _enough(first: Fit, arguments: Arguments) -> tuple[int, bool]:
-    """The number of training rows, if enough are held out, or cross-validation can judge in their place: whether it
-    does.
+    """The number of training rows, and whether cross-validation judges, because held-out rows would be too few.
+
+    Raises:
+        ValueError: rows are too few for both, or a stream is larger than its buffer.
     """
     source, judge = first.source, first.judge
-    if first.stream is not None and type(source) is not ArrayRows:
+    if source.is_stream:
         raise ValueError(
             "effort: expected 'normal' for a stream of more rows than its buffer holds, got 'high'; give some of the "
             "rows as an array, or a larger buffer"

@@ -192,7 +192,8 @@ class StreamRows(ArrayRows):
                 yield block.take(~self._is_out(at, len(block)))
                 at += len(block)
             if at - begin != self.kept[part]:
-                raise ValueError(f"weights: expected {self.kept[part]} above 0, as counted before, got {at - begin}")
+                got = f"{at - begin}; a stream may not change"
+                raise ValueError(f"weights: expected {self.kept[part]} above 0, as counted before, got {got}")
 
 
 def _tables_of(rows: Block | Data) -> list[tuple[str, NDArray[Any]]]:

@@ -118,7 +118,7 @@ class Normal(Base):
 
     def _steps(self) -> list[StepSpec]:
         if self.trainable:
-            return [self._block().network.step()]
+            return [self._block().step()]
         return [StepSpec("StandardizeStep", inverted=False, mean=self.loc.tolist(), std=self.scale.tolist())]
 
     def _block(self) -> BiasTable:

@@ -37,7 +37,7 @@ class Chained(Parametrised):
         self._base = base
         self._standardize_context = None
         if scale is not None:
-            self._standardize_context = check.context_scale("standardize_context", scale, self._context)
+            self._standardize_context = check.mean_and_std("standardize_context", scale, self._context)
         self._take_parameters(np.concatenate([base._initial(self._dtype), *(t._vector() for t in chain)]))
 
     def _take_parameters(self, parameters: NDArray[Any], *, program: Program = None, **structure: Any) -> None:

@@ -180,7 +180,7 @@ class _Networks(_Named):
 
     def _of(self, kind: Callable[..., Transform], sizes: tuple[Any, Any, Any, Any], keywords: Any, **more: Any) -> None:
         features, context, transforms, hidden = sizes
-        if "map" not in more:
+        if "map" not in more:  # affine maps
             keywords = _bounded(hidden, keywords)
         link, named = taken_from(Linked, keywords).link, taken_from(Named, keywords)
         shape = {"context": context, "hidden": hidden, "dtype": named.dtype}

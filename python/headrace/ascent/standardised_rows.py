@@ -181,8 +181,9 @@ class StandardisedRows:
             z += _arrays.library(z).asarray(self.spread * (drawn - 0.5))
         if self.source.is_first:
             warnings.warn(
-                f"x: values repeat in {repeated.size} columns ({_listing(repeated)}); the fit spreads them "
-                "between one value and the next, or over a thousandth of the standard deviation where that is more",
+                f"x: values repeat in {repeated.size} columns ({_rows.listing([*map(str, repeated)])}); the fit "
+                "spreads them between one value and the next, or over a thousandth of the standard deviation where "
+                "that is more",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -287,10 +288,6 @@ def jittered(
     many = np.tile(x, (copies, 1))
     many += _arrays.library(x).asarray((spread * rng.standard_normal(many.shape)).astype(x.dtype))
     return many, None if weights is None else np.tile(weights, copies)
-
-
-def _listing(numbers: NDArray[Any]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
 
 BINS, WINDOW = 256, 16  # bins of a circle, and the number of them that are averaged for few rows

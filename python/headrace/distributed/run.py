@@ -313,7 +313,7 @@ def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
 def check_group(group: Any) -> Group:
     """The group, checked."""
     if not isinstance(group, Group):
-        raise TypeError(f"group: expected a headrace.distributed.Group, got {check.kind_of(group)}")
+        raise TypeError(f"group: expected a Group of local(), from_torch() or from_mpi(), got {check.kind_of(group)}")
     size = check.integer("group.size", group.size, least=1)
     check.integer("group.rank", group.rank, most=size - 1)
     return group

@@ -194,7 +194,7 @@ class Text(Source):
         """The error about the first line that is no row."""
         for number, line in lines:
             cells = self._loaded([(number, line)], np.str_)[0]
-            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; {self.dashes}delimiter splits"
+            what = f"{self.n_columns} columns, as in the first line, got {cells.size}; see {self.dashes}delimiter"
             if cells[-1].endswith("\n"):
                 what = "the end of a cell in quotes, got that of the line"
             elif cells.size == self.n_columns:

@@ -142,7 +142,7 @@ class WaveNet(SequenceFlow):
         if order:
             chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
         scale = (np.zeros(n), np.ones(n)) if own.standardize is None else own.standardize
-        standardize = Standardize(*check.context_scale("standardize", scale, n))
+        standardize = Standardize(*check.mean_and_std("standardize", scale, n))
         base = own.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)

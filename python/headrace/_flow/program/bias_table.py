@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace._core.settings import Settings
+from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 
 Named = dict[str, NDArray[Any]]
@@ -40,6 +41,10 @@ class BiasTable:
     def size(self) -> int:
         """See `Block`."""
         return self.network.size
+
+    def step(self, inverted: bool = False) -> StepSpec:
+        """See `MaskedNetwork.step`."""
+        return self.network.step(inverted)
 
     def named(self, packed: NDArray[Any]) -> Named:
         """See `Block`."""

@@ -10,14 +10,12 @@ from numpy.typing import DTypeLike
 from headrace._base import arguments as check
 from headrace._base.stored import Stored, storable
 from headrace._base.types import Self
-from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import BiasTable, Named
-from headrace._flow.program.module import Block
-from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.transform import OfBlock, Transform
 
 
 @storable
-class ActNorm(Transform):
+class ActNorm(OfBlock):
     """x = shift + e^log_scale · z for each coordinate, started from the rows of a fit (Kingma, Dhariwal 2018).
 
     It is `Elementwise` with ``map="affine", scale="exp"``, and the identity while it is fresh. Before its first step
@@ -67,12 +65,6 @@ class ActNorm(Transform):
         named = {"shift": np.asarray(mean).astype(self._dtype), "log_scale": np.log(std).astype(self._dtype)}
         other._put_parameters(self._block.pack_named(named))
         return other
-
-    def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [self._block.network.step(inverted)]
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._block)]
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         part = object.__new__(type(self))

@@ -15,10 +15,8 @@ from headrace._base.stored import Stored, storable
 from headrace._base.types import Self, Unpack
 from headrace._core.maps import MAPS
 from headrace._core.settings import Map, Settings
-from headrace._core.steps import StepSpec
 from headrace._flow.program.bias_table import BiasTable, unread
-from headrace._flow.program.module import Block
-from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.transform import OfBlock, Transform
 
 LEAST_POSITIVE = 1e-3  # of the core's function for positive values
 
@@ -29,7 +27,7 @@ def _numbers(values: NDArray[np.float64]) -> str:
 
 @storable
 @documented
-class Elementwise(Transform):
+class Elementwise(OfBlock):
     """A marginal map: a map for each coordinate, with parameters that do not depend on the other coordinates.
 
     Args:
@@ -61,12 +59,6 @@ class Elementwise(Transform):
         self._block = block = BiasTable(unread(settings), shapes, n)
         identity = np.tile(np.array(settings.identity, dtype), n)
         self._take_parameters(block.packed(identity) if named is None else block.pack_named(named))
-
-    def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [self._block.network.step(inverted)]
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._block)]
 
     def _part(self, kept: tuple[int, ...]) -> Transform:
         part = object.__new__(type(self))

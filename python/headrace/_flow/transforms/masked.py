@@ -17,17 +17,15 @@ from headrace._base.stored import Stored, storable
 from headrace._base.types import Self, Unpack
 from headrace._core.maps import MAPS
 from headrace._core.settings import Autoregressive, Conditioner, DenseAutoregressive, DenseConditioner, Settings
-from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
-from headrace._flow.program.module import Block
 from headrace._flow.transforms.dense import Dense, check_derivable, checked_dense, stored_dense, stored_staircase
 from headrace._flow.transforms.network import Network, checked_activation
 from headrace._flow.transforms.restriction import Mixed, Reads, Restriction, cut, joined
-from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.transform import OfBlock, Transform
 from headrace._flow.transforms.verification import verify_inverse
 
 
-class _Masked(Transform):
+class _Masked(OfBlock):
     """A transform with parameters from a masked network."""
 
     def __init__(
@@ -35,14 +33,8 @@ class _Masked(Transform):
     ) -> None:
         super().__init__(settings.features, settings.context, dtype)
         self._settings = settings
-        self._network = masked
+        self._block = self._network = masked
         self._take_parameters(parameters)
-
-    def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [self._network.step(inverted)]
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._network)]
 
     def _map_of_network(self) -> str:
         return self._settings.map

@@ -99,7 +99,7 @@ class Network:
     def __init__(self, layers: Sequence[Layer]) -> None:
         if isinstance(layers, (str, bytes)) or not hasattr(layers, "__iter__"):
             raise TypeError(f"layers: expected a list of Layer objects, got {check.kind_of(layers)}")
-        given, added = tuple(layers), dict[int, int]()
+        given, added = tuple(layers), set[int]()
         for i, layer in enumerate(given):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers[{i}]: expected a Layer, got {check.kind_of(layer)}")
@@ -111,7 +111,7 @@ class Network:
                 )
             if layer.adds in added:
                 raise ValueError(f"layers[{i}].adds: expected a layer that no other one adds, got {layer.adds}")
-            added[layer.adds] = i
+            added.add(layer.adds)
         object.__setattr__(self, "layers", given)
 
     def __repr__(self) -> str:

@@ -15,9 +15,10 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array
 from headrace._base.moved import renamed
 from headrace._base.public import public
+from headrace._core.steps import StepSpec
 from headrace._flow.program import module as _module
 from headrace._flow.program.evaluation import RowModule
-from headrace._flow.program.module import Program
+from headrace._flow.program.module import Block, Program
 from headrace._flow.transforms.network import Network
 from headrace._flow.transforms.restriction import Mixed
 
@@ -125,3 +126,15 @@ class Transform(RowModule):
     def _hidden(self) -> list[int]:
         """Units of the hidden layers of its network, if it has one."""
         return []
+
+
+class OfBlock(Transform):
+    """A transform of a single step, whose parameters are those of one block."""
+
+    _block: Any
+
+    def _steps(self, inverted: bool = False) -> list[StepSpec]:
+        return [self._block.step(inverted)]
+
+    def _blocks(self) -> list[tuple[str, Block]]:
+        return [("", self._block)]

@@ -14,15 +14,13 @@ from headrace._base.stored import Stored, storable
 from headrace._base.types import Self, Unpack
 from headrace._core.maps import VECTOR_MAPS
 from headrace._core.settings import MOST_COLUMNS, NetworkSettings, Settings
-from headrace._core.steps import StepSpec
 from headrace._core.structure import MaskedNetwork, Staircase
 from headrace._flow.program.bias_table import BiasTable
-from headrace._flow.program.module import Block
 from headrace._flow.transforms.bend import Bend, PlanarVector, Vector
-from headrace._flow.transforms.transform import Transform
+from headrace._flow.transforms.transform import OfBlock
 
 
-class _Vector(Transform):
+class _Vector(OfBlock):
     """The base of planar and radial transforms: with parameters of its own, or of a network that reads the context."""
 
     _map: str
@@ -41,17 +39,11 @@ class _Vector(Transform):
         super().__init__(n, columns, kind)
         self._network = network
         shapes = {name: (size,) for name, size in VECTOR_MAPS[self._map].groups(n).items()}
-        self._block: Block = network if columns else BiasTable(network, shapes, 1)
+        self._block = network if columns else BiasTable(network, shapes, 1)
         key = check.seeds(given.seed)
         fresh = VECTOR_MAPS[self._map].fresh(n, np.random.default_rng(list(key)))
         begin = network.initial(key, kind, tuple(fresh), biases_of=0.0)  # so that long chains stay near the identity
         self._take_parameters(begin)
-
-    def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [self._network.step(inverted)]
-
-    def _blocks(self) -> list[tuple[str, Block]]:
-        return [("", self._block)]
 
     def _hidden(self) -> list[int]:
         return self._network.core.hidden
