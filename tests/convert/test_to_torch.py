@@ -114,8 +114,7 @@ def test_samples_have_the_flows_distribution():
     assert convert.to_torch(flow).sample(7, torch.zeros(4, 2).double()).shape == (7, 4, 3)
 
 
-# ---- a module like others
-# ----------------------------------------------------------------------------------------------
+# ---- a module like others --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["maf-context", "nsf", "iaf", "everything", "planar", "mixture", "student-t"])

@@ -241,8 +241,7 @@ def test_training_steps_are_those_of_the_cpu(place):
     all_close(got, want, "float64")
 
 
-# ---- devices and streams
-# --------------------------------------------------------------------------------------------------
+# ---- devices and streams ---------------------------------------------------------------------------------------------
 
 
 def test_work_is_on_the_given_stream_without_waiting(emu):

@@ -131,8 +131,7 @@ def test_hard_planar_transforms(nonlinearity, context, tmp_path):
                 assert got.max() <= max(1e-5, 4.0 * own.max()), (scale, along, verb)
 
 
-# ---- the file and its callers
-# ----------------------------------------------------------------------------------------------------
+# ---- the file and its callers ----------------------------------------------------------------------------------------
 
 
 def test_the_graph_has_a_description(tmp_path):

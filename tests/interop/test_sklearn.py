@@ -301,8 +301,7 @@ def test_without_scikit_learn(monkeypatch):
         import headrace.sklearn  # noqa: F401
 
 
-# ---- arguments of flows and `fit`
-# ---------------------------------------------------------------------------------------
+# ---- arguments of flows and `fit` ------------------------------------------------------------------------------------
 
 
 def keywords(function):
@@ -483,8 +482,7 @@ def test_the_share_of_outliers_goes_by_weights():
     assert (density.predict(x[100:]) == -1).sum() == 25
 
 
-# ---- an index among the columns
-# ----------------------------------------------------------------------------------------
+# ---- an index among the columns --------------------------------------------------------------------------------------
 
 
 def test_an_index_column_is_left_out_with_a_warning():

@@ -453,8 +453,7 @@ def test_autocast_inference_mode_hooks_and_checkpointing():
     assert seen == ["forward"]
 
 
-# ---- copies, states, training
-# -------------------------------------------------------------------------------------------------
+# ---- copies, states, training ----------------------------------------------------------------------------------------
 
 
 def test_copies_pickles_and_states():
