@@ -20,6 +20,7 @@ from headrace.rows._files import OF_TEXT, suffix_of
 
 READ = (*OF_TEXT, ".parquet")
 SECONDS = 30.0  # of the fit
+_WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
 _PYTHON = '''"""The density of {name}, and its page, as `headrace report` made them: pip install ".[sklearn,plot]"."""
 
 import numpy as np
@@ -71,9 +72,6 @@ def report(arguments: Namespace) -> int:
     lines += [f"{name}: {path}" for name, path in written.items()]
     say(arguments, {**found.summary(), "files": written}, [*found.blocks(), "", *lines])
     return INTERRUPTED if found.interrupted else OK
-
-
-_WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
 
 
 def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[str, str], fitting.Apart]:
