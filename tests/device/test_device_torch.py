@@ -64,7 +64,7 @@ def _from_noise(module, x, c):
     """Samples and log densities as by `rsample_and_log_prob`, from given noise."""
     from headrace.torch import _autograd
 
-    rows, log_prob = _autograd.generate(x, c, module._own(), module._entry)
+    rows, log_prob = _autograd.run(x, c, module._own(), module._entry, inverse=False, of_log_prob=True)
     return (torch.cos(rows).sum(dim=1) * log_prob).sum()
 
 

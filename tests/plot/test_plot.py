@@ -348,8 +348,8 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
 
 
 def test_a_table_with_labels_and_gaps():
-    """Labels are drawn by their codes, rows and draws without a value in its other columns; a density of labels is
-    never exact.
+    """Labels are drawn by their codes, rows and draws without a value in its other columns; text that the fit leaves
+    out may stand anywhere; a density of labels is never exact.
     """
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("sklearn")
@@ -360,8 +360,10 @@ def test_a_table_with_labels_and_gaps():
     values[:120, 1] = np.nan
     frame = pandas.DataFrame({"kind": np.where(np.arange(400) % 3, "elm", "oak"), "a": values[:, 0], "b": values[:, 1]})
     how = {"transforms": 1, "hidden": (4,), "epochs": 1, "random_state": 0}
-    density = estimator(missing="model", **how).fit(frame)
-    figure = hr.plot.corner(density, frame[["b", "kind", "a"]], draws=2000, points=400, titles=True)
+    frame["note"] = [f"note {i}" for i in range(400)]
+    with pytest.warns(RuntimeWarning, match=r"left out: column 'note' \(text\)"):
+        density = estimator(missing="model", **how).fit(frame)
+    figure = hr.plot.corner(density, frame[["b", "note", "kind", "a"]], draws=2000, points=400, titles=True)
     shown = np.asarray(figure.axes[1].collections[0].get_offsets())
     assert (shown[:, 0] == (np.arange(400) % 3 == 0)).all()
     assert (shown[:, 1] == values[:, 0]).all()
@@ -372,6 +374,8 @@ def test_a_table_with_labels_and_gaps():
         assert 0.1 < inside.mean() < 0.9
         assert (heights * np.diff(edges)).sum() == pytest.approx(inside.mean())
     drawn(hr.plot.density(density, frame, draws=2000))
+    with pytest.raises(TypeError, match="x: expected an array of float32 or float64"):
+        hr.plot.corner(density, "rows")
     pair = estimator(**how).fit(frame[["kind", "a"]])
     kinds = texts(drawn(hr.plot.density(pair, frame[["kind", "a"]], draws=2000)))[2::3]
     assert kinds[:3] == ["of 2,000 draws"] * 3

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,29 +71,22 @@ def compare(
     unit = float(np.log(stars.std(axis=0, dtype=np.float64)).sum())
     results: list[Result] = []
 
-    def score(name: str, log_prob: Callable[[], NDArray[Any]]) -> None:
-        start = time.perf_counter()
-        values = log_prob().astype(np.float64) + unit
+    def score(name: str, began: float, log_prob: NDArray[Any]) -> None:
+        seconds, values = time.perf_counter() - began, log_prob.astype(np.float64) + unit
         error = float(values.std() / np.sqrt(len(values)))
-        results.append(Result(name, float(values.mean()), error, time.perf_counter() - start))
+        results.append(Result(name, float(values.mean()), error, seconds))
 
     flows: dict[str, Flow] = {"MAF": MAF(2, transforms=8, seed=seed), "NSF": NSF(2, link="linear", seed=seed)}
-
-    def fitted(flow: Flow) -> NDArray[Any]:
-        flow.fit(stars, epochs=epochs, seed=seed, progress=progress)
-        return np.asarray(flow.log_prob(held_out))
-
-    score("Gaussian", lambda: gaussian_log_prob(stars, held_out))
-    kernels = list[KernelDensity]()
-
-    def density() -> NDArray[Any]:
-        kernels.append(KernelDensity.of(stars))
-        return kernels[0].log_prob(held_out)
-
-    score("kernel density", density)
+    began = time.perf_counter()
+    score("Gaussian", began, gaussian_log_prob(stars, held_out))
+    began = time.perf_counter()
+    kernels = KernelDensity.of(stars)
+    score("kernel density", began, kernels.log_prob(held_out))
     for name, flow in flows.items():
-        score(name, lambda flow=flow: fitted(flow))  # type: ignore[misc]
-    return results, flows, kernels[0].bandwidth
+        began = time.perf_counter()
+        flow.fit(stars, epochs=epochs, seed=seed, progress=progress)
+        score(name, began, np.asarray(flow.log_prob(held_out)))
+    return results, flows, kernels.bandwidth
 
 
 def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[Result], seed: int = 0) -> None:

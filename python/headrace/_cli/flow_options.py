@@ -152,8 +152,6 @@ SIGNALS = {"WaveNet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("
 
 # ---- help ------------------------------------------------------------------------------------------------------------
 
-_BREAK = "\n"  # in a help: the text behind it begins a line
-
 
 @functools.cache  # the parser asks for it at each option
 def takers() -> dict[str, dict[str, Argument]]:
@@ -185,7 +183,7 @@ def help_of(name: str) -> str:
         default = _shown(FIT[name].default)
         lines = [f"{', '.join(each)}: {line}" for line in lines]
         lines.insert(0, FIT[name].help + (f" (default: {default})" if default else ""))
-    return _BREAK.join(lines)
+    return "\n".join(lines)
 
 
 def set_groups() -> dict[str, dict[str, str]]:

@@ -7,8 +7,9 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+import headrace as hr
 from headrace._cli import fitting
-from headrace._cli.commands import _check_output, _load
+from headrace._cli.commands import Density, _check_output, _load
 from headrace._cli.diagnose import looked
 from headrace._cli.screen import INTERRUPTED, OK, counted, duration, note, say, usage
 from headrace._cli.writing import write_text
@@ -19,6 +20,7 @@ from headrace.rows._files import OF_TEXT, suffix_of
 
 READ = (*OF_TEXT, ".parquet")
 SECONDS = 30.0  # of the fit
+_WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
 _PYTHON = '''"""The density of {name}, and its page, as `headrace report` made them: pip install ".[sklearn,plot]"."""
 
 import numpy as np
@@ -30,7 +32,7 @@ rng = np.random.default_rng([{seed}, {apart}])
 order = rng.permutation(len(x))
 held_out, training = np.split(order, [round({share} * len(x))])
 
-density = FlowDensity(missing="drop", random_state={seed}, fit=FitSettings(time_budget={seconds:g}))
+density = FlowDensity(missing="drop", random_state={seed}{categories}, fit=FitSettings(time_budget={seconds:g}))
 density.fit(x{at}[training]{weights}{given})
 density.as_table().save({density!r})
 
@@ -50,11 +52,13 @@ def report(arguments: Namespace) -> int:
     inputs = tables.files_of(arguments.data, name="DATA")
     for path in written.values():
         _check_output(Namespace(output=path), *inputs)
+    arguments.categories = "auto"  # as in FlowDensity
     with fitting._nothing_saved(written["density"]):
-        fitted = fitting._fitted(_of_fit(arguments, written))
-    apart = fitted.apart
-    assert apart is not None
-    fitting._save(written["density"], fitted.flow, fitted.notes)
+        flow, notes, apart = _fit(arguments, written)
+        if isinstance(flow, hr.MixedDensity) and flow.flow is None and len(apart.labels) < flow.features:
+            arguments.categories = "none"  # no test is of probabilities alone: what is not text is spread
+            flow, notes, apart = _fit(arguments, written)
+    fitting._save(written["density"], flow, notes)
     apart.write(written["rows held out"])
     density = _load(written["density"])
     training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
@@ -70,15 +74,13 @@ def report(arguments: Namespace) -> int:
     return INTERRUPTED if found.interrupted else OK
 
 
-_WRITTEN = {"page": ".html", "density": ".safetensors", "rows held out": ".held_out.csv", "script": ".py"}
-
-
-def _of_fit(arguments: Namespace, written: dict[str, str]) -> Namespace:
-    """The arguments of the fit, with the defaults of `headrace fit`."""
+def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[str, str], fitting.Apart]:
+    """The flow and the notes of its file, fitted with the defaults of `headrace fit`, and the rows set apart."""
     shared = {**vars(arguments), "output": written["density"], "held_out": written["rows held out"]}
-    seconds = {"time_budget": arguments.time_budget, "missing": "drop", "categories": "auto"}  # as in FlowDensity
     fit = arguments.parsed(["fit", *arguments.data, "--output", written["density"]])
-    return Namespace(**{**vars(fit), **shared, **seconds, "run": fit.run})
+    fitted = fitting._fitted(Namespace(**{**vars(fit), **shared, "missing": "drop", "run": fit.run}))
+    assert fitted.apart is not None
+    return fitted.flow, fitted.notes, fitted.apart
 
 
 def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, written: dict[str, str]) -> str:
@@ -106,6 +108,7 @@ def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, w
     values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
     values |= {"share": fitting.VALIDATION, "at": at, "names": named}
     values["look"] = (f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else "")
+    values["categories"] = ", categories=None" if arguments.categories == "none" else ""
     values["weights"] = f", sample_weight={shares}[training]" if weights else ""
     values["given"] = f", context={both['training']}" if context else ""
     values["training"] = f"(x{at}[training], {both['training']})" if context else f"x{at}[training]"

@@ -32,9 +32,6 @@ def tell(text: str) -> None:
     tqdm.write("\n".join(lines) or text, file=sys.stderr)  # above the bars
 
 
-# ---- a command's output ----------------------------------------------------------------------------------------------
-
-
 def note(arguments: Namespace, text: str) -> None:
     """A note on the standard error, unless --quiet is given."""
     if not arguments.quiet:

@@ -41,11 +41,8 @@ class Boosting:
             return models, found
 
         every = [out_of_fold(one) for one in y.T]
-        residuals = [one - mean for one, (_, mean) in zip(y.T, every, strict=True)]
-        every += [
-            out_of_fold(np.log(np.square(off) + LEAST_VARIANCE * one.var()))
-            for one, off in zip(y.T, residuals, strict=True)
-        ]
+        for one, (_, mean) in zip(y.T, list(every), strict=True):
+            every.append(out_of_fold(np.log(np.square(one - mean) + LEAST_VARIANCE * one.var())))
         self.models, found = zip(*every, strict=True)
         self.factors = np.repeat([1.0, 0.5], y.shape[1])  # half the log of a variance is that of a scale
         self.training = np.stack(found, axis=1) * self.factors

@@ -22,8 +22,7 @@ OTHER_FLOW = "train a flow of headrace in its place, such as hr.NSF"
 CIRCULAR_FLOW = "train hr.NSF with periodic=[(low, high), ...], whose splines are continuous around each circle"
 
 
-_NAMES = "zuko nflows glasflow normflows flowjax sbi torch equinox paramax headrace"
-LIBRARIES = frozenset(_NAMES.split())
+LIBRARIES = {"zuko", "nflows", "glasflow", "normflows", "flowjax", "sbi", "torch", "equinox", "paramax", "headrace"}
 # Methods of a subclass that do not change a formula, in addition to those that Python calls itself, such as `__init__`.
 _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict", "load_state_dict", "_abc_impl"))
 

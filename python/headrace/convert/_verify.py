@@ -114,7 +114,7 @@ def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limi
     if want.shape != x.shape[:1]:
         raise ValueError(f"verify: expected {len(x)} log densities, one for each row, got shape {want.shape}")
     got = np.asarray(flow.log_prob(x, context), np.float64)
-    difference = "the source is not the sum of its parts, by a subclass or a hook, or this is a fault of headrace"
+    difference = "a subclass, a hook or another version changes what its parts compute, or this is a fault of headrace"
     _compare(got, want, limits, difference)
 
 

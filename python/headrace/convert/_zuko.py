@@ -22,9 +22,8 @@ from headrace.convert._zuko_networks import network_of
 from headrace.transforms import Gaussianize, Inverse, Transform
 
 CONTEXT_INSTEAD = "a base of headrace is the same for all contexts: train hr.NSF with context="
-_MAPS = ("affine", "additive", "rq_spline")
-MAPS = dict(zip(("MonotonicAffineTransform", "AdditiveTransform", "MonotonicRQSTransform"), _MAPS, strict=True))
-MAPS[CIRCULAR] = CIRCULAR
+MAPS = {"MonotonicAffineTransform": "affine", "AdditiveTransform": "additive"}
+MAPS |= {"MonotonicRQSTransform": "rq_spline", CIRCULAR: CIRCULAR}
 
 
 def from_zuko(

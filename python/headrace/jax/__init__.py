@@ -368,7 +368,7 @@ def _params(own: Structure, params: Any) -> Any:
     if params is None:
         if own.frozen:
             return jnp.zeros((0,), own.dtype)
-        raise TypeError("params: expected an array, as flow.parameters, got None; jax.freeze(flow) has its own")
+        raise TypeError("params: expected an array, as flow.parameters, got None; headrace.jax.freeze(flow) needs none")
     if own.frozen:
         raise TypeError("params: expected None, as this structure is frozen with its own, got an array")
     if not isinstance(params, (jax.Array, np.ndarray)):

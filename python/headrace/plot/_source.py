@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace import files
+from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._arrays.frames import is_frame
 from headrace._base import arguments as check
@@ -45,16 +46,16 @@ class Drawn:
 
         Columns of a frame are in the order of the fit.
         """
-        x, missing = in_order(x, self.columns.used_names), self.columns.table.missing
+        names, missing, gaps = self.columns.used_names, self.columns.table.missing, np.array(False)
+        x = in_order(frames.without_text(x, names or ())[0], names)
         if np.ndim(x) == 2:
             x, context, weights = self.columns.opened(x, context, weights)
             good = ~np.isnan(x).any(axis=1) | (missing != "drop")
-            x, *parts = (part[good] if np.shape(part)[:1] == good.shape else part for part in (x, context, weights))
-            context, weights = parts
-        gaps = np.isnan(x) if missing == "model" else None
-        x = x if gaps is None else np.where(gaps, 0.0, x)
+            x, context, weights = (p[good] if np.shape(p)[:1] == good.shape else p for p in (x, context, weights))
+            gaps = np.isnan(x) & (missing == "model")
+            x = np.where(gaps, 0.0, x)
         found = rows_of(x, len(self.columns.used.columns), contexts, context, weights)
-        return replace(found, x=np.where(gaps, np.nan, found.x)) if gaps is not None else found
+        return replace(found, x=np.where(gaps, np.nan, found.x))
 
     def sample(self, n: int, context: Rows | None, seed: int) -> Rows:
         """Draws in the data's units, in float64; those that are not finite are left out, except for missing values."""

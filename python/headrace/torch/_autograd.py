@@ -180,7 +180,8 @@ class _LogProbInOneRun(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, context: Any, parameters: Any, entry: Any, wrt: list[bool], dropout: Any) -> Tensor:
-        out, *unit = operators.log_prob_and_unit(x, context, parameters, entry.handle, wrt, dropout)
+        out = parameters.new_empty(len(x))
+        unit = operators.vjp(x, context, parameters, None, None, entry.handle, True, True, wrt, out, dropout)
         ctx.entry, ctx.wrt, ctx.dropout = entry, wrt, dropout
         ctx.save_for_backward(x, context, parameters, *unit)
         return out
@@ -322,21 +323,10 @@ def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, 
     return traced.apply(x, context, parameters, entry.handle)
 
 
-def transform(
-    value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, to_data: bool
-) -> tuple[Tensor, Tensor]:
-    """Rows in the other space, and log-determinants."""
-    return _run(value, context, parameters, entry, not to_data, False)
-
-
-def generate(noise: Tensor, context: Tensor | None, parameters: Tensor, entry: Any) -> tuple[Tensor, Tensor]:
-    """Rows made from noise under the base, and their log densities."""
-    return _run(noise, context, parameters, entry, False, True)
-
-
-def _run(
+def run(
     value: Tensor, context: Tensor | None, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
 ) -> tuple[Tensor, Tensor]:
+    """Rows in the other space, with log densities of rows made from noise if `of_log_prob`, else log-determinants."""
     if torch.jit.is_tracing():
         return operators.ops.run(value, context, parameters, entry.handle, inverse, of_log_prob)
     if not is_plain(value, context, parameters):

@@ -185,14 +185,6 @@ def vjp(
     return [gradient for gradient in found if gradient is not None]
 
 
-def log_prob_and_unit(
-    x: Tensor, context: Tensor | None, parameters: Tensor, handle: int, wrt: list[bool], dropout: int | None = None
-) -> list[Tensor]:
-    """Log densities, and the gradients of their sum, from one run."""
-    log_prob = parameters.new_empty(x.shape[0])
-    return [log_prob, *vjp(x, context, parameters, None, None, handle, True, True, wrt, log_prob, dropout)]
-
-
 # ---- definitions -----------------------------------------------------------------------------------------------------
 
 library = torch.library.Library("headrace", "DEF")

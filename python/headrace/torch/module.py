@@ -305,7 +305,7 @@ class _Module(nn.Module):
     def _transformed(self, name: str, value: Tensor, context: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor]:
         vector = self._own()
         rows, own, batch = self._opened(name, value, context, vector)
-        out, log_det = _autograd.transform(rows, own, vector, self._entry, to_data)
+        out, log_det = _autograd.run(rows, own, vector, self._entry, not to_data, of_log_prob=False)
         return out.reshape(*batch, out.shape[-1]), log_det.reshape(batch)
 
 
@@ -413,7 +413,7 @@ class FlowModule(_Module):
         noise = self._noise(self._shape(sample_shape, context))
         vector = self._own()
         rows, own, batch = self._opened("noise", noise, context, vector)
-        x, log_prob = _autograd.generate(rows, own, vector, self._entry)
+        x, log_prob = _autograd.run(rows, own, vector, self._entry, inverse=False, of_log_prob=True)
         return x.reshape(*batch, self.features), log_prob.reshape(batch)
 
     def rsample(self, sample_shape: int | tuple[int, ...] = (), context: Tensor | None = None) -> Tensor:
