@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,13 @@ def pytest_terminal_summary(terminalreporter, config):
 @pytest.fixture(params=DTYPES)
 def dtype(request):
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def weights_of_torch():
+    """Models of PyTorch begin with the same weights, whichever tests the process ran before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

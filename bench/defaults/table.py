@@ -327,7 +327,7 @@ _REASONS = {
     "describes a layer, of which Network is made": "Layer",
     "a base class, whose kinds have rows": "Base transforms.Transform",
     "what the methods of others return, which have rows": "Conditional",
-    "reads or sets one value, or prints it": "command.info get_num_threads set_num_threads include info ops.MAPS",
+    "reads or sets one value, or prints it": "command.info get_num_threads set_num_threads info ops.MAPS",
     "takes the time that it is given": "auto command.report",
     "is load, which has a row, and a look at the class": "Flow.load SequenceFlow.load Transform.load Ensemble.load",
     "measures by itself": "command.bench",

@@ -197,6 +197,7 @@ KEPT = {
 def test_a_dropout_that_is_kept_is_that_of_the_library(case):
     """Log densities of one row have the library's distribution over omitted units, in the same layers and shares."""
     torch = library("torch")
+    torch.manual_seed(2)  # weights by which the omitted units give more than ten values
     model = shaken(KEPT[case](), 0, 0.4).train()
     fast = hr.accelerate(model, dropout="keep")
     assert fast.training

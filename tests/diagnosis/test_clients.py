@@ -27,7 +27,7 @@ def test_a_posterior_of_sbi_is_diagnosed(torch, kind):
     posteriors, utils = library("sbi.inference.posteriors"), library("sbi.utils")
     d = Draw(6, True)
     net = torch.nn.Sequential(torch.nn.Linear(d.columns, 4), torch.nn.Tanh())
-    estimator = shaken(sbi_estimator(d, "zuko_maf", embedding=net), 6)
+    estimator = shaken(sbi_estimator(d, "zuko_maf", embedding=net), 6, 0.4)
     x = torch.randn(300, d.columns)
     theta = drawn(estimator, x)
     model = hr.accelerate(estimator) if kind == "accelerated" else estimator
@@ -40,7 +40,7 @@ def test_a_posterior_of_sbi_is_diagnosed(torch, kind):
     assert found.log_prob.mean() == pytest.approx(want, rel=1e-4)
     assert found.p_value > 1e-3
     wrong = hr.diagnose(model, theta, x.flip(0) + 2.0, progress=False)  # data of other parameters
-    assert wrong.log_prob.mean() < want - 0.01
+    assert wrong.log_prob.mean() < want - 0.5
     library("matplotlib")
     figure = hr.plot.corner(model, context=x[0], draws=500)
     ranges = np.array([axis.get_xlim() for axis in figure.axes[-d.features :]])

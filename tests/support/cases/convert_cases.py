@@ -5,6 +5,7 @@ a model with parameters away from their start; refused models are made without.
 """
 
 import functools
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -16,7 +17,11 @@ def library(name):
     """A module, imported without its warnings; the test is skipped where it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
+        before = set(sys.modules)
+        module = pytest.importorskip(name, reason=f"{name} is not installed", exc_type=ImportError)
+    if "torch" in set(sys.modules) - before:
+        sys.modules["torch"].manual_seed(0)  # as before each further test (tests/conftest.py)
+    return module
 
 
 @dataclass
