@@ -20,12 +20,12 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 STOREYS = {
     "base": (1150, "_base"),
     "core": (2050, "_arrays _core config"),
-    "flow": (4700, "_flow densities files ops transforms"),
+    "flow": (4650, "_flow densities files ops transforms"),
     "fit": (7100, "_fit distributed rows training"),
     "methods": (5900, "ascent continuum sequences variational"),
     "analysis": (5200, "_tables choosing diagnosis plot"),
     "clients": (
-        11550,
+        11500,
         "_cli _regression convert dask integrations jax onnx sklearn torch",
     ),
 }
