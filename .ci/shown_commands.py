@@ -73,7 +73,7 @@ def shown(page: str) -> list[str]:
 
 
 def to_run(page: str) -> list[str]:
-    """Those that are not left out."""
+    """The commands of a page that a run executes."""
     return [command for command in shown(page) if command not in NOT_RUN[page]]
 
 

@@ -2,7 +2,7 @@
 
     python docs/check_links.py build/site
 
-Needs no network. Prints what is wrong, and exits with 1 if anything is. Sphinx's own linkcheck asks outside addresses
+Needs no network. Prints each broken link, and exits with 1 if any is. Sphinx's own linkcheck asks outside addresses
 and reads sources; links of the theme, of the gallery and of raw HTML are in the built site alone.
 """
 

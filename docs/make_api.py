@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def object(self) -> Any:
-        """What is described; None where it needs a library that is not installed."""
+        """The described object; None where it needs a library that is not installed."""
         try:
             if self.kind == "automodule":
                 return importlib.import_module(self.name)

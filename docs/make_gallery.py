@@ -184,12 +184,12 @@ def shrink(path: Path, size: tuple[int, int] | None = None) -> None:
 
 
 def digest_of(example: Path) -> str:
-    """What a page keeps of the example that it was made from."""
+    """The digest of an example, which its page records."""
     return sha256(example.read_bytes()).hexdigest()[:16]
 
 
 def is_fresh(example: Path, docs: Path = DOCS) -> bool:
-    """Whether the page of an example was made from it as it is."""
+    """Whether the page of an example was made from its present source."""
     page = docs / "gallery" / f"{example.stem}.md"
     return page.exists() and f"made from {digest_of(example)}\n" in page.read_text(encoding="utf-8")
 

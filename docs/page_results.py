@@ -54,12 +54,12 @@ def blocks(text: str) -> list[str]:
 
 
 def digest_of(text: str) -> str:
-    """What a page keeps of the code whose results it shows."""
+    """The digest of a page's code, which the page records."""
     return sha256("\n".join(blocks(text)).encode()).hexdigest()[:16]
 
 
 def is_fresh(text: str) -> bool:
-    """Whether a page shows the results of its code as it is."""
+    """Whether a page shows the results of its present code."""
     kept = DIGEST.search(text)
     return kept is not None and kept[1] == digest_of(text)
 

@@ -153,7 +153,7 @@ struct Bf16Kernels {
     void (*panels)(const float* lines, int n, int64_t height, int rows, uint32_t* panels) noexcept;
     // Up to row_block units by any number of vectors of inputs.
     void (*weights)(const Bf16Weights&, int units, int vectors) noexcept;
-    // Called before and after a thread's tiles of rows and its sums of weights; null: nothing is to be done.
+    // Called before and after a thread's tiles of rows and its sums of weights; null where nothing is needed.
     void (*begin)() noexcept = nullptr;
     void (*end)() noexcept = nullptr;
 };

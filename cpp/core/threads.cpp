@@ -279,7 +279,7 @@ class Pool {
         return true;
     }
 
-    // Takes back the tasks that no thread has begun; returns how many.
+    // Withdraws the tasks that no thread has begun; returns their number.
     int64_t withdraw() { return int64_t(open_.fetch_and(~task_mask, std::memory_order_relaxed) & task_mask); }
 
     // Wakes `helpers` workers, or as many as exist: fewer threads do the work then.

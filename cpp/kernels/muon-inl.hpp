@@ -101,7 +101,7 @@ void muon(const MuonStep<T>& s, const MuonBlock& block, const T* gradient, T* we
     const int64_t matrix = int64_t(padded_row(rows)) * length, square_size = int64_t(side) * stride;
     T *const x = scratch, *const result = x + matrix, *const g = result + matrix;
 
-    // f(index of the first of W entries in a vector like the weights, in X, and how many there are)
+    // Calls f(index of the first of W entries in a vector like the weights, its index in X, number of entries)
     const auto for_entries = [&](const auto& f) {
         for (int64_t i = 0; i < rows; ++i)
             for (int k = 0; k < columns; k += W) f(int64_t(block.row[i]) + k, i * length + k, columns - k);

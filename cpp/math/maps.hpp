@@ -26,7 +26,7 @@
     X(11, LogisticMixture, "logistic_mixture", "")    \
     X(12, HalvedSpline, "rq_spline_flowjax17", "")
 
-// Tests add a map to a module of their own, after these: the header that this macro names has its lines of the list.
+// Tests build a module with one more map: this macro names the header with its line of the list.
 #ifdef HEADRACE_MORE_MAPS
 #include HEADRACE_MORE_MAPS
 #else

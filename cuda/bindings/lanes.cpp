@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* like_numbers = "expected contiguous vectors of one length and dtype";
 
-// body(T()) for the dtype of a vector.
+// Calls body(T()), with T the dtype of a vector.
 template <class Body>
 void by_dtype(const DeviceArray& array, Body body) {
     require(array.is_float() && array.shape.size() == 1, like_numbers);

@@ -140,7 +140,7 @@ __device__ __forceinline__ void run_row_vjp(const T* given, const P& p, int feat
     to.finish(p.lanes, Map::n_ready(features));
 }
 
-// Both in the direction and by the map of a call; a map's code is at one place each.
+// The map and the direction are those of the call; each map's code stands once in a kernel.
 template <class T, class P>
 __device__ __forceinline__ T run_row_of(const VectorRows<T>& a, const T* given, const P& p, T* built) {
     T log_det = 0;

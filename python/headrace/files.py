@@ -509,7 +509,7 @@ def _parse(text: str, name: str, most_objects: int) -> Any:
 
 
 def _brackets(text: str) -> tuple[int, int, int]:
-    """The depth of brackets in JSON, and how many objects and lists open; exact up to the first error of syntax."""
+    """The depth of brackets in JSON, and the number of objects and lists; exact up to the first error of syntax."""
     outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
     codes = np.frombuffer(outside.encode("utf-8", "replace"), np.uint8)
     objects, lists = codes == ord("{"), codes == ord("[")

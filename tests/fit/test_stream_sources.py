@@ -158,7 +158,7 @@ def test_sources_that_cannot_be_read_twice_or_at_all_are_refused():
 
 def test_other_arguments_of_a_fit_of_a_stream():
     stream = hr.rows.blocks([X], buffer=50)
-    with pytest.raises(ValueError, match="weights: expected None, as a stream of rows has its own"):
+    with pytest.raises(ValueError, match="weights: expected None, because a stream of rows has its own"):
         small().fit(stream, weights=np.ones(200))
     with pytest.raises(ValueError, match="context: expected None, as a stream"):
         small(context=1).fit(stream, X[:, :1])

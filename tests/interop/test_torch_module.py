@@ -567,7 +567,7 @@ def test_errors_name_the_argument():
                 call(wrong)
     plain = module_of("maf", 0)
     for call in (plain, lambda c: plain.log_prob(x, c), lambda c: plain.sample((), c)):
-        with pytest.raises(ValueError, match="context: expected None, as this takes no context, got"):
+        with pytest.raises(ValueError, match="context: expected None, because this takes no context, got"):
             call(context)
     with pytest.raises(ValueError, match=r"value: expected leading dimensions .*batch_shape \(5,\), got \(4,\)"):
         module(context).log_prob(rows(4, 3))

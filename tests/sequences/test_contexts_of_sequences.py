@@ -99,7 +99,7 @@ def test_arguments_of_standardize_context():
     assert hr.WaveNet(layers=2, context=2).standardize_context is None
     with pytest.raises(TypeError, match=r"standardize_context: expected a tuple \(mean, std\), got"):
         hr.WaveNet(layers=2, context=2, standardize_context=[1.0])
-    with pytest.raises(ValueError, match="standardize_context: expected None, as no transform takes a context"):
+    with pytest.raises(ValueError, match="standardize_context: expected None, because no transform takes a context"):
         hr.WaveNet(layers=2, standardize_context=SCALE)
     with pytest.raises(ValueError, match=r"standardize_context\[1\]"):
         hr.WaveNet(layers=2, context=2, standardize_context=(SCALE[0], [1.0, 0.0]))

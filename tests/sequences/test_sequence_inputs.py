@@ -81,7 +81,7 @@ CALLS = {
     "covariates where none are": (
         lambda f: f.log_prob(x(), None, np.zeros((10, 2))),
         ValueError,
-        ["covariates: expected None, as this takes no covariates"],
+        ["covariates: expected None, because this takes no covariates"],
     ),
     "lengths of another shape": (
         lambda f: f.log_prob(x(), lengths=[3]),

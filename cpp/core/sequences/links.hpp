@@ -13,7 +13,7 @@
 
 namespace headrace {
 
-// Arrays of both dtypes, of which one is in use.
+// An array in float32 and one in float64, of which the dtype of a program uses one.
 struct Room {
     std::vector<float> single;
     std::vector<double> wide;

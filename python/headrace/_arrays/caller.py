@@ -97,8 +97,8 @@ class _Torch(_NumPy):
         torch = sys.modules["torch"]
         if value.requires_grad and torch.is_grad_enabled():
             raise TypeError(
-                f"{name}: expected a tensor that requires no gradient, as it would be lost; call {name}.detach(), or "
-                f"do this under torch.no_grad(); {_VJPS}"
+                f"{name}: expected a tensor that requires no gradient, because it would be lost; call {name}.detach(), "
+                f"or do this under torch.no_grad(); {_VJPS}"
             )
         if value.device.type == "meta":
             raise TypeError(f"{name}: expected a tensor with numbers, got one on the meta device; make one on the CPU")
@@ -110,7 +110,7 @@ class _Torch(_NumPy):
         if value.is_neg():
             raise TypeError(f"{name}: expected a tensor without lazy negation, got one; call {name}.resolve_neg()")
         if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
-            raise TypeError(f"{name}: expected a tensor without a tangent, as it would be lost; {_VJPS}")
+            raise TypeError(f"{name}: expected a tensor without a tangent, because it would be lost; {_VJPS}")
 
     def check_like(self, value: Any) -> None:
         if value.device.type != "cpu":

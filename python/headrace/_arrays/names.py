@@ -29,7 +29,7 @@ class Names:
         return cls(*(None if names is None else tuple(names) for names in found))
 
     def or_those_of(self, other: Names) -> Names:
-        """These names, and those of another fit where they are not known."""
+        """These names; missing ones are taken from `other`."""
         return Names(self.features or other.features, self.context or other.context)
 
     def of_columns(self, columns: Iterable[int]) -> Names:

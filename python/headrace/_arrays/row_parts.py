@@ -1,4 +1,4 @@
-"""Rows of a table that are held out, and those that are left: how many, which, and in which order they are read."""
+"""Rows of a table that are held out, and the remaining ones: their numbers, their indices, their order of reading."""
 
 from __future__ import annotations
 

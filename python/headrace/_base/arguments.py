@@ -195,7 +195,7 @@ def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
     if not isinstance(value, tuple) or len(value) != 2:
         raise TypeError(f"{name}: expected a tuple (mean, std), got {kind_of(value)}")
     if columns == 0:
-        raise ValueError(f"{name}: expected None, as no transform takes a context, got (mean, std)")
+        raise ValueError(f"{name}: expected None, because no transform takes a context, got (mean, std)")
     return vector(f"{name}[0]", value[0], columns), vector(f"{name}[1]", value[1], columns, positive=True)
 
 

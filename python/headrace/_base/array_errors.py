@@ -93,7 +93,7 @@ def context_shape(columns: int, batch: Iterable[int] | None = None) -> str:
 
 def takes_no_context(name: str = "context", got: str = "an array") -> ValueError:
     """The error for a context that nothing uses."""
-    return ValueError(f"{name}: expected None, as this takes no context, got {got}")
+    return ValueError(f"{name}: expected None, because this takes no context, got {got}")
 
 
 def not_dense(name: str, layout: Any) -> TypeError:

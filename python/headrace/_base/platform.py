@@ -35,7 +35,7 @@ def without_separator(path: str) -> str:
 
 def give_memory_back() -> None:
     """Return freed memory to the system: glibc keeps the freed memory of each thread for its next requests."""
-    with suppress(TypeError, OSError, AttributeError):  # Windows; no C library by this name; one without the function
+    with suppress(TypeError, OSError, AttributeError):  # on Windows, and with a C library that lacks the function
         ctypes.CDLL(None).malloc_trim(0)
 
 

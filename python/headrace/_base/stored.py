@@ -3,7 +3,7 @@
 A class takes part by the decorator `storable` and two methods:
 
 - ``_header(self)``: everything that the named parameters do not contain, in JSON's types; floats are kept exactly.
-- ``_from_file(cls, stored)``: the inverse of it, from a `Stored`. **A size in a header is a claim**: it is compared
+- ``_from_file(cls, stored)``: the object of a `Stored`, its inverse. **A size in a header is a claim**: it is compared
   with the arrays of the file before anything of that size is made.
 
 Masks are arrays too, and matrices that are no parameters (`Module._fixed_arrays`).

@@ -32,7 +32,7 @@ class Beside:
 
     @classmethod
     def of(cls, arguments: Namespace, files: Sequence[str], of: Names = None, over: Names = None) -> Beside:
-        """Those of the options, in tables, or a context of numbers. `of`, `over`: names of their columns in the fit."""
+        """The tables that the options name, or a context of numbers. `of`, `over`: their column names in the fit."""
         rows, names, context, covariates = None, None, arguments.context, arguments.covariates
         if isinstance(context, str):
             rows, names = _contexts(context, files, of)
@@ -49,7 +49,7 @@ class Beside:
 
     @classmethod
     def of_flow(cls, arguments: Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
-        """Those that a fitted flow reads: as many columns, of the names that they had in the fit."""
+        """Contexts and covariates for a fitted flow, with the number and the names of the fit's columns."""
         given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
         for name, is_there in given.items():
             if is_there and not getattr(flow, name):

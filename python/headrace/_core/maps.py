@@ -116,7 +116,7 @@ VECTOR_MAPS: dict[str, VectorMap] = {
 
 
 def has_bins(map: str) -> bool:
-    """Whether a map has bins: then its number of parameters depends on how many."""
+    """Whether a map has bins, whose number then determines that of its parameters."""
     return _LISTED[map].max_bins > 0
 
 

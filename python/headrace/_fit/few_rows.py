@@ -258,7 +258,7 @@ def can_mix(flow: Flow, source: ArrayRows) -> bool:
 
 
 def in_folds(values: Floats) -> Floats:
-    """Values of rows, fold after fold, as `pooled` has losses."""
+    """Values of rows, fold after fold, in the order of the losses of `pooled`."""
     return np.concatenate([values[np.arange(len(values)) % FOLDS == fold] for fold in range(FOLDS)])
 
 

@@ -154,7 +154,7 @@ class StreamRows(ArrayRows):
             raise errors.wrong_shape("x", f"(rows, {self.features})", self._shape(block.x))
         columns = 0 if block.context is None else block.context.shape[1]
         if columns != self.contexts:
-            expected = f"{self.contexts} columns" if self.contexts else "none, as this takes no context"
+            expected = f"{self.contexts} columns" if self.contexts else "none, because this takes no context"
             raise ValueError(f"context: expected {expected}, got {columns or 'none'} with the rows of the stream")
 
     def _shape(self, array: NDArray[Any]) -> str:

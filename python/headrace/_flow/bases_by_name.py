@@ -23,7 +23,7 @@ def is_uniform(base: Any) -> bool:
     """Whether a base is given by the name "uniform".
 
     Raises:
-        ValueError: it is given by a name of no base.
+        ValueError: no base has the name.
     """
     if isinstance(base, str) and base not in NAMES:
         raise ValueError(f"base: expected a base density or one of {', '.join(map(repr, NAMES))}, got {base!r}")

@@ -258,7 +258,7 @@ class TableDensity:
         return files.load_as(cls, path, allow_non_finite, of_file)
 
     def as_table(self) -> TableDensity:
-        """Itself, as in `FlowDensity` and `Choice`."""
+        """This density; `FlowDensity` and `Choice` have the method, too."""
         return self
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:

@@ -55,7 +55,7 @@ class Held:
         return self._x
 
     def facts(self, column: int, *, whole: bool) -> Facts:
-        """Statistics of a column; `whole`: whether it should have whole numbers, which have more conditions."""
+        """Statistics of a column; with `whole`, also the gap of whole numbers, and the values that are none."""
         values = self._x[:, column]
         values = values[~np.isnan(values)]
         low, high = float(values.min()), float(values.max())
@@ -136,7 +136,7 @@ class Passed:
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """See `Held`: of as many values as the buffer holds, the lowest of each column; all rows are read once more."""
+        """As of `Held`, from the lowest values of each column that the buffer holds, in another pass over the rows."""
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]

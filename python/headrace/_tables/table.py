@@ -398,7 +398,7 @@ def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tu
         apart = f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
         raise ValueError(f"{column_name}: expected whole numbers less than 2^53 apart, got {apart}")
     if period is not None and period[1] - period[0] != np.trunc(period[1] - period[0]):
-        raise ValueError(f"{column_name}: expected a whole period, as its numbers are whole, got {period}")
+        raise ValueError(f"{column_name}: expected a whole period, because its numbers are whole, got {period}")
 
 
 @functools.lru_cache(maxsize=16)

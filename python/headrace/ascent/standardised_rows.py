@@ -37,7 +37,7 @@ def shared_rows(
     check_group(group)
     with together(group):
         if context is not None:
-            raise ValueError("context: expected None, as an ascent takes none")
+            raise ValueError("context: expected None, because an ascent takes none")
         if settings.map == "kink" and settings.copies:
             raise ValueError("copies: expected 0 or None with a group, where an ascent takes rows as they are")
         first = next(iter(x.values()), None) if isinstance(x, Mapping) else x

@@ -94,7 +94,7 @@ def of_table(
 
 
 def parted(sample: Sample, seed: int) -> tuple[Sample, Sample, Sample]:
-    """Rows to fit, rows to choose by, and rows to judge the choice by, which are used for nothing else."""
+    """Rows to fit, rows to choose by, and further rows to judge the choice by."""
     fitted, choosing, judging = (sample.take(part) for part in parts(len(sample), seed))
     return fitted, choosing, judging
 

@@ -75,7 +75,7 @@ class Scheme:
         left, right = f[self._left], f[self._right]
         squared = (self._face_mu * (right - left) / self._h) ** 2
         moves = squared > 0.0
-        # Where one of both is 0, the sum is infinite, like that of the equation.
+        # Where either density is 0, the sum is infinite, like that of the equation.
         with np.errstate(divide="ignore", over="ignore"):
             weight = 0.5 / left[moves] + 0.5 / right[moves]
         return -float(np.sum(squared[moves] * weight)) * self._grid.volume

@@ -45,7 +45,7 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
             `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of them
             in the order of its leaves.
-            Models are those of flowjax 18 or newer, arrays also those of 14 to 17 with affine transformers.
+            Models of flowjax 18 or newer convert, and arrays of 14 to 17 with affine transformers.
         verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
             log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
         **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", the

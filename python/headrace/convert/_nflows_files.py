@@ -94,7 +94,7 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
 
 
 def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
-    """A MADE, and how many outputs it has for each feature."""
+    """A MADE, and the number of its outputs for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
 

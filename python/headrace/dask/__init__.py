@@ -148,7 +148,7 @@ def _check_options(options: dict[str, Any], of: Any) -> None:
     """Refuse arguments here that a worker would refuse."""
     for name in ("group", "time_budget"):
         if options.get(name) is not None:
-            raise ValueError(f"{name}: expected None, as the workers are the group, got {options[name]!r}")
+            raise ValueError(f"{name}: expected None, because the workers are the group, got {options[name]!r}")
         options.pop(name, None)
     known = inspect.signature(of).parameters
     for name in options:

@@ -290,7 +290,7 @@ class SharedFit(Fit):
     def cross_validates(self, held: int) -> bool:
         """See `Fit`."""
         raise ValueError(
-            f"epochs: expected a number with a group where so few rows are held out as {held}, as no "
+            f"epochs: expected a number with a group where so few rows are held out as {held}, because no "
             f"cross-validation is done on several ranks; or hold out at least {LEAST_HELD_OUT} rows by `validation`"
         )
 

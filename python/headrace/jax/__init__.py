@@ -370,7 +370,7 @@ def _params(own: Structure, params: Any) -> Any:
             return jnp.zeros((0,), own.dtype)
         raise TypeError("params: expected an array, as flow.parameters, got None; headrace.jax.freeze(flow) needs none")
     if own.frozen:
-        raise TypeError("params: expected None, as this structure is frozen with its own, got an array")
+        raise TypeError("params: expected None, because this structure is frozen with its own, got an array")
     if not isinstance(params, (jax.Array, np.ndarray)):
         raise errors.wrong_kind("params", "an array of JAX or NumPy", check.kind_of(params))
     if params.dtype != own.dtype:

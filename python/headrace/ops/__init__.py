@@ -1,4 +1,4 @@
-"""Functions of kernels: only the maps, with parameters from a network of your own.
+"""The maps of couplings and of planar and radial transforms as functions, for parameters from a network of your own.
 
 Couplings map each element separately, planar and radial maps all coordinates of a row together (docs/ops.md).
 

@@ -192,7 +192,7 @@ def _both(
     """Draws, or rows given in their place; rows; and known names."""
     if not (isinstance(flow, (str, bytes)) or hasattr(flow, "__fspath__")) and _is_rows(flow):
         if context is not None:
-            raise ValueError("context: expected None, as no density is given, got an array")
+            raise ValueError("context: expected None, because no density is given, got an array")
         drawn = _source.rows_of(flow, None).x
         first = names_of_frame(flow, drawn.shape[1])
         known = None if first is None else tuple(first)

@@ -82,7 +82,7 @@ def parquet(
     become NaN, which a fit refuses.
 
     Args:
-        paths: A file, a pattern as ``dir/*.parquet``, a folder, or a list of these.
+        paths: A file, a pattern such as ``dir/*.parquet``, a folder, or a list of these.
         columns: Names of the features; by default all columns that are nothing else.
         context: Names of the columns that the density is conditioned on.
         weights: Name of the weights of the rows.
@@ -112,7 +112,7 @@ def csv(
     ``null``, become NaN, which a fit refuses; truth values become 0 and 1.
 
     Args:
-        paths: A file, a pattern as ``dir/*.csv``, a folder, or a list of these. All have the same columns, by name.
+        paths: A file, a pattern such as ``dir/*.csv``, a folder, or a list of these, with the same columns by name.
         columns: Names of the features, or their indices where files have no names; by default all columns that are
             nothing else.
         context: Names or indices of the columns that the density is conditioned on.

@@ -29,7 +29,7 @@ def stream_of(x: Any, context: Any = None, weights: Any = None) -> Stream | None
         return None
     for name, value in (("context", context), ("weights", weights)):
         if value is not None:
-            raise ValueError(f"{name}: expected None, as a stream of rows has its own, got {check.kind_of(value)}")
+            raise ValueError(f"{name}: expected None, because a stream of rows has its own, got {check.kind_of(value)}")
     return x
 
 

@@ -101,7 +101,7 @@ def _reason(error: Exception) -> str:
 
 
 def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
-    """The nearest integers of 16 bits, and how many values lay beyond these.
+    """The nearest integers of 16 bits, and the number of values beyond their range.
 
     >>> rounded(np.array([[0.6], [-40000.0]]))
     (array([[     1],

@@ -142,7 +142,7 @@ class Covariates:
             return
         if not columns:
             if value is not None:
-                raise ValueError("covariates: expected None, as this takes no covariates, got some")
+                raise ValueError("covariates: expected None, because this takes no covariates, got some")
             return
         own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
         expected = f"(frames, {columns}) for all sequences, or {own}"

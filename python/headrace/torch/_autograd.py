@@ -25,14 +25,14 @@ NO_FORWARD = (
 )
 
 NO_BATCHED_GRADS = (
-    "is_grads_batched: expected False, as the operators of headrace have no rule for PyTorch's older vmap "
+    "is_grads_batched: expected False, because the operators of headrace have no rule for PyTorch's older vmap "
     "(torch.autograd.functional.jacobian with vectorize=True has it too); call torch.func.jacrev or torch.func.vmap"
 )
 
 
 NO_DROPOUT = (
-    "dropout: expected a call of log_prob by itself, as a seed is drawn for each, got one inside of torch.compile, "
-    "torch.func or a trace; call model.eval(), which omits no units"
+    "dropout: expected a call of log_prob by itself, because a seed is drawn for each, got one inside of "
+    "torch.compile, torch.func or a trace; call model.eval(), which omits no units"
 )
 
 

@@ -87,7 +87,7 @@ class DensityFit:
     """The estimate for the kept weights, on fresh samples; None if the fit was interrupted, or `evaluated` is 0."""
 
     def __repr__(self) -> str:
-        """Both parts of the result."""
+        """The final estimate and the history."""
         return f"DensityFit({self.final!r}, {self.history!r})"
 
 
@@ -277,7 +277,7 @@ def _open(flow: Flow, log_density: Any, gradient: Any, context: Any) -> tuple[Ta
 
 def _per_context(repeats: int, contexts: Contexts, samples: int) -> int:
     if repeats > 1 and not contexts.vary:
-        raise ValueError(f"per_context: expected 1, as all samples have one context or none, got {repeats}")
+        raise ValueError(f"per_context: expected 1, because all samples have one context or none, got {repeats}")
     if samples % repeats:
         raise ValueError(f"per_context: expected a divisor of samples ({samples}), got {repeats}")
     return repeats

@@ -76,11 +76,11 @@ def contexts_of(flow: Flow, context: Any) -> Contexts:
     columns = flow.context
     if columns == 0:
         if context is not None:
-            raise ValueError(f"context: expected None, as the flow reads no context, got {check.kind_of(context)}")
+            raise ValueError(f"context: expected None, because the flow reads no context, got {check.kind_of(context)}")
         return Contexts()
     expected = (
         f"context: expected one row, shape ({columns},), a table, shape (rows, {columns}), or a function of "
-        "(rows, generator) that draws one, as the flow reads context"
+        "(rows, generator) that draws one, because the flow reads context"
     )
     if context is None:
         raise ValueError(f"{expected}, got None")
@@ -145,7 +145,7 @@ def _takes_context(log_density: Any, contexts: Contexts) -> bool:
     elif contexts.one is not None:
         wanted, reason = "a function of rows", "or of rows and of their contexts"
     else:
-        wanted, reason = "a function of rows alone", "as the flow reads no context"
+        wanted, reason = "a function of rows alone", "because the flow reads no context"
     raise TypeError(f"log_density: expected {wanted}, {reason}, got one of {inspect.signature(log_density)}")
 
 

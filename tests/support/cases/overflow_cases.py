@@ -6,7 +6,7 @@ import headrace as hr
 
 
 def check_units(activation, sign, to_latent_of):
-    """``to_latent_of(flow)(x)``: an infinity that an activation takes back to a number leaves the row one."""
+    """Check rows of ``to_latent_of(flow)(x)`` in which an activation maps an infinity to a finite value."""
     flow = _coupling(10.0 * sign, 0.1, activation=activation)
     x = np.array([[1e38, 0.5], [1.0, 0.5]] * 4, "f")
     for w, g in zip(_of_core(flow, x), to_latent_of(flow)(x), strict=True):

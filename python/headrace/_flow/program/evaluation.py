@@ -298,7 +298,7 @@ class RowModule(Parametrised):
         """Run the program and back; gradients for the caller, in the order of `kinds`."""
         caller, rows, program, dtype, vector = opened
         if "context" in kinds and rows.context is None:
-            raise ValueError("wrt: expected no 'context', as this takes no context, got 'context'")
+            raise ValueError("wrt: expected no 'context', because this takes no context, got 'context'")
         n, batch = rows.rows, rows.batch
         shapes = {"inputs": rows.shape, "context": rows.context_shape}
         made_in = {**shapes, "context": rows.context_given}  # of the gradients

@@ -127,7 +127,7 @@ class Rotation(Fixed):
         return cls.from_blocks([part.reshape(size, size) for part, size in zip(parts, sizes, strict=True)])
 
     def __repr__(self) -> str:
-        """The size, and into how many blocks it is cut."""
+        """The size, and the number of blocks."""
         blocks = f", {len(self.blocks)} blocks" if len(self.blocks) > 1 else ""
         return f"Rotation({self._features} x {self._features}{blocks})"
 

@@ -177,7 +177,7 @@ def _checked_periods(periodic: Any, bounds: tuple[Pair | None, ...]) -> tuple[tu
         if pair is not None and (low is None or high is None):
             raise ValueError(f"periodic[{i}]: expected both ends of a period, got {pair}")
         if pair is not None and own is not None:
-            raise ValueError(f"periodic[{i}]: expected None, as the column has bounds {own}, got {pair}")
+            raise ValueError(f"periodic[{i}]: expected None, because the column has bounds {own}, got {pair}")
         periods.append(None if low is None or high is None else (low, high))
     return tuple(periods)
 

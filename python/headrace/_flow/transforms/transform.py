@@ -99,7 +99,7 @@ class Transform(RowModule):
 
         Args:
             kept: Coordinates of x in the order that they shall have; with `inverted`, of z.
-            inverted: Whether it is those of z that are given.
+            inverted: Whether `kept` has coordinates of z.
 
         Returns: That transform, or None where it is the identity, and the coordinates of z, or of x, that belong to
             `kept`.
