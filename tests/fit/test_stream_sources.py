@@ -160,7 +160,7 @@ def test_other_arguments_of_a_fit_of_a_stream():
     stream = hr.rows.blocks([X], buffer=50)
     with pytest.raises(ValueError, match="weights: expected None, because a stream of rows has its own"):
         small().fit(stream, weights=np.ones(200))
-    with pytest.raises(ValueError, match="context: expected None, as a stream"):
+    with pytest.raises(ValueError, match="context: expected None, because a stream"):
         small(context=1).fit(stream, X[:, :1])
     with pytest.raises(ValueError, match=r"validation: expected at most 50 rows, the stream's buffer"):
         small().fit(X, validation=stream, **QUIET)
