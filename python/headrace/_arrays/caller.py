@@ -142,8 +142,8 @@ class _Jax(_NumPy):
         self.check(name, value)
         devices = value.devices()
         if len(devices) != 1 or next(iter(devices)).platform != "cpu":
-            given = ", ".join(sorted(map(str, devices)))
-            raise _not_on_cpu(name, "an array", given, f"jax.device_put({name}, jax.devices('cpu')[0])")
+            places = ", ".join(sorted(map(str, devices)))
+            raise _not_on_cpu(name, "an array", places, f"jax.device_put({name}, jax.devices('cpu')[0])")
         try:
             return np.asarray(value)
         except TypeError as error:  # keys of random generators
@@ -230,12 +230,12 @@ class Caller:
         if not self._name:
             self._framework, self._name, self._first = framework, name, value
         elif framework is not self._framework:
-            given, source = framework.kind, name
+            kind, source = framework.kind, name
             if framework is NUMPY and not isinstance(value, np.ndarray):
-                given = errors.type_of(value)
+                kind = errors.type_of(value)
                 source = f"{name}.to_numpy()" if _frames.is_frame(value) else f"np.from_dlpack({name})"
-            own = self._framework
-            raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
+            expected = self._framework
+            raise errors.wrong_framework(name, expected.kind, self._name, kind, expected.make.format(source))
         if array.dtype not in FLOATS:
             if not convertible(array.dtype, whole):
                 call = "{}.real" if array.dtype.kind == "c" else framework.floats
@@ -279,8 +279,8 @@ class Caller:
             raise TypeError(f"out: expected a tuple of two arrays, got {errors.type_of(out)}")
         first = self._writable("out[0]", out[0], shape, first_dtype or dtype)
         second = self._writable("out[1]", out[1], other_shape, dtype)
-        others = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
-        if any(_overlap(first, a) for a in others) or any(_overlap(second, a) for a in (first, *inputs)):
+        read_after = inputs[1:] if in_place and _same(first, inputs[0]) else inputs
+        if any(_overlap(first, a) for a in read_after) or any(_overlap(second, a) for a in (first, *inputs)):
             exception = f", or {in_place} itself for the value" if in_place else ""
             raise ValueError(f"out: expected memory of its own{exception}, got an overlap")
         self._out = out
@@ -306,8 +306,8 @@ class Caller:
     def _check_own(self, name: str, value: Any) -> None:
         """Refuse to write to memory that a framework only reads."""
         if framework_of(name, value) is NUMPY and not isinstance(value, np.ndarray):
-            given = errors.type_of(value)
-            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {given}")
+            kind = errors.type_of(value)
+            raise TypeError(f"{name}: expected a NumPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: NDArray[Any]) -> Any:
         """A result for the caller: `out` itself where that was given."""
@@ -380,9 +380,9 @@ def framework_of(name: str, value: Any, own: str = "np") -> _NumPy:
         hint = f"call {own}.asarray({name}, dtype='float64')"
     elif hasattr(kind, "__array__"):
         hint = f"call {own}.asarray({name})"
-    given = "None" if value is None else errors.type_of(value)
+    got = "None" if value is None else errors.type_of(value)
     kinds = "NumPy, PyTorch or JAX, or a frame" if own == "np" else "CuPy, PyTorch or JAX"
-    raise errors.wrong_kind(name, f"an array of float32 or float64 (of {kinds})", given, hint)
+    raise errors.wrong_kind(name, f"an array of float32 or float64 (of {kinds})", got, hint)
 
 
 def framework_or_none(value: Any) -> _NumPy | None:
@@ -508,13 +508,13 @@ def context_rows(
     if value is None:
         raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), "None")
     caller = caller or Caller()
-    array = given = caller.open(name, value, whole=True)
+    array = opened = caller.open(name, value, whole=True)
     if array.size == columns and (array.ndim == 1 or array.shape == ()):
         array = array.reshape(1, columns)
     elif array.ndim == 1 and columns == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns or array.shape[0] not in (rows, 1):
-        raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), given.shape)
+        raise errors.wrong_shape(name, errors.context_shape(columns, (rows,)), opened.shape)
     return array
 
 

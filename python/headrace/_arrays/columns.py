@@ -52,18 +52,18 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
     """
     if not np.iterable(columns):
         raise TypeError(f"{name}: expected columns by number or name, got {check.kind_of(columns)}")
-    found = []
+    indices = []
     for column in columns:
         if not isinstance(column, str):
-            found.append(check.index(name, column, features) % features)
+            indices.append(check.index(name, column, features) % features)
         elif names is None:
             raise ValueError(f"{name}: expected columns by number, because {table_name} has no names, got {column!r}")
         elif column not in names:
             there = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
             raise ValueError(f"{name}: expected a column of {table_name}, got {column!r}; there are {there}")
         else:
-            found.append(list(names).index(column))
-    return found
+            indices.append(list(names).index(column))
+    return indices
 
 
 def by_column(name: str, value: Any, features: int, names: Sequence[str] | None, table_name: str = "x") -> Any:
@@ -74,13 +74,13 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
     """
     if not isinstance(value, Mapping):
         return value
-    found: list[Any] = [None] * features
+    values: list[Any] = [None] * features
     places = chosen(name, value, features, names, table_name)
     if len(set(places)) < len(places):
         raise ValueError(f"{name}: expected each column once, got {list(value)!r}")
-    for place, one in zip(places, value.values(), strict=True):
-        found[place] = one
-    return found
+    for place, entry in zip(places, value.values(), strict=True):
+        values[place] = entry
+    return values
 
 
 def is_spike(counts: NDArray[Any]) -> bool:
@@ -88,9 +88,9 @@ def is_spike(counts: NDArray[Any]) -> bool:
 
     `counts`: of each different value. Noise as wide as the smallest gap leaves such a value a spike.
     """
-    others, most = np.delete(counts, counts.argmax()), counts.max()
+    remaining, most = np.delete(counts, counts.argmax()), counts.max()
     is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)
-    return bool(others.size and is_frequent and others[others > 1].sum() <= SPIKE * others.sum())
+    return bool(remaining.size and is_frequent and remaining[remaining > 1].sum() <= SPIKE * remaining.sum())
 
 
 def spike(column: NDArray[Any], label: str) -> str | None:

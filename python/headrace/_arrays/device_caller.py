@@ -89,9 +89,9 @@ class _CuPy:
             array = self.device.cupy.empty(shape, dtype)
         return array, array
 
-    def give(self, own: Any, stream: Stream) -> Any:
+    def give(self, array: Any, stream: Stream) -> Any:
         """A result for the caller, from memory that `empty` made."""
-        return own
+        return array
 
     def written(self, value: Any) -> None:
         """Called when an array of the user's own was written to."""
@@ -162,8 +162,8 @@ class _Jax(_CuPy):
         devices = value.devices()
         call = f"jax.device_put({name}, jax.devices('gpu')[{self.device.index}])"
         if len(devices) != 1 or next(iter(devices)).platform == "cpu":
-            given = ", ".join(sorted(map(str, devices)))
-            raise errors.wrong_device(name, f"an array on {given}", self.device, call)
+            places = ", ".join(sorted(map(str, devices)))
+            raise errors.wrong_device(name, f"an array on {places}", self.device, call)
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
         self.check_place(name, value)
@@ -176,9 +176,9 @@ class _Jax(_CuPy):
         _arrays.JAX.check_width(dtype)
         return super().empty(shape, dtype, stream)
 
-    def give(self, own: Any, stream: Stream) -> Any:
+    def give(self, array: Any, stream: Stream) -> Any:
         with self.device.on(stream):  # JAX waits on the device for this stream
-            return sys.modules["jax"].numpy.from_dlpack(own)
+            return sys.modules["jax"].numpy.from_dlpack(array)
 
 
 def _empty_cache_of_torch() -> None:
@@ -229,16 +229,16 @@ class DeviceCaller(Caller):
         """
         framework = self._framework_for(name, value)
         self._name = self._name or name
-        own = self._begin(framework)
-        if framework.kind != own.kind:
-            given, source = framework.kind, name
+        expected = self._begin(framework)
+        if framework.kind != expected.kind:
+            kind, source = framework.kind, name
             if framework.kind == _CuPy.kind and not isinstance(value, self.device.cupy.ndarray):
-                given, source = errors.type_of(value), f"cupy.from_dlpack({name})"
-            raise errors.wrong_framework(name, own.kind, self._name, given, own.make.format(source))
-        array, hold = own.view(name, value, self.stream)
+                kind, source = errors.type_of(value), f"cupy.from_dlpack({name})"
+            raise errors.wrong_framework(name, expected.kind, self._name, kind, expected.make.format(source))
+        array, hold = expected.view(name, value, self.stream)
         is_float = array.dtype in _arrays.FLOATS
         if not is_float and not (whole and array.dtype.kind in "iub"):
-            raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else own.floats)
+            raise errors.wrong_dtype(name, array.dtype, "{}.real" if array.dtype.kind == "c" else expected.floats)
         if array.size and any(n % array.dtype.itemsize for n in (array.data.ptr, *array.strides)):
             raise errors.not_aligned(name)
         if hold:
@@ -265,8 +265,8 @@ class DeviceCaller(Caller):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for a result."""
         framework = self._begin(self._cupy)
-        array, own = self.device.retried(lambda: framework.empty(shape, dtype, self.stream))
-        self._made[id(array)] = array, own
+        array, memory = self.device.retried(lambda: framework.empty(shape, dtype, self.stream))
+        self._made[id(array)] = array, memory
         return array
 
     def scratch(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -291,8 +291,8 @@ class DeviceCaller(Caller):
 
     def _check_own(self, name: str, value: Any) -> None:
         if not isinstance(value, (self.device.cupy.ndarray, _arrays.class_of("torch", "Tensor"))):
-            given = errors.type_of(value)
-            raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {given}")
+            kind = errors.type_of(value)
+            raise TypeError(f"{name}: expected a CuPy array or a PyTorch tensor to write into, got {kind}")
 
     def give(self, array: Any) -> Any:
         """A result for the caller: `out` itself where that was given."""

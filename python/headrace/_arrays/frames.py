@@ -52,7 +52,7 @@ def read(name: str, value: Any) -> NDArray[Any]:
             ) from None
     columns, dtypes = _checked(name, value)
     wanted: Any = np.result_type(*dtypes) if columns else np.dtype(np.float64)
-    if _is_of(value, "pandas") and all(isinstance(given, np.dtype) and given == wanted for _, given, _ in columns):
+    if _is_of(value, "pandas") and all(isinstance(dtype, np.dtype) and dtype == wanted for _, dtype, _ in columns):
         return value.to_numpy(wanted)
     if _is_column(value):
         return columns[0][2](wanted)
@@ -88,19 +88,19 @@ def check_numbers(name: str, x: Any) -> None:
 def _checked(name: str, value: Any) -> tuple[list[Column], list[np.dtype[Any]]]:
     """The columns of a frame, and in which floats each is read."""
     columns = _columns(value)
-    if any(isinstance(given, np.dtype) and given.kind == "O" for _, given, _ in columns):
+    if any(isinstance(its_dtype, np.dtype) and its_dtype.kind == "O" for _, its_dtype, _ in columns):
         columns = _columns(inferred(value))
     names = labels_of(value) or ()
     if len(set(names)) < len(names):
-        twice = next(one for i, one in enumerate(names) if one in names[:i])
+        twice = next(label for i, label in enumerate(names) if label in names[:i])
         raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice")
     dtypes = []
-    for label, given, _ in columns:
-        dtype = _float(given) or _whole(given)
+    for label, column_type, _ in columns:
+        dtype = _float(column_type) or _whole(column_type)
         if dtype is None:
             raise TypeError(
-                f"{name}: expected columns of numbers, got {given} in column {label!r}; "
-                f"{_conversion(name, value, given)}choose columns of numbers"
+                f"{name}: expected columns of numbers, got {column_type} in column {label!r}; "
+                f"{_conversion(name, value, column_type)}choose columns of numbers"
             )
         dtypes.append(dtype)
     return columns, dtypes
@@ -115,7 +115,7 @@ def without_text(x: Any, known: Collection[str] = ()) -> tuple[Any, tuple[str, .
         return x, ()
     x = inferred(x)
     texts = tuple(
-        str(label) for label, given, _ in _columns(x) if label not in known and str(given).lower().startswith(TEXTS)
+        str(label) for label, dtype, _ in _columns(x) if label not in known and str(dtype).lower().startswith(TEXTS)
     )
     if not texts or len(texts) == len(_columns(x)):
         return x, ()
@@ -133,28 +133,28 @@ def coded(
         known: Labels by column, of which others have the code -1; None to take those of the frame.
         most: More labels than this, or another one in each row, stay text.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    labels_by_column: dict[str, tuple[str, ...]] = {}
     if not any(isinstance(x, class_of(library, "DataFrame")) for library in ("pandas", "polars")):
-        return x, found
+        return x, labels_by_column
     x = inferred(x)
-    for label, given, _ in _columns(x):
-        if not str(given).lower().startswith(TEXTS) or (known is not None and label not in known):
+    for label, dtype, _ in _columns(x):
+        if not str(dtype).lower().startswith(TEXTS) or (known is not None and label not in known):
             continue
         absent = (x[label].isna() if hasattr(x[label], "isna") else x[label].is_null()).to_numpy()
-        texts = np.array([str(one) for one in x[label].to_list()], object)
+        texts = np.array([str(value) for value in x[label].to_list()], object)
         labels = tuple(sorted(set(texts[~absent]))) if known is None else tuple(known[label])
         if known is None and (len(labels) > most or len(labels) == len(texts) > 1):
             continue
         codes = np.where(absent, np.nan, codes_of(texts, labels))
         x = x.assign(**{label: codes}) if hasattr(x, "assign") else x.with_columns(type(x[label])(label, codes))
-        found[str(label)] = labels
-    return x, found
+        labels_by_column[str(label)] = labels
+    return x, labels_by_column
 
 
 def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
     """Codes of texts, the indices of their labels; -1 for unknown texts."""
     place = {text: float(i) for i, text in enumerate(labels)}
-    return np.array([place.get(one, -1.0) for one in texts])
+    return np.array([place.get(value, -1.0) for value in texts])
 
 
 TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of their dtypes
@@ -164,9 +164,9 @@ def kinds_of(x: Any) -> list[str] | None:
     """Kinds of the columns of an array or a frame of pandas or polars; None if all are floats, or for other objects."""
     dtypes: Any = getattr(x, "dtypes", None)
     if isinstance(x, class_of("polars", "DataFrame")):
-        kinds = ["integer" if one.is_integer() else "boolean" if str(one) == "Boolean" else "float" for one in dtypes]
+        kinds = ["integer" if t.is_integer() else "boolean" if str(t) == "Boolean" else "float" for t in dtypes]
     elif isinstance(x, class_of("pandas", "DataFrame")):
-        kinds = [_kind(getattr(one, "kind", "f")) for one in dtypes]
+        kinds = [_kind(getattr(dtype, "kind", "f")) for dtype in dtypes]
     else:
         try:
             array: Any = np.asarray(x) if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else np.empty(0)
@@ -193,8 +193,8 @@ def labels_of(x: Any) -> tuple[str, ...] | None:
     labels = x.schema.names if _is_of(x, "pyarrow") and not _is_column(x) else getattr(x, "columns", None)
     if labels is None or not np.iterable(labels):
         return None
-    found = tuple(labels)
-    return found if all(isinstance(name, str) for name in found) else None
+    as_tuple = tuple(labels)
+    return as_tuple if all(isinstance(name, str) for name in as_tuple) else None
 
 
 def _is_of(value: Any, library: str) -> bool:
@@ -210,7 +210,7 @@ def _columns(value: Any) -> list[Column]:
         if value.ndim == 1:
             return [(value.name, value.dtype, partial(_of_pandas, value, None))]
         typed = zip(value.columns, value.dtypes, strict=True)  # taking out a column costs more than its dtype
-        return [(label, given, partial(_of_pandas, value, i)) for i, (label, given) in enumerate(typed)]
+        return [(label, dtype, partial(_of_pandas, value, i)) for i, (label, dtype) in enumerate(typed)]
     if _is_of(value, "polars"):
         columns = [value] if _is_column(value) else value.get_columns()
         return [(column.name, column.dtype, partial(_of_polars, column)) for column in columns]
@@ -269,9 +269,9 @@ def inferred(value: Any) -> Any:
     return value
 
 
-def _conversion(name: str, value: Any, given: Any) -> str:
+def _conversion(name: str, value: Any, dtype: Any) -> str:
     """The error message's advice for a column of this type: how to convert it to numbers, or to drop it."""
-    text = str(given).lower()
+    text = str(dtype).lower()
     if any(kind in text for kind in ("str", "utf8", "categor", "enum", "dictionary", "binary")):
         return "drop this column or encode its categories as context, or "
     if any(kind in text for kind in ("date", "time", "duration", "period", "interval")):

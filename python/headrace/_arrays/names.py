@@ -25,8 +25,8 @@ class Names:
     @classmethod
     def of_frames(cls, x: Any, context: Any, features: int, contexts: int) -> Names:
         """The names of two frames; arrays have none."""
-        found = (frames.names_of(x, features), frames.names_of(context, contexts))
-        return cls(*(None if names is None else tuple(names) for names in found))
+        labels = (frames.names_of(x, features), frames.names_of(context, contexts))
+        return cls(*(None if names is None else tuple(names) for names in labels))
 
     def or_those_of(self, other: Names) -> Names:
         """These names; missing ones are taken from `other`."""
@@ -43,8 +43,8 @@ class Names:
             ValueError: a frame's names differ.
         """
         known = {"x": self.features, "context": self.context}.get(name.removeprefix("validation "))
-        if known is not None and (given := frames.labels_of(value)) is not None:
-            refuse_others(name, given, known)
+        if known is not None and (labels := frames.labels_of(value)) is not None:
+            refuse_others(name, labels, known)
 
     def notes(self) -> dict[str, str]:
         """The entry in a file; none where no name is known."""
@@ -58,29 +58,29 @@ class Names:
         """The names in a file of a flow with this number of columns; none where they are missing or do not fit."""
         try:
             entry = json.loads(notes.get(NOTE, "null"))
-            found = entry["features"], entry["context"]
+            lists = entry["features"], entry["context"]
         except (ValueError, TypeError, KeyError, RecursionError):
             return cls()
         if not all(
-            names is None or are_names(names, count) for names, count in zip(found, (features, contexts), strict=True)
+            names is None or are_names(names, count) for names, count in zip(lists, (features, contexts), strict=True)
         ):
             return cls()
-        return cls(*(None if names is None else tuple(names) for names in found))
+        return cls(*(None if names is None else tuple(names) for names in lists))
 
 
-def refuse_others(argument: str, given: Sequence[str], known: Sequence[str]) -> None:
+def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) -> None:
     """Refuse column names that differ from the known ones, or have another order.
 
     Raises:
         ValueError: it lists those that are missing and those that are new.
     """
-    if tuple(given) == tuple(known):
+    if tuple(labels) == tuple(known):
         return
-    missing, new = _without(known, given), _without(given, known)
+    missing, new = _without(known, labels), _without(labels, known)
     differences = [f"{what} {_listed(names)}" for what, names in (("without", missing), ("with", new)) if names]
     raise ValueError(
         f"{argument}: expected the columns of the fit in their order, {_listed(known)}, got them "
-        + (" and ".join(differences) or f"in the order {_listed(given)}; choose them by name, {argument}[[...]]")
+        + (" and ".join(differences) or f"in the order {_listed(labels)}; choose them by name, {argument}[[...]]")
     )
 
 
@@ -88,17 +88,17 @@ def named_features(features: Any) -> tuple[int, Names]:
     """The number of columns, and their names if names are given instead."""
     if isinstance(features, (str, bytes)) or not np.iterable(features):
         return check.integer("features", features, least=1), Names()
-    given = list(features)
-    if not given or not all(isinstance(name, str) for name in given):
-        raise TypeError(f"features: expected the number of columns, or their names, got {given[:8]!r}")
-    if len(set(given)) < len(given):
-        twice = next(name for name in given if given.count(name) > 1)
+    labels = list(features)
+    if not labels or not all(isinstance(name, str) for name in labels):
+        raise TypeError(f"features: expected the number of columns, or their names, got {labels[:8]!r}")
+    if len(set(labels)) < len(labels):
+        twice = next(name for name in labels if labels.count(name) > 1)
         raise ValueError(f"features: expected different names, got {twice!r} twice")
-    return len(given), Names(tuple(map(str, given)))
+    return len(labels), Names(tuple(map(str, labels)))
 
 
-def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    return [name for name in names if name not in others]
+def _without(names: Sequence[str], excluded: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in excluded]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -108,4 +108,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def are_names(names: Any, count: int) -> bool:
     """Whether a part of a file is a list of this number of names."""
-    return isinstance(names, list) and len(names) == count and all(isinstance(one, str) for one in names)
+    return isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)

@@ -58,17 +58,17 @@ def opened(caller: Caller, name: str, value: Any, context: Any, features: int, c
             return Rows(array, shape[0], shape[:1], shape)
         rows, batch = math.prod(shape[:-1]), shape[:-1]
         return Rows(_matrix(caller, array, batch), rows, batch, shape)
-    own, given = _context(caller, context, columns, shape[:-1])
-    if len(shape) == 2 and own.ndim == 2 and own.shape[0] == shape[0]:
-        return Rows(array, shape[0], shape[:1], shape, own, own.shape, given)
+    table, original = _context(caller, context, columns, shape[:-1])
+    if len(shape) == 2 and table.ndim == 2 and table.shape[0] == shape[0]:
+        return Rows(array, shape[0], shape[:1], shape, table, table.shape, original)
     try:
-        batch = np.broadcast_shapes(shape[:-1], own.shape[:-1])
+        batch = np.broadcast_shapes(shape[:-1], table.shape[:-1])
     except ValueError:
         expected = f"{errors.context_shape(columns, shape[:-1])}, or one that broadcasts"
-        raise errors.wrong_shape("context", expected, given) from None
+        raise errors.wrong_shape("context", expected, original) from None
     rows = math.prod(batch)
     return Rows(
-        _matrix(caller, array, batch), rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given
+        _matrix(caller, array, batch), rows, batch, shape, _context_matrix(caller, table, batch), table.shape, original
     )
 
 
@@ -76,23 +76,23 @@ def drawn(caller: Caller, n: Any, context: Any, features: int, columns: int) -> 
     """A sample of n rows, or of the shape n for each row of the context."""
     if type(n) is not int and np.iterable(n) and not isinstance(n, (str, bytes)):
         batch: Shape = check.integers("n", n)
-        own = None
+        table = None
         if columns or context is not None:
-            own, given = _context(caller, context, columns)
-            batch = (*batch, *own.shape[:-1])
+            table, original = _context(caller, context, columns)
+            batch = (*batch, *table.shape[:-1])
     else:
-        batch, own = (check.integer("n", n),), None
+        batch, table = (check.integer("n", n),), None
         if columns or context is not None:
-            own, given = _context(caller, context, columns, batch)
-            if own.ndim > 2 or (own.ndim == 2 and own.shape[0] not in (1, batch[0])):
+            table, original = _context(caller, context, columns, batch)
+            if table.ndim > 2 or (table.ndim == 2 and table.shape[0] not in (1, batch[0])):
                 advice = f"for {batch[0]} draws for each row of the context call sample(({batch[0]},), context)"
-                raise errors.wrong_shape("context", errors.context_shape(columns, batch), given, advice)
+                raise errors.wrong_shape("context", errors.context_shape(columns, batch), original, advice)
     rows, shape = math.prod(batch), (*batch, features)
     if max(rows, 0, *batch) * features > _MOST_NUMBERS:
         raise ValueError(f"n: expected at most {_MOST_NUMBERS} numbers in a sample, got shape {shape}")
-    if own is None:
+    if table is None:
         return Rows(None, rows, batch, shape)
-    return Rows(None, rows, batch, shape, _context_matrix(caller, own, batch), own.shape, given)
+    return Rows(None, rows, batch, shape, _context_matrix(caller, table, batch), table.shape, original)
 
 
 def flat(array: Any, rows: int, columns: int | None = None) -> Any:
@@ -118,15 +118,15 @@ def _context(caller: Caller, value: Any, columns: int, batch: Shape | None = Non
     if value is None:
         raise errors.wrong_shape("context", errors.context_shape(columns, batch), "None")
     array: Any = caller.open("context", value, whole=True)
-    given = array.shape
-    if columns == 1 and not given:  # one value for all rows
+    shape = array.shape
+    if columns == 1 and not shape:  # one value for all rows
         array = array.reshape(1)
-    elif columns == 1 and len(given) == 1 and given != (1,):
+    elif columns == 1 and len(shape) == 1 and shape != (1,):
         array = array[:, None]
     if not array.shape or array.shape[-1] != columns:
         advice = errors.labels_advice("context", getattr(value, "dtype", ""))
-        raise errors.wrong_shape("context", errors.context_shape(columns, batch), given, advice)
-    return array, given
+        raise errors.wrong_shape("context", errors.context_shape(columns, batch), shape, advice)
+    return array, shape
 
 
 def _matrix(caller: Caller, array: Any, batch: Shape) -> Any:

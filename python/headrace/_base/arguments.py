@@ -68,10 +68,10 @@ def truth(name: str, value: Any) -> bool:
 
 def index(name: str, value: Any, length: int) -> int:
     """An index, from the end if it is negative; an IndexError beyond both ends, like that of lists."""
-    found = integer(name, value, least=-(2**63))
-    if not -length <= found < length:
-        raise IndexError(f"{name}: expected -{length} to {length - 1}, got {found}")
-    return found
+    position = integer(name, value, least=-(2**63))
+    if not -length <= position < length:
+        raise IndexError(f"{name}: expected -{length} to {length - 1}, got {position}")
+    return position
 
 
 def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, expected: str = "an integer") -> int:
@@ -91,8 +91,8 @@ def integer(name: str, value: Any, *, least: int = 0, most: int | None = None, e
 def integers(name: str, values: Any, *, least: int = 0, most: int | None = None) -> tuple[int, ...]:
     """A tuple of ints."""
     if isinstance(values, (str, bytes)) or not np.iterable(values):
-        one = f"; for one give ({values},)" if type(values) is int else ""
-        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{one}")
+        hint = f"; for one give ({values},)" if type(values) is int else ""
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__} {values!r}{hint}")
     return tuple(integer(f"{name}[{i}]", v, least=least, most=most) for i, v in enumerate(values))
 
 
@@ -100,9 +100,9 @@ def texts(name: str, values: Any, size: int) -> tuple[str, ...]:
     """A sequence of strings, checked for its length."""
     if isinstance(values, str) or not np.iterable(values) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{name}: expected a sequence of {size} texts, got {kind_of(values)}")
-    found = tuple(values)
-    length(name, found, size)
-    return found
+    as_tuple = tuple(values)
+    length(name, as_tuple, size)
+    return as_tuple
 
 
 def length(name: str, values: Sequence[Any], size: int) -> None:
@@ -199,9 +199,9 @@ def mean_and_std(name: str, value: Any, columns: int) -> tuple[Floats, Floats]:
     return vector(f"{name}[0]", value[0], columns), vector(f"{name}[1]", value[1], columns, positive=True)
 
 
-def framework(name: str, found: str, least: tuple[int, int]) -> None:
+def framework(name: str, version: str, least: tuple[int, int]) -> None:
     """Refuse a framework older than headrace supports: later errors about missing parts would give no reason."""
-    numbers = found.split("+")[0].split(".")
+    numbers = version.split("+")[0].split(".")
     if tuple(int("".join(filter(str.isdigit, part)) or 0) for part in numbers[:2]) < least:
         wanted = ".".join(map(str, least))
-        raise ImportError(f'{name}: expected version {wanted} or newer, got {found}; pip install "{name}>={wanted}"')
+        raise ImportError(f'{name}: expected version {wanted} or newer, got {version}; pip install "{name}>={wanted}"')

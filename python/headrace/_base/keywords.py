@@ -43,10 +43,10 @@ def argument(
 def table_of(thing: Any) -> dict[str, Field[Any]]:
     """The arguments of a table, or of a function that takes tables."""
     if is_dataclass(thing):
-        return {one.name: one for one in fields(thing)}
+        return {entry.name: entry for entry in fields(thing)}
     if hasattr(thing, "_table"):
         return cast("dict[str, Field[Any]]", thing._table)
-    return {name: one.__metadata__[0] for name, one in thing.__annotations__.items() if hasattr(one, "__metadata__")}
+    return {name: hint.__metadata__[0] for name, hint in thing.__annotations__.items() if hasattr(hint, "__metadata__")}
 
 
 def type_text(annotation: Any) -> str:
@@ -56,24 +56,24 @@ def type_text(annotation: Any) -> str:
     return text.__name__ if type(text) is type else str(text).removeprefix("typing.")
 
 
-def checked(name: str, one: Field[Any], annotation: Any, value: Any) -> Any:
+def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
     """The value of an argument, checked."""
-    check = one.metadata.get("checked")
+    check = entry.metadata.get("checked")
     is_none = value is None and type_text(annotation).endswith("None")
     return value if check is None or is_none else check(name, value)
 
 
 def checked_fields(self: Any) -> dict[str, Any]:
     """The arguments of an object of a table that is a dataclass, checked."""
-    return {one.name: checked(one.name, one, one.type, getattr(self, one.name)) for one in fields(self) if one.metadata}
+    return {entry.name: checked(entry.name, entry, entry.type, getattr(self, entry.name)) for entry in fields(self) if entry.metadata}
 
 
 def taken_from(table: type, keywords: Any) -> Any:
     """The arguments of a `TypedDict`, taken out of a dict of keywords, as attributes: checked values and defaults."""
     return SimpleNamespace(
         **{
-            name: checked(name, one, table.__annotations__[name], keywords.pop(name, one.default))
-            for name, one in table_of(table).items()
+            name: checked(name, entry, table.__annotations__[name], keywords.pop(name, entry.default))
+            for name, entry in table_of(table).items()
         }
     )
 
@@ -88,31 +88,31 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
         **defaults: Defaults of the function that differ from those of the tables.
     """
     every = (settings, *tables)
-    table = {name: one for each in reversed(every) for name, one in table_of(each).items()}
+    table = {name: entry for each in reversed(every) for name, entry in table_of(each).items()}
 
     def signed(function: F) -> F:
-        own = inspect.signature(function)
-        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        original = inspect.signature(function)
+        named = [p for p in original.parameters.values() if p.kind is not p.VAR_KEYWORD]
         first = next(
             (i for i, p in enumerate(named) if p.kind is p.KEYWORD_ONLY and p.default is not p.empty), len(named)
         )
-        shared = parameters_of(settings, {name: one.default for name, one in table.items()} | defaults)
-        signature = own.replace(parameters=[*named[:first], *shared, *named[first:]])
+        shared = parameters_of(settings, {name: entry.default for name, entry in table.items()} | defaults)
+        signature = original.replace(parameters=[*named[:first], *shared, *named[first:]])
         is_method = named[0].name == "self" or named[0].name == "cls"
         expected = [*signature.parameters][is_method:]
         known = frozenset(expected)
 
         @functools.wraps(function)
-        def called(*given: Any, **keywords: Any) -> Any:
+        def called(*values: Any, **keywords: Any) -> Any:
             if "rng" in keywords and "rng" in known:
                 keywords = seeded(function.__qualname__, keywords, 31)
             if not keywords.keys() <= known:
                 name = function.__name__
-                owner = (given[0] if isinstance(given[0], type) else type(given[0])).__name__ if is_method else name
+                owner = (values[0] if isinstance(values[0], type) else type(values[0])).__name__ if is_method else name
                 owner = f"{owner}.fit" if is_method and name == "fit" else owner
                 keywords = renamed_keywords(owner, keywords, known)
                 refuse_others(owner, keywords, expected)
-            return function(*given, **defaults | keywords)
+            return function(*values, **defaults | keywords)
 
         del called.__wrapped__  # Sphinx would read defaults from the source of the wrapped function, and find too few
         called.__signature__ = signature  # type: ignore[attr-defined]
@@ -150,10 +150,10 @@ def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] |
 
     No wrapper around it, unlike `takes`: a call of a few values takes microseconds.
     """
-    own = inspect.signature(function)
-    named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    original = inspect.signature(function)
+    named = [p for p in original.parameters.values() if p.kind is not p.VAR_KEYWORD]
     more = [] if table is None else parameters_of(table, defaults or {})
-    function.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
+    function.__signature__ = original.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
     return function
 
 
@@ -162,11 +162,11 @@ def closed_but_for(table: type) -> Callable[[F], F]:
     return lambda function: closed(function, table)
 
 
-def refuse(method: Callable[..., Any], others: Collection[str]) -> None:
+def refuse(method: Callable[..., Any], unknown: Collection[str]) -> None:
     """Refuse the ``**others`` of a bound method that is `closed`, by `refuse_others`."""
-    if others:
+    if unknown:
         owner = f"{type(method.__self__).__name__}.{method.__name__}"  # type: ignore[attr-defined]
-        refuse_others(owner, others, list(inspect.signature(method).parameters))
+        refuse_others(owner, unknown, list(inspect.signature(method).parameters))
 
 
 _ELSEWHERE = {
@@ -239,7 +239,7 @@ def documented(cls: type[T]) -> type[T]:
 @functools.cache
 def meanings(text: str | None) -> dict[str, str]:
     """The entries under "Args" of a docstring, each in one line; none for Python without docstrings."""
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     names: list[str] = []
     for line in inspect.cleandoc(text or "").partition("Args:\n")[2].splitlines():
         if line.strip() and not line.startswith(" "):
@@ -247,10 +247,10 @@ def meanings(text: str | None) -> dict[str, str]:
         start, colon, rest = line.strip().partition(": ")
         if line[4:5].strip() and colon:
             names = start.split(", ")
-            found |= dict.fromkeys(names, rest)
+            by_name |= dict.fromkeys(names, rest)
         else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
+            by_name |= {name: f"{by_name[name]} {line.strip()}".strip() for name in names}
+    return by_name
 
 
 def brief(meaning: str) -> str:
@@ -268,12 +268,12 @@ def _explained(text: str | None, function: Any) -> str | None:
     if text is None:  # python -OO
         return None
     stated = meanings(text)
-    known = {name: one.metadata["meaning"] for name, one in function._table.items() if one.metadata.get("meaning")}
-    for table in (base for one in reversed(function._tables) for base in reversed(one.__mro__)):
+    known = {name: entry.metadata["meaning"] for name, entry in function._table.items() if entry.metadata.get("meaning")}
+    for table in (base for settings in reversed(function._tables) for base in reversed(settings.__mro__)):
         known |= meanings(table.__doc__)
     lacking = {name: known[name] for name in inspect.signature(function).parameters if name in known.keys() - stated}
 
-    return _PLACE.sub(lambda place: "\n".join(_entry(place[1], *one) for one in lacking.items()), text)
+    return _PLACE.sub(lambda place: "\n".join(_entry(place[1], *entry) for entry in lacking.items()), text)
 
 
 @functools.cache

@@ -61,15 +61,15 @@ class Grid:
 
     def widths(self, columns: int) -> list[int] | None:
         """The width of each column in a terminal of this width; None where they do not fit beside each other."""
-        found = self.natural()
-        room = columns - len(self.indent) - GAP * (len(found) - 1)
-        least = {i: min(found[i], max(LEAST, min(found[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
-        while sum(found) > room:
-            widest = max(self.wraps, key=lambda i: found[i] - least[i], default=None)
-            if widest is None or found[widest] <= least[widest]:
+        widths = self.natural()
+        room = columns - len(self.indent) - GAP * (len(widths) - 1)
+        least = {i: min(widths[i], max(LEAST, min(widths[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}
+        while sum(widths) > room:
+            widest = max(self.wraps, key=lambda i: widths[i] - least[i], default=None)
+            if widest is None or widths[widest] <= least[widest]:
                 return None
-            found[widest] = max(least[widest], found[widest] - (sum(found) - room))
-        return found
+            widths[widest] = max(least[widest], widths[widest] - (sum(widths) - room))
+        return widths
 
     def _longest_word(self, column: int) -> int:
         texts = [row[column] for row in self.rows] + ([self.head[column]] if self.head else [])
@@ -87,26 +87,26 @@ class Grid:
 
     def _beside(self, row: Sequence[str], widths: list[int]) -> list[str]:
         cells = [wrapped(text, columns=widths[i]) or [""] if i in self.wraps else [text] for i, text in enumerate(row)]
-        found = []
+        rows = []
         for number in range(max(map(len, cells))):
             texts = [lines[number] if number < len(lines) else "" for lines in cells]
             aligned = [
                 text.rjust(size) if i in self.right else text.ljust(size)
                 for i, (text, size) in enumerate(zip(texts, widths, strict=True))
             ]
-            found.append((self.indent + (GAP * " ").join(aligned)).rstrip())
-        return found
+            rows.append((self.indent + (GAP * " ").join(aligned)).rstrip())
+        return rows
 
     def _listed(self, columns: int) -> list[str]:
         """Each row as a list: its first text, and below it the others, after the names of their columns."""
-        found = []
+        lines = []
         for row in self.rows:
-            found += wrapped(row[0], self.indent, self.indent + "  ", columns)
+            lines += wrapped(row[0], self.indent, self.indent + "  ", columns)
             for i, text in enumerate(row[1:], 1):
                 name = f"{self.head[i]}: " if self.head and self.head[i] else ""
                 if text:
-                    found += wrapped(name + " ".join(text.split()), self.indent + "  ", self.indent + "    ", columns)
-        return found
+                    lines += wrapped(name + " ".join(text.split()), self.indent + "  ", self.indent + "    ", columns)
+        return lines
 
 
 Block = str | Item | Grid
@@ -115,12 +115,12 @@ Block = str | Item | Grid
 
 def lines_of(blocks: Iterable[Block]) -> list[str]:
     """The lines of a plain drawing."""
-    found: list[str] = []
+    lines: list[str] = []
     for block in blocks:
         if isinstance(block, Grid):
-            found += block.lines()
+            lines += block.lines()
         elif isinstance(block, Item):
-            found += wrapped(block.text, block.first, block.rest)
+            lines += wrapped(block.text, block.first, block.rest)
         else:
-            found += wrapped(block) or [""]
-    return found
+            lines += wrapped(block) or [""]
+    return lines

@@ -83,22 +83,22 @@ class _Finder:
 def renamed(old: str, new: str, **keywords: Any) -> Any:
     """A method under its old name: the new one with these keywords, and a warning."""
 
-    def called(self: Any, *given: Any, **more: Any) -> Any:
+    def called(self: Any, *values: Any, **more: Any) -> Any:
         warn_of(f"{type(self).__name__}.{old}", new, keywords)
-        return getattr(self, new)(*given, **more, **keywords)
+        return getattr(self, new)(*values, **more, **keywords)
 
     return called
 
 
 def warn_of(old: str, new: str, keywords: Mapping[str, Any] | None = None) -> None:
     """Warn the caller of a function that calls this one of an old name, whose successor takes more keywords."""
-    call = f"{new}({', '.join(['...', *(f'{name}={one!r}' for name, one in keywords.items())])})" if keywords else new
+    call = f"{new}({', '.join(['...', *(f'{name}={v!r}' for name, v in keywords.items())])})" if keywords else new
     warn(f"{old}: use {call}; the old name ends with {ENDS}", DeprecationWarning)
 
 
 def find_moved_modules() -> None:
     """Make the former names importable from now on."""
-    if not any(isinstance(one, _Finder) for one in sys.meta_path):
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -117,12 +117,12 @@ def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *w
 
     def marked(function: F) -> F:
         @functools.wraps(function)
-        def called(*given: Any, **keywords: Any) -> Any:
-            if not any(map(is_old, (*given, *keywords.values()))):
-                return function(*given, **keywords)
+        def called(*values: Any, **keywords: Any) -> Any:
+            if not any(map(is_old, (*values, *keywords.values()))):
+                return function(*values, **keywords)
             message = f"{function.__name__} of sequences: call {successor.__name__}; the old call ends with {ENDS}"
             warn(message, DeprecationWarning)
-            return successor(*given, **{name: value for name, value in keywords.items() if name not in without})
+            return successor(*values, **{name: value for name, value in keywords.items() if name not in without})
 
         return cast("F", called)
 

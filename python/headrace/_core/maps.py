@@ -60,8 +60,8 @@ def _shown(name: str, each: int, more: int) -> str:
 def maps_of(core: Any) -> dict[str, Map]:
     """The maps of a core by name, in the order of its list."""
     variants: dict[str, dict[str, Any]] = {}
-    for one in core.maps():
-        variants.setdefault(one.name, {})[one.scale] = one
+    for described in core.maps():
+        variants.setdefault(described.name, {})[described.scale] = described
     return {name: _made(of_scales) for name, of_scales in variants.items()}
 
 

@@ -129,10 +129,10 @@ def _one_of(name: str, options: Sequence[str]) -> Callable[[Any, Any], str]:
 
 def _checked_outputs(settings: Any, value: Any) -> tuple[str, ...]:
     names = tuple(maps.MAPS[settings.map].groups(settings.bins))
-    given = names if value is None else tuple(value) if np.iterable(value) else (value,)
-    if len(given) != len(names) or set(given) != set(names):
+    chosen = names if value is None else tuple(value) if np.iterable(value) else (value,)
+    if len(chosen) != len(names) or set(chosen) != set(names):
         raise ValueError(f"outputs: expected an order of {names}, got {value!r}")
-    return given
+    return chosen
 
 
 # No comparisons, here and in other modules: nothing compares these, and they take half a millisecond a class.
@@ -145,8 +145,8 @@ class _Columns:
         """Check everything, naming the argument that is wrong."""
         for name, least in (("features", 1), ("context", 0)):
             self._set(name, check.integer(name, getattr(self, name), least=least, most=MOST_COLUMNS))
-        for one in self._own():
-            self._set(one.name, one.metadata["checked"](self, getattr(self, one.name)))
+        for entry in self._own():
+            self._set(entry.name, entry.metadata["checked"](self, getattr(self, entry.name)))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
@@ -154,26 +154,26 @@ class _Columns:
     @classmethod
     def _own(cls) -> list[Field[Any]]:
         """The settings other than the numbers of columns."""
-        return [one for one in fields(cls) if one.metadata]
+        return [entry for entry in fields(cls) if entry.metadata]
 
     @classmethod
     def _stored(cls) -> list[Field[Any]]:
         """The settings that files have."""
-        return [one for one in cls._own() if one.metadata["stored"]]
+        return [entry for entry in cls._own() if entry.metadata["stored"]]
 
     def header(self) -> dict[str, Any]:
         """All settings by name, in JSON's types."""
         named: dict[str, Any] = {"features": self.features, "context": self.context}
-        for one in self._stored():
-            value = getattr(self, one.name)
-            if not one.metadata["optional"] or value != one.default:
-                named[one.name] = list(value) if isinstance(value, tuple) else value
+        for entry in self._stored():
+            value = getattr(self, entry.name)
+            if not entry.metadata["optional"] or value != entry.default:
+                named[entry.name] = list(value) if isinstance(value, tuple) else value
         return named
 
     @classmethod
     def stored(cls, stored: Stored, without: Sequence[str] = ()) -> dict[str, Any]:
         """The header entries of all settings but the numbers of columns and those in `without`."""
-        names = [one.name for one in cls._stored() if not one.metadata["optional"] or stored.has(one.name)]
+        names = [entry.name for entry in cls._stored() if not entry.metadata["optional"] or stored.has(entry.name)]
         return {name: stored.take(name) for name in names if name not in without}
 
     @classmethod
@@ -184,8 +184,8 @@ class _Columns:
 
     def core_options(self) -> dict[str, Any]:
         """The settings that `MaskedOptions` of a core take by the same names."""
-        own = {one.name: getattr(self, one.name) for one in self._own() if one.metadata["core"]}
-        return {"features": self.features, "context": self.context, **own}
+        options = {entry.name: getattr(self, entry.name) for entry in self._own() if entry.metadata["core"]}
+        return {"features": self.features, "context": self.context, **options}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -239,7 +239,7 @@ class MapSettings(_Columns):
 
     def map_keywords(self) -> dict[str, Any]:
         """The map in the form of `headrace.ops`."""
-        return {one.name: getattr(self, one.name) for one in MapSettings._own()}
+        return {entry.name: getattr(self, entry.name) for entry in MapSettings._own()}
 
     def _map_keywords(self) -> str:
         """The keywords that have an effect, for a representation."""

@@ -28,9 +28,9 @@ class Staircase:
 
 
 def _made(core: Any, options: dict[str, Any], structure: Staircase | Sequence[NDArray[np.bool_]]) -> Any:
-    given = dict(options)
-    network: Any = given.pop("network", None)
-    checked = core.MaskedOptions(**given, hidden=[] if network is None else network.core_layers(core))
+    settings = dict(options)
+    network: Any = settings.pop("network", None)
+    checked = core.MaskedOptions(**settings, hidden=[] if network is None else network.core_layers(core))
     if isinstance(structure, Staircase):
         return core.MaskedTransform(checked, structure.levels, structure.degrees)
     return core.MaskedTransform.from_masks(checked, structure)
@@ -89,11 +89,11 @@ class MaskedNetwork:
         """
         sides = {side: [columns[c] for c in self.options.get(side, [])] for side in ("reads", "active")}
         structure: Staircase | Sequence[NDArray[np.bool_]] = self.core.masks()
-        if (own := self.staircase) is not None:
+        if (inner := self.staircase) is not None:
             levels = [1] * features
-            for c, level in zip(columns, own.levels, strict=True):
+            for c, level in zip(columns, inner.levels, strict=True):
                 levels[c] = level
-            structure = Staircase(levels, own.degrees)
+            structure = Staircase(levels, inner.degrees)
         return MaskedNetwork({**self.options, **sides, "features": features}, structure, self.rows)
 
     def made_for(self, core: Any) -> Any:
@@ -123,8 +123,8 @@ class MaskedNetwork:
 
     def pack(self, weights: Arrays, biases: Arrays) -> NDArray[Any]:
         """Dense layers to the vector that the kernels read; masked weights are dropped."""
-        own = zip(self._to_core(weights), self._to_core(biases), strict=True)
-        return self.core.pack([np.require(array, requirements=("C", "A")) for pair in own for array in pair])
+        pairs = zip(self._to_core(weights), self._to_core(biases), strict=True)
+        return self.core.pack([np.require(array, requirements=("C", "A")) for pair in pairs for array in pair])
 
     def unpack(self, packed: NDArray[Any]) -> tuple[Arrays, Arrays]:
         """Dense arrays of a packed vector; masked weights are zero."""
