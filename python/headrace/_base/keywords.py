@@ -65,7 +65,7 @@ def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
 
 def checked_fields(self: Any) -> dict[str, Any]:
     """The arguments of an object of a table that is a dataclass, checked."""
-    return {entry.name: checked(entry.name, entry, entry.type, getattr(self, entry.name)) for entry in fields(self) if entry.metadata}
+    return {e.name: checked(e.name, e, e.type, getattr(self, e.name)) for e in fields(self) if e.metadata}
 
 
 def taken_from(table: type, keywords: Any) -> Any:
@@ -268,7 +268,7 @@ def _explained(text: str | None, function: Any) -> str | None:
     if text is None:  # python -OO
         return None
     stated = meanings(text)
-    known = {name: entry.metadata["meaning"] for name, entry in function._table.items() if entry.metadata.get("meaning")}
+    known = {name: e.metadata["meaning"] for name, e in function._table.items() if e.metadata.get("meaning")}
     for table in (base for settings in reversed(function._tables) for base in reversed(settings.__mro__)):
         known |= meanings(table.__doc__)
     lacking = {name: known[name] for name in inspect.signature(function).parameters if name in known.keys() - stated}
