@@ -95,7 +95,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._responses, self._is_one = y.shape[1], y.shape[1] == 1
         if weights is not None and not weights.all():
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
-        if spikes := [text for i, one in enumerate(y.T) if (text := columns.spike(one, f"response {i}"))]:
+        if spikes := [text for i, response in enumerate(y.T) if (text := columns.spike(response, f"response {i}"))]:
             warn(f"y: one value is frequent in {listing(spikes)}: a density spikes there, and its score means little")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         rng, n = np.random.default_rng(seed), len(X)
@@ -110,8 +110,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self._trees = {"boosted": boosting, "quantiles": forest}
             for name, features in (("boosted", boosting.training), ("quantiles", forest.quantiles(forest.training))):
                 contexts[name] = np.concatenate([contexts["raw"], features], axis=1)
-        own = {} if self.settings is None else self.settings.get_params()
-        own = {name: value for name, value in own.items() if name != "bootstrap"} | {"progress": False, "seed": seed}
+        named = {} if self.settings is None else self.settings.get_params()
+        named = {k: value for k, value in named.items() if k != "bootstrap"} | {"progress": False, "seed": seed}
         held = rng.permutation(n)[: max(int(HELD_OUT * n), LEAST_HELD_OUT)] if n >= LEAST_ROWS else np.empty(0, int)
         train = np.setdiff1d(np.arange(n), held)
         self.flows_, log_probs = {}, {}
@@ -120,8 +120,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             flow = NSF(y.shape[1], context.shape[1], transforms, self.hidden, seed=seed + i)
             flow._interior.rescale(None, scale_of_context(context))
             if held.size:
-                own["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))
-            flow.fit(y[train], context[train], weights=None if weights is None else weights[train], **own)
+                named["validation"] = (y[held], context[held], *([] if weights is None else [weights[held]]))
+            flow.fit(y[train], context[train], weights=None if weights is None else weights[train], **named)
             self.flows_[name] = flow
             if held.size:
                 log_probs[name] = np.asarray(flow.log_prob(y[held], context[held]), np.float64)
@@ -143,12 +143,12 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "flows_")
         X = frames.coded(X, self._labels)[0]
         X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
-        raw, found = self._raw(X), []
+        raw, laws = self._raw(X), []
         for name, share in self.weights_.items():
             context = np.concatenate([raw, self._trees[name].features(X)], axis=1) if name in self._trees else raw
             law = _OfFlow(self.flows_[name], context) if name in self.flows_ else self._trees["quantiles"].law(X)
-            found.append((share, law))
-        return found
+            laws.append((share, law))
+        return laws
 
     def log_prob(self, X: Any, y: Any) -> Floats:
         """The log density of each row's responses given its features, shape (rows,), in nats."""
@@ -157,10 +157,10 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _given(self, y: Any, rows: int) -> Floats:
         """Responses to score, shape (rows, responses)."""
-        found = np.asarray(y, np.float64)
-        if (found if found.ndim > 1 else found[..., None]).shape != (rows, self._responses):
-            raise errors.wrong_shape("y", (rows,) if self._is_one else (rows, self._responses), found.shape)
-        return found.reshape(rows, -1)
+        responses = np.asarray(y, np.float64)
+        if (responses if responses.ndim > 1 else responses[..., None]).shape != (rows, self._responses):
+            raise errors.wrong_shape("y", (rows,) if self._is_one else (rows, self._responses), responses.shape)
+        return responses.reshape(rows, -1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean log density of rows in nats."""
@@ -191,7 +191,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         laws = self._laws(X)
         if not self._is_one:
             return np.moveaxis(np.quantile(_drawn(laws, len(X), DRAWS, 0), at, axis=1), 0, 1)
-        found = []
+        quantiles = []
         for level in at:
             ends = [law.around(level) for _, law in laws]
             low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
@@ -199,8 +199,8 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 middle = 0.5 * (low + high)
                 below = sum(share * law.cdf(middle) for share, law in laws) < level
                 low, high = np.where(below, middle, low), np.where(below, high, middle)
-            found.append(0.5 * (low + high))
-        return np.stack(found, axis=1)
+            quantiles.append(0.5 * (low + high))
+        return np.stack(quantiles, axis=1)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> Floats:
         """The central interval with this probability, shape (rows, 2), or (rows, 2, responses)."""
@@ -234,8 +234,8 @@ class _OfFlow:
 
     def around(self, level: float) -> tuple[Floats, Floats]:
         z = np.full((len(self.context), 1), ndtri(level))
-        one = np.asarray(self.flow.to_data(z, self.context)[0][:, 0], float)
-        return one, one
+        responses = np.asarray(self.flow.to_data(z, self.context)[0][:, 0], float)
+        return responses, responses
 
     def sample(self, n: int, rng: np.random.Generator, seed: int) -> Floats:
         return np.moveaxis(np.asarray(self.flow.sample((n,), self.context, seed=seed)), 0, 1)
@@ -258,4 +258,4 @@ def _weighed(log_probs: dict[str, Floats], weights: Any) -> dict[str, float]:
         counts = len(terms) * np.average(terms, axis=0, weights=weights) + PRIOR
         share = counts / counts.sum()
     share[share < LEAST_WEIGHT] = 0.0
-    return {name: float(one) for name, one in zip(log_probs, share / share.sum(), strict=True) if one > 0.0}
+    return {name: float(value) for name, value in zip(log_probs, share / share.sum(), strict=True) if value > 0.0}

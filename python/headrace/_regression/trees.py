@@ -32,26 +32,26 @@ class Boosting:
         fold, seed = rng.permutation(len(y)) % FOLDS, int(rng.integers(2**31))
 
         def out_of_fold(target: Floats) -> tuple[list[Any], Floats]:
-            models, found = [], np.empty(len(y))
+            models, predictions = [], np.empty(len(y))
             for k in range(FOLDS):
                 part = fold != k
                 model = HistGradientBoostingRegressor(**BOOSTING, random_state=seed)
                 models.append(model.fit(x[part], target[part], None if weights is None else weights[part]))
-                found[~part] = model.predict(x[~part])
-            return models, found
+                predictions[~part] = model.predict(x[~part])
+            return models, predictions
 
-        every = [out_of_fold(one) for one in y.T]
-        for one, (_, mean) in zip(y.T, list(every), strict=True):
-            every.append(out_of_fold(np.log(np.square(one - mean) + LEAST_VARIANCE * one.var())))
-        self.models, found = zip(*every, strict=True)
+        every = [out_of_fold(response) for response in y.T]
+        for response, (_, mean) in zip(y.T, list(every), strict=True):
+            every.append(out_of_fold(np.log(np.square(response - mean) + LEAST_VARIANCE * response.var())))
+        self.models, predictions = zip(*every, strict=True)
         self.factors = np.repeat([1.0, 0.5], y.shape[1])  # half the log of a variance is that of a scale
-        self.training = np.stack(found, axis=1) * self.factors
+        self.training = np.stack(predictions, axis=1) * self.factors
         """Means and log scales of the training rows, out of their folds."""
 
     def features(self, x: NDArray[Any]) -> Floats:
         """Means and log scales of new rows: the mean of the folds."""
-        found = [np.mean([model.predict(x) for model in models], axis=0) for models in self.models]
-        return np.stack(found, axis=1) * self.factors
+        means = [np.mean([model.predict(x) for model in models], axis=0) for models in self.models]
+        return np.stack(means, axis=1) * self.factors
 
 
 class Forest:
@@ -87,15 +87,15 @@ class Forest:
 
     def quantiles(self, leaves: Any) -> Floats:
         """Quantiles of each response, shape (rows, levels · responses); `leaves`: of rows, or `training`."""
-        found = np.empty((leaves.shape[0], len(LEVELS), self.y.shape[1]))
-        for start in range(0, len(found), BLOCK):
+        quantiles = np.empty((leaves.shape[0], len(LEVELS), self.y.shape[1]))
+        for start in range(0, len(quantiles), BLOCK):
             dense = (leaves[start : start + BLOCK] @ self.members).toarray()
             for j in range(self.y.shape[1]):
                 below = np.cumsum(dense[:, self.order[:, j]], axis=1)
                 for k, level in enumerate(LEVELS):
                     at = np.minimum((below < level * below[:, -1:]).sum(axis=1), len(self.y) - 1)
-                    found[start : start + BLOCK, k, j] = self.y[self.order[at, j], j]
-        return found.reshape(len(found), -1)
+                    quantiles[start : start + BLOCK, k, j] = self.y[self.order[at, j], j]
+        return quantiles.reshape(len(quantiles), -1)
 
     def features(self, x: NDArray[Any]) -> Floats:
         """Quantiles of new rows."""
@@ -105,7 +105,7 @@ class Forest:
         """Choose the width by rows, by the trees without them; their log densities."""
         weights, scale = self.training[rows] @ self.members, float(self.y.std()) or 1.0
         each = [Kernels(self.y[:, 0], width * scale, weights).log_prob(self.y[rows]) for width in BANDWIDTHS]
-        best = int(np.argmax([one.mean() for one in each]))
+        best = int(np.argmax([values.mean() for values in each]))
         self.width = BANDWIDTHS[best] * scale
         return each[best]
 
@@ -132,8 +132,8 @@ class Kernels:
     def log_prob(self, y: Floats) -> Floats:
         """Log densities, for y of shape (rows, 1)."""
         terms = (np.log(w) - 0.5 * np.square((y[i] - at) / self.width) for i, (w, at) in enumerate(self._rows()))
-        found = np.array([np.logaddexp.reduce(one) for one in terms])
-        return np.asarray(found - np.log(self.width) - 0.5 * np.log(2.0 * np.pi))
+        sums = np.array([np.logaddexp.reduce(term) for term in terms])
+        return np.asarray(sums - np.log(self.width) - 0.5 * np.log(2.0 * np.pi))
 
     def cdf(self, y: Floats) -> Floats:
         """The distribution function, for y of shape (rows,)."""
@@ -150,7 +150,7 @@ class Kernels:
 
     def sample(self, n: int, rng: np.random.Generator, seed: int) -> Floats:
         """Draws by `rng`, shape (rows, n, 1)."""
-        found = rng.standard_normal((self.weights.shape[0], n)) * self.width
+        draws = rng.standard_normal((self.weights.shape[0], n)) * self.width
         for i, (share, at) in enumerate(self._rows()):
-            found[i] += rng.choice(at, n, p=share / share.sum())
-        return found[:, :, None]
+            draws[i] += rng.choice(at, n, p=share / share.sum())
+        return draws[:, :, None]

@@ -89,8 +89,8 @@ class Ascent(abc.ABC):
             return 0.0
         rest = self.library.asarray(np.setdiff1d(np.arange(self.features), self.rows.active))
         squares = [_arrays.weighted_sum(np.square(z[:, rest]).sum(axis=1), weights) for z, weights in parts]
-        found, total = self._sum(squares), self._total(parts)
-        return -0.5 * self.settings.precision * found / total if total else 0.0
+        penalty, total = self._sum(squares), self._total(parts)
+        return -0.5 * self.settings.precision * penalty / total if total else 0.0
 
     # ---- the interface of an ascent
 
@@ -168,10 +168,10 @@ class Ascent(abc.ABC):
     def _agreed(self, flow: AscentFlow) -> AscentFlow:
         """The longest prefix whose density of the rows agrees with the ascent's own measurements."""
         history, best = self.history, self.history.best_step
-        checks, own, others = self.checks()
+        checks, training, held_out = self.checks()
         if best >= len(checks):
             return flow
-        device, parties = self.rows.device, self._means(own, others)
+        device, parties = self.rows.device, self._means(training, held_out)
 
         def agrees(count: int) -> bool:
             part = flow[:count] if device is None else flow[:count].to(repr(device))
@@ -199,7 +199,7 @@ class Ascent(abc.ABC):
         )
         return flow[: history.best_step]
 
-    def _means(self, own: Any, others: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
+    def _means(self, training: Any, held_out: Any) -> list[tuple[int, Callable[[AscentFlow], float]]]:
         """Functions of a flow, each the mean log-likelihood of its rows: 0 for training rows, 1 for those held out."""
 
         def mean_of(parts: Parts, chosen: Any) -> Callable[[AscentFlow], float]:
@@ -215,17 +215,17 @@ class Ascent(abc.ABC):
 
         parties = []
         if not self.copies:
-            parties.append((0, mean_of(with_weights(rows.given(), rows.own), own)))
+            parties.append((0, mean_of(with_weights(rows.given(), rows.own), training)))
         if rows.judge is not None:
-            parties.append((1, mean_of(with_weights(rows.held_out(), rows.others), others)))
+            parties.append((1, mean_of(with_weights(rows.held_out(), rows.others), held_out)))
         return parties
 
     # ---- the parts of a step
 
     def _judged(self, means: tuple[float, float]) -> Judged:
         """Log-likelihoods from means over rows of log-Jacobian - λ |z|² / 2."""
-        own, others = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
-        return own, None if self.rows.judge is None else others
+        training, held_out = (mean + flat + float(self.constant) for mean, flat in zip(means, self.flat, strict=True))
+        return training, None if self.rows.judge is None else held_out
 
     def _turn(self, parts: list[Any], rng: np.random.Generator, moved: Any = None) -> _directions.Turn:
         """The next turn, for points, on which sliced directions depend, after `moved` has moved some of them.

@@ -52,9 +52,9 @@ class KinkAscent(Ascent):
             else:
                 chosen.finish()
             if device is None or step > self.n_steps or step % STRIDE == 0:
-                for found in chosen.log_likelihoods()[:: s.kinks][read:].tolist():
+                for means in chosen.log_likelihoods()[:: s.kinks][read:].tolist():
                     self.rng.bit_generator.state = states[read]
-                    yield self._judged((found[0], found[1]))
+                    yield self._judged((means[0], means[1]))
                     read += 1
 
     def _begin(self) -> Chosen:
@@ -98,15 +98,15 @@ class KinkAscent(Ascent):
         """See `Ascent`."""
         if self.chosen is None:
             return [], None, None
-        found = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
+        means = self.chosen.log_likelihoods()[:: self.settings.kinks].tolist()
         if self.rows.device is not None:  # a pass over all rows on a device is as fast as a choice of some
-            return [self._judged((one[0], one[1])) for one in found], None, None
+            return [self._judged((row[0], row[1])) for row in means], None, None
         checked = [(self.points, self.is_checked), (self.held_out, self.others_checked)]
-        own, others = (
+        training, held_out = (
             [points.checked_rows()[: None if is_checked else 0] for points, is_checked in zip(*of, strict=True)]
             for of in checked
         )
-        return [self._judged((one[2], one[3])) for one in found], own, others
+        return [self._judged((row[2], row[3])) for row in means], training, held_out
 
     def coordinates(self, count: int) -> list[Floats]:
         """See `Ascent`."""

@@ -50,18 +50,18 @@ def shared_rows(
     same_everywhere(group, arguments)
     table = opened(group, features, 0, caller, x, None, weights, seed=settings.seed)
     table, judge = split(table, validation, caller)
-    own = {id(s.data): s for t in (table, judge) if t for s in t.shards}.values()
+    shards = {id(s.data): s for t in (table, judge) if t for s in t.shards}.values()
     ends: tuple[Support, ...] = ()
     with together(group):
         support = settings.support(features, None)
         if support is not None:
             counts = counted(support, np.empty((0, features)))
-            for shard in own:
+            for shard in shards:
                 _rows.check_inside(f"x of shard {shard.number}", shard.data.x, support, shard.data.names)
                 counts += counted(support, shard.data.x)
     if support is not None:
         ends = cut_open(support, group.sum(counts), settings.dtype)
-        for shard in own:
+        for shard in shards:
             shard.data.x = off(ends, shard.data.x)
     return StandardisedRows(table, judge, settings.precision, settings.seed, settings.dtype), ends
 
@@ -150,7 +150,7 @@ class StandardisedRows:
         known = [float(w.max()) for data in blocks if (w := data.weights) is not None and len(w)]
         largest = float(source.maximum(np.array([max(known, default=0.0)]))[0])
         weights = [None if data.weights is None else _near_one(data.weights, largest) for data in blocks]
-        return [(self.standardised(data.x), own) for data, own in zip(blocks, weights, strict=True)]
+        return [(self.standardised(data.x), weight) for data, weight in zip(blocks, weights, strict=True)]
 
     def _rng(self, what: tuple[int, ...], shard: Shard) -> np.random.Generator:
         """The generator for the rows of a shard; in a group that of each shard differs."""
@@ -208,11 +208,11 @@ class StandardisedRows:
         rows = []
         for shard, x, (_, weights) in zip(self.source.shards, self.given(), self.own, strict=True):
             if copies:
-                own = rng if self.group is None else self._rng((_COPIES,), shard)
-                x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, own)
+                generator = rng if self.group is None else self._rng((_COPIES,), shard)
+                x, weights = jittered(x, weights, copies, jitter * self.std * self.unit, generator)
             if flat.size:
-                own = self._rng((_SPREAD_SEED, 1) if self.group is None else (_NOISE,), shard)
-                noise = self.mean[flat] + self.std[flat] * self.unit * own.standard_normal((len(x), flat.size))
+                generator = self._rng((_SPREAD_SEED, 1) if self.group is None else (_NOISE,), shard)
+                noise = self.mean[flat] + self.std[flat] * self.unit * generator.standard_normal((len(x), flat.size))
                 library = _arrays.library(x)
                 x[:, library.asarray(flat)] = library.asarray(noise.astype(x.dtype))
             rows.append((x, weights))
@@ -230,8 +230,8 @@ class StandardisedRows:
         return {shard.number: part for shard, part in pairs if part is not None}
 
     def _weights(self, source: RowSource, parts: Parts) -> Any:
-        found = self._as_given(source, [weights for _, weights in parts])
-        return None if self.group is not None and not found else found
+        joined = self._as_given(source, [weights for _, weights in parts])
+        return None if self.group is not None and not joined else joined
 
     def standardised(self, x: NDArray[Any]) -> Floats:
         """Standardised rows in float64, as by the flow's last transform."""
@@ -317,9 +317,9 @@ def cut_open(support: Support, counts: NDArray[np.int64], dtype: np.dtype[np.flo
     inside: list[tuple[float, float] | None] = [None] * n
     cut: list[tuple[float, float] | None] = [None] * n
     reach = 1.0 + OVERLAP[np.dtype(dtype).itemsize]
-    for own, c in zip(counts, circles_of(support), strict=True):
+    for of_column, c in zip(counts, circles_of(support), strict=True):
         inside[c] = (-reach, reach)
-        middle = _rarest(own) + 1.0
+        middle = _rarest(of_column) + 1.0
         cut[c] = (middle - 1.0, middle + 1.0)
     return Support(inside), Support([None] * n, cut), support
 

@@ -44,8 +44,8 @@ def gaussian(sample: Sample, support: Support | None, dtype: Any, *, say: bool =
     line = [c for c in range(mean.size) if c not in circles]
     links: list[Transform] = []
     if line:
-        own = ArrayRows(Data(rows.data.unbounded(slice(None))[:, line], None, sample.weights))
-        links = [_among(link, line, mean.size) for link in decorrelating(own, mean[line], std[line])]
+        constrained = ArrayRows(Data(rows.data.unbounded(slice(None))[:, line], None, sample.weights))
+        links = [_among(link, line, mean.size) for link in decorrelating(constrained, mean[line], std[line])]
     return Flow([*links, *ends], base_of_circles(None, mean.size, circles), dtype=dtype)
 
 
@@ -68,10 +68,10 @@ def linear_gaussian(features: int, context: int, support: Support | None, dtype:
         shift = Coupling(features, [], (), map="additive", context=context, dtype=dtype)
         return Flow([wrapped(features, circles), shift, *ends], base_of_circles(None, features, circles), dtype=dtype)
     line_map = MaskedAutoregressive(len(line), (), map="additive", context=context, dtype=dtype)
-    own: list[Transform] = [Elementwise(len(line), map="affine", dtype=dtype), line_map]
+    chain: list[Transform] = [Elementwise(len(line), map="affine", dtype=dtype), line_map]
     if not circles:
-        return Flow([*own, *ends], dtype=dtype)
-    moved = [OnColumns(t, line, features) for t in own]
+        return Flow([*chain, *ends], dtype=dtype)
+    moved = [OnColumns(t, line, features) for t in chain]
     return Flow([*moved, *ends], base_of_circles(None, features, circles), dtype=dtype)
 
 
@@ -90,12 +90,12 @@ def kernels(sample: Sample, support: Support | None, dtype: Any, seed: int) -> F
     if len(points) < 3:
         return None
     try:
-        found = KernelDensity.of(points, share)
-        linear = Linear.from_matrix(found.factor, found.centre, dtype=dtype)
+        density = KernelDensity.of(points, share)
+        linear = Linear.from_matrix(density.factor, density.centre, dtype=dtype)
     except (np.linalg.LinAlgError, ValueError):  # a plane, to the dtype's precision
         return None
-    own: dict[str, Any] = {"loc": found.white, "scale": found.bandwidth, "weights": found.weights}
-    base = NormalMixture(points.shape[1], len(points), **own, trainable=False)
+    components: dict[str, Any] = {"loc": density.white, "scale": density.bandwidth, "weights": density.weights}
+    base = NormalMixture(points.shape[1], len(points), **components, trainable=False)
     return Flow([linear, *([] if support is None else [support])], base, dtype=dtype)
 
 
@@ -142,13 +142,13 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
     """All candidates; for a small sample the small ones and the default, without those that are no more than a
     Gaussian.
     """
-    found = []
+    tried = []
     # With one feature, and neither context nor periods, an affine flow is one affine map.
     alone = setting.features == 1 and not setting.context and not any(setting.periodic or ())
     for family in families:
         if family == "dual-ascent":
             if not setting.context and setting.features <= MOST_ASCENT:
-                found.append(Candidate("dual ascent", _ascent(setting), True))
+                tried.append(Candidate("dual ascent", _ascent(setting), True))
             continue
         kind, sizes = _SIZES[family]
         if alone and kind is not NSF:
@@ -158,8 +158,8 @@ def candidates(families: tuple[str, ...], setting: Setting, *, is_small: bool) -
             if is_small and i > 0 and not is_default:
                 continue
             name = f"{kind.__name__} {transforms}x[{','.join(map(str, hidden))}]"
-            found.append(Candidate(name, _network(kind, transforms, hidden, setting), is_default=is_default))
-    return found
+            tried.append(Candidate(name, _network(kind, transforms, hidden, setting), is_default=is_default))
+    return tried
 
 
 def with_high_effort(setting: Setting, keep: bool) -> Candidate:
@@ -239,18 +239,18 @@ class Trial:
 
     def _fit(self, fitted: Sample, held: Any, seconds: float, folder: str | None) -> tuple[Flow, str]:
         made = self.candidate.make()
-        own: dict[str, Any] = {"weights": fitted.weights, "time_budget": seconds, "progress": False}
+        options: dict[str, Any] = {"weights": fitted.weights, "time_budget": seconds, "progress": False}
         if held is not None:
-            own["validation"] = held
+            options["validation"] = held
         if self.candidate.is_ascent:
-            flow = made.fit(fitted.x, **own)
+            flow = made.fit(fitted.x, **options)
             refinement = made.history.refinement
             over = "time_budget" in (made.history.stopped, None if refinement is None else refinement.stopped)
             return flow, "time_budget" if over else made.history.stopped
         if self.candidate.effort == "high":
-            own |= {"effort": "high", "keep": self.candidate.keep}
+            options |= {"effort": "high", "keep": self.candidate.keep}
         elif folder is not None:
-            own |= {"checkpoint": os.path.join(folder, f"{self.candidate.name}.state"), "checkpoint_every": 1e9}
-        history = made.fit(fitted.x, fitted.context, seed=self.seed, **own)
+            options |= {"checkpoint": os.path.join(folder, f"{self.candidate.name}.state"), "checkpoint_every": 1e9}
+        history = made.fit(fitted.x, fitted.context, seed=self.seed, **options)
         self.members = history.members
         return made, history.stopped

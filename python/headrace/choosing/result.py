@@ -102,11 +102,11 @@ class Choice:
         A row with another value in a constant column has -inf, with a warning. A row with missing values has NaN
         if such rows were dropped.
         """
-        rows, given = self.columns.opened(x, context)
+        rows, contexts = self.columns.opened(x, context)
         labels = [label(i, self.columns.used_names) for i in range(rows.shape[1])]
         if self.columns.table.missing == "refuse":
             without_missing(rows, labels, "refuse", "x")
-        return self.as_table().scores(rows, given)
+        return self.as_table().scores(rows, contexts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the density to a file, with the preprocessing of the columns.
@@ -131,28 +131,28 @@ class Choice:
     def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:
         """The table and paragraphs of `print`; `more` names the complete diagnosis."""
         rows = []
-        for one in self.table:
-            if np.isnan(one.log_likelihood):
-                rows.append((one.name, "", "", "", one.state))
+        for tried in self.table:
+            if np.isnan(tried.log_likelihood):
+                rows.append((tried.name, "", "", "", tried.state))
                 continue
-            mean = f"{one.log_likelihood:.4f} ± {one.error:.4f}"
-            behind = "" if one is self.table[0] else f"{one.behind:.4f} ± {one.behind_error:.4f}"
-            rows.append((one.name, mean, behind, f"{one.seconds:.1f} s", one.state))
+            mean = f"{tried.log_likelihood:.4f} ± {tried.error:.4f}"
+            behind = "" if tried is self.table[0] else f"{tried.behind:.4f} ± {tried.behind_error:.4f}"
+            rows.append((tried.name, mean, behind, f"{tried.seconds:.1f} s", tried.state))
         head = ("density", "nats a row", "behind the best", "time", "")
         notes = [f"Judged by {self.judged_by}.", comparison_of(self.name, self.as_good), *self.columns.lines()]
-        found: list[Block] = ["mean log-likelihood", Grid(head, rows, right=(1, 2, 3), wraps=(0, 4)), "", *notes]
+        lines: list[Block] = ["mean log-likelihood", Grid(head, rows, right=(1, 2, 3), wraps=(0, 4)), "", *notes]
         if self.interrupted:
-            found.append("Interrupted: this is the best so far.")
+            lines.append("Interrupted: this is the best so far.")
         if self.diagnosis is not None:
-            found += ["", f"A look at the best: {self.diagnosis.verdict}", f"({more})"]
-        return found
+            lines += ["", f"A look at the best: {self.diagnosis.verdict}", f"({more})"]
+        return lines
 
     def summary(self) -> dict[str, Any]:
         """The result without rows and flows, as plain numbers and strings for JSON."""
-        table = [{key: value for key, value in vars(one).items() if key != "flow"} for one in self.table]
-        found = {name: getattr(self, name) for name in ("name", "judged_by", "interrupted", "seconds")}
+        table = [{key: value for key, value in vars(tried).items() if key != "flow"} for tried in self.table]
+        values = {name: getattr(self, name) for name in ("name", "judged_by", "interrupted", "seconds")}
         diagnosis = None if self.diagnosis is None else self.diagnosis.summary()
-        return {**found, "table": table, "as_good": list(self.as_good), "diagnosis": diagnosis}
+        return {**values, "table": table, "as_good": list(self.as_good), "diagnosis": diagnosis}
 
 
 def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
@@ -164,7 +164,7 @@ def comparison_of(name: str, as_good: tuple[str, ...]) -> str:
     if not as_good:
         return f"{name} is the best. It is better than the simple densities by more than the standard error."
     verb = "is" if len(as_good) == 1 else "are"
-    names = " and ".join(f"a {one}" for one in as_good)
+    names = " and ".join(f"a {kind}" for kind in as_good)
     return f"{name} is the best, but {names} {verb} as good ({NEAR}): take the simpler one."
 
 
@@ -189,23 +189,23 @@ class Judged:
     """The mean log-likelihood that the choice is by."""
 
 
-def compared(found: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
+def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tuple[tuple[Tried, ...], tuple[str, ...]]:
     """The table, the best first, and the simple densities that are as good."""
     tried, as_good = [], []
-    for one in found:
-        if one.log_prob is None or best.log_prob is None:
-            tried.append(Tried(one.name, np.nan, np.nan, np.nan, np.nan, one.seconds, one.state, one.flow))
+    for entry in judged:
+        if entry.log_prob is None or best.log_prob is None:
+            tried.append(Tried(entry.name, np.nan, np.nan, np.nan, np.nan, entry.seconds, entry.state, entry.flow))
             continue
-        mean, error = weighted_mean(one.log_prob, weights)
+        mean, error = weighted_mean(entry.log_prob, weights)
         with np.errstate(invalid="ignore"):
-            behind = np.where(one.log_prob == best.log_prob, 0.0, best.log_prob - one.log_prob)
+            behind = np.where(entry.log_prob == best.log_prob, 0.0, best.log_prob - entry.log_prob)
         away, spread = weighted_mean(behind, weights)
-        tried.append(Tried(one.name, mean, error, away, spread, one.seconds, one.state, one.flow))
+        tried.append(Tried(entry.name, mean, error, away, spread, entry.seconds, entry.state, entry.flow))
         # A single row gives no standard error, and no difference is significant.
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
-        if one is not best and one.name in SIMPLE and near:
-            as_good.append(one.name)
-    first = [one for one in tried if one.name == best.name]
-    rest = [one for one in tried if one.name != best.name]
-    rest.sort(key=lambda one: (np.isnan(one.log_likelihood), -one.log_likelihood))
+        if entry is not best and entry.name in SIMPLE and near:
+            as_good.append(entry.name)
+    first = [entry for entry in tried if entry.name == best.name]
+    rest = [entry for entry in tried if entry.name != best.name]
+    rest.sort(key=lambda entry: (np.isnan(entry.log_likelihood), -entry.log_likelihood))
     return (*first, *rest), tuple(as_good)

@@ -118,54 +118,54 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     more: dict[str, Any] = {"seed": settings.seed, "categories": table.categories, "gates": False}
     how = Treatment(table.discrete, table.spread, table.missing, *ends, **more)
     sample, columns, ready = of_table(x, table.context, table.weights, table.names, how)
-    own = vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic}
+    arguments = vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic}
     classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
     if classes and len(sample) >= LEAST:
-        return _of_classes(classes, sample, columns, clock, own)
+        return _of_classes(classes, sample, columns, clock, arguments)
     names = Names(columns.kept_names, columns.context_names or None)
-    return replace(search(sample, names, clock, **own), columns=columns)
+    return replace(search(sample, names, clock, **arguments), columns=columns)
 
 
 def _of_classes(
-    classes: Sequence[Discrete], sample: Sample, columns: Columns, clock: Clock, own: dict[str, Any]
+    classes: Sequence[Discrete], sample: Sample, columns: Columns, clock: Clock, arguments: dict[str, Any]
 ) -> Choice:
     """`auto` of columns some of which have classes: the search is for the density of the numbers given them."""
-    begin, seed, rows = time.perf_counter(), own["seed"], len(sample)
+    begin, seed, rows = time.perf_counter(), arguments["seed"], len(sample)
     is_small = rows < CROSS_VALIDATES_BELOW
     unseen = folds(rows, min(FOLDS, rows), seed) if is_small else [np.concatenate(parts(rows, seed)[1:])]
-    density, numbers = apart(sample, classes, unseen, seed, own["dtype"], clock)
+    density, numbers = apart(sample, classes, unseen, seed, arguments["dtype"], clock)
     density._names = Names(columns.kept_names, columns.context_names or None)
     if not density.continuous:
         return of_classes_alone(density, columns, numbers if is_small else parted(numbers, seed)[2], begin)
-    ends = {name: ends_of(own[name], density.continuous) for name in ("bounds", "periodic")}
-    found = search(numbers, Names(columns.kept_names).of_columns(density.continuous), clock, **own | ends)
-    of_numbers: tuple[Any, Any] = found.flow, found.members
+    ends = {name: ends_of(arguments[name], density.continuous) for name in ("bounds", "periodic")}
+    choice = search(numbers, Names(columns.kept_names).of_columns(density.continuous), clock, **arguments | ends)
+    of_numbers: tuple[Any, Any] = choice.flow, choice.members
     density.flow, members = of_numbers
     members = None if members is None else MixedDensity(density.head, members, density.continuous)
     seconds = time.perf_counter() - begin
-    return replace(found, flow=density, members=members, columns=columns, seconds=seconds)
+    return replace(choice, flow=density, members=members, columns=columns, seconds=seconds)
 
 
 def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
     """`auto` for preprocessed rows, whose columns have these names."""
-    given = taken_from(OfSearch, keywords)
+    args = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")
-    support = support_or_none(given.bounds, sample.features, given.periodic)
-    setting = Setting(sample.features, sample.contexts, given.bounds, given.periodic, given.dtype, given.seed)
+    support = support_or_none(args.bounds, sample.features, args.periodic)
+    setting = Setting(sample.features, sample.contexts, args.bounds, args.periodic, args.dtype, args.seed)
     is_small = len(sample) < CROSS_VALIDATES_BELOW
-    if given.effort == "high" and is_small:
+    if args.effort == "high" and is_small:
         least = CROSS_VALIDATES_BELOW
         raise ValueError(f"effort: expected 'normal' with fewer than {least} rows, got 'high' with {len(sample)}")
-    if given.keep and given.effort != "high":
-        raise ValueError(f"keep: expected False with effort={given.effort!r}, which has one flow, got True")
-    trials = [Trial(one, given.seed) for one in candidates(given.families, setting, is_small=is_small)]
+    if args.keep and args.effort != "high":
+        raise ValueError(f"keep: expected False with effort={args.effort!r}, which has one flow, got True")
+    trials = [Trial(c, args.seed) for c in candidates(args.families, setting, is_small=is_small)]
     kind = _CrossValidation if is_small else _SuccessiveHalving
-    trying = kind(sample, trials, setting, support, clock, bool(given.progress), given.effort, given.keep)
-    found = trying.go(names.features)
-    flow: Any = found.flow
+    trying = kind(sample, trials, setting, support, clock, bool(args.progress), args.effort, args.keep)
+    choice = trying.go(names.features)
+    flow: Any = choice.flow
     flow._interior.name(names)
-    return found
+    return choice
 
 
 @dataclass
@@ -206,25 +206,25 @@ class _Search:
         s = self.setting
         if s.context:
             flow = simple.linear_gaussian(s.features, s.context, self.support, s.dtype)
-            own: dict[str, Any] = {"epochs": 30, "seed": s.seed, "progress": False}
+            options: dict[str, Any] = {"epochs": 30, "seed": s.seed, "progress": False}
             with fixed_epochs(), silent(FREQUENT):
-                whole(flow.fit(sample.x, sample.context, weights=sample.weights, **own))
+                whole(flow.fit(sample.x, sample.context, weights=sample.weights, **options))
             return {"linear Gaussian": flow}
-        found = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
+        flows = {"Gaussian": simple.gaussian(sample, self.support, s.dtype, say=say)}
         if (kernels := simple.kernels(sample, self.support, s.dtype, s.seed)) is not None:
-            found["kernel density"] = kernels
-        return found
+            flows["kernel density"] = kernels
+        return flows
 
     def timed_simple(self, sample: Sample, *, say: bool) -> dict[str, tuple[Flow, float]]:
         """The densities of `simple`, each with its share of their time."""
         begin = time.perf_counter()
-        found = self.simple(sample, say=say)
-        took = (time.perf_counter() - begin) / len(found)
-        return {name: (flow, took) for name, flow in found.items()}
+        flows = self.simple(sample, say=say)
+        took = (time.perf_counter() - begin) / len(flows)
+        return {name: (flow, took) for name, flow in flows.items()}
 
     def trial_of(self, best: Judged) -> Trial | None:
         """The trial of the best density; None for a simple density, and after Ctrl-C."""
-        return next((one for one in self.trials if one.candidate.name == best.name and not self.interrupted), None)
+        return next((t for t in self.trials if t.candidate.name == best.name and not self.interrupted), None)
 
     def of_all_rows(self, trial: Trial, seconds: float) -> Trial:
         """A trial of the same candidate by all rows."""
@@ -239,28 +239,28 @@ class _Search:
         """A diagnosis; None after Ctrl-C, which may also come during it."""
         if self.interrupted:
             return None
-        own: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
-        found: Diagnosis
+        more: dict[str, Any] = {"seed": self.setting.seed, "progress": self.progress}
+        result: Diagnosis
         try:
-            found = diagnose(flow, rows.x, rows.context, weights=rows.weights, training=training, names=names, **own)
+            result = diagnose(flow, rows.x, rows.context, weights=rows.weights, training=training, names=names, **more)
         except KeyboardInterrupt:
             self.interrupted = True
             return None
-        return found
+        return result
 
-    def choice(self, found: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
+    def choice(self, judged: list[Judged], weights: Floats | None, judged_by: str, flow: Any, diagnosis: Any) -> Choice:
         """The result; `flow` replaces that of the best."""
-        best = _best(found)
-        table, as_good = compared(found, best, weights)
-        own = best.flow if flow is None else flow
-        assert own is not None
+        best = _best(judged)
+        table, as_good = compared(judged, best, weights)
+        chosen = best.flow if flow is None else flow
+        assert chosen is not None
         seconds = time.perf_counter() - self.begin
-        return Choice(own, best.name, table, as_good, diagnosis, judged_by, self.interrupted, seconds, self.members)
+        return Choice(chosen, best.name, table, as_good, diagnosis, judged_by, self.interrupted, seconds, self.members)
 
 
-def _best(found: list[Judged]) -> Judged:
+def _best(judged: list[Judged]) -> Judged:
     """The best density on the rows to choose by; simple densities come first, and win ties."""
-    return max((one for one in found if one.log_prob is not None), key=lambda one: one.chosen_by)
+    return max((entry for entry in judged if entry.log_prob is not None), key=lambda entry: entry.chosen_by)
 
 
 class _SuccessiveHalving(_Search):
@@ -277,13 +277,13 @@ class _SuccessiveHalving(_Search):
             self.clock = whole
             if self.effort == "high":
                 self._try_hard(fitted, choosing, shown)
-        found = []
+        judged = []
         for name, (basic, took) in basics.items():
-            found.append(Judged(name, basic, judging.log_prob(basic), took, "", chosen_by(basic, choosing)))
-        for one in self.trials:
-            log_prob = None if one.flow is None else judging.log_prob(one.flow)
-            found.append(Judged(one.candidate.name, one.flow, log_prob, one.seconds, _state(one), _reached(one)))
-        best = _best(found)
+            judged.append(Judged(name, basic, judging.log_prob(basic), took, "", chosen_by(basic, choosing)))
+        for t in self.trials:
+            log_prob = None if t.flow is None else judging.log_prob(t.flow)
+            judged.append(Judged(t.candidate.name, t.flow, log_prob, t.seconds, _state(t), _reached(t)))
+        best = _best(judged)
         flow = self._to_all(best)
         judged_by = f"{len(judging):,} rows that no fit and no choice has seen"
         judged_by += "" if flow is None else " before the best was fitted to all rows"
@@ -291,12 +291,12 @@ class _SuccessiveHalving(_Search):
         known = fitted.take(np.arange(min(len(fitted), MOST_KNOWN)))
         training = known.x if known.context is None else (known.x, known.context)
         diagnosis = self.look(best.flow, some, names, None if best.name == "kernel density" else training)
-        return self.choice(found, judging.weights, judged_by, flow, diagnosis)
+        return self.choice(judged, judging.weights, judged_by, flow, diagnosis)
 
     def _try_hard(self, fitted: Sample, choosing: Sample, shown: Any) -> None:
         """Fit with high effort for the remaining time."""
         trial = Trial(with_high_effort(self.setting, self.keep), self.setting.seed)
-        self.tell(shown, trial, max((one.chosen_by for one in self.trials), default=-np.inf))
+        self.tell(shown, trial, max((other.chosen_by for other in self.trials), default=-np.inf))
         self.trials.append(trial)
         if (seconds := self.clock.left()) > 0:
             trial.go(fitted, choosing, seconds)
@@ -320,45 +320,45 @@ class _SuccessiveHalving(_Search):
         remaining time is at least that of a fit to all rows, if that is at most four fifths of it.
         """
         alive, needed = list(self.trials), 0.0
-        for trial in (one for one in alive if one.candidate.is_default and len(alive) > 1):
-            if (own := self.clock.left() * OF_DEFAULT) > 0:
+        for trial in (tried for tried in alive if tried.candidate.is_default and len(alive) > 1):
+            if (seconds := self.clock.left() * OF_DEFAULT) > 0:
                 self.tell(shown, trial, -np.inf)
-                trial.go(fitted, choosing, own, folder)
+                trial.go(fitted, choosing, seconds, folder)
             if trial.is_over and self.effort != "high":
                 needed = ALL_ROWS * trial.seconds
         left, rounds = self.clock.left(), max(len(alive) - 1, 0).bit_length()
         rest = max(left / (rounds + 1), needed if needed <= OF_DEFAULT * left else 0.0)
         for i in range(rounds):
             end = time.perf_counter() + (self.clock.left() - rest) / (rounds - i)
-            waiting = [one for one in alive if not one.is_over]
+            waiting = [tried for tried in alive if not tried.is_over]
             for j, trial in enumerate(waiting):
-                own = (end - time.perf_counter()) / (len(waiting) - j)
-                if own <= 0:
+                seconds = (end - time.perf_counter()) / (len(waiting) - j)
+                if seconds <= 0:
                     continue
-                self.tell(shown, trial, max(one.chosen_by for one in self.trials))
-                trial.go(fitted, choosing, own, folder)
-            alive.sort(key=lambda one: -one.chosen_by)
+                self.tell(shown, trial, max(tried.chosen_by for tried in self.trials))
+                trial.go(fitted, choosing, seconds, folder)
+            alive.sort(key=lambda tried: -tried.chosen_by)
             half = max(len(alive) // 2 + len(alive) % 2, 1)
             for trial in alive[half:]:
                 trial.dropped = True
             alive = alive[:half]
         for last in alive:
-            if not last.is_over and (own := self.clock.left()) > 0:
-                self.tell(shown, last, max(one.chosen_by for one in self.trials))
-                last.go(fitted, choosing, own, folder)
+            if not last.is_over and (seconds := self.clock.left()) > 0:
+                self.tell(shown, last, max(tried.chosen_by for tried in self.trials))
+                last.go(fitted, choosing, seconds, folder)
 
 
-def _reached(one: Trial) -> float:
+def _reached(trial: Trial) -> float:
     """The criterion of a trial: a dropped one has had less time, and must not win by the noise of its rows."""
-    return -np.inf if one.dropped and not one.is_over else one.chosen_by
+    return -np.inf if trial.dropped and not trial.is_over else trial.chosen_by
 
 
-def _state(one: Trial) -> str:
-    if not one.rounds:
+def _state(trial: Trial) -> str:
+    if not trial.rounds:
         return "not begun"
-    if one.stopped == "time_budget":
-        return f"dropped after round {one.rounds}" if one.dropped else "to the end of the time"
-    return "it ended" if one.stopped in ("patience", "epochs", "steps", "constant") else one.stopped
+    if trial.stopped == "time_budget":
+        return f"dropped after round {trial.rounds}" if trial.dropped else "to the end of the time"
+    return "it ended" if trial.stopped in ("patience", "epochs", "steps", "constant") else trial.stopped
 
 
 class _CrossValidation(_Search):
@@ -367,49 +367,49 @@ class _CrossValidation(_Search):
     def go(self, names: Sequence[str] | None) -> Choice:
         parts = folds(len(self.sample), min(FOLDS, len(self.sample)), self.setting.seed)
         rest = [np.setdiff1d(np.arange(len(self.sample)), out) for out in parts]
-        found, kept = self._simple_pooled(parts, rest)
+        judged, kept = self._simple_pooled(parts, rest)
         weights = self.sample.weights
         with self.shown() as shown:
             for i, trial in enumerate(self.trials):
-                self.tell(shown, trial, max((one.chosen_by for one in found), default=-np.inf))
+                self.tell(shown, trial, max((entry.chosen_by for entry in judged), default=-np.inf))
                 share = self.clock.left() / (len(self.trials) - i + 1)  # one more share for the fit to all rows
                 pooled = np.full(len(self.sample), np.nan)
-                own = time.perf_counter() + share
+                end_of_trial = time.perf_counter() + share
                 for k, out in enumerate(parts):
-                    seconds = max((own - time.perf_counter()) / (len(parts) - k), 1e-3)
+                    seconds = max((end_of_trial - time.perf_counter()) / (len(parts) - k), 1e-3)
                     trial.go(self.sample.take(rest[k]), None, seconds)
                     assert trial.flow is not None
                     pooled[out] = self.sample.take(out).log_prob(trial.flow)
                     kept.setdefault(trial.candidate.name, trial.flow)
                 trial.chosen_by = weighted_mean(np.where(np.isnan(pooled), -np.inf, pooled), weights)[0]
-                found.append(Judged(trial.candidate.name, trial.flow, pooled, trial.seconds, "", trial.chosen_by))
-        done = {one.name for one in found}
+                judged.append(Judged(trial.candidate.name, trial.flow, pooled, trial.seconds, "", trial.chosen_by))
+        done = {entry.name for entry in judged}
         for trial in self.trials:
             if trial.candidate.name not in done:
                 state = "not begun" if trial.flow is None else "interrupted"
-                found.append(Judged(trial.candidate.name, None, None, trial.seconds, state, -np.inf))
-        best = _best(found)
+                judged.append(Judged(trial.candidate.name, None, None, trial.seconds, state, -np.inf))
+        best = _best(judged)
         flow = self._to_all(best)
         diagnosis = self.look(kept[best.name], self.sample.take(parts[0]), names)
         judged_by = f"all {len(self.sample):,} rows, each by a fit to four fifths of the others, as rows are few"
-        return self.choice(found, weights, judged_by, flow, diagnosis)
+        return self.choice(judged, weights, judged_by, flow, diagnosis)
 
     def _simple_pooled(self, parts: Any, rest: Any) -> tuple[list[Judged], dict[str, Flow]]:
         """Log densities of the simple candidates on rows left out, and their fits without the first fold."""
         whole = self.timed_simple(self.sample, say=True)
         pooled = {name: np.full(len(self.sample), np.nan) for name in whole}
         kept: dict[str, Flow] = {}
-        for out, others in zip(parts, rest, strict=True):
-            for name, flow in self.simple(self.sample.take(others), say=False).items():
+        for out, remaining in zip(parts, rest, strict=True):
+            for name, flow in self.simple(self.sample.take(remaining), say=False).items():
                 if name in pooled:
                     pooled[name][out] = self.sample.take(out).log_prob(flow)
                     kept.setdefault(name, flow)
-        found = []
+        judged = []
         for name, (flow, took) in whole.items():
             if not np.isnan(pooled[name]).any():
                 mean = weighted_mean(pooled[name], self.sample.weights)[0]
-                found.append(Judged(name, flow, pooled[name], took * (len(parts) + 1), "", mean))
-        return found, kept
+                judged.append(Judged(name, flow, pooled[name], took * (len(parts) + 1), "", mean))
+        return judged, kept
 
     def _to_all(self, best: Judged) -> Flow | None:
         """The best candidate, fitted to all rows; a simple density is fitted already."""

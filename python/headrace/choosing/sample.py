@@ -46,20 +46,20 @@ class Sample(Block):
 
     def log_prob(self, flow: Any) -> NDArray[np.float64]:
         """The log density of each row under a density."""
-        found = np.asarray(flow.log_prob(self.x, self.context), np.float64)
-        return found if self.known is None else found + self.known
+        log_prob = np.asarray(flow.log_prob(self.x, self.context), np.float64)
+        return log_prob if self.known is None else log_prob + self.known
 
 
 def opened(x: Any, context: Any, weights: Any, features: int) -> Sample:
     """Rows, checked as a fit checks them, and those that take part in a fit."""
     columns = 0 if context is None else 1 if np.ndim(context) == 1 else int(np.shape(context)[-1])
-    given = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
-    found = open_rows("", features, columns, Caller(), x, given, weights)
-    rows = found.context
-    if rows is not None and len(rows) != len(found.x):
-        raise ValueError(f"context: expected {len(found.x)} rows, as many as x has, got {len(rows)}")
-    kept = found.taking_part()[1]
-    sample = Sample(found.x, rows, None if found.weights is None else found.weights.astype(np.float64))
+    as_rows = np.asarray(context)[:, None] if context is not None and np.ndim(context) == 1 else context
+    data = open_rows("", features, columns, Caller(), x, as_rows, weights)
+    rows = data.context
+    if rows is not None and len(rows) != len(data.x):
+        raise ValueError(f"context: expected {len(data.x)} rows, as many as x has, got {len(rows)}")
+    kept = data.taking_part()[1]
+    sample = Sample(data.x, rows, None if data.weights is None else data.weights.astype(np.float64))
     return sample if kept is None else sample.take(kept)
 
 
