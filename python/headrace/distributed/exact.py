@@ -27,11 +27,11 @@ def digits_of(values: Any) -> Integers:
     """Shape (columns, DIGITS): the sums over the rows of values, shape (rows, columns)."""
     values = np.asarray(values, np.float64)
     _rows, columns = values.shape
-    found = np.zeros((columns, DIGITS), np.int64)
+    digits = np.zeros((columns, DIGITS), np.int64)
     finite = np.isfinite(values)
     if not finite.all():
-        found[:, _NAN] = np.isnan(values).sum(axis=0)
-        found[:, _INF], found[:, _MINUS_INF] = (values == np.inf).sum(axis=0), (values == -np.inf).sum(axis=0)
+        digits[:, _NAN] = np.isnan(values).sum(axis=0)
+        digits[:, _INF], digits[:, _MINUS_INF] = (values == np.inf).sum(axis=0), (values == -np.inf).sum(axis=0)
         values = np.where(finite, values, 0.0)
     exponent = np.maximum(np.frexp(values)[1] - 53, _LOWEST)
     whole = np.ldexp(values, -exponent)
@@ -39,10 +39,10 @@ def digits_of(values: Any) -> Integers:
     word, shift = np.divmod((exponent - _LOWEST).astype(np.int64), 32)
     low, high = (size & 0xFFFFFFFF) << shift, (size >> 32) << shift
     first = np.arange(columns) * DIGITS + word
-    flat = found.reshape(-1)
+    flat = digits.reshape(-1)
     for away, part in enumerate((low & 0xFFFFFFFF, (low >> 32) + (high & 0xFFFFFFFF), high >> 32)):
         np.add.at(flat, (first + away).ravel(), (sign * part).ravel())
-    return found
+    return digits
 
 
 def _add_digits(total: Integers, value: float) -> None:
@@ -60,10 +60,10 @@ def _add_digits(total: Integers, value: float) -> None:
 
 def value_of(digits: Integers) -> float:
     """The float64 nearest to a sum, from its digits, shape (DIGITS,)."""
-    *words, nans, infinities, others = digits.tolist()
-    if nans or (infinities and others):
+    *words, nans, infinities, minus_infinities = digits.tolist()
+    if nans or (infinities and minus_infinities):
         return math.nan
-    if infinities or others:
+    if infinities or minus_infinities:
         return math.inf if infinities else -math.inf
     total = 0
     for word in reversed(words):

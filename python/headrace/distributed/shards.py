@@ -115,9 +115,9 @@ class ShardedRows(RowSource):
         columns = int(self.maximum(np.array([max((part.shape[1] for part in parts), default=0)]))[0])
         mine, at = [np.empty((0, columns))], [np.empty(0, np.int64)]
         for shard, part in zip(self.shards, parts, strict=True):
-            found = np.flatnonzero((places >= shard.begin) & (places < shard.begin + shard.part.size))
-            mine.append(part[places[found] - shard.begin].astype(np.float64))
-            at.append(found)
+            inside = np.flatnonzero((places >= shard.begin) & (places < shard.begin + shard.part.size))
+            mine.append(part[places[inside] - shard.begin].astype(np.float64))
+            at.append(inside)
         return gathered(self.group, np.concatenate(mine), np.concatenate(at), len(places))
 
     def copied(self, on_device: bool) -> list[Data]:
@@ -129,8 +129,8 @@ class ShardedRows(RowSource):
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]
-        given = [share for share in shares if share[0] < share[1]]
-        for (first, end), data in zip(given, self.parts(most), strict=True):
+        not_empty = [share for share in shares if share[0] < share[1]]
+        for (first, end), data in zip(not_empty, self.parts(most), strict=True):
             sample[first:end, :n], sample[first:end, -1] = data.x, data.shares()
             if data.context is not None:
                 sample[first:end, n:-1] = data.context
@@ -151,8 +151,8 @@ class ShardedRows(RowSource):
             for i, array in enumerate((shard.data.x, shard.data.context, shard.data.weights)):
                 kind = -1 if array is None else zlib.crc32(str(array.dtype).encode())
                 sums[shard.number, i] = kind if array is None else _rows.checksum(array, kind)
-        found = zlib.crc32(self.group.sum(sums).tobytes())
-        return {"rows": f"{found:08x} over {self.rows} rows in {self.sizes.size} shards"}
+        checksum = zlib.crc32(self.group.sum(sums).tobytes())
+        return {"rows": f"{checksum:08x} over {self.rows} rows in {self.sizes.size} shards"}
 
 
 def opened(
@@ -171,15 +171,15 @@ def opened(
     """Rows as `Flow.fit` takes them with a group, checked on all ranks together; all belong to the training part."""
     with together(group):
         parts = _parts(f"{prefix}x", x, group)
-        others = {
+        beside = {
             "context": _parts(f"{prefix}context", context, group),
             "weights": _parts(f"{prefix}weights", weights, group),
         }
-        for name, other in others.items():
+        for name, other in beside.items():
             if other and other.keys() != parts.keys():
                 raise ValueError(f"{prefix}{name}: expected the shards of x, {sorted(parts)}, got {sorted(other)}")
         local = {
-            number: _opened(prefix, number, part, others, features, contexts, caller)
+            number: _opened(prefix, number, part, beside, features, contexts, caller)
             for number, part in sorted(parts.items())
         }
     # Ranks without a shard do not know whether there are weights; either all ranks with a shard have weights, or none.
@@ -225,29 +225,29 @@ def opened(
     return table
 
 
-def _parts(name: str, given: Any, group: Group) -> dict[int, Any]:
+def _parts(name: str, value: Any, group: Group) -> dict[int, Any]:
     """A dict of shard number → array, checked."""
-    if given is None:
+    if value is None:
         return {}
-    if isinstance(given, Mapping):
-        return {check.integer(f"{name}: number of a shard", n, most=MOST_SHARDS - 1): part for n, part in given.items()}
-    if not _arrays.is_array(given):
-        raise TypeError(f"{name}: expected a dict of shards, {{number: array}}, got {check.kind_of(given)}")
+    if isinstance(value, Mapping):
+        return {check.integer(f"{name}: number of a shard", n, most=MOST_SHARDS - 1): part for n, part in value.items()}
+    if not _arrays.is_array(value):
+        raise TypeError(f"{name}: expected a dict of shards, {{number: array}}, got {check.kind_of(value)}")
     if group.size > 1:
         raise TypeError(
             f"{name}: expected a dict of the shards that this rank holds, {{number: array}}, got an array; of one that "
             "all ranks can read, headrace.distributed.shards(array, group) gives each its share"
         )
-    return shards(given, group)
+    return shards(value, group)
 
 
 def _opened(
-    prefix: str, number: int, x: Any, others: dict[str, dict[int, Any]], features: int, contexts: int, caller: Caller
+    prefix: str, number: int, x: Any, beside: dict[str, dict[int, Any]], features: int, contexts: int, caller: Caller
 ) -> Data:
     at = f" of shard {number}"
     array = _arrays.matrix(f"{prefix}x{at}", x, features, caller, whole=True)
     rows = array.shape[0]
-    context, weights = (others[name].get(number) for name in ("context", "weights"))
+    context, weights = (beside[name].get(number) for name in ("context", "weights"))
     columns = _arrays.context_rows(context, rows, contexts, f"{prefix}context{at}", caller)
     if columns is not None and columns.shape[0] != rows:
         raise errors.wrong_shape(f"{prefix}context{at}", f"({rows}, {contexts})", columns.shape)
@@ -258,11 +258,11 @@ def _opened(
 def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
     """Numbers of rows of all shards."""
     count = int(group.maximum(np.array([max(mine, default=-1) + 1], np.int64))[0])
-    found = np.zeros((2, count), np.int64)
+    counts = np.zeros((2, count), np.int64)
     for number, rows in mine.items():
-        found[:, number] = rows, 1
-    found = group.sum(found)
-    holders: Integers = found[1]
+        counts[:, number] = rows, 1
+    counts = group.sum(counts)
+    holders: Integers = counts[1]
     wrong = np.flatnonzero(holders != 1)
     if wrong.size:
         raise ValueError(
@@ -271,7 +271,7 @@ def _sizes(group: Group, name: str, mine: dict[int, int]) -> Integers:
         )
     if not count:
         raise ValueError(f"{name}: expected at least one shard, got none on any rank")
-    return found[0]
+    return counts[0]
 
 
 def _check_finite(group: Group, name: str, arrays: list[tuple[int, Any]], rows: int) -> None:
@@ -299,8 +299,8 @@ def split(table: ShardedRows, validation: Any, caller: Caller) -> tuple[ShardedR
             parts = validation if isinstance(validation, tuple) else (validation,)
             if not 1 <= len(parts) <= 3:
                 raise TypeError(f"validation: expected a share, x or (x, context, weights), got {len(parts)} parts")
-        own = (*parts, None, None)[:3]
-        judge = opened(group, kind.features, kind.contexts, caller, *own, support=kind.support, prefix="validation ")
+        arrays = (*parts, None, None)[:3]
+        judge = opened(group, kind.features, kind.contexts, caller, *arrays, support=kind.support, prefix="validation ")
         return table, judge
     rows = table.size
     held = held_of("validation", validation, rows)
@@ -328,21 +328,21 @@ def shared_names(group: Group, x: Any, context: Any, known: Names) -> Names:
     Raises:
         ValueError: names differ between two frames or from known ones; on all ranks.
     """
-    own = (("x", x, known.features), ("context", context, known.context))
+    tables = (("x", x, known.features), ("context", context, known.context))
     with together(group):
-        mine = [_of_shards(*one) for one in own]
-    return Names(*(_of_all(group, name, names) for (name, _, _), names in zip(own, mine, strict=True)))
+        mine = [_of_shards(*table) for table in tables]
+    return Names(*(_of_all(group, name, names) for (name, _, _), names in zip(tables, mine, strict=True)))
 
 
-def _of_shards(name: str, given: Any, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
+def _of_shards(name: str, value: Any, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The names in the shards of this rank."""
-    found = None
-    shards = given if isinstance(given, Mapping) else {0: given}
+    first = None
+    shards = value if isinstance(value, Mapping) else {0: value}
     for number in sorted(shards):
         if (names := labels_of(shards[number])) is not None:
-            refuse_others(f"{name} of shard {number}", names, known or found or names)
-            found = found or names
-    return found
+            refuse_others(f"{name} of shard {number}", names, known or first or names)
+            first = first or names
+    return first
 
 
 def _of_all(group: Group, name: str, mine: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -143,26 +143,26 @@ def distill(
     >>> report.estimator, report.kl < 1e-3
     ('closed_form', True)
     """
-    given = taken_from(Distilled, keywords)
+    args = taken_from(Distilled, keywords)
     _check_flows(teacher, student)
-    rng = np.random.default_rng(given.seed)
+    rng = np.random.default_rng(args.seed)
     contexts = contexts_of(teacher, context)
-    warm = tempered(teacher, given.temperature)
+    warm = tempered(teacher, args.temperature)
     _check_bounds(teacher, student)
     learner = copy.deepcopy(student)
     _take_over(teacher, learner)
     warm, learner = _before_common_end(warm, learner)
     reason = why_not(warm, learner)
-    if given.estimator == "closed_form" and reason:
+    if args.estimator == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, as {reason}; use 'pathwise'")
-    closed = given.estimator != "pathwise" and not reason
+    closed = args.estimator != "pathwise" and not reason
     pairs = correspondence(warm, learner)
     rate = RATE * _optimizer.default_rate(student) * (FIRST_RATE if closed else 1.0)
-    paired = STEPS if given.first_steps != 0 and not pairs.reason else STEPS_AT_ONCE
-    steps = (STEPS_CLOSED if closed else paired) if given.steps is None else given.steps  # of similar times
-    of_steps = {"steps": steps, "samples": given.samples or SAMPLES, "learning_rate": given.learning_rate or rate}
-    plan = DescentPlan.of(given, **of_steps)
-    count = min(plan.steps // 2, FIRST_STEPS) if given.first_steps is None else given.first_steps
+    paired = STEPS if args.first_steps != 0 and not pairs.reason else STEPS_AT_ONCE
+    steps = (STEPS_CLOSED if closed else paired) if args.steps is None else args.steps  # of similar times
+    of_steps = {"steps": steps, "samples": args.samples or SAMPLES, "learning_rate": args.learning_rate or rate}
+    plan = DescentPlan.of(args, **of_steps)
+    count = min(plan.steps // 2, FIRST_STEPS) if args.first_steps is None else args.first_steps
 
     target: Target = warm.log_prob_and_score
     step = (
@@ -176,23 +176,23 @@ def distill(
     not_alone = "" if closed else pairs.reason or ("" if count else "first_steps is 0")
     alone = Alone()
     if not closed and not not_alone:
-        alone = learn_one_by_one(warm, learner, pairs, contexts, first, rng, bool(given.progress))
+        alone = learn_one_by_one(warm, learner, pairs, contexts, first, rng, bool(args.progress))
     if alone.is_interrupted:
         history = StepHistory(stopped="interrupted")
     else:
-        history = Descent("distill", learner, plan, step, judge).go(bool(given.progress))
-    if history.stopped == "interrupted" and not any(one.kept_step for one in (*alone.histories, history)):
+        history = Descent("distill", learner, plan, step, judge).go(bool(args.progress))
+    if history.stopped == "interrupted" and not any(descent.kept_step for descent in (*alone.histories, history)):
         raise KeyboardInterrupt  # without better weights there is nothing to return
     with student._interior.restored():
         _take_over(teacher, student)
         student.parameters = learner.parameters
-    found = None
-    if history.stopped != "interrupted" and given.evaluated:
-        found = estimate_or_none(estimate, learner, target, contexts, given.evaluated, rng, history)
+    estimated = None
+    if history.stopped != "interrupted" and args.evaluated:
+        estimated = estimate_or_none(estimate, learner, target, contexts, args.evaluated, rng, history)
     seconds, kind = time.perf_counter() - begin, "closed_form" if closed else "pathwise"
-    kl, error = (np.nan, np.nan) if found is None else (found.free_energy, found.standard_error)
-    speeds = [None if found is None else _speed(flow, contexts) for flow in (teacher, student)]
-    return student, Distillation(kl, error, found, kind, alone.kl, not_alone, history, seconds, *speeds)
+    kl, error = (np.nan, np.nan) if estimated is None else (estimated.free_energy, estimated.standard_error)
+    speeds = [None if estimated is None else _speed(flow, contexts) for flow in (teacher, student)]
+    return student, Distillation(kl, error, estimated, kind, alone.kl, not_alone, history, seconds, *speeds)
 
 
 def _check_flows(teacher: Flow, student: Flow) -> None:
@@ -213,19 +213,19 @@ def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
     """
     chains = teacher.transforms, student.transforms
     alike = list(takewhile(lambda pair: _is_same(*pair), zip(*map(reversed, chains), strict=False)))
-    if all(isinstance(one, Standardize) for one, _ in alike) or len(alike) == min(map(len, chains)):
+    if all(isinstance(end, Standardize) for end, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
     apart = slice(None, -len(alike))  # slice of transforms, because an ascent's own slices are of steps
-    inner, own = Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
-    return inner, own
+    inner, rest = Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
+    return inner, rest
 
 
-def _is_same(one: Transform, other: Transform) -> bool:
+def _is_same(transform: Transform, other: Transform) -> bool:
     """Whether both are the same fixed transform of the data end."""
-    if type(one) is not type(other) or not isinstance(one, (Gaussianize, Standardize, Support)):
+    if type(transform) is not type(other) or not isinstance(transform, (Gaussianize, Standardize, Support)):
         return False
-    arrays, others = one._fixed_arrays(), other._fixed_arrays()
-    return header_of(one) == header_of(other) and all(np.array_equal(arrays[name], others[name]) for name in arrays)
+    arrays, theirs = transform._fixed_arrays(), other._fixed_arrays()
+    return header_of(transform) == header_of(other) and all(np.array_equal(arrays[k], theirs[k]) for k in arrays)
 
 
 def tempered(flow: Flow, temperature: float) -> Flow:

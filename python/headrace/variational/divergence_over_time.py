@@ -42,8 +42,8 @@ class Batch:
 
     def some(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Batch:
         """Some rows, by a mask or by index."""
-        own = (self.context, self.covariates, self.signals, self.origin)
-        return Batch(self.seed, *(a if a is None else a[keep] for a in own))
+        arrays = (self.context, self.covariates, self.signals, self.origin)
+        return Batch(self.seed, *(a if a is None else a[keep] for a in arrays))
 
     @property
     def same(self) -> NDArray[np.bool_] | None:
@@ -66,14 +66,14 @@ class Inputs:
         self.signals: list[Array] = []
         caller = Caller()
         if signals is not None:
-            given = Sequences(caller, "signals", signals, flow.features)
-            if not given.rows:
+            sequences = Sequences(caller, "signals", signals, flow.features)
+            if not sequences.rows:
                 raise ValueError("signals: expected at least one sequence, got none")
-            if (short := np.flatnonzero(given.lengths < length)).size:
-                place = f"{given.lengths[short[0]]} in sequence {short[0]}"
+            if (short := np.flatnonzero(sequences.lengths < length)).size:
+                place = f"{sequences.lengths[short[0]]} in sequence {short[0]}"
                 raise ValueError(f"signals: expected sequences of at least {length} steps (length), got {place}")
-            given.check()
-            self.signals = given.arrays
+            sequences.check()
+            self.signals = sequences.arrays
         rows = len(self.signals) if signals is not None else _leading(covariates)
         given_frames = Covariates(flow, caller, covariates, (rows,))
         given_frames.check_steps(length)
@@ -93,12 +93,12 @@ class Inputs:
             return Batch(seed, context, None, None)
         covariates, signals = [], []
         for i in rng.integers(len(self.signals) or len(self._frames), size=rows).tolist():
-            own = self._frames[i % len(self._frames)]
-            most = len(own) - self._of_crop
+            frames = self._frames[i % len(self._frames)]
+            most = len(frames) - self._of_crop
             if self.signals:
                 most = min(most, (len(self.signals[i]) - self.length) // self._flow.hop)
             first = int(rng.integers(most + 1))
-            covariates.append(own[first : first + self._of_crop])
+            covariates.append(frames[first : first + self._of_crop])
             if self.signals:
                 begin = first * self._flow.hop
                 signals.append(self.signals[i][begin : begin + self.length])
@@ -111,12 +111,12 @@ class Inputs:
 
     def crops(self, rows: int, rng: Rng) -> Array:
         """Crops of the signals, (rows, steps, features), in proportion to length."""
-        most = np.array([len(own) - self.length + 1 for own in self.signals])
-        found = []
+        most = np.array([len(signal) - self.length + 1 for signal in self.signals])
+        crops = []
         for i in rng.choice(len(most), size=rows, p=most / most.sum()).tolist():
             begin = int(rng.integers(most[i]))
-            found.append(self.signals[i][begin : begin + self.length])
-        return np.stack(found)
+            crops.append(self.signals[i][begin : begin + self.length])
+        return np.stack(crops)
 
 
 def _leading(covariates: Any) -> int:
@@ -159,19 +159,19 @@ class Divergence:
 
     def forth(self, parameters: Array | None, batch: Batch, rows: NDArray[np.bool_] | int) -> tuple[Array, Floats]:
         """The samples, and KL in nats a step of each sequence; `rows` is their number, or a mask of chosen rows."""
-        own, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
-        self._vector = own.vector if parameters is None else own.read_by_calls(parameters)
+        program, other, weights = self.student._program, self.teacher._program.core, self.teacher._program.vector.core
+        self._vector = program.vector if parameters is None else program.read_by_calls(parameters)
         n = rows if isinstance(rows, int) else len(rows)
-        z = own.core.noise(self._vector.core, batch.seed, 0, n, 0, self.length)
+        z = program.core.noise(self._vector.core, batch.seed, 0, n, 0, self.length)
         self._z = z if isinstance(rows, int) else z[rows]
         with np.errstate(all="ignore"):  # values that are not finite are counted
-            x, log_det = own.core.run(self._vector.core, False, self._z, *_of_flow(self.student, batch), None)
+            x, log_det = program.core.run(self._vector.core, False, self._z, *_of_flow(self.student, batch), None)
             self._x = x.astype(self.teacher.dtype, copy=False)
             u, more = other.run(weights, True, self._x, *_of_flow(self.teacher, batch), None)
             if self.is_closed:
                 kl = self._closed(u, log_det.astype(np.float64) + more)
             else:
-                log_q = own.core.log_base(self._vector.core, self._z).astype(np.float64) - log_det
+                log_q = program.core.log_base(self._vector.core, self._z).astype(np.float64) - log_det
                 kl = log_q - more - other.log_base(weights, u)
             return x, kl.mean(axis=1)
 
@@ -211,7 +211,7 @@ def _gradient(
     flow: SequenceFlow,
     kind: str,
     inverse: bool,
-    given: Array,
+    signals: Array,
     batch: Batch,
     vector: Any,
     is_density: bool,
@@ -219,9 +219,9 @@ def _gradient(
     by_values: Array | None,
 ) -> Any:
     """One gradient of these sequences, whose values are not checked; see `Backward.add`."""
-    rows, caller = given.shape[:1], Caller()
+    rows, caller = signals.shape[:1], Caller()
     run = Run(flow._program, caller, rows, batch.context, Covariates(flow, caller, batch.covariates, rows), vector)
-    run.given = Sequences(caller, "", given, flow.features)
+    run.given = Sequences(caller, "", signals, flow.features)
     back = Backward(run, (kind,), inverse)
     values = None if by_values is None else Sequences(caller, "", by_values, flow.features)
     back.add(is_density, by, values)

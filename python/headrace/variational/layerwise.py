@@ -69,12 +69,12 @@ def correspondence(teacher: Flow, student: Flow) -> Correspondence:
             f"the student has fewer autoregressive transforms than the teacher, {len(own_cuts)} of {len(cuts)}"
         )
     pairs = []
-    for k, (theirs, own) in enumerate(zip(cuts, own_cuts, strict=False)):
-        rest = student.transforms[own[1] :] if k == len(cuts) - 1 else ()
+    for k, (theirs, part) in enumerate(zip(cuts, own_cuts, strict=False)):
+        rest = student.transforms[part[1] :] if k == len(cuts) - 1 else ()
         fixed = [t for t in rest if not isinstance(t, MaskedAutoregressive)]
         pair = (
             _part(teacher, teacher.transforms[slice(*theirs)]),
-            _part(student, [*student.transforms[slice(*own)], *fixed]),
+            _part(student, [*student.transforms[slice(*part)], *fixed]),
         )
         if reason := why_not(*pair):
             return _none(f"of transform {k + 1}, {reason}")
@@ -85,7 +85,7 @@ def correspondence(teacher: Flow, student: Flow) -> Correspondence:
 def learn_one_by_one(
     teacher: Flow,
     student: Flow,
-    found: Correspondence,
+    matched: Correspondence,
     contexts: Contexts,
     plan: DescentPlan,
     rng: np.random.Generator,
@@ -95,23 +95,23 @@ def learn_one_by_one(
     identity.
     """
     alone = Alone()
-    for k, ((theirs, own), start) in enumerate(zip(found.pairs, found.starts, strict=True)):
+    for k, ((theirs, learner), start) in enumerate(zip(matched.pairs, matched.starts, strict=True)):
         before = teacher[:start] if start else Flow([], teacher.base, dtype=teacher.dtype)
         draw = _draw_before(before, contexts, rng) if k else draw_of(student, contexts, rng)
-        step = ConditionalStep(theirs, own, draw, plan)
+        step = ConditionalStep(theirs, learner, draw, plan)
         z, context = draw(JUDGE_BY * plan.samples)
 
         def judge(p: NDArray[Any], step: Any = step, z: Any = z, context: Any = context) -> tuple[float, float]:
             return mean_and_error(step.kl(z, context, p))
 
-        name = f"distill, transform {k + 1} of {len(found.pairs)}"
-        alone.histories.append(Descent(name, own, plan, step, judge).go(progress))
+        name = f"distill, transform {k + 1} of {len(matched.pairs)}"
+        alone.histories.append(Descent(name, learner, plan, step, judge).go(progress))
         if alone.is_interrupted:
             break
-        alone.kl.append(_exchanged(before, theirs, own, contexts, rng))
-    if found.pairs:
-        rest = student.transforms[_cuts(student)[len(found.pairs) - 1][1] :]
-        learnt = [own.parameters for _, own in found.pairs]
+        alone.kl.append(_exchanged(before, theirs, learner, contexts, rng))
+    if matched.pairs:
+        rest = student.transforms[_cuts(student)[len(matched.pairs) - 1][1] :]
+        learnt = [learner.parameters for _, learner in matched.pairs]
         student.parameters = np.concatenate([*learnt, *map(_identity_weights, rest)])
     return alone
 
@@ -143,10 +143,10 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
     return draw
 
 
-def _exchanged(before: Flow, theirs: Flow, own: Flow, contexts: Contexts, rng: np.random.Generator) -> float:
+def _exchanged(before: Flow, theirs: Flow, learner: Flow, contexts: Contexts, rng: np.random.Generator) -> float:
     """KL of `own` after `before` to `theirs` after `before`, from samples; NaN if one is not finite."""
     u, context = _draw_before(before, contexts, rng)(COMPARED)
-    x, own_log_det = own.to_data(u.astype(own.dtype), context if own.context else None)
+    x, own_log_det = learner.to_data(u.astype(learner.dtype), context if learner.context else None)
     v, their_log_det = theirs.to_latent(x, context if theirs.context else None)
     known = context if before.context else None
     moved, kept = (before.log_prob(side.astype(before.dtype), known).astype(np.float64) for side in (u, v))

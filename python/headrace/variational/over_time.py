@@ -148,8 +148,8 @@ class SequenceStep:
             rng, of_batches, heard = np.random.default_rng(seed), [], []
             for _ in range(JUDGE_BY):
                 batch = self._draw(rng)
-                x, own = self.divergence.forth(parameters, batch, self.plan.samples)
-                of_batches.append(own)
+                x, values = self.divergence.forth(parameters, batch, self.plan.samples)
+                of_batches.append(values)
                 heard.append(self._heard(x, batch))
             kl = np.concatenate(of_batches)
             fine = np.isfinite(kl)
@@ -171,8 +171,8 @@ class SequenceStep:
         rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
         for _ in range(REPORT_BY):
             batch = self.inputs.draw(self.plan.samples, rng)
-            x, own = self.divergence.forth(None, batch, self.plan.samples)
-            kl.append(own)
+            x, values = self.divergence.forth(None, batch, self.plan.samples)
+            kl.append(values)
             if self.spectrum is not None:
                 heard.append(self.spectrum.distance(x, self._target(batch)) if np.isfinite(x).all() else math.nan)
             squares.append(np.square(x, dtype=np.float64).mean())
@@ -226,27 +226,27 @@ def distill_sequences(
     >>> len(report.history)
     3
     """
-    given = taken_from(DistilledOverTime, keywords)
-    length, signals, covariates = given.length, given.signals, given.covariates
+    arguments = taken_from(DistilledOverTime, keywords)
+    length, signals, covariates = arguments.length, arguments.signals, arguments.covariates
     _check_flows(teacher, student)
-    rng, weight = np.random.default_rng(given.seed), 1.0 if given.power is None else given.power
-    if given.power is not None and signals is None:
-        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {given.power!r}")
+    rng, weight = np.random.default_rng(arguments.seed), 1.0 if arguments.power is None else arguments.power
+    if arguments.power is not None and signals is None:
+        raise ValueError(f"power: expected None without signals, whose spectra it weighs, got {arguments.power!r}")
     inputs = Inputs(teacher, length, context, covariates, signals)
     reason = why_from_samples(teacher, student)
-    if given.estimator == "closed_form" and reason:
+    if arguments.estimator == "closed_form" and reason:
         raise ValueError(f"estimator: 'closed_form' is not available, because {reason}; use 'pathwise'")
-    is_closed = given.estimator != "pathwise" and not reason
+    is_closed = arguments.estimator != "pathwise" and not reason
     learner = copy.deepcopy(student)
     _take_over(teacher, learner)
     plan = DescentPlan.of(
-        given,
-        steps=STEPS if given.steps is None else given.steps,
-        samples=given.samples or SAMPLES,
-        learning_rate=given.learning_rate or RATE * _optimizer.default_rate(student),  # type: ignore[arg-type]
+        arguments,
+        steps=STEPS if arguments.steps is None else arguments.steps,
+        samples=arguments.samples or SAMPLES,
+        learning_rate=arguments.learning_rate or RATE * _optimizer.default_rate(student),  # type: ignore[arg-type]
     )
     has_spectra = signals is not None and weight > 0.0
-    first = round(FIRST * plan.steps) * has_spectra if given.first_steps is None else given.first_steps
+    first = round(FIRST * plan.steps) * has_spectra if arguments.first_steps is None else arguments.first_steps
     check.integer("first_steps", first, most=plan.steps)
     if first and not has_spectra:
         raise ValueError(f"first_steps: expected 0 without signals, whose spectra these steps learn, got {first}")
@@ -257,7 +257,7 @@ def distill_sequences(
     judge, of_report = step.judge(seed_of(rng)), seed_of(rng)
     begin = time.perf_counter()
     of_rows: Any = learner
-    history = Descent("distill", of_rows, plan, step, judge).go(bool(given.progress))
+    history = Descent("distill", of_rows, plan, step, judge).go(bool(arguments.progress))
     if history.stopped == "interrupted" and not history.kept_step:
         raise KeyboardInterrupt  # without better weights there is nothing to return
     with student._interior.restored():
@@ -283,14 +283,14 @@ def _check_flows(teacher: Any, student: Any) -> None:
                 raise ValueError(f"{name}: expected networks that read {side}, got one that reads {t.reads}")
     if student._base_size():
         raise ValueError(f"student: expected a base without trained parameters, got {student.base!r}")
-    for what, own, wanted in (
+    for what, got, wanted in (
         ("features", student.features, teacher.features),
         ("context columns", student.context, teacher.context),
         ("covariates", student.covariates, teacher.covariates),
         ("steps a frame (hop)", student.hop, teacher.hop),
     ):
-        if own != wanted:
-            raise ValueError(f"student: expected {wanted} {what}, as the teacher has, got {own}")
+        if got != wanted:
+            raise ValueError(f"student: expected {wanted} {what}, as the teacher has, got {got}")
 
 
 def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
@@ -309,11 +309,11 @@ def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
     inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
     batch = inputs.draw(step.plan.samples, rng)
     x, _ = divergence.forth(None, batch, step.plan.samples)
-    own = divergence.teacher.sample(len(x), inputs.length, batch.context, batch.covariates, seed)
+    draws = divergence.teacher.sample(len(x), inputs.length, batch.context, batch.covariates, seed)
     signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
     return (
-        Sides(*(range_of_levels(side, LEVEL_FRAME) for side in (x, own, signals))),
-        Sides(*(strength_of_pitch(side, PITCH_FRAME) for side in (x, own, signals))),
+        Sides(*(range_of_levels(side, LEVEL_FRAME) for side in (x, draws, signals))),
+        Sides(*(strength_of_pitch(side, PITCH_FRAME) for side in (x, draws, signals))),
     )
 
 
