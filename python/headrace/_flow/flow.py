@@ -73,9 +73,9 @@ class Conditional:
         with caller.queue():
             self._x = rows.array.copy()
             self._context = None if rows.context is None else rows.context.copy()
-            own = self._context if marginal.context else None
-            self._z = marginal.to_latent(self._x, own)[0]
-            self._log_prob = marginal.log_prob(self._x, own)
+            reads = self._context if marginal.context else None
+            self._z = marginal.to_latent(self._x, reads)[0]
+            self._log_prob = marginal.log_prob(self._x, reads)
         self._batch = rows.batch
 
     @property
@@ -117,18 +117,18 @@ class Conditional:
             TypeError, ValueError: As in `Flow.log_prob`.
         """
         caller = self._flow._caller()
-        given, k = caller.open("rest", rest, whole=True), len(self._known)
-        if not given.ndim or given.shape[-1] != self.features:
-            raise errors.wrong_shape("rest", f"(..., {self.features})", given.shape)
+        values, k = caller.open("rest", rest, whole=True), len(self._known)
+        if not values.ndim or values.shape[-1] != self.features:
+            raise errors.wrong_shape("rest", f"(..., {self.features})", values.shape)
         try:
-            batch = np.broadcast_shapes(given.shape[:-1], self._batch)
+            batch = np.broadcast_shapes(values.shape[:-1], self._batch)
         except ValueError:
-            raise ValueError(f"rest: expected shapes that broadcast to {self._batch}, got {given.shape}") from None
+            raise ValueError(f"rest: expected shapes that broadcast to {self._batch}, got {values.shape}") from None
         value = caller.empty(batch, self._flow.dtype)
         with caller.queue():
-            dtype = np.result_type(given.dtype, self._x.dtype)
-            full = _arrays.library(given).empty((*batch, self._flow.features), dtype)
-            full[..., self._rest] = given
+            dtype = np.result_type(values.dtype, self._x.dtype)
+            full = _arrays.library(values).empty((*batch, self._flow.features), dtype)
+            full[..., self._rest] = values
             full[..., self._known] = self._x.reshape(*self._batch, k)
             with np.errstate(invalid="ignore"):
                 value[...] = self._flow.log_prob(full, self._context_of_batch()) - self._log_prob.reshape(self._batch)
@@ -288,8 +288,8 @@ class Flow(Chained, Density):
         chain, base = stored.children("transforms", Transform), stored.child("base", Base, "base.")
         Flow.__init__(self, chain, base, dtype=stored.dtype, standardize_context=scale)
         if (self._features, self._context) != (features, context):
-            own = self._features, self._context
-            raise ValueError(f"features, context: expected {own}, got {(features, context)}")
+            sizes = self._features, self._context
+            raise ValueError(f"features, context: expected {sizes}, got {(features, context)}")
         return self
 
     # ---- structure ---------------------------------------------------------------------------------------------
@@ -555,6 +555,6 @@ def _repeated(lines: list[str]) -> list[str]:
             result.append(lines[at])
             at += 1
             continue
-        result += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {one}" for one in unit), ")"]
+        result += [f"{count} x {unit[0]}"] if len(unit) == 1 else [f"{count} x (", *(f"  {line}" for line in unit), ")"]
         at += count * len(unit)
     return result

@@ -131,14 +131,14 @@ class _Named(Flow):
             by_column(name, getattr(named, name), features, names.features, "features")
             for name in ("bounds", "periodic")
         )
-        over_a_box, given = is_uniform(named.base), named_base(named.base, features)
+        over_a_box, density = is_uniform(named.base), named_base(named.base, features)
         support = (support_of_box if over_a_box else support_or_none)(low_high, features, periods)
         around = circles_of(support)
         ends: list[Transform] = [] if over_a_box else [Standardize(np.zeros(features), np.ones(features))]
         if support is not None:
             ends.append(support)
-        if isinstance(given, Base) and given.features != features:  # Flow refuses other types
-            raise ValueError(f"base: expected {features} features, as the flow has, got {given.features}")
+        if isinstance(density, Base) and density.features != features:  # Flow refuses other types
+            raise ValueError(f"base: expected {features} features, as the flow has, got {density.features}")
         if around:
             line = [c for c in range(features) if c not in around]
             own = made(max(len(line), 1))  # also called without such columns, because it checks its arguments
@@ -146,11 +146,11 @@ class _Named(Flow):
             chain = [wrapped(features, around), *moved, *circle_couplings(features, around, circles)]
         else:
             chain = made(features)
-        own_base = StandardNormal(features) if given is None else given
+        own_base = StandardNormal(features) if density is None else density
         if over_a_box:
             own_base = Uniform(features)
         elif around:
-            own_base = base_of_circles(given, features, around)
+            own_base = base_of_circles(density, features, around)
         super().__init__([*chain, *ends], own_base, dtype=named.dtype, matmul=named.matmul)
         self._names = names
 

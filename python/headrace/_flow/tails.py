@@ -255,10 +255,10 @@ class NormalMixture(_Stepped):
         features, trainable = stored.size("features", least=1), stored.flag("trainable")
         components = check.integer("components", stored.take("components"), least=1, most=MOST_COMPONENTS)
         if not trainable:
-            given: dict[str, Any] = {name: stored.numbers(name) for name in ("weights", "loc", "scale")}
-            for name in given:
-                check.length(name, given[name], components)
-            return cls(features, components, **given, trainable=False)
+            arrays: dict[str, Any] = {name: stored.numbers(name) for name in ("weights", "loc", "scale")}
+            for name in arrays:
+                check.length(name, arrays[name], components)
+            return cls(features, components, **arrays, trainable=False)
         shape = (components, features)
         start = {"logits": stored.array("logits", shape[:1])}
         start |= {name: stored.array(name, shape) for name in ("loc", "log_scale")}
@@ -273,10 +273,10 @@ class NormalMixture(_Stepped):
 
 def _table(name: str, value: Any, shape: tuple[int, int], *, positive: bool = False) -> NDArray[np.float64]:
     """A finite, read-only float64 copy of an array of this shape, or of a single value for all entries."""
-    given = check.real_array(name, value)
-    if given.shape not in ((), shape):
-        raise ValueError(f"{name}: expected a number or shape {shape}, got {given.shape}")
-    array = np.array(np.broadcast_to(given, shape), np.float64)
+    values = check.real_array(name, value)
+    if values.shape not in ((), shape):
+        raise ValueError(f"{name}: expected a number or shape {shape}, got {values.shape}")
+    array = np.array(np.broadcast_to(values, shape), np.float64)
     if not np.isfinite(array).all() or (positive and not (array >= np.finfo(np.float64).tiny).all()):
         raise ValueError(f"{name}: expected finite{' positive' if positive else ''} numbers, got others")
     array.flags.writeable = False

@@ -76,10 +76,10 @@ class Elementwise(OfBlock):
     @classmethod
     def _of(cls, raw: dict[str, NDArray[Any]], *, dtype: Any, **settings: Unpack[Map]) -> Self:
         """A transform of raw parameters, each of shape (features, values of that name); data to latent by default."""
-        given: Map = {"formula": "to_latent", **settings}
+        described: Map = {"formula": "to_latent", **settings}
         self = cls.__new__(cls)
-        own = {name: values.astype(dtype) for name, values in raw.items()}
-        self._set(Settings(features=len(next(iter(raw.values()))), **given), np.dtype(dtype), own)
+        parameters = {name: values.astype(dtype) for name, values in raw.items()}
+        self._set(Settings(features=len(next(iter(raw.values()))), **described), np.dtype(dtype), parameters)
         return self
 
     @classmethod
@@ -135,9 +135,9 @@ class Elementwise(OfBlock):
         >>> round(float(t.inverse(np.zeros((1, 1)))[0][0, 0]), 12)  # 1 + 0.2 * 2
         1.4
         """
-        features = max(1, *(np.size(one) for one in (sigma, phi0, gamma, x0, epsilon)))
-        given = {"sigma": sigma, "phi0": phi0, "gamma": gamma, "x0": x0, "epsilon": epsilon}
-        numbers = {name: check.vector(name, value, features) for name, value in given.items()}
+        features = max(1, *(np.size(values) for values in (sigma, phi0, gamma, x0, epsilon)))
+        by_name = {"sigma": sigma, "phi0": phi0, "gamma": gamma, "x0": x0, "epsilon": epsilon}
+        numbers = {name: check.vector(name, value, features) for name, value in by_name.items()}
         slope = check.number("slope", slope, above=0.0, below=1.0)
         check.choice("formula", formula, ("to_latent", "to_data"))
         a = 1.0 - numbers["sigma"]
@@ -181,8 +181,8 @@ class Elementwise(OfBlock):
     @classmethod
     def _from_file(cls, stored: Stored) -> Self:
         n = stored.size("features", least=1)
-        given = {key: stored.take(key) for key in cls._KEYS if key != "min_bin" or stored.has(key)}
-        settings = Settings(features=n, **given)
+        keys = {key: stored.take(key) for key in cls._KEYS if key != "min_bin" or stored.has(key)}
+        settings = Settings(features=n, **keys)
         groups = MAPS[settings.map].groups(settings.bins)
         named = {name: stored.array(name, (n, size)) for name, size in groups.items()}
         if stored.dtype is None:

@@ -179,10 +179,10 @@ class Linear(Transform):
         ([[0.0, -1.0], [1.0, 0.0]], [5.0, 6.0])
         """
         kind = check.float_dtype("dtype", dtype)
-        given = _regular("matrix", matrix, kind)
-        n = len(given)
+        regular = _regular("matrix", matrix, kind)
+        n = len(regular)
         b = check.vector("shift", shift, n)
-        rows, packed = _eliminated(given)
+        rows, packed = _eliminated(regular)
         diagonal = np.diagonal(packed).copy()
         flips = np.where(diagonal < 0, -1, 1)
         # Of A[rows] = L (S D) U the signs S move through L: L S = S (S L S), and S joins the permutation.
@@ -201,7 +201,7 @@ class Linear(Transform):
             raise ValueError(f"matrix: expected one whose factors {kind} holds, got factors that overflow or underflow")
         self = cls.__new__(cls)
         self._take(tuple(map(int, order)), tuple(map(int, flips[order])), named, bool(trainable))
-        error = float(np.abs(self.to_matrix()[0] - given).max() / np.abs(given).max())
+        error = float(np.abs(self.to_matrix()[0] - regular).max() / np.abs(regular).max())
         if not error <= float(limits.eps) ** 0.5:
             raise ValueError(
                 "matrix: expected one that elimination with row pivoting takes apart to half of the digits of "
@@ -219,8 +219,8 @@ class Linear(Transform):
         """
         values = self.named_parameters() if self.trainable else self._fixed
         named = {name: value.astype(np.float64) for name, value in values.items()}
-        one = np.eye(self._features)
-        product = (named["lower"] + one) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + one))
+        identity = np.eye(self._features)
+        product = (named["lower"] + identity) @ (np.exp(named["log_diagonal"])[:, None] * (named["upper"] + identity))
         return np.array(self.signs)[:, None] * product[list(self.order)] + 0.0, named["shift"]  # + 0: no -0
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
@@ -240,7 +240,7 @@ class Linear(Transform):
 
     def _fixed_steps(self, inverted: bool) -> list[StepSpec]:
         """The factors that are not the identity, as products with matrices; in the order in which they act on z."""
-        n, one = self._features, np.eye(self._features)
+        n, identity = self._features, np.eye(self._features)
         steps = []
         for name in ("upper", "log_diagonal", "lower"):
             factor = self._fixed[name]
@@ -248,9 +248,9 @@ class Linear(Transform):
                 continue
             if name == "log_diagonal":
                 # `math.exp` is the C library's, as in the readers of files.
-                steps.append(_scaled(np.zeros(n), np.array([math.exp(own) for own in factor]), inverted))
+                steps.append(_scaled(np.zeros(n), np.array([math.exp(value) for value in factor]), inverted))
                 continue
-            matrix = one + factor
+            matrix = identity + factor
             back = _inverse_of_unit(matrix, is_lower=name == "lower")
             fields: dict[str, Any] = {"matrix": matrix.ravel(), "inverse": back.ravel(), "blocks": [n]}
             steps.append(StepSpec("RotationStep", inverted=inverted, **fields))
@@ -264,16 +264,16 @@ class Linear(Transform):
         if self.trainable or self.order != tuple(range(self._features)):
             return super()._part(kept)
         matrix, shift = self.to_matrix()
-        others = [c for c in range(self._features) if c not in kept]
+        removed = [c for c in range(self._features) if c not in kept]
         for c in kept:
-            needed = [other for other in others if matrix[c, other]]
+            needed = [other for other in removed if matrix[c, other]]
             if needed:
                 raise Mixed(f"makes coordinate {c} from coordinate {needed[0]}")
         columns = list(kept)
-        own = matrix[np.ix_(columns, columns)]
-        if (np.diagonal(own) == 1.0).all() and not ((own - np.eye(len(own))) @ (own - np.eye(len(own)))).any():
-            return Linear._shear(own, shift[columns])
-        return Linear.from_matrix(own, shift[columns], dtype="float64", trainable=False)
+        part = matrix[np.ix_(columns, columns)]
+        if (np.diagonal(part) == 1.0).all() and not ((part - np.eye(len(part))) @ (part - np.eye(len(part)))).any():
+            return Linear._shear(part, shift[columns])
+        return Linear.from_matrix(part, shift[columns], dtype="float64", trainable=False)
 
     @classmethod
     def _shear(cls, matrix: Matrix, shift: Any = 0.0) -> Linear:

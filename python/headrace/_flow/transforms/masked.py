@@ -65,11 +65,11 @@ class _Masked(OfBlock):
         sizes = [groups[name] for name in self._settings.outputs]
         dense = Dense(*self.to_dense(), self._network.described, *self.context_to_dense())
         try:
-            found = cut(dense, self._network.staircase, part, self._context, sizes, self._settings.layout)
+            network = cut(dense, self._network.staircase, part, self._context, sizes, self._settings.layout)
         except Reads as error:
             output, column = error.args
             raise Mixed(f"makes coordinate {outputs[output]} from coordinate {inputs[column]}") from None
-        return replace(self._settings, features=len(part.coordinates)), *found
+        return replace(self._settings, features=len(part.coordinates)), *network
 
     @property
     def network(self) -> Network:
@@ -138,8 +138,8 @@ class MaskedAutoregressive(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Autoregressive],
     ) -> None:
-        described, others = _hidden_layers(hidden, conditioner)
-        settings = Settings(features=features, context=context, **others)
+        described, settings_of_map = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **settings_of_map)
         n = settings.features
         visit = check.permutation("order", range(n) if order is None else order, n)
         levels = [0] * n
@@ -259,8 +259,8 @@ class Coupling(_Masked):
         dtype: DTypeLike = "float32",
         **conditioner: Unpack[Conditioner],
     ) -> None:
-        described, others = _hidden_layers(hidden, conditioner)
-        settings = Settings(features=features, context=context, **others)
+        described, settings_of_map = _hidden_layers(hidden, conditioner)
+        settings = Settings(features=features, context=context, **settings_of_map)
         reads, active = _sides(passive, settings.features)
         level = 2 if reads else 1
         levels = [level] * settings.features
@@ -306,9 +306,9 @@ class Coupling(_Masked):
         dense = checked_dense(weights, biases, masks, network, context_weights, context_biases, conditioner)
         settings = Settings(features=features, context=context, **_with_activation(network, conditioner))
         reads, active = _sides(passive, settings.features)
-        columns, given = len(reads) + settings.context, dense.weights[0].shape[1]
-        if given != columns:
-            raise ValueError(f"weights[0]: expected {columns} columns (passive, then context), got {given}")
+        columns, got = len(reads) + settings.context, dense.weights[0].shape[1]
+        if got != columns:
+            raise ValueError(f"weights[0]: expected {columns} columns (passive, then context), got {got}")
         self = cls.__new__(cls)
         self._passive = reads
         _from_dense(self, settings, dense, reads, active)
@@ -361,9 +361,9 @@ def logits_network(
         levels: Of each coordinate, from 1 without gaps.
         hidden, context, seed, dtype: As in `MaskedAutoregressive`.
     """
-    described, others = _hidden_layers(hidden, {"map": "additive", "formula": "to_latent"})
+    described, settings_of_map = _hidden_layers(hidden, {"map": "additive", "formula": "to_latent"})
     self = MaskedAutoregressive.__new__(MaskedAutoregressive)
-    _fresh(self, Settings(features=len(levels), context=context, **others), described, levels, seed, dtype)
+    _fresh(self, Settings(features=len(levels), context=context, **settings_of_map), described, levels, seed, dtype)
     return self
 
 
@@ -407,20 +407,20 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
 
 def _hidden_layers(hidden: Any, conditioner: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
     """The hidden layers of a constructor's arguments, and the other settings."""
-    others = dict(conditioner)
+    rest = dict(conditioner)
     if isinstance(hidden, Network):
         for name in ("activation", "last_activation", "residual", "dropout"):
-            if name in others:
-                raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {others[name]!r}")
-        return hidden, _with_activation(hidden, others)
-    make = Network.residual if others.pop("residual", False) else Network.plain
-    network = make(hidden, others.get("activation", "relu"), dropout=others.pop("dropout", 0.0))
-    last = others.pop("last_activation", None)
+            if name in rest:
+                raise TypeError(f"{name}: expected none beside a Network, which says what it is, got {rest[name]!r}")
+        return hidden, _with_activation(hidden, rest)
+    make = Network.residual if rest.pop("residual", False) else Network.plain
+    network = make(hidden, rest.get("activation", "relu"), dropout=rest.pop("dropout", 0.0))
+    last = rest.pop("last_activation", None)
     if last is not None and len(network):
         *below, end = network
         network = Network([*below, replace(end, activation=checked_activation("last_activation", last))])
-        others["activation"] = network.common_activation or others.get("activation", "relu")
-    return network, others
+        rest["activation"] = network.common_activation or rest.get("activation", "relu")
+    return network, rest
 
 
 def _with_activation(network: Network | None, conditioner: Mapping[str, Any]) -> dict[str, Any]:
@@ -463,10 +463,10 @@ def _from_dense(
     staircase: Staircase | None = None,
 ) -> None:
     """Fill a new transform; its structure comes from the staircase, which must fit the masks, or from the masks."""
-    at, each, given = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
-    if given != len(active) * each:
+    at, each, outputs = len(dense.weights) - 1, settings.n_params, dense.weights[-1].shape[0]
+    if outputs != len(active) * each:
         expected = f"{len(active) * each} rows, {each} for each of {len(active)} coordinates"
-        raise ValueError(f"weights[{at}]: expected {expected}, got {given}")
+        raise ValueError(f"weights[{at}]: expected {expected}, got {outputs}")
     for i, w in enumerate(dense.context_weights):
         if w.shape[1] != settings.context:
             raise ValueError(f"context_weights[{i}]: expected {settings.context} columns, got {w.shape[1]}")

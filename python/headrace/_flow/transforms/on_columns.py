@@ -55,7 +55,7 @@ class OnColumns(Around):
         super().__init__(transform, n)
 
     def _steps(self, inverted: bool = False) -> list[StepSpec]:
-        return [own for step in self._transform._steps(inverted) for own in self._among_all(step)]
+        return [widened for step in self._transform._steps(inverted) for widened in self._among_all(step)]
 
     def _among_all(self, step: StepSpec) -> list[StepSpec]:
         """A step with indices among all columns."""
@@ -76,11 +76,11 @@ class OnColumns(Around):
         back = [int(i) for i in np.argsort(first)]
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
-    def _network(self, own: MaskedNetwork) -> MaskedNetwork:
+    def _network(self, network: MaskedNetwork) -> MaskedNetwork:
         """A network of the transform that reads and moves these columns, with the same layout of weights."""
-        if id(own) not in self._networks_here:
-            self._networks_here[id(own)] = own, own.among(self.columns, self._features)
-        return self._networks_here[id(own)][1]
+        if id(network) not in self._networks_here:
+            self._networks_here[id(network)] = network, network.among(self.columns, self._features)
+        return self._networks_here[id(network)][1]
 
     def _blocks(self) -> list[tuple[str, Block]]:
         return self._transform._blocks()
@@ -88,16 +88,16 @@ class OnColumns(Around):
     def _restricted(self, kept: tuple[int, ...], inverted: bool = False) -> tuple[Transform | None, tuple[int, ...]]:
         if kept == tuple(range(self._features)):
             return self, kept
-        own = {c: i for i, c in enumerate(self.columns)}
-        places = [i for i, c in enumerate(kept) if c in own]
+        places_of = {c: i for i, c in enumerate(self.columns)}
+        places = [i for i, c in enumerate(kept) if c in places_of]
         if not places:
             return None, kept
         try:
-            part, others = self.transform._restricted(tuple(own[kept[i]] for i in places), inverted)
+            part, needed = self.transform._restricted(tuple(places_of[kept[i]] for i in places), inverted)
         except Mixed as error:
             raise Mixed(f"{error}, counted among its columns {list(self.columns)}") from None
         left = list(kept)
-        for place, other in zip(places, others, strict=True):
+        for place, other in zip(places, needed, strict=True):
             left[place] = self.columns[other]
         return None if part is None else OnColumns(part, places, len(kept)), tuple(left)
 

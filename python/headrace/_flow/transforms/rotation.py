@@ -149,12 +149,12 @@ def _haar(n: int, rng: np.random.Generator) -> Matrix:
 
 def square(name: str, value: Any) -> Matrix:
     """A float64 copy of a matrix, whose size is checked."""
-    given = np.asarray(value)
-    if given.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {given.dtype}")
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= MOST_FEATURES:
-        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", given.shape)
-    return np.array(given, np.float64)
+    matrix = np.asarray(value)
+    if matrix.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected an array of numbers, got {check.kind_of(value)} of {matrix.dtype}")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 1 <= matrix.shape[0] <= MOST_FEATURES:
+        raise errors.wrong_shape(name, f"(n, n) with n from 1 to {MOST_FEATURES}", matrix.shape)
+    return np.array(matrix, np.float64)
 
 
 def _orthogonal(name: str, value: Any) -> Matrix:
