@@ -55,7 +55,7 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     except (ImportError, ValueError):
         raise RuntimeError("from_dask: expected to be called in a task on a worker of Dask, got none") from None
     addresses = list(workers)
-    if not all(isinstance(one, str) for one in addresses) or len(set(addresses)) != len(addresses):
+    if not all(isinstance(address, str) for address in addresses) or len(set(addresses)) != len(addresses):
         raise ValueError(f"workers: expected different addresses, got {addresses}")
     if worker.address not in addresses:
         raise ValueError(f"workers: expected {worker.address} among them, which this is, got {addresses}")
@@ -206,8 +206,8 @@ class DaskGroup(Ranks):
         distance = 1
         while distance < whole:
             other = rank ^ distance
-            found = self._exchanged({other: flat}, [other], distance, flat)[other]
-            flat = operation(flat, found) if rank < other else operation(found, flat)
+            received = self._exchanged({other: flat}, [other], distance, flat)[other]
+            flat = operation(flat, received) if rank < other else operation(received, flat)
             distance *= 2
         if beyond < self.size:
             self._exchanged({beyond: flat}, [], _BACK, flat)
@@ -217,13 +217,13 @@ class DaskGroup(Ranks):
         """Each rank sums a part of the values, and sends the sums to all others."""
         ends = [flat.size * i // self.size for i in range(self.size + 1)]
         of = [flat[begin:end] for begin, end in pairwise(ends)]
-        others = [i for i in range(self.size) if i != self.rank]
-        found = {self.rank: of[self.rank]}
-        found |= self._exchanged({i: of[i] for i in others}, others, 0, of[self.rank])
-        mine = found[0]
+        peers = [i for i in range(self.size) if i != self.rank]
+        received = {self.rank: of[self.rank]}
+        received |= self._exchanged({i: of[i] for i in peers}, peers, 0, of[self.rank])
+        mine = received[0]
         for i in range(1, self.size):
-            mine = operation(mine, found[i])
-        parts = {self.rank: mine} | self._exchanged(dict.fromkeys(others, mine), others, 1, None)
+            mine = operation(mine, received[i])
+        parts = {self.rank: mine} | self._exchanged(dict.fromkeys(peers, mine), peers, 1, None)
         return np.concatenate([parts[i] for i in range(self.size)])
 
     # ---- messages ----------------------------------------------------------------------------------------------------
@@ -239,28 +239,28 @@ class DaskGroup(Ranks):
             while len(begun) > _KEPT:
                 del begun[next(iter(begun))]
 
-    def _exchanged(self, given: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
+    def _exchanged(self, outgoing: Mapping[int, Any], wanted: Sequence[int], number: int, like: Any) -> Arrays:
         """Send arrays to some ranks, and wait for arrays of other ranks, which must match `like`, until all have
         arrived.
         """
-        sent = {to: self._started(self._sent(to, number, array)) for to, array in given.items()}
+        sent = {to: self._started(self._sent(to, number, array)) for to, array in outgoing.items()}
         try:
-            found = {source: self._taken(source, number, sent) for source in wanted}
-            for one in sent.values():
-                self._wait(one.done, sent)
+            received = {source: self._taken(source, number, sent) for source in wanted}
+            for sending in sent.values():
+                self._wait(sending.done, sent)
             self._look_at(sent)
         except GroupError as error:
-            for one in sent.values():
-                one.cancel()
+            for sending in sent.values():
+                sending.cancel()
             self.leave(f"rank {self.rank} has ended: {str(error).removeprefix('group: ')}")
             raise
-        for source, array in found.items():
+        for source, array in received.items():
             if like is not None and (array.dtype, array.shape) != (like.dtype, like.shape):
                 raise GroupError(
                     f"group: expected {like.dtype} of shape {like.shape} from rank {source}, got {array.dtype} of "
                     f"{array.shape}; it does something else"
                 )
-        return found
+        return received
 
     def _started(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._worker.loop.asyncio_loop)
@@ -284,13 +284,13 @@ class DaskGroup(Ranks):
         key = self._name, self._verb, number, source
         self._wait(lambda: key in self._office.messages, sent)
         with self._office.changed:
-            found: NDArray[Any] = self._office.messages.pop(key)
-        return found
+            array: NDArray[Any] = self._office.messages.pop(key)
+        return array
 
     def _wait(self, is_there: Callable[[], bool], sent: dict[int, Future[Any]]) -> None:
         """Wait until it has arrived, or cannot arrive any more."""
-        for one in sent.values():
-            one.add_done_callback(self._notify)
+        for sending in sent.values():
+            sending.add_done_callback(self._notify)
         with self._office.changed:
             while not is_there():
                 if (why := self._office.broken.get(self._name)) is not None:
@@ -311,19 +311,19 @@ class DaskGroup(Ranks):
 
     def _look_at(self, sent: dict[int, Future[Any]]) -> None:
         """Raise the error of a message."""
-        for one in sent.values():
-            if one.done() and (error := one.exception()) is not None:
+        for sending in sent.values():
+            if sending.done() and (error := sending.exception()) is not None:
                 raise GroupError(f"group: {error}") from error
 
     def _who(self) -> str:
         """The ranks that do not answer: workers report their ranks' progress, even of blocked ones."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
+        peers = [rank for rank in range(self.size) if rank != self.rank]
 
         async def ask(other: int) -> int:
             return int(await self._worker.rpc(self._workers[other]).headrace_asked(group=self._name))
 
-        silent, asked = [], [self._started(asyncio.wait_for(ask(other), GRACE)) for other in others]
-        for other, answer in zip(others, asked, strict=True):
+        silent, asked = [], [self._started(asyncio.wait_for(ask(other), GRACE)) for other in peers]
+        for other, answer in zip(peers, asked, strict=True):
             try:
                 if answer.result(2 * GRACE) < self._verb:
                     silent.append(other)
