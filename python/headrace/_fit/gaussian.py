@@ -90,18 +90,18 @@ def links_of(moments: Floats, weight: Floats, contexts: int = 0, dtype: Any = np
 
     No links where neither context nor correlations gain.
     """
-    found = estimated(moments, weight, contexts)
-    if found is None:
+    gaussian = estimated(moments, weight, contexts)
+    if gaussian is None:
         return ()
-    n = len(found.deviations)
+    n = len(gaussian.deviations)
     shift: tuple[Transform, ...] = ()
-    if found.slopes.any():
-        own: dict[str, Any] = {"features": n, "passive": [], "context": contexts, "map": "additive"}
-        shift = (Coupling.from_dense([found.slopes.astype(dtype)], [np.zeros(n, dtype)], **own),)
-    if found.is_identity:
+    if gaussian.slopes.any():
+        settings: dict[str, Any] = {"features": n, "passive": [], "context": contexts, "map": "additive"}
+        shift = (Coupling.from_dense([gaussian.slopes.astype(dtype)], [np.zeros(n, dtype)], **settings),)
+    if gaussian.is_identity:
         return shift
-    vectors = found.directions
-    return Rotation(vectors.T), Standardize(np.zeros(n), found.deviations), Rotation(vectors), *shift
+    vectors = gaussian.directions
+    return Rotation(vectors.T), Standardize(np.zeros(n), gaussian.deviations), Rotation(vectors), *shift
 
 
 def _slopes(moments: Floats, n: int, share: float) -> Floats:
@@ -158,8 +158,8 @@ def decorrelating(
             moments, weight = second_moments(z, _arrays.on_host(data.shares()))
             yield np.concatenate([moments.ravel(), weight])
 
-    found = source.sum(sums(), np.zeros(FOLDS * (n * n + 1)))
-    return links_of(found[:-FOLDS].reshape(FOLDS, n, n), found[-FOLDS:], contexts, dtype)
+    sums_of_folds = source.sum(sums(), np.zeros(FOLDS * (n * n + 1)))
+    return links_of(sums_of_folds[:-FOLDS].reshape(FOLDS, n, n), sums_of_folds[-FOLDS:], contexts, dtype)
 
 
 def joined(data: Data, mean: Floats, std: Floats, scale: Scale | None, curves: Sequence[Transform] = ()) -> Floats:
@@ -200,14 +200,14 @@ def gaussian_log_prob(
     z = joined(source.data, mean, std, scale)
     moments, weight = second_moments(z, source.data.shares())
     n = std.size
-    found = estimated(moments, weight, z.shape[1] - n)
-    if found is None or not np.diagonal(moments.sum(axis=0))[:n].all():
+    gaussian = estimated(moments, weight, z.shape[1] - n)
+    if gaussian is None or not np.diagonal(moments.sum(axis=0))[:n].all():
         raise np.linalg.LinAlgError("a column is constant, or there are too few points")
-    if not found.spread.min() > n * np.finfo(np.float64).eps * found.spread.max():
+    if not gaussian.spread.min() > n * np.finfo(np.float64).eps * gaussian.spread.max():
         raise np.linalg.LinAlgError("the points lie in a plane")
     z = joined(Data(rows, of_rows, None), mean, std, scale)
-    white = (z[:, :n] - z[:, n:] @ found.slopes.T) @ found.directions / found.deviations
-    log_volume = np.log(found.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
+    white = (z[:, :n] - z[:, n:] @ gaussian.slopes.T) @ gaussian.directions / gaussian.deviations
+    log_volume = np.log(gaussian.deviations).sum() + np.log(std).sum() + 0.5 * n * np.log(2 * np.pi)
     return -0.5 * np.square(white).sum(axis=1) - log_volume
 
 

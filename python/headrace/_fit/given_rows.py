@@ -149,11 +149,11 @@ def not_finite(name: str, count: int, first: int, rows: int) -> str:
 
 def check_inside(name: str, array: NDArray[Any], support: Support, names: tuple[str, ...] = ()) -> None:
     """Refuse rows on a bound or beyond, with their number and the index of the first."""
-    found: list[Any] = []
+    beyond_ends: list[Any] = []
     for start in range(0, array.shape[0], CHUNK):
-        found = and_more(found, beyond(array[start : start + CHUNK], support, start))
-    if found:
-        raise ValueError(not_inside(name, found, array.shape[0], support, names))
+        beyond_ends = and_more(beyond_ends, beyond(array[start : start + CHUNK], support, start))
+    if beyond_ends:
+        raise ValueError(not_inside(name, beyond_ends, array.shape[0], support, names))
 
 
 def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
@@ -167,9 +167,9 @@ def beyond(array: NDArray[Any], support: Support, start: int) -> list[Any]:
     return [rows.size, start + row, column, float(array[row, column])]
 
 
-def and_more(found: list[Any], more: list[Any]) -> list[Any]:
+def and_more(first: list[Any], more: list[Any]) -> list[Any]:
     """The sum of two counts of refused rows, with the first row of either."""
-    return [found[0] + more[0], *found[1:]] if found and more else found or more
+    return [first[0] + more[0], *first[1:]] if first and more else first or more
 
 
 def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
@@ -179,9 +179,9 @@ def outside(array: NDArray[Any], support: Support) -> NDArray[np.bool_]:
     return (array <= low) | (array >= high)
 
 
-def not_inside(name: str, found: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
+def not_inside(name: str, refused: list[Any], rows: int, support: Support, names: tuple[str, ...]) -> str:
     """The message about the findings of `beyond` in this number of rows."""
-    count, row, column, value = found
+    count, row, column, value = refused
     label = names[column] if names else f"column {column}"
     return (
         f"{name}: expected numbers between their bounds, got some on a bound or beyond in {count} of {rows} rows, "
@@ -273,37 +273,37 @@ def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], f
     """The rows without cells far out, if these are few; a warning of such cells."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
-    found = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
-    far = far_rows(name, found, part.size, names, lambda row: first + part.at(np.array([row]))[0])
+    columns = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])
+    far = far_rows(name, columns, part.size, names, lambda row: first + part.at(np.array([row]))[0])
     return _kept(part, ~np.isin(np.arange(part.size), far)) if far.size else part
 
 
-def far_rows(name: str, found: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
+def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], index: Callable[[Any], int]) -> Index:
     """The rows of columns with few cells far out among this number of rows; a warning of all of them.
 
     `index`: that of a row in the warning.
     """
-    if not found:
+    if not columns:
         return np.empty(0, np.int64)
-    labels, one = tuple(names[one.column] if names else f"column {one.column}" for one in found), found[0]
-    count, value, same = len(one.rows), one.values[0], int((one.values == one.values[0]).sum())
+    labels, far = tuple(names[far.column] if names else f"column {far.column}" for far in columns), columns[0]
+    count, value, same = len(far.rows), far.values[0], int((far.values == far.values[0]).sum())
     of_them = f", the value of {same} of them" if same > 1 else ""
-    where = f"in {count} of {rows} rows, first in row {index(one.rows[0])}: "
+    where = f"in {count} of {rows} rows, first in row {index(far.rows[0])}: "
     left = "leave these rows out" if count > FEW * rows else "they are left out of the fit"
     warn(
         f"{name}: cells lie far from all others in {listing(labels)} ({labels[0]}: "
-        f"{where}{value:.7g}{of_them}; the others lie within {one.inner:.3g} of {one.middle:.3g}), which a network can "
+        f"{where}{value:.7g}{of_them}; the others lie within {far.inner:.3g} of {far.middle:.3g}), which a network can "
         f"hardly tell apart beside them; {left}; mark missing values as such, or take logarithms"
     )
-    return np.unique(np.concatenate([one.rows[: len(one.rows) * (len(one.rows) <= FEW * rows)] for one in found]))
+    return np.unique(np.concatenate([far.rows[: len(far.rows) * (len(far.rows) <= FEW * rows)] for far in columns]))
 
 
 def warn_of_lost(flow: Any, source: Any) -> None:
     """Warn of training rows, among `LOOKED_AT` of all, that the density of the others leaves far out."""
-    found = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
-    if not found:  # a rank without rows
+    densities = [_arrays.on_host(flow.log_prob(data.x, data.context)) for data in source.parts(LOOKED_AT)]
+    if not densities:  # a rank without rows
         return
-    log_prob = np.nan_to_num(np.concatenate(found).astype(np.float64), nan=-np.inf)
+    log_prob = np.nan_to_num(np.concatenate(densities).astype(np.float64), nan=-np.inf)
     middle, least = float(np.median(log_prob)), log_prob.min()
     if not least > middle - LOST:
         warn(
@@ -317,9 +317,9 @@ def warn_of_spikes(source: Any) -> None:
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
     columns = np.concatenate(rows).T if rows else ()  # else a rank without rows
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
-    if found := [text for text in texts if text]:
+    if spikes := [text for text in texts if text]:
         warn(
-            f"{FREQUENT} in {listing(found)}: a density spikes there, and its likelihood means little; "
+            f"{FREQUENT} in {listing(spikes)}: a density spikes there, and its likelihood means little; "
             "headrace.sklearn.FlowDensity gives it a probability (docs/tables.md), or spread it by noise"
         )
 

@@ -104,8 +104,8 @@ def gaussianizing(
 
     `linear`: links between them and the standardised data.
     """
-    found = _sample(source, mean, std, linear)
-    return () if found is None else of_sample(*found, clock, progress=progress)
+    sample = _sample(source, mean, std, linear)
+    return () if sample is None else of_sample(*sample, clock, progress=progress)
 
 
 def _sample(
@@ -125,8 +125,8 @@ def tails_alone(
     source: ArrayRows, mean: Floats, std: Floats, linear: Sequence[Transform] = ()
 ) -> tuple[Gaussianize, ...]:
     """`tails_of` for training rows."""
-    found = _sample(source, mean, std, linear)
-    return () if found is None else tails_of(*found)
+    sample = _sample(source, mean, std, linear)
+    return () if sample is None else tails_of(*sample)
 
 
 def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, ...]:
@@ -141,7 +141,7 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
         column = Column.of(sample.rows[:, c], sample.shares())
         sides = (column.x, column.share), (-column.x[::-1], column.share[::-1])  # the upper tail and the lower one
         tails = (_long_tails.tail_of(*side, standard=True) for side in sides)
-        curves.append(None if c in circles else _of_tails([one if one and one.is_clear else None for one in tails]))
+        curves.append(None if c in circles else _of_tails([tail if tail and tail.is_clear else None for tail in tails]))
     return _linked(curves)
 
 
@@ -172,9 +172,9 @@ def _of_tails(tails: Sequence[_long_tails.LongTail | None]) -> Curve | None:
 
 def _linked(curves: Sequence[Curve | None]) -> tuple[Gaussianize, ...]:
     """A link of the curves that are not None, of `_of_tails`."""
-    pairs = [(_FAR, np.ones(_FAR.size)) if one is None else (one.x, one.slope) for one in curves]
+    pairs = [(_FAR, np.ones(_FAR.size)) if curve is None else (curve.x, curve.slope) for curve in curves]
     data, slopes = (np.stack(part) for part in zip(*pairs, strict=True))
-    return (Gaussianize(data, _FAR, slopes),) if any(one is not None for one in curves) else ()
+    return (Gaussianize(data, _FAR, slopes),) if any(curve is not None for curve in curves) else ()
 
 
 def gain(
@@ -262,12 +262,12 @@ def of_sample(
         all_of_it = np.concatenate([-further[::-1], latent, further])
         for closest in CLOSEST:
             last = closest == CLOSEST[-1]
-            own: dict[str, Any] = {"or_straight": last, "crowded": crowded, "progress": progress}
-            found = _of_columns(columns, latent, all_of_it, closest, features, clock, **own)
-            if found is not None:
-                return (*found, *spreading) if found else ()
-    found = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded, progress=progress)
-    return (*found, *spreading) if found else ()
+            options: dict[str, Any] = {"or_straight": last, "crowded": crowded, "progress": progress}
+            curves = _of_columns(columns, latent, all_of_it, closest, features, clock, **options)
+            if curves is not None:
+                return (*curves, *spreading) if curves else ()
+    curves = _of_columns(columns, latent, latent, None, features, clock, crowded=crowded, progress=progress)
+    return (*curves, *spreading) if curves else ()
 
 
 def _spreading(
@@ -339,9 +339,9 @@ def _of_columns(
         return None if is_wide else ()
 
 
-def has_long_tails(found: Sequence[Gaussianize]) -> bool:
+def has_long_tails(curves: Sequence[Gaussianize]) -> bool:
     """Whether some column has power-law tails, or is so skewed that its rows had to be spread."""
-    return len(found) > 1 or any(curve.latent.size > KNOTS for curve in found)
+    return len(curves) > 1 or any(curve.latent.size > KNOTS for curve in curves)
 
 
 def _chosen(column: Column, latent: Floats, closest: float | None) -> Curve | None:

@@ -103,13 +103,13 @@ def of_rows(
     links: tuple[Transform, ...] = ()
     least = RESOLVED[np.dtype(dtype)]
     for _ in range(ROUNDS):
-        found = _round(z, share, size, limit, [c for c in line if c not in rounding], least, order is not None)
-        rounding |= found.rounding
-        if not found.links:
+        taken = _round(z, share, size, limit, [c for c in line if c not in rounding], least, order is not None)
+        rounding |= taken.rounding
+        if not taken.links:
             break
-        z = behind(z, found.links)
-        links = (*found.links, *links)
-        for c, value in found.shares.items():
+        z = behind(z, taken.links)
+        links = (*taken.links, *links)
+        for c, value in taken.shares.items():
             shares[c] = shares.get(c, 1.0) * value
     return Residuals(links, {c: shares[c] for c in sorted(shares)}, {c: rounding[c] for c in sorted(rounding)})
 
@@ -141,11 +141,11 @@ def _round(
             continue
         if deviation**2 >= limit:  # without the columns that were removed after it
             continue
-        own = slopes * std[j] / std[left]
-        matrix[line[j], [line[k] for k in left]] = own
+        weights = slopes * std[j] / std[left]
+        matrix[line[j], [line[k] for k in left]] = weights
         shares[line[j]] = deviation**2
         scale[line[j]] = deviation * std[j]
-        at[line[j]] = mean[j] - float(own @ mean[left])
+        at[line[j]] = mean[j] - float(weights @ mean[left])
     if not shares:
         return Residuals(rounding=rounding)
     return Residuals((Standardize(at, scale), Linear._shear(matrix)), shares, rounding)
@@ -158,11 +158,11 @@ def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) ->
     """
     left, taken = list(range(len(correlation))), list[int]()
     while len(left) > 1:
-        own = correlation[np.ix_(left, left)] + 1e-15 * np.eye(len(left))
+        part = correlation[np.ix_(left, left)] + 1e-15 * np.eye(len(left))
         if ordered:
-            unexplained, readers = np.square(np.diagonal(np.linalg.cholesky(own))), np.arange(1.0, len(left) + 1.0)
+            unexplained, readers = np.square(np.diagonal(np.linalg.cholesky(part))), np.arange(1.0, len(left) + 1.0)
         else:
-            unexplained, readers = 1.0 / np.diagonal(np.linalg.inv(own)), np.full(len(left), float(len(left)))
+            unexplained, readers = 1.0 / np.diagonal(np.linalg.inv(part)), np.full(len(left), float(len(left)))
         unexplained = np.maximum(unexplained, 1e-16) * (size - 1.0) / np.maximum(size - readers, 1.0)
         if not unexplained.min() < limit:
             break
@@ -182,21 +182,21 @@ def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:
     return bool(sum(run >= EACH for run in runs) >= 2)
 
 
-def warn_of_columns(source: RowSource, found: Residuals) -> None:
+def warn_of_columns(source: RowSource, taken: Residuals) -> None:
     """Warn of columns that are nearly multiples or sums of others, and of those that are so up to rounding."""
-    names = source.names or tuple(f"column {i}" for i in range(max([*found.shares, *found.rounding], default=-1) + 1))
-    near = [c for c, share in found.shares.items() if share < MULTIPLE]
+    names = source.names or tuple(f"column {i}" for i in range(max([*taken.shares, *taken.rounding], default=-1) + 1))
+    near = [c for c, share in taken.shares.items() if share < MULTIPLE]
     if near:
-        verb, most = "differs" if len(near) == 1 else "differ", max(found.shares[c] for c in near) ** 0.5
+        verb, most = "differs" if len(near) == 1 else "differ", max(taken.shares[c] for c in near) ** 0.5
         warn(
             f"x: {listing(names, near)} {verb} from a linear combination of other columns by {most:.2g} standard "
             "deviations at most; if that is the rounding of the data, the density along it means little: leave such "
             "columns out"
         )
-    if found.rounding:
-        verb = "are linear combinations" if len(found.rounding) > 1 else "is a linear combination"
+    if taken.rounding:
+        verb = "are linear combinations" if len(taken.rounding) > 1 else "is a linear combination"
         warn(
-            f"x: {listing(names, list(found.rounding))} {verb} of other columns up to rounding, which no density "
+            f"x: {listing(names, list(taken.rounding))} {verb} of other columns up to rounding, which no density "
             f"describes; a Gaussian has a deviation of {LEAST_ROOT:g} of the columns' there, and other flows what "
             "networks reach; leave such columns out"
         )
