@@ -1,8 +1,7 @@
 """Arrays in and out on the CPU; `device_caller` has the counterpart for CUDA devices.
 
-A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and gives its results back
-through it, in the framework of the arguments. No framework is imported here: a program that holds a tensor has imported
-torch.
+A call opens all its arguments through one `Caller`, as NumPy views of the same memory, and returns its results in their
+framework. No framework is imported here: a program that holds a tensor has imported torch.
 
 Flows and transforms take float32 or float64 in any strides and are never handed a copy; integers, truth values and
 lists are converted to float64. The functional kernels of `headrace.ops` and every `out=` are strict.
@@ -38,7 +37,7 @@ LISTS = (list, tuple, int, float, np.number, np.bool_)  # values that become Num
 class_of = _frames.class_of
 _VJPS = (
     "gradients come from headrace.torch.FlowModule, or from log_prob_vjp, to_data_vjp and the other methods in _vjp; "
-    "those of headrace.ops from headrace.torch.coupling, or from its functions in _backward"
+    "those of headrace.ops from headrace.torch.coupling, or from its functions in _vjp"
 )
 
 
@@ -551,10 +550,7 @@ def row_weights(
 
 
 def weighted_sum(values: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """The sum in float64; not by a dot product, because its order would depend on the threads of the BLAS.
-
-    For a device the call waits.
-    """
+    """The sum in float64, by no dot product, whose order depends on the threads of the BLAS; on a device it waits."""
     if weights is None:
         return float(values.sum(dtype=np.float64))
     return float((values.astype(np.float64, copy=False) * weights).sum())

@@ -1,0 +1,25 @@
+"""Rows, flows and errors of tests of `fit(effort="high")`."""
+
+import numpy as np
+
+import cases
+import headrace as hr
+
+
+class Killed(BaseException):
+    """An exception in place of the end of the process."""
+
+
+def bent(n, key="bent"):
+    """Rows with a dependence that a flow learns."""
+    z = cases.rng("effort", key, n).standard_normal((n, 2))
+    z[:, 1] += np.square(z[:, 0])
+    return z
+
+
+def flow_of(features=2, **more):
+    return hr.MAF(features, transforms=2, hidden=(8,), **more)
+
+
+def state(flow):
+    return hr.to_bytes(flow)
