@@ -128,7 +128,7 @@ struct DensitySpec {
 
 }  // namespace headrace
 
-// Tests add a kind to a module of their own: the header that this macro names then has additional lines of the list.
+// Tests build a module with one more kind: this macro names the header with its lines of the list.
 #ifdef HEADRACE_MORE_SPECS
 #include HEADRACE_MORE_SPECS
 #else

@@ -93,7 +93,7 @@ struct ElementParams {
     HR_FN Lanes lanes(int k, int n) const { return load_up_to(params + k, n); }
 };
 
-// Whether it is faster to solve this few elements one by one, with the components of a map as lanes.
+// Whether so few elements are solved faster one by one, with the components of a map as lanes.
 template <class Map, bool inverse, class T>
 HR_FN bool is_by_component(const MapOptions<T>& options, int n) {
     if constexpr (inverse || !requires { Map::components_as_lanes; }) return false;

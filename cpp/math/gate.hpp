@@ -36,7 +36,7 @@ struct OpenGate {
     V tanh, sigmoid;
 };
 
-// Both factors, for derivatives. Error: at most 4.5 ulp each.
+// The two factors of a gate, for derivatives. Error: at most 4.5 ulp each.
 template <class V>
 HR_FN OpenGate<V> open_gate(V a, V b) {
     const GateTerms<V> t = gate_terms(a, b);

@@ -20,7 +20,7 @@
 #include "../math/lane.hpp"
 #include "conditioners/masked.hpp"
 
-// Tests add a kind to a module of their own: the header that this macro names then has additional lines of the list.
+// Tests build a module with one more kind: this macro names the header with its lines of the list.
 #ifdef HEADRACE_MORE_CONDITIONERS
 #include HEADRACE_MORE_CONDITIONERS
 #else

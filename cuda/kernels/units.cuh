@@ -50,8 +50,8 @@ __device__ Lines<T, in_shared> lines_of_input(int line, const Lines<T, in_shared
     return (line < 0 ? coordinates : units).from(line < 0 ? slot : line);
 }
 
-// From the products and biases of units u, ..., u + N - 1 to their values, and the record kept beside these. The first
-// n of them exist.
+// From the products and biases of units u, ..., u + N - 1 to their values, and the record kept beside these; units
+// from u + n on do not exist.
 template <int N, class T, bool in_shared, bool keeps_units>
 __device__ __forceinline__ void finish(const NetworkStep<T>& s, const Stage& stage, int u, int n, T (&value)[N],
                                        const Call<T>& call, int lane, const TileState<T, in_shared, keeps_units>& t) {

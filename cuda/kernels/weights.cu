@@ -23,7 +23,7 @@ StepsOfEither steps_of(const DeviceChain<T>& d) {
     return {d.steps, std::is_same_v<T, double>, d.chain.n_steps, d.chain.features};
 }
 
-// A step with its constants in float64; for one without ready parameters only its kind.
+// A step with its constants in float64; a step without ready parameters has only its kind there.
 template <class T>
 __device__ Step<double> in_float64(const DeviceStep<T>& step) {
     Step<double> wide{};

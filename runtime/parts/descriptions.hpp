@@ -136,12 +136,12 @@ struct TransformDescription {
         if (const auto* const moved = as<OnColumnsDescription<T>>()) return moved->inner.get();
         return nullptr;
     }
-    // Whether it has no parameters, so that a file of it alone has no dtype.
+    // Whether the transform has no parameters, so that a file of it alone has no dtype.
     bool is_fixed() const {
         if (const TransformDescription* const within = inner()) return within->is_fixed();
         return as<RotationDescription>() || as<PermutationDescription>() || is_of_columns();
     }
-    // Whether it has settings for each column, like those at the data end: then it cannot act on a part of them.
+    // Whether the transform has settings for each column, like those at the data end, and so no part for some of them.
     bool is_of_data() const {
         if (const auto* const inverse = as<InverseDescription<T>>()) return inverse->inner->is_of_data();
         return is_of_columns();

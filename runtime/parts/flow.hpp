@@ -98,9 +98,9 @@ class Flow {
 
     int features() const { return features_; }
     int context() const { return context_; }
-    // Whether it is a flow, not a single transform: then it has log_prob and sample.
+    // Whether this is a flow, which has log_prob and sample, and not a single transform.
     bool has_density() const { return base_ != nullptr || is_ensemble(); }
-    // Whether it is several flows as one density: then it has log_prob and sample, and no latent space.
+    // Whether this is a density of several flows, which has log_prob and sample, and no latent space.
     bool is_ensemble() const { return !members_.empty(); }
 
     // Log densities, in nats.

@@ -315,7 +315,7 @@ class SequenceFlow {
     int context() const { return model_->context; }        // columns known of a sequence; 0: none
     int covariates() const { return model_->covariates; }  // columns known of time; 0: none
     int hop() const { return model_->hop; }                // steps from one frame of these to the next
-    // Whether it is a flow, not a single transform: then streams have log densities and draws.
+    // Whether this is a flow, not a single transform: then streams have log densities and draws.
     bool has_density() const { return model_->base != nullptr; }
     // The most steps before a step on which its density depends.
     std::int64_t field() const { return model_->field; }

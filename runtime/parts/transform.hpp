@@ -17,7 +17,7 @@ class Transform {
     // Takes a row of T values to data or to latent, and adds log |det| of that direction.
     virtual void run(bool to_data, T* row, const T* context, Scratch<T>& scratch, double& log_det) const = 0;
 
-    // Whether it can do so in float64 before values are narrowed, like at the ends of a chain.
+    // Whether the transform has run_exact(), in float64, for either end of a chain.
     virtual bool is_exact() const { return false; }
     virtual void run_exact(bool, std::vector<double>&, double&) const {}
 

@@ -171,3 +171,7 @@ def test_masked_arrays_are_refused_and_other_subclasses_are_read_as_they_are():
     with pytest.raises(TypeError, match=r"x: expected a NumPy array, got a masked array"):
         flow.log_prob(np.ma.masked_array(x, x > 0))
     np.testing.assert_array_equal(flow.log_prob(x.view(type("Own", (np.ndarray,), {}))), flow.log_prob(x))
+
+
+def test_a_flow_has_at_most_four_base_classes():
+    assert 1 < len([base for base in hr.Flow.__mro__[1:] if base.__module__.startswith("headrace")]) <= 4

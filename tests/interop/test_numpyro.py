@@ -152,7 +152,7 @@ def test_a_transform_maps_latent_to_data():
 
 
 def test_nuts_moves_in_the_latent_space_of_a_transport():
-    # The flow is the exact way from a standard normal density to the prior, which is long and narrow by its map.
+    # The flow maps a standard normal density exactly to the prior, which is long and narrow.
     m, a = np.array([1.0, -2.0]), np.array([[0.02, 0.0], [1.5, 1.0]])
     flow = hr.Flow([hr.transforms.Linear.from_matrix(a, m)])
     prior = dist.TransformedDistribution(dist.Normal(0, 1).expand([2]).to_event(1), FlowTransform(hj.freeze(flow)))

@@ -12,8 +12,8 @@ from map_cases import batch
 
 KERNELS = {direction: (kernel, map_cases.JUDGES[direction]) for direction, kernel in map_cases.KERNELS.items()}
 SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]  # around vectors and tiles
-# Rows around what a warp, a block and a stretch of rows hold, and rows longer than a stretch; empty ones come where all
-# others have come.
+# Numbers of rows around the sizes of a warp, a block and a stretch, rows longer than a stretch, and empty rows at the
+# end.
 OF_DEVICES = [(31, 3), (33, 5), (100, 33), (1000, 2), (3, 300), (2, 2049), (1, 5000), (2, 2), (1, 1), (0, 3), (3, 0)]
 EVERY_SHAPE = {"cpu": SHAPES, "device": OF_DEVICES}
 every_map = pytest.mark.parametrize("map", reference.MAPS)

@@ -194,7 +194,7 @@ class Forecast:
         self._first = first
 
     def __repr__(self) -> str:
-        """Its size, and whether the first step is exact."""
+        """The numbers of steps and draws, and whether the first step is exact."""
         steps, exact = self.draws.shape[-2], self._first is not None
         return f"Forecast(steps={steps}, draws={len(self.draws)}, first_step_is_exact={exact})"
 

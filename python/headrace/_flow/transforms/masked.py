@@ -399,7 +399,7 @@ def _output_rows(settings: Settings, active: int) -> NDArray[np.intp] | None:
     groups = MAPS[settings.map].groups(settings.bins)
     start = dict(zip(groups, np.cumsum([0, *groups.values()])[:-1], strict=True))
     first = np.arange(active)[:, None] * settings.n_params
-    # each (coordinate, parameters of a name)
+    # for each name an array (coordinate, parameter)
     blocks = [first + start[name] + np.arange(groups[name]) for name in settings.outputs]
     flat = joined(blocks, settings.layout)
     return None if (flat == np.arange(flat.size)).all() else flat.astype(np.intp)
