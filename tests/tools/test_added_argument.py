@@ -47,12 +47,12 @@ EDITS = {
     "student": [
         ("variational/distill.py", "        temperature: The student", ENTRY),
         ("variational/arguments.py", "    temperature: Annotated[float, ", LINE),
-        ("variational/distill.py", "    given = taken_from(Distilled, keywords)\n", "given.{0}"),
+        ("variational/distill.py", "    args = taken_from(Distilled, keywords)\n", "args.{0}"),
     ],
     "pupil": [
         ("variational/over_time.py", "        power: The weight of their relative", ENTRY),
         ("variational/arguments.py", "    power: Annotated[float | None, ", LINE),
-        ("variational/over_time.py", "    given = taken_from(DistilledOverTime, keywords)\n", "given.{0}"),
+        ("variational/over_time.py", "    arguments = taken_from(DistilledOverTime, keywords)\n", "arguments.{0}"),
     ],
     "look": [
         ("diagnosis/run.py", "        seed: Of all that is drawn.\n", ENTRY),
@@ -62,7 +62,7 @@ EDITS = {
     "search": [
         ("choosing/run.py", "        seed: Of the rows held out, of fresh", ENTRY),
         ("choosing/arguments.py", "    seed: Annotated[int, ", LINE),
-        ("choosing/run.py", "    given = taken_from(OfSearch, keywords)\n", "given.{0}"),
+        ("choosing/run.py", "    args = taken_from(OfSearch, keywords)\n", "args.{0}"),
     ],
     "ascent": [
         ("ascent/dual_ascent.py", "        seed: Of all that is drawn.\n", ENTRY),
