@@ -179,10 +179,13 @@ const InstructionSet& active_isa() {
     return set;
 }
 
+const InstructionSet& granted(const InstructionSet& expected, const InstructionSet& vectors, bool (*request)()) {
+    return expected.tiles && !request() ? vectors : expected;
+}
+
 const InstructionSet& isa_of_steps() {
     static const InstructionSet& set = []() -> const InstructionSet& {
-        const InstructionSet& expected = expected_for_steps();
-        const InstructionSet& used = expected.tiles && !request_tiles() ? active_isa() : expected;
+        const InstructionSet& used = granted(expected_for_steps(), active_isa(), request_tiles);
         chosen_for_steps = &used;
         return used;
     }();

@@ -23,10 +23,24 @@ constexpr int64_t tile_cache_bytes = 768 * 1024;
 
 // Number of rows from which a tile of one vector takes less time than a small batch, whose time grows with its rows:
 // fewer rows where the time is not that of reading the weights. Near these numbers of rows the two differ by a fifth at
-// most (Zen 4). In bf16 a row more costs a small batch less.
-int least_tile_rows(size_t n_weights, bool in_bf16) {
-    if (in_bf16) return small_batch;
+// most (Zen 4). In bf16 a row more costs a small batch less, except where it goes from level to level.
+int least_tile_rows(size_t n_weights) {
     return n_weights < (1 << 16) ? 3 : n_weights < (1 << 19) ? 5 : 7;
+}
+
+int least_tile_rows_in_bf16(size_t n_weights, bool sequential) {
+    return !sequential || n_weights >= (1 << 20) ? small_batch : n_weights < (1 << 16) ? 4 : 5;
+}
+
+// Whether some network reads coordinates that are being built.
+template <class T>
+bool is_sequential(const Compiled<T>& compiled) {
+    bool reads_built = false;
+    for (const int i : compiled.networks)
+        with_step(compiled.steps[size_t(i)], [&]<class S>(const S& step) {
+            if constexpr (std::is_same_v<S, NetworkStep<T>>) reads_built = reads_built || step.reads_built;
+        });
+    return reads_built;
 }
 
 const Bf16Kernels& bf16_kernels(int parts, bool steps) {
@@ -146,8 +160,9 @@ void Program<T>::run(const Request<T>& request, const Weights& weights) const {
     const Chain<T>& chain = compiled.chain;
     Call<T> call = call_with(compiled, request, weights);
 
-    if (request.rows < least_tile_rows(n_weights(), structure_.n_pairs() > 0) && !chain.tiles_only &&
-        !request.tiles_only) {
+    const int least = structure_.n_pairs() > 0 ? least_tile_rows_in_bf16(n_weights(), is_sequential(compiled))
+                                               : least_tile_rows(n_weights());
+    if (request.rows < least && !chain.tiles_only && !request.tiles_only) {
         kernels.run_small(chain, call, thread_scratch<T>(small_scratch(chain)));
         return;
     }

@@ -1,6 +1,8 @@
 // Results of cpuid, and the sets that follow from them.
 #include "../../cpp/core/platform.hpp"
 
+#include "../../cpp/core/isa.hpp"
+
 #include <cstdint>
 #include <initializer_list>
 #include <new>
@@ -95,6 +97,40 @@ void test_this_processor() {
 #endif
 }
 
+int requests = 0;
+
+bool refused() {
+    ++requests;
+    return false;
+}
+
+bool allowed() {
+    ++requests;
+    return true;
+}
+
+// All sets have the same bits, which tests/networks/test_bf16_tiles.py compares.
+void test_vectors_take_the_place_of_refused_tiles() {
+    const InstructionSet& vectors = active_isa();
+    InstructionSet tiles = vectors;
+    tiles.tiles = true;
+    CHECK(&granted(tiles, vectors, refused) == &vectors, "tiles were %s", "refused");
+    CHECK(&granted(tiles, vectors, allowed) == &tiles, "tiles were %s", "granted");
+    CHECK(requests == 2, "%d requests, not 2", requests);
+    InstructionSet others = vectors;
+    others.tiles = false;
+    CHECK(&granted(others, vectors, refused) == &others, "no tiles are needed, %d requests", requests);
+    CHECK(requests == 2, "a set without tiles requests no registers, %d requests", requests);
+}
+
+// The set is chosen once. A processor without tiles is one whose system refuses them.
+void test_products_in_steps_without_tiles_are_by_vectors() {
+    if (x86_sets().amx_bf16) return;
+    CHECK(!request_tiles(), "%s", "registers that do not exist");
+    CHECK(!isa_of_steps().tiles, "%s", isa_of_steps().name);
+    CHECK(name_of_isa_of_steps() == isa_of_steps().name, "%s", name_of_isa_of_steps());
+}
+
 void test_memory_is_aligned_and_its_size_checked() {
     for (const size_t count : {size_t(0), size_t(1), size_t(63), size_t(1000)}) {
         auto* const memory = static_cast<char*>(allocate_aligned(count, 8));
@@ -120,6 +156,8 @@ int main() {
     test_each_bit_is_needed();
     test_the_vendor();
     test_this_processor();
+    test_vectors_take_the_place_of_refused_tiles();
+    test_products_in_steps_without_tiles_are_by_vectors();
     test_memory_is_aligned_and_its_size_checked();
     return finish();
 }
