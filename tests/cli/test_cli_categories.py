@@ -98,6 +98,27 @@ def test_missing_values_have_a_probability(folder, run):
     assert np.mean([row[2] == "nan" for row in drawn]) == pytest.approx(1 / 7, abs=0.1)
 
 
+@pytest.mark.parametrize("missing", ["drop", "model"])
+def test_scores_are_those_of_python_to_the_last_bit(folder, run, missing):
+    """Labels, a frequent value, repeated values that are spread, and missing values."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(1)
+    rows = [[kind, rain, size, f"{rng.normal():.1f}"] for kind, rain, size, _ in lines()]
+    rows[3][2] = rows[8][2] = ""
+    names = ("kind", "rain", "size", "tenths")
+    write("t.csv", rows, names)
+    assert run("fit", "t.csv", "-o", "f", "--missing", missing, *SHORT)[0] == 0
+    with pytest.warns(FutureWarning):
+        table = hr.load("f")
+    kinds = table.columns.used.columns
+    assert (len(kinds[0].labels), kinds[1].values[0], kinds[3].width > 0.0) == (3, 0.0, True)
+    write("new.csv", rows[:200], names)
+    want = table.log_prob(pandas.read_csv("new.csv"))
+    assert np.isnan(want).sum() == (2 if missing == "drop" else 0)
+    assert run("score", "f", "new.csv", "-o", "s.npy", "--quiet")[0] == 0
+    np.testing.assert_array_equal(np.load("s.npy"), want)
+
+
 @pytest.mark.parametrize("options", [("--categories", "none"), ("--buffer", 50)])
 def test_text_is_left_out(folder, run, options):
     """Text is left out on request, and for a table longer than the buffer."""
