@@ -98,18 +98,55 @@ def test_missing_values_have_a_probability(folder, run):
     assert np.mean([row[2] == "nan" for row in drawn]) == pytest.approx(1 / 7, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("options", "left"), [(("--categories", "none"), "kind"), (("--buffer", 50), "kind"), (("--auto",), "kind")]
-)
-def test_text_is_left_out(folder, run, options, left):
-    """Text is left out on request, for a table longer than the buffer, and by a search of flows."""
+@pytest.mark.parametrize("missing", ["drop", "model"])
+def test_scores_are_those_of_python_to_the_last_bit(folder, run, missing):
+    """Labels, a frequent value, repeated values that are spread, and missing values."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(1)
+    rows = [[kind, rain, size, f"{rng.normal():.1f}"] for kind, rain, size, _ in lines()]
+    rows[3][2] = rows[8][2] = ""
+    names = ("kind", "rain", "size", "tenths")
+    write("t.csv", rows, names)
+    assert run("fit", "t.csv", "-o", "f", "--missing", missing, *SHORT)[0] == 0
+    with pytest.warns(FutureWarning):
+        table = hr.load("f")
+    kinds = table.columns.used.columns
+    assert (len(kinds[0].labels), kinds[1].values[0], kinds[3].width > 0.0) == (3, 0.0, True)
+    write("new.csv", rows[:200], names)
+    want = table.log_prob(pandas.read_csv("new.csv"))
+    assert np.isnan(want).sum() == (2 if missing == "drop" else 0)
+    assert run("score", "f", "new.csv", "-o", "s.npy", "--quiet")[0] == 0
+    np.testing.assert_array_equal(np.load("s.npy"), want)
+
+
+@pytest.mark.parametrize("options", [("--categories", "none"), ("--buffer", 50)])
+def test_text_is_left_out(folder, run, options):
+    """Text is left out on request, and for a table longer than the buffer."""
     write("t.csv", [row[:3] for row in lines()], ("kind", "rain", "size"))
-    short = ("--time-budget", 0.5, "--quiet") if "--auto" in options else SHORT
-    code, _, err = run("fit", "t.csv", "-o", "f", *options, *short)
+    code, _, err = run("fit", "t.csv", "-o", "f", *options, *SHORT)
     assert code == 0, err
-    assert f"left out: column '{left}' (text)" in err
+    assert "left out: column 'kind' (text)" in err
     with pytest.warns(FutureWarning):
         assert not isinstance(hr.load("f").flow, hr.MixedDensity)
+
+
+def test_text_has_a_probability_beside_a_chosen_density(folder, run):
+    """`--auto` searches for the density of the numbers given the labels, as `headrace.auto` does."""
+    write("t.csv", [[row[0], row[2], row[3]] for row in lines()], ("kind", "size", "name"))
+    short = ("--auto", "--time-budget", 0.5, "--quiet")
+    code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *short)
+    assert code == 0, err
+    assert "left out: column 'name' (text)" in err
+    assert "A probability for each value: 'kind'." in out
+    with pytest.warns(FutureWarning):
+        table = hr.load("f")
+    assert isinstance(table.flow, hr.MixedDensity)
+    assert (table.flow.continuous, table.flow.feature_names) == ([1], ("kind", "size"))
+    assert np.isfinite(scores(run, "h.csv")).all()
+    assert run("sample", "f", "-n", 200, "--seed", 1, "-o", "s.csv")[0] == 0
+    assert {row[0] for row in read("s.csv")[1:]} == {*KINDS}
+    assert run("fit", "t.csv", "-o", "f", "--categories", "none", *short)[0] == 0
+    assert hr.load("f").feature_names == ("size",)
 
 
 def test_values_have_probabilities_on_request(folder, run):
@@ -126,7 +163,7 @@ def test_values_have_probabilities_on_request(folder, run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--auto", "--categories", "auto"), "argument --categories: --auto does not take auto"),
+        (("--auto", "--missing", "model"), "argument --missing: --auto does not take model"),
         (("--flow", "DualAscentFlow", "--missing", "model"), "argument --missing: --flow DualAscentFlow does not take"),
         (("--categories", "size,kind", "--columns", "size"), "--categories: expected columns of features"),
     ],

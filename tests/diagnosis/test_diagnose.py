@@ -248,6 +248,21 @@ def test_latent_coordinates_have_names_of_columns():
         )
 
 
+@pytest.mark.costly
+@pairwise(kind=[hr.NSF, hr.MAF, hr.RealNVP], rows=[60, 600], context=[0, 1])
+def test_no_default_flow_has_a_coordinate_without_a_column(kind, rows, context, one_mixture):
+    """The verdict, the findings, and the rows that fit worst."""
+    x = np.cumsum(cases.rng("columns", rows).standard_normal((rows, 3)), axis=1)
+    given = x[:, :context] + 1.0 if context else None
+    flow = kind(3, context=context)
+    flow.fit(x, given, progress=False, **({} if rows == 60 else {"epochs": 1}))  # few rows end in a rotation
+    found = hr.diagnose(flow, 1.4 * x, given, names=["a", "b", "c"], progress=False)
+    assert found.misses
+    text = " ".join(f"{found.verdict} {found} {found.labels}".split())
+    assert "latent co" in text
+    assert re.findall(r"latent coordinate \d+(?! \(mostly column)", text) == []
+
+
 def test_a_column_is_named_with_its_conditioning_columns():
     """A flow of one order, whose column 1 of three is too narrow and depends on column 0; and one of two orders."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), link="none", context=1, dtype="float64", seed=3)

@@ -153,12 +153,11 @@ def _fitted(arguments: Namespace) -> _Fitted:
     some_left = arguments.columns is None and sum(map(len, columns)) < source.n_columns
     taken = (tuple(columns[0]), source.n_columns) if names is None and some_left else None
     own = Columns(given.table, names, context_names, given.some.x.dtype.name, taken=taken)
-    notes = own.notes()
     if arguments.auto:
-        return _searched(arguments, options, given, own.kept_names, notes)
+        return _searched(arguments, options, given, own)
     kept = Names(own.kept_names, own.context_names or None)
     flow, outcome, members = (_ascend if kind.model else _train)(kind, arguments, options, given, kept)
-    return _Fitted(flow, notes, partial(_report, arguments, flow, given, outcome), members, given.apart)
+    return _Fitted(flow, own.notes(), partial(_report, arguments, flow, given, outcome), members, given.apart)
 
 
 def _check_files(arguments: Namespace, options: dict[str, Any], inputs: Sequence[str]) -> None:
@@ -263,7 +262,7 @@ def _given(
         source.labels, how = {}, _treatment(arguments, source, columns)
         stream = ColumnStream(source, columns, arguments.buffer, source.path)
     source.missing = how.missing != "refuse"
-    if how.categories is not None and "periodic" not in options and not how.periodic:
+    if how.categories is not None and not (arguments.auto or "periodic" in options or how.periodic):
         how = replace(how, gates=can_gate(_made(kind, arguments, options, Names(), [0, 1], 0)))
     if whole is not None:
         _check_others(source, columns, present(whole, how))
@@ -336,12 +335,13 @@ def _treatment(arguments: Namespace, source: Source, columns: list[list[int]]) -
 
 def _takes_classes(arguments: Namespace, kind: Kind) -> bool:
     """Whether columns may have a probability for each value."""
-    fits = {"--auto": not arguments.auto, "--keep": arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
+    fits = {"--keep": arguments.auto or arguments.keep is None, f"--flow {arguments.flow}": not kind.model}
     asked = {"categories": arguments.categories not in (None, "none"), "missing": arguments.missing == "model"}
     option = next((option for option, does in fits.items() if not does), None)
-    for name, is_asked in asked.items():
-        if option and is_asked:
-            usage(arguments, f"argument --{name}: {option} does not take {getattr(arguments, name)}")
+    refusing = {"categories": option, "missing": "--auto" if arguments.auto else option}
+    for name, by in refusing.items():
+        if by and asked[name]:
+            usage(arguments, f"argument --{name}: {by} does not take {getattr(arguments, name)}")
     return option is None and arguments.categories != "none"
 
 
@@ -432,9 +432,7 @@ def _refuse_failed(histories: Sequence[hr.training.History]) -> None:
         raise RuntimeError("the fit went wrong in its first epoch and nothing was saved; try a smaller --learning-rate")
 
 
-def _searched(
-    arguments: Namespace, options: dict[str, Any], given: _Given, names: Any, notes: dict[str, str]
-) -> _Fitted:
+def _searched(arguments: Namespace, options: dict[str, Any], given: _Given, columns: Columns) -> _Fitted:
     """The best of many flows that are tried within a time."""
     from headrace.choosing import run
     from headrace.choosing.result import SIMPLE
@@ -443,9 +441,9 @@ def _searched(
     looked_at = len(given.some)
     if looked_at < given.rows:
         note(arguments, f"--auto looks at {looked_at:,} of {given.rows:,} rows, drawn evenly from all")
-    choice = run.search(
+    choice = run.of_treated(
         Sample(given.some.x, given.some.context, given.some.weights),
-        Names(names),
+        columns,
         Clock(options.get("time_budget", SECONDS)),
         bounds=options.get("bounds"),
         periodic=options.get("periodic"),
@@ -462,7 +460,7 @@ def _searched(
     report |= {**choice.summary(), "rows": given.rows, "rows_looked_at": looked_at}
     blocks = choice.blocks("headrace diagnose FLOW DATA looks at it with rows that it has not seen")
     tell = partial(ended, arguments, report, [*blocks, "", f"saved to {arguments.output}"])
-    return _Fitted(choice.flow, notes, tell, choice.members, given.apart)
+    return _Fitted(choice.flow, columns.notes(), tell, choice.members, given.apart)
 
 
 def _ascend(

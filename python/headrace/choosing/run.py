@@ -118,7 +118,11 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
     more: dict[str, Any] = {"seed": settings.seed, "categories": table.categories, "gates": False}
     how = Treatment(table.discrete, table.spread, table.missing, *ends, **more)
     sample, columns, ready = of_table(x, table.context, table.weights, table.names, how)
-    arguments = vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic}
+    return of_treated(sample, columns, clock, **vars(settings) | {"bounds": ready.bounds, "periodic": ready.periodic})
+
+
+def of_treated(sample: Sample, columns: Columns, clock: Clock, **arguments: Any) -> Choice:
+    """`auto` for the treated rows of a table with these columns; `arguments`: those of the search."""
     classes = discretes([columns.table.columns[i] for i in columns.table.kept], sample.x)
     if classes and len(sample) >= LEAST:
         return _of_classes(classes, sample, columns, clock, arguments)
