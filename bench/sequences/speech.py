@@ -8,7 +8,8 @@ Data are 25 minutes of one voice, 8000 samples of 16 bit a second, of Debian's p
 (CC BY-SA 3.0, Allison Smith), which `apt-get download` fetches and `dpkg` unpacks into the folder; nothing of it stays
 elsewhere. Files are split by the checksum of their name: a tenth each to judge by while fitting, and to report.
 `--wav FOLDER` takes files of another voice, or music, as they are in asterisk-core-sounds-fr-wav or
-asterisk-moh-opsound-wav; longer ones are cut into pieces of 20 seconds, each of which counts as a file.
+asterisk-moh-opsound-wav. With `--joined` these are one signal: the first 80 % are to train on, of which the fit holds
+out the end, and the 500,000 samples after them to report.
 
 Numbers are nats a sample of (x + u) / 32768 with x the integer and u uniform on (-1/2, 1/2), given all samples of the
 file before it. A sample is *active* if the peak of its twentieth of a second is above 32 steps; a tenth, which is next
@@ -40,7 +41,7 @@ from headrace._base.types import Floats
 from headrace._fit import clock
 
 PACKAGE = "asterisk-core-sounds-en-wav"
-PIECE = 20 * 8000  # samples of a piece
+JOINED = 0.8, 500_000  # the share of a joined signal to train on, and samples after it to report
 VOICE = Path("usr/share/asterisk/sounds/en_US_f_Allison")
 RANGE = math.log(32768.0)
 SETTINGS: dict[str, Any] = {"schedule": "cosine", "learning_rate": 4e-3, "average": 0.995, "clip": 1.0, "batch_size": 8}
@@ -63,22 +64,29 @@ def fetched(folder: Path) -> Path | None:
     return voice if voice.exists() else None
 
 
-def parts_of(voice: Path, piece: int | None = None) -> Parts:
-    """Files, or their pieces of this many samples, by their part; silence is left out."""
+def samples_of(path: Path) -> NDArray[np.int16]:
+    """The samples of a file."""
+    with wave.open(str(path)) as file:
+        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 8000):
+            raise ValueError(f"{path}: expected one channel of 16 bit and 8000 Hz")
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+def parts_of(voice: Path) -> Parts:
+    """Files by their part; silence is left out."""
     parts: Parts = {"train": [], "valid": [], "test": []}
     for path in sorted(voice.rglob("*.wav")):
         name = path.relative_to(voice).as_posix()
-        if name.startswith("silence/"):
-            continue
-        with wave.open(str(path)) as file:
-            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 8000):
-                raise ValueError(f"{path}: expected one channel of 16 bit and 8000 Hz")
-            x = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        for i in range(0, len(x), piece or len(x) or 1):
-            key = f"{name} {i}" if i else name
-            own = x[i : i + piece] if piece else x
-            parts[{0: "test", 1: "valid"}.get(zlib.crc32(key.encode()) % 10, "train")].append(own)
+        if not name.startswith("silence/"):
+            parts[{0: "test", 1: "valid"}.get(zlib.crc32(name.encode()) % 10, "train")].append(samples_of(path))
     return parts
+
+
+def joined(folder: Path) -> Parts:
+    """The files of a folder one after another, as one signal."""
+    x = np.concatenate([samples_of(path) for path in sorted(folder.rglob("*.wav"))])
+    border = int(JOINED[0] * len(x))
+    return {"train": [x[:border]], "test": [x[border : border + JOINED[1]]]}
 
 
 def made(seed: int = 0) -> Parts:
@@ -152,10 +160,11 @@ def fitted(
     """A flow after a number of seconds of the processor, its history, and the seconds that it took."""
     settings = {"epochs": 1000, **SETTINGS} if settings is None else settings
     flow = hr.WaveNet(**options)
-    train, valid = ([x[:, None] for x in parts[name]] for name in ("train", "valid"))
+    train, valid = ([x[:, None] for x in parts.get(name, [])] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()
-    history = flow.fit(train, quantised=1, validation=valid, time_budget=seconds, progress=False, **settings)
+    own = {"validation": valid} if valid else {}  # else the end of what is to train on
+    history = flow.fit(train, quantised=1, time_budget=seconds, progress=False, **own, **settings)
     return flow, history, time.process_time() - begin
 
 
@@ -171,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, for the fit")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
     parser.add_argument("--wav", type=Path, help="a folder of other files, of one channel, 16 bit and 8000 Hz")
+    parser.add_argument("--joined", action="store_true", help="these files as one signal")
     parser.add_argument("--plain", action="store_true", help="without linear prediction, companded inputs and levels")
     parser.add_argument("--defaults", action="store_true", help="fit by the defaults of `fit`")
     parser.add_argument("--linear", action="store_true", help="without a trial of an adaptive prediction")
@@ -179,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, help="learning rate of the fit")
     parser.add_argument("--no-anchor", action="store_true", help="leave the adaptive linear prediction out")
     given = parser.parse_args(arguments)
-    parts = recordings(given.folder) if given.wav is None else parts_of(given.wav, PIECE)
+    of_files = joined if given.joined else parts_of
+    parts = recordings(given.folder) if given.wav is None else of_files(given.wav)
     for name, files in parts.items():
         print(f"{name}: {len(files)} files, {sum(map(len, files))} samples", flush=True)
     rng = np.random.default_rng(0)

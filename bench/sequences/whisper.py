@@ -4,12 +4,13 @@
 
 The teacher is a `WaveNet` with normal distributions, fitted to the voice of `bench.sequences.speech` for `--minutes`
 minutes of the processor. Two students with the same weights at first learn it without any conditioning, in as many
-steps: by the divergence alone, and with the spectra of the training files. Each line has KL in nats a sample, the
+steps: by the divergence alone, and with the spectra of the training files, with `--classes 4` also by those of four
+classes of frames, from the quietest to the loudest, in place of one mean. Each line has KL in nats a sample, the
 distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less
 that of real signals, in nats a sample. Beneath it are the range of levels of frames, in decibels, and the strength of
 the pitch, of samples of the student and of the teacher, and of real signals. The last line has both for stationary
 noise with the signals' spectrum, of which other figures are good. Where the package cannot be fetched, a made process
-takes its place.
+takes its place. `--picture` draws spectrograms of all of them.
 """
 
 from __future__ import annotations
@@ -27,10 +28,34 @@ from numpy.typing import NDArray
 import headrace as hr
 from bench.sequences.speech import fitted, recordings
 from headrace._base.types import Floats
+from headrace.variational import over_time
 from headrace.variational.over_time import LEVEL_FRAME, PITCH_FRAME
-from headrace.variational.spectra import range_of_levels, strength_of_pitch
+from headrace.variational.spectra import Spectrum, range_of_levels, strength_of_pitch
 
 LENGTH, SAMPLES = 1024, 8
+DRAWN = 4 * 8000  # steps of a picture
+
+
+class ClassesOfLevels(Spectrum):
+    """Means of magnitudes over the frames of each class of levels, of which there are as many."""
+
+    classes = 4
+
+    def _energy(self, every: Floats, target: Floats, same: Any) -> tuple[float, Floats]:
+        shares = self._shares(every)
+        apart = np.tensordot(shares, every, 2) - target
+        grad = np.tensordot(shares, np.sign(apart), (0, 0)) / target.sum()
+        return float(np.abs(apart).sum() / target.sum()), grad
+
+    def _pooled(self, every: Floats) -> Floats:
+        return np.tensordot(self._shares(every), every, 2)
+
+    def _shares(self, every: Floats) -> Floats:
+        """The weight of each frame in the mean of each class, (classes, rows, frames)."""
+        sizes = np.square(every).sum(axis=(2, 3))
+        ranks = sizes.ravel().argsort().argsort().reshape(sizes.shape)
+        inside = ranks * self.classes // sizes.size == np.arange(self.classes)[:, None, None]
+        return inside / inside.sum(axis=(1, 2), keepdims=True)
 
 
 def coloured_noise(signals: Sequence[NDArray[Any]], rng: np.random.Generator) -> Floats:
@@ -46,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="of the processor, for the teacher")
     parser.add_argument("--steps", type=int, default=300, help="of each student")
     parser.add_argument("--power", type=float, default=1.0, help="the weight of the spectra")
+    parser.add_argument("--classes", type=int, help="of levels, for a third student")
+    parser.add_argument("--picture", type=Path, help="a picture to write")
     parser.add_argument("--folder", type=Path, help="where the package is, or is unpacked to; by default forgotten")
     given = parser.parse_args(arguments)
     parts = recordings(given.folder)
@@ -55,11 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     long = [x for x in parts["train"] if len(x) >= LENGTH]
     signals = [(x + rng.random(len(x)) - 0.5)[:, None].astype(np.float32) for x in long]
     options: dict[str, Any] = {"steps": given.steps, "samples": SAMPLES, "length": LENGTH, "progress": False}
-    for name, more in (
-        # A weight of nearly nothing, so that the report has the same numbers.
+    # A weight of nearly nothing, so that the report has the same numbers.
+    kinds: list[tuple[str, dict[str, Any]]] = [
         ("the divergence alone", {"power": 1e-9, "first_steps": 0}),
         ("with spectra", {"power": given.power}),
-    ):
+    ]
+    if given.classes:
+        kinds.append((f"spectra of {given.classes} classes", {"power": given.power}))
+    pictures = {"recorded": max(parts["test"], key=len)[:DRAWN, None]}
+    pictures["teacher"] = teacher.sample(1, DRAWN, seed=1)[0]
+    for name, more in kinds:
+        if name.endswith("classes"):
+            ClassesOfLevels.classes, over_time.Spectrum = given.classes, ClassesOfLevels  # type: ignore[misc]
         student = hr.WaveNet(reads="latent", layers=10, kernel=3, map="affine", level=True)
         begin = time.process_time()
         _, report = hr.distill_sequences(teacher, student, signals=signals, **more, **options)
@@ -69,9 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
         print(f"{'':22s} level range {report.level_range} dB, pitch {report.pitch}", flush=True)
+        pictures[f"student, {name}"] = student.sample(1, DRAWN, seed=1)[0]
     noise = coloured_noise(signals, rng)
     levels, pitch = range_of_levels(noise, LEVEL_FRAME), strength_of_pitch(noise, PITCH_FRAME)
     print(f"{'noise of the spectrum':22s} level range {levels:.3g} dB, pitch {pitch:.3g}", flush=True)
+    if given.picture:
+        hr.plot.spectrograms(pictures, rate=8000).savefig(given.picture, dpi=110)
     return 0
 
 

@@ -324,6 +324,24 @@ def test_the_bar_of_a_trial_counts_steps_and_has_losses_of_both_kinds(tries, mon
     assert bars[-1]["closed"]
 
 
+def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
+    lengths, own, seen = np.geomspace(250, 2000, 160).astype(int), sequence_fit.CropRun._loss_of, []
+    x = [cases.rng("many", n).standard_normal((n, 1)) for n in lengths]
+
+    def counted(run, batch):
+        if len(seen) == 2 * sequence_fit._SHORT:  # after both trials
+            raise RuntimeError("stop")
+        seen.append((int((batch.weights > 0).sum()), batch.weights.size))
+        return own(run, batch)
+
+    monkeypatch.setattr(sequence_fit.CropRun, "_loss_of", counted)
+    monkeypatch.setattr(sequence_fit, "FIELDS", 0.25)  # short crops, of which an epoch has hundreds
+    with pytest.raises(RuntimeError, match="stop"):
+        hr.WaveNet(**SMALL).fit(x, **TRIED)
+    counts, steps = np.sum(seen, axis=0)
+    assert counts > 0.8 * steps
+
+
 def test_trials_go_by_adam_for_any_optimizer_of_the_fit(tries, monkeypatch):
     step, steps, found = Adam.step, [], {}
     monkeypatch.setattr(

@@ -179,6 +179,7 @@ class SequenceFit(Fit):
         return plan, self._seconds_of_step(plan.batches)
 
     def _seconds_of_step(self, batches: int) -> float:
+        """The seconds of a step here, by two that are timed."""
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
@@ -186,10 +187,6 @@ class SequenceFit(Fit):
             begins.append(_clock.now())
             self.flow.nll_and_grad(*batch)
         return _clock.now() - begins[-1]
-
-    def _has_steps(self, steps: float) -> bool:
-        """Whether the time left is enough for this many steps, by two that are timed."""
-        return self.clock.left() >= steps * self._seconds_of_step(self.checked.batches)
 
     def _judged_every(self) -> int:
         """Steps of the optimiser between two judgements: an epoch's, or fewer."""
@@ -266,8 +263,8 @@ class SequenceFit(Fit):
         tried._interior.set_starts(other, context)
         self._cut(tried._interior)  # both are judged by the same steps
         whole, self.checked = self.checked, self.planned()
-        is_tried = found is None and (not self.clock.is_limited or self._has_steps(2 * _SHORT / FRONT))
-        if is_tried:
+        least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
+        if found is None and self.clock.left() >= least:
             self.judge = self.judge.sample(self.source.crop, JUDGING)
             own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
             what = False, self.progress, _SHORT, "try adaptive prediction"
@@ -282,12 +279,16 @@ class SequenceFit(Fit):
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
     ) -> CropRun:
-        """A short run of a copy, with other starts or another base, on the beginnings of stretches."""
-        tried, share = copy.copy(self.flow), min(steps / self.checked.batches, 1.0)
+        """A short run of a copy, with other starts or another base, on the beginnings of stretches: of some of them,
+        where these would be shorter than a crop, because batches would then be filled up mostly.
+        """
+        tried, share, crop = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source.crop
         tried._interior.set_starts(starts, context, base)
-        some = [replace(one, end=one.begin + math.ceil(share * one.steps)) for one in self.source.stretches]
-        crops = Crops(self.given, some, self.source.crop, self.source.before)
-        plan = replace(self.checked, batches=math.ceil(share * self.checked.batches))
+        ends = [one.begin + max(math.ceil(share * one.steps), crop) for one in self.source.stretches]
+        some = [replace(one, end=min(one.end, end)) for one, end in zip(self.source.stretches, ends, strict=True)]
+        every = max(round(sum(one.steps for one in some) / (share * self.source.size)), 1)
+        crops = Crops(self.given, some[::every], crop, self.source.before)
+        plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
         if plan.optimizer != "adam":  # so that the optimiser decides nothing
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
         own = copy.deepcopy(self.rng), self.caller, History(), clock
