@@ -1,10 +1,10 @@
 """Models of other libraries before and after conversion.
 
-    python -m bench.frameworks.converted [--threads 1] [--only sbi]
+    python -m bench.frameworks.converted [--threads 1] [--only sbi] [--rows 1000] [--draws 10000]
 
 For an environment that has headrace and the libraries; those that are not installed are left out. Each model gets
 random weights, is converted (which compares densities), and is timed in one process, a call of each in turn: drawing
-10,000 rows for one context, and log densities of 1000 rows. Medians in ms.
+rows for one context, and log densities of rows. Medians of processor time in ms.
 
 ``--float32`` prints what float32 costs a model in float64: the largest difference of the log densities of 1000
 standard normal rows, beside their median, and processor times of both in ms.
@@ -70,6 +70,24 @@ def normflows_cases(torch: Any) -> Iterator[Case]:
     for kind, chain in chains.items():
         model = nf.NormalizingFlow(nf.distributions.DiagGaussian(FEATURES), chain).eval()
         yield f"normflows {kind}", model, lambda one: one.sample(DRAWS), lambda one: one.log_prob(x)
+    yield telescope(torch)
+
+
+def telescope(torch: Any) -> Case:
+    """The form of a gamma-ray telescope's response: splines with a base whose mean and scale a network computes."""
+    import normflows as nf
+
+    n = 4
+    sizes = [n, 64, 64, 64]
+    layers = [part for i in range(3) for part in (torch.nn.Linear(*sizes[i : i + 2]), torch.nn.ReLU())]
+    encoder = torch.nn.Sequential(*layers, torch.nn.Linear(64, 2 * n))
+    spline = partial(nf.flows.AutoregressiveRationalQuadraticSpline, n, 2, 64, num_context_channels=n, num_bins=16)
+    chain = [part for _ in range(4) for part in (spline(), nf.flows.LULinearPermute(n))]
+    base = nf.distributions.base.ConditionalDiagGaussian(n, encoder)
+    model = nf.ConditionalNormalizingFlow(base, chain).eval()
+    x, c = torch.randn(ROWS, n), torch.randn(ROWS, n)
+    context = torch.randn(1, n).expand(DRAWS, n)
+    return "normflows, telescope", model, lambda one: one.sample(DRAWS, context), lambda one: one.log_prob(x, c)
 
 
 def glasflow_cases(torch: Any) -> Iterator[Case]:
@@ -117,9 +135,9 @@ def in_turn(calls: list[Call], seconds: float) -> list[float]:
     end = time.perf_counter() + seconds
     while len(times[0]) < 3 or time.perf_counter() < end:
         for kept, call in zip(times, calls, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            kept.append(1e3 * (time.perf_counter() - start))
+            kept.append(1e3 * (time.process_time() - start))
     return [statistics.median(kept) for kept in times]
 
 
@@ -128,7 +146,7 @@ def single(name: str, model: Any) -> None:
     exact = hr.accelerate(model.double())._module().flow
     flows = exact, exact.astype("float32")
     x, rows = np.random.default_rng(0).standard_normal((2, ROWS, FEATURES))
-    context = rows if exact.context else None
+    x, context = x[:, : exact.features], rows[:, : exact.context] if exact.context else None
     times: list[list[float]] = [[], []]
     for _ in range(20):
         for kept, flow in zip(times, flows, strict=True):
@@ -146,12 +164,17 @@ def single(name: str, model: Any) -> None:
 
 
 def main() -> None:
+    """Print a line for each model."""
+    global ROWS, DRAWS
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=LIBRARIES, help="one library")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each pair")
     parser.add_argument("--float32", action="store_true", help="of models in float64 the cost of float32")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of log densities")
+    parser.add_argument("--draws", type=int, default=DRAWS)
     options = parser.parse_args()
+    ROWS, DRAWS = options.rows, options.draws
     import torch
 
     torch.set_num_threads(options.threads)

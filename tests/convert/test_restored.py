@@ -1,27 +1,157 @@
 """Accelerated models that were trained, restored as models of their library."""
 
 import copy
+import functools
 
 import pytest
 from numpy.testing import assert_allclose
 
 import headrace as hr
-from convert_cases import CASES, Draw, library, nflows_maf, shaken, zuko_flow
+from convert_cases import (
+    CASES,
+    NO_CONTEXT,
+    Draw,
+    library,
+    nflows_flow,
+    nflows_maf,
+    nflows_mask,
+    nflows_net,
+    normflows_flow,
+    sbi_estimator,
+    shaken,
+    zuko_flow,
+)
+from pairs import pairwise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
-# Conversions that only move parameters, and those that compute others from them.
+# Kinds of the page whose conversions only move parameters, ...
 GATHERED = {
-    "zuko": ("MAF", "MAF, `residual=True`", "NSF", "NSF, `passes=2` (coupling)", "NICE, RealNVP"),
+    "zuko": (
+        "MAF",
+        "MAF, `randperm=True`",
+        "MAF, `residual=True`",
+        "MAF, `adjacency`",
+        "NSF",
+        "NSF, `passes=2` (coupling)",
+        "NICE, RealNVP",
+        "NICE with shifts alone",
+    ),
     "nflows": ("MAF with residual blocks", "MAF with feed-forward blocks", "MAF inverted (IAF)", "NSF, autoregressive"),
-    "normflows": ("MaskedAffineAutoregressive (IAF)",),
+    "normflows": ("MaskedAffineAutoregressive (IAF)", "Reverse(MaskedAffineAutoregressive) (MAF)"),
     "sbi": ("maf_rqs", "zuko_maf", "zuko_nsf", "zuko_nice"),
 }
-FOLDED = {
-    "nflows": {"MAF with batch norm in blocks": "BatchNorm1d", "NSF of couplings": "LULinear|BatchNorm1d"},
-    "normflows": {"AutoregressiveRationalQuadraticSpline, LULinearPermute": "_LULinear"},
-    "sbi": {"nsf": "LULinear"},
+
+
+def zuko_inverted(d):
+    flow = zuko_flow(d)
+    return library("zuko").lazy.Flow([t.inv for t in flow.transform.transforms], flow.base)
+
+
+def nflows_couplings(kind, d, **options):
+    net = functools.partial(nflows_net, d)
+    make = lambda t, i: getattr(t, kind)(nflows_mask(d, i), net(), **options)  # noqa: E731
+    return nflows_flow(d, make, lambda t: [t.ReversePermutation(d.features), t.ActNorm(d.features)])
+
+
+def nflows_ready(d):
+    kind = d.one(*(getattr(library("nflows.flows"), n) for n in ("MaskedAutoregressiveFlow", "SimpleRealNVP")))
+    return kind(d.features, d.units, d.transforms, 2)
+
+
+def normflows_blocks(d):
+    def make(nf, i):
+        net = nf.nets.MLP([(d.features + 1) // 2, d.units, 2 * (d.features // 2)])
+        return [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(d.features, "swap"), nf.flows.ActNorm(d.features)]
+
+    return normflows_flow(d, make)
+
+
+def normflows_masks(d):
+    def make(nf, i):
+        kept = library("torch").tensor([float(j % 2 == i % 2) for j in range(d.features)])
+        net = lambda: nf.nets.MLP([d.features, d.units, d.features])  # noqa: E731
+        return [nf.flows.MaskedAffineFlow(kept, net(), net())]
+
+    return normflows_flow(d, make)
+
+
+def normflows_spline(kind, d):
+    columns = {"num_context_channels": d.columns or None}
+    return normflows_flow(d, lambda nf, i: [getattr(nf.flows, kind)(d.features, 2, d.units, **columns)])
+
+
+def glasflow_plain(kind, d, **options):
+    norms = {"batch_norm_within_blocks": False, "batch_norm_between_transforms": False}
+    flows = library("glasflow.flows.autoregressive" if "Autoregressive" in kind else "glasflow.flows")
+    columns = {"n_conditional_inputs": d.columns or None}
+    return getattr(flows, kind)(d.features, d.transforms, n_neurons=d.units, **norms, **columns, **options)
+
+
+_TAILS = {"num_bins": 6, "tails": "linear", "tail_bound": 3.0}
+
+# ... those that do so without a layer or an option of the page's kind, ...
+PARTLY = {
+    ("zuko", "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations"): zuko_inverted,
+    ("nflows", "NSF of couplings"): functools.partial(
+        nflows_couplings, "PiecewiseRationalQuadraticCouplingTransform", **_TAILS
+    ),
+    ("nflows", "RealNVP"): functools.partial(nflows_couplings, "AffineCouplingTransform"),
+    ("nflows", "NICE"): functools.partial(nflows_couplings, "AdditiveCouplingTransform"),
+    ("nflows", "MaskedAutoregressiveFlow, SimpleRealNVP"): nflows_ready,
+    ("normflows", "AffineCouplingBlock (RealNVP), Permute"): normflows_blocks,
+    ("normflows", "MaskedAffineFlow (RealNVP, NICE), ActNorm, InvertibleAffine"): normflows_masks,
+    **{
+        ("normflows", page): functools.partial(normflows_spline, kind)
+        for page, kind in {
+            "CoupledRationalQuadraticSpline": "CoupledRationalQuadraticSpline",
+            "AutoregressiveRationalQuadraticSpline, LULinearPermute": "AutoregressiveRationalQuadraticSpline",
+        }.items()
+    },
+    ("glasflow", 'RealNVP, `scale_activation="nflows"`'): functools.partial(
+        glasflow_plain, "RealNVP", scale_activation="nflows"
+    ),
+    ("glasflow", "RealNVP, `volume_preserving=True`"): functools.partial(
+        glasflow_plain, "RealNVP", volume_preserving=True
+    ),
+    **{
+        ("glasflow", kind): functools.partial(glasflow_plain, kind, **options)
+        for kind, options in {
+            "CouplingNSF": {},
+            "MaskedAffineAutoregressiveFlow": {},
+            "MaskedPiecewiseRationalQuadraticAutoregressiveFlow": _TAILS,
+        }.items()
+    },
+    ("sbi", "maf"): functools.partial(sbi_estimator, kind="maf", use_batch_norm=False),
 }
+# ... those that compute parameters of several others, and those that have constants or need a weight twice.
+FOLDED = {
+    "nflows": {
+        "MAF with batch norm in blocks": "BatchNorm1d",
+        "NSF of couplings": "LULinear|BatchNorm1d",
+        "RealNVP": "LULinear|BatchNorm1d",
+        "NICE": "LULinear|BatchNorm1d",
+        "linear maps: LU, QR, SVD, naive, Householder, pointwise affine": ".*QRLinear",
+        "batch and activation normalisation between transforms": "BatchNorm",
+        "MaskedAutoregressiveFlow, SimpleRealNVP": "Linear, BatchNorm1d",
+    },
+    "normflows": {
+        "MaskedAffineFlow (RealNVP, NICE), ActNorm, InvertibleAffine": "InvertibleAffine",
+        "AutoregressiveRationalQuadraticSpline, LULinearPermute": "_LULinear",
+        "CoupledRationalQuadraticSpline": "_LULinear",
+        'Planar, `act="leaky_relu"`': "Planar",
+    },
+    "glasflow": dict.fromkeys(CASES["glasflow"][0], ".*BatchNorm"),
+    "sbi": {"maf": "BatchNorm1d, MaskedLinear", "nsf": "LULinear"},
+}
+OTHERS = {
+    "zuko": {
+        "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations": "as constants",
+        "NCSF": "several",
+    },
+    "normflows": {"AffineCouplingBlock (RealNVP), Permute": "as constants"},
+}
+MAKERS = {(name, kind): CASES[name][0][kind] for name, kinds in GATHERED.items() for kind in kinds} | PARTLY
 
 
 @pytest.fixture
@@ -46,13 +176,13 @@ def log_prob(name, model, x, c):
     return model.log_prob(x, *([] if c is None else [c]))
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in GATHERED.items() for kind in kinds])
-@pytest.mark.parametrize("context", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_trained_model_is_restored_in_its_library(torch, name, kind, context, dtype):
-    context = context or name == "sbi"
+@pairwise(model=[f"{name}: {kind}" for name, kind in MAKERS], context=[False, True], dtype=["float32", "float64"])
+def test_a_trained_model_is_restored_in_its_library(torch, model, context, dtype):
+    name, kind = model.split(": ", 1)
+    context = (context or name == "sbi") and kind not in NO_CONTEXT
     d = Draw(6, context)
-    model = shaken(CASES[name][0][kind](d), 6).to(getattr(torch, dtype))
+    torch.manual_seed(d.seed)
+    model = shaken(MAKERS[name, kind](d), 6).to(getattr(torch, dtype))
     fast = trained(torch, hr.accelerate(model))
     back = hr.restore(fast)
     plain = copy.deepcopy(model)
@@ -76,11 +206,18 @@ def test_folded_layers_are_refused_by_name(torch, name, kind):
         hr.restore(fast)
 
 
-def test_values_that_a_model_has_once_must_stay_equal(torch):
-    library("zuko")
-    fast = trained(torch, hr.accelerate(shaken(CASES["zuko"][0]["NCSF"](Draw(4, False)), 4).double()))
-    with pytest.raises(ValueError, match="NCSF has one parameter and the flow several"):
-        hr.restore(fast)
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in OTHERS.items() for kind in kinds])
+def test_models_without_a_counterpart_are_refused_once_trained(torch, name, kind):
+    model = shaken(CASES[name][0][kind](Draw(4, False)), 4).double()
+    hr.restore(hr.accelerate(model))
+    with pytest.raises((NotImplementedError, ValueError), match=f"^model: expected .* {OTHERS[name][kind]}"):
+        hr.restore(trained(torch, hr.accelerate(model)))
+
+
+def test_each_kind_of_the_page_is_restored_or_refused():
+    own = set(MAKERS) | {(name, kind) for one in (FOLDED, OTHERS) for name, kinds in one.items() for kind in kinds}
+    libraries = set(CASES) - {"flowjax"}  # which `accelerate` does not take
+    assert own == {(name, kind) for name in libraries for kind in CASES[name][0]}
 
 
 def test_constants_must_not_change(torch):

@@ -97,6 +97,22 @@ compare(jax.jit(jax.value_and_grad(each, argnums=(0, 1)))(p, c), jax.value_and_g
 halves = jax.pmap(loss, in_axes=(None, 0, 0))(p, x.reshape(2, 3, 3), c.reshape(2, 3, 2))
 compare(halves.sum(), loss(p, x, c))
 
+# Stacked flows split over devices by their rows, and by the flows.
+members = [hr.MAF(3, 2, 2, (8, 8), seed=i, dtype="float64") for i in range(2)]
+for i, one in enumerate(members):
+    one.parameters = 0.3 * np.random.default_rng(i).standard_normal(one.parameters.size)
+stacked, points, given = hj.stack(members), jnp.stack([x, 0.5 * x]), jnp.stack([c, 2.0 * c])
+step = jax.value_and_grad(lambda s, x, c: s.log_prob(x, c).sum(), (0, 1, 2))
+want = [one.log_prob(np.asarray(a), np.asarray(b)) for one, a, b in zip(members, points, given, strict=True)]
+compare(stacked.log_prob(points, given), np.stack(want))
+of_flows, by_rows = (NamedSharding(mesh, spec) for spec in (P("rows"), P(None, "rows")))
+for placed, parameters in ((by_rows, NamedSharding(mesh, P())), (of_flows, of_flows)):
+    compiled = jax.jit(step, in_shardings=(parameters, placed, placed))
+    compare(compiled(stacked, points, given), step(stacked, points, given))
+specs = (P(), P(None, "rows"), P(None, "rows"))
+parted = shard_map(lambda s, x, c: s.log_prob(x, c), mesh=mesh, in_specs=specs, out_specs=P(None, "rows"))
+compare(jax.jit(parted)(stacked, points, given), np.stack(want))
+
 
 # A map with parameters that devices share, and with those of each row.
 def mapped_by(shared, each, x):

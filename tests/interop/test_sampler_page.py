@@ -1,4 +1,4 @@
-"""bilby and Eryn by the code of docs/samplers.md, which has no class in headrace: flows as priors and as proposals."""
+"""bilby, Eryn and emcee by the code of pages, without classes in headrace: priors, proposals and likelihoods."""
 
 import re
 from pathlib import Path
@@ -12,16 +12,21 @@ from convert_cases import library
 
 pytestmark = [pytest.mark.programs, pytest.mark.costly, pytest.mark.filterwarnings("ignore")]
 
-PAGE = Path(__file__).parents[2] / "docs" / "samplers.md"
+PAGES = Path(__file__).parents[2] / "docs"
 
 
-def run(heading, tmp_path, monkeypatch):
+def section(page, heading):
+    (text,) = re.findall(rf"^## {heading}\n(.*?)(?=^## )", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
+    return text
+
+
+def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
     """The names of a section's code after it ran."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # taken back at the end
-    (code,) = re.findall(rf"^## {heading}\n.*?```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    names = {"__name__": "__main__"}
-    exec(compile(code, f"{PAGE.name}, {heading}", "exec"), names)
+    names["__name__"] = "__main__"
+    for code in re.findall(r"^```python\n(.*?)^```$", section(page, heading), re.MULTILINE | re.DOTALL):
+        exec(compile(code, f"{page}, {heading}", "exec"), names)
     return names
 
 
@@ -63,3 +68,42 @@ def test_a_flow_is_a_proposal_of_eryn(tmp_path, monkeypatch):
     want = log_prob(old[0, :, 0]) - log_prob(new["model_0"][0, :, 0])
     assert_allclose(factors[0], want, rtol=1e-12)
     assert np.abs(want).max() > 0.1
+
+
+def test_posteriors_are_likelihoods_of_nuts_and_emcee(tmp_path, monkeypatch):
+    """Four events N((i / 2, 1), (0.3, 0.1)) at (slope i, offset): N(0.5, 0.3 / √14) and N(1, 0.05)."""
+    jax = library("jax")
+    library("emcee"), library("numpyro")
+    np.random.seed(5)  # noqa: NPY002  # emcee's moves begin with this state
+    hr = library("headrace.jax") and library("headrace")
+    names = run("Posteriors as likelihoods", tmp_path, monkeypatch, "jax.md", hr=hr, jax=jax, jnp=jax.numpy)
+    deviations = np.array([0.3 / np.sqrt(14), 0.05])
+    for rows in (np.asarray(names["draws"]), names["chain"]):
+        assert rows.shape[1] == 2
+        # Flows of 2,000 rows have densities whose means and deviations are off by some percent.
+        assert (np.abs(rows.mean(axis=0) - [0.5, 1.0]) < 0.6 * deviations).all()
+        assert_allclose(rows.std(axis=0), deviations, rtol=0.35)
+
+
+@pytest.mark.parametrize("name", ["getdist", "bilby", "arviz"])
+def test_chains_of_files_are_read_by_the_code_of_the_page(tmp_path, name):
+    module = library(name)
+    pandas, (code,) = (
+        library("pandas"),
+        re.findall(rf"`({name}\.[^`]*)`", section("jax.md", "Posteriors as likelihoods")),
+    )
+    names, table = ["a", "b"], np.random.default_rng(0).standard_normal((40, 2))
+    path = tmp_path / f"chain_result.{'nc' if name == 'arviz' else 'json'}"
+    if name == "getdist":
+        np.savetxt(tmp_path / "chain.txt", np.column_stack([np.ones(40), np.zeros(40), table]))
+        (tmp_path / "chain.paramnames").write_text("a a\nb b\n")
+    elif name == "bilby":
+        settings = {"search_parameter_keys": names, "priors": module.core.prior.PriorDict(dict.fromkeys(names, 1.0))}
+        posterior = pandas.DataFrame(table, columns=names)
+        result = module.core.result.Result("chain", str(tmp_path), posterior=posterior, **settings)
+        result.save_to_file(overwrite=True)
+    else:
+        library("h5netcdf")
+        module.from_dict({one: table[None, :, i] for i, one in enumerate(names)}).to_netcdf(str(path))
+    given = {name: module, "names": names, "path": str(path), "root": str(tmp_path / "chain")}
+    assert_allclose(eval(code, given), table, rtol=1e-6)

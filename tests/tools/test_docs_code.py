@@ -23,7 +23,7 @@ PAGES = [page for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.
 
 # A page that imports one of these packages is only compiled where it is missing.
 OPTIONAL = {"torch", "jax", "pandas", "sklearn", "scipy", "zuko", "nflows", "sbi", "pocomc", "nessai", "numpyro"}
-OPTIONAL |= {"aspire", "bilby", "dask", "eryn", "pymc"}
+OPTIONAL |= {"aspire", "bilby", "dask", "emcee", "eryn", "pymc"}
 
 
 def blocks(page):

@@ -184,6 +184,7 @@ _ELSEWHERE = {
         "seed": "random_state key",
         "random_state": "seed",
         "n": "n_samples size",
+        "formula": "direction",
         "context": "cond_dim context_features",
         "features": "dim",
     }.items()
