@@ -50,11 +50,13 @@ def main() -> int:
     parser.add_argument("--teacher", type=int, default=5, help="transforms of the teacher; the student has five")
     parser.add_argument("--activation", default="relu", help="of teacher and student")
     parser.add_argument("--before", action="store_true", help="as the defaults were: 4000 steps of 256, 2000 first")
+    parser.add_argument("--optimizer", default="adam", help="of the student (%(default)s)")
     for name in NAMES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     options = parser.parse_args()
     chosen: dict[str, Any] = {"steps": 4000, "samples": 256, "first_steps": 2000} if options.before else {}
     chosen |= {name: value for name in NAMES if (value := getattr(options, name)) is not None}
+    chosen["optimizer"] = options.optimizer
     hidden = [int(units) for units in options.hidden.split(",")]
     print("| table | columns | seed | KL | log Z | transforms alone | processor seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

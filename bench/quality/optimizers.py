@@ -4,11 +4,15 @@ Made tables with fine structure, many columns, or columns that others nearly giv
 Hipparcos: mean log-likelihoods of the rows that `fit` holds out and of new ones, in nats and in the tables' units
 (MAGIC and Hipparcos: in standard deviations), and CPU seconds, which
 `HEADRACE_NUM_THREADS=1` makes those of one thread; and the seconds until held-out rows are as good as by Adam alone.
+
+With ``--grid`` a table's fits are all by Muon and a cosine, at twelve pairs of rate and decay, short and long: printed
+is what a choice by short fits is worth in long ones, among all pairs and among the two that `fit` tries.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import re
 import time
@@ -81,12 +85,53 @@ def table(name: str, seed: int, folder: Path) -> tuple[Rows, Rows]:
     return make(fitted, np.random.default_rng(seed)), make(new, np.random.default_rng(seed + 100))
 
 
+RUNGS = [*itertools.product((0.5, 1.0, 2.0, 4.0), (4.0, 1.0)), *itertools.product((1.0, 2.0), (0.2, 0.04))]
+"""Rates in units of the default's, and decays in units of 1000 over the rows."""
+SHORT, LONG = 20, 60  # epochs, of fewer than 4000 steps both: `fit` tries neither curves nor residual columns
+PAIRS = {"NSF": ((2.0, 4.0), (1.0, 1.0))}
+OF_AFFINE = ((2.0, 1.0), (2.0, 0.2))
+CURVES = ("MAGIC", "Hipparcos")  # tables that gain by marginal curves
+
+
+def grid(name: str, family: str, x: Rows, new: Rows, seed: int) -> None:
+    """Print held-out nats of short and of long fits, and new rows' of these, at all rates and decays."""
+    results: dict[tuple[float, float], list[float]] = {}
+    for pair in RUNGS:
+        judged, begin = [], time.process_time()
+        for epochs in (SHORT, LONG):
+            flow = getattr(hr, family)(x.shape[1], seed=seed)
+            history = flow.fit(
+                x,
+                epochs=epochs,
+                learning_rate=5e-3 * pair[0],
+                weight_decay=pair[1] * min(1.0, 1000 / (0.9 * len(x))),
+                optimizer="muon",
+                schedule="cosine",
+                patience=None,
+                gaussianize=name in CURVES,
+                seed=seed,
+                progress=False,
+            )
+            judged.append(-history.best_loss)
+        results[pair] = [*judged, float(flow.log_prob(new).mean(dtype=np.float64))]
+        text = "held out {:7.3f} and {:7.3f}, new {:7.3f}".format(*results[pair])
+        seconds = time.process_time() - begin
+        print(f"{name:9s}, seed {seed}, rate {pair[0]}, decay {pair[1]}: {text}, {seconds:.1f} s", flush=True)
+    kinds = {"all short fits": list(results), "two pairs": list(PAIRS.get(family, OF_AFFINE))}
+    for kind, pairs in kinds.items():
+        chosen = max(pairs, key=lambda pair: results[pair][0])
+        print(f"    by {kind}: {chosen}, new rows {results[chosen][2]:.3f}", flush=True)
+    print(f"    the best long fit has {max(values[2] for values in results.values()):.3f}", flush=True)
+
+
 def main() -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", default="", metavar="REGEX", help="only tables whose name matches")
     parser.add_argument("--seeds", default="0", help="of made tables and of fits, such as 0,1,2 (default: 0)")
+    parser.add_argument("--optimizers", default=",".join(OPTIMIZERS), help="of the fits (default: %(default)s)")
     parser.add_argument("--flow", default="NSF", help="the name of a flow (default: NSF)")
+    parser.add_argument("--grid", action="store_true", help="fits by Muon at several rates and decays instead")
     parser.add_argument("--data", type=Path, default=datasets.FOLDER, help="folder with the files of bench.quality")
     options = parser.parse_args()
     print(f"headrace {hr.__version__}, {hr.get_num_threads()} threads")
@@ -95,8 +140,11 @@ def main() -> None:
             continue
         for seed in map(int, options.seeds.split(",")):
             x, new = table(name, seed, options.data)
+            if options.grid:
+                grid(name, options.flow, x, new, seed)
+                continue
             least = math.inf
-            for optimizer in OPTIMIZERS:
+            for optimizer in options.optimizers.split(","):
                 flow, begin = getattr(hr, options.flow)(x.shape[1], seed=seed), time.process_time()
                 history = flow.fit(x, optimizer=optimizer, seed=seed, progress=False)
                 seconds, judged = time.process_time() - begin, float(flow.log_prob(new).mean(dtype=np.float64))
@@ -106,7 +154,7 @@ def main() -> None:
                 print(f"{name:9s}, seed {seed}, {optimizer:4s}: {text}, {history.schedule}", flush=True)
                 if optimizer == "adam":
                     least = history.best_loss
-                elif history.best_loss < least:
+                elif history.best_loss < least < math.inf:
                     reached = next(i for i, loss in enumerate(history.validation_loss) if loss < least)
                     share = history.seconds[reached] / history.seconds[-1]
                     print(f"    as good on held-out rows as Adam alone after {seconds * share:.1f} s", flush=True)
