@@ -1,4 +1,4 @@
-"""Products in bf16 beside float32: ``python -m bench.quality.bf16 --speed``, ``--train`` or ``--quality``.
+"""Products in bf16 beside float32: ``python -m bench.quality.bf16`` and a kind of comparison, for example ``--speed``.
 
 ``--matmul bf16x3`` or ``bf16x6`` takes numbers of two or three parts in place of one.
 
@@ -7,6 +7,9 @@ bf16 of the medians, and the smallest and largest ratio of a round, for each of 
 float32 may depend on it. Set HEADRACE_ISA to compare the emulation.
 
 Train: the same of steps of a fit, the gradient of a batch and Adam.
+
+Errors: of networks from small to wide, the worst and the root mean square difference of a log density from that in
+float64, in units of 2^-24 times the mean size of a log density.
 
 Quality: mean log densities of rows held out, in nats, of MAGIC, red and white wine (with noise) and the stars of
 ``headrace demo``: a float32 fit, the same parameters in bf16, and a fit in bf16, for some seeds.
@@ -44,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--errors", action="store_true")
     parser.add_argument("--quality", action="store_true")
     kinds = [f"{name}{order}" for order in ("", "_tiles") for name in ("bf16", "bf16x3", "bf16x6")]
     parser.add_argument("--matmul", choices=kinds, default="bf16")
@@ -57,8 +61,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=datasets.FOLDER)
     parser.add_argument("--only", default="", help="only models or data whose name has this in it")
     options = parser.parse_args()
-    if not (options.speed or options.train or options.quality):
-        parser.error("expected --speed, --train or --quality")
+    if not (options.speed or options.train or options.errors or options.quality):
+        parser.error("expected --speed, --train, --errors or --quality")
     return options
 
 
@@ -135,6 +139,38 @@ def speed(options: argparse.Namespace, cases: Iterator[tuple[str, Call, Call]]) 
         )
 
 
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+# Features and hidden units.
+LADDER: list[tuple[int, tuple[int, ...]]] = [
+    (6, (32, 32)),
+    (6, (128, 128)),
+    (16, (64, 64)),
+    (43, (256, 256)),
+    (64, (256, 256)),
+    (43, (512, 512)),
+    (128, (512, 512, 512)),
+    (784, (1024,)),
+]
+
+
+def errors(options: argparse.Namespace) -> None:
+    """Print one line a network."""
+    print(f"| network | float32, worst | mean square | {options.matmul}, worst | mean square |")
+    print("| --- | --- | --- | --- | --- |")
+    for features, hidden in LADDER:
+        rng = np.random.default_rng(0)
+        flow = hr.MAF(features, transforms=5, hidden=hidden)
+        noise = rng.standard_normal(flow.parameters.size) / (2 * max(hidden) ** 0.5)
+        flow.parameters = (flow.parameters + noise).astype("float32")
+        x = rng.standard_normal((1000, features)).astype("float32")
+        want = flow.astype("float64").log_prob(x.astype("float64"))
+        unit = 2.0**-24 * np.abs(want).mean()
+        change = [np.abs(flow.to("cpu", matmul).log_prob(x) - want) / unit for matmul in ("exact", options.matmul)]
+        values = " | ".join(f"{one.max():.1f} | {np.sqrt((one**2).mean()):.2f}" for one in change)
+        print(f"| {features}, {list(hidden)} | {values} |", flush=True)
+
+
 # ---- quality ---------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +212,8 @@ def main() -> None:
         speed(options, cases(options.matmul, options.beside, options.rows))
     if options.train:
         speed(options, steps(options.matmul, options.beside))
+    if options.errors:
+        errors(options)
     if options.quality:
         quality(options)
 

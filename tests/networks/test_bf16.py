@@ -94,6 +94,17 @@ def test_other_activations_have_the_same_bits_in_any_batch(activation, matmul):
 
 
 @pytest.mark.parametrize("matmul", PARTS)
+def test_four_to_seven_rows_of_small_networks_take_the_path_of_eight_level_by_level(matmul):
+    """The log density of a row is a sum over its coordinates, whose order depends on the path."""
+    flow = cases.randomise(hr.MAF(5, hidden=(20, 18), matmul=matmul))
+    value, log_prob = flow.sample_and_log_prob(8, seed=3)
+    for n in (4, 5, 6, 7):
+        few, of_few = flow.sample_and_log_prob(n, seed=3)
+        cases.assert_same_bits(few, value[:n])
+        cases.assert_same_bits(of_few, log_prob[:n])
+
+
+@pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_few_rows_are_those_of_many_to_rounding(name, matmul):
     """Maps may round differently, so that a value is rounded otherwise to bf16 in a few rows."""
