@@ -117,6 +117,20 @@ def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
     with torch.no_grad():
         np.testing.assert_allclose(convert.from_nflows(flow).log_prob(x), flow.log_prob(x), rtol=1e-10)
 
+    class Steps(transforms.CompositeTransform):
+        @staticmethod
+        def _cascade(inputs, funcs, context, get_steps=False):
+            return transforms.CompositeTransform._cascade(inputs, funcs, context)
+
+    given = convert.from_nflows(flow).parameters
+    flow._transform = Steps(layers)
+    with pytest.raises(
+        NotImplementedError, match=r"Steps, a CompositeTransform with a _cascade of its own; headrace\.conv"
+    ):
+        convert.from_nflows(flow)
+    flow._transform = transforms.CompositeTransform(flow._transform._transforms)  # the way of the page
+    assert np.array_equal(convert.from_nflows(flow).parameters, given)
+
     class Bent(transforms.MaskedAffineAutoregressiveTransform):
         def _elementwise_forward(self, inputs, parameters):
             return super()._elementwise_forward(inputs, 1.1 * parameters)

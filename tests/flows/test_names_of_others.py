@@ -14,6 +14,11 @@ class ReLU:
     [
         (lambda: hr.NSF(3, hidden=64), TypeError, r"^hidden: .*got int 64; for one give \(64,\)$"),
         (lambda: hr.NSF(3, randperm=True), TypeError, r"^randperm: .*; transforms have reversed orders .* order=$"),
+        (
+            lambda: hr.transforms.Elementwise(1, direction="to_data"),
+            TypeError,
+            r"^direction: .*; did you mean formula\?$",
+        ),
         (lambda: hr.NSF(3, activation=ReLU), ValueError, r"^activation: .*; did you mean 'relu'\?$"),
         (lambda: hr.NSF(3, activation=ReLU()), ValueError, r"^activation: .*; did you mean 'relu'\?$"),
         (lambda: hr.NSF(3, activation="LeakyReLU"), ValueError, r"^activation: .*; did you mean 'leaky_relu'\?$"),
