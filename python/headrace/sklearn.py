@@ -443,7 +443,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
             X, context: As in `score_samples`.
         """
         check_is_fitted(self)
-        if not isinstance(self.as_table().numbers, Ensemble):
+        if not self.as_table().has_members:
             raise ValueError("ensemble: expected a number of flows for a spread, got None")
         rows = self._opened(X)
         found = by_row(self.as_table().spread, rows, self._context(context, len(rows)))

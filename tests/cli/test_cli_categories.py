@@ -64,7 +64,7 @@ def test_text_has_a_probability(folder, run, result):
     assert np.isfinite(scores(run, "s.csv")).all()
     seen = result("diagnose", "f", "h.csv")
     assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
-    assert seen["untested"] == ["column 'kind'", "column 'rain'"]
+    assert seen["discrete"] == ["kind", "rain"]
 
 
 def test_labels_that_no_row_of_the_fit_has(folder, run):

@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,27 +145,22 @@ def test_a_script_treats_columns_as_the_file(folder, run, kind):
 
 
 @pytest.mark.costly
-def test_a_report_of_truth_values_alone(folder, run):
-    """Truth values are spread, also beside text, because no test is of probabilities; text alone is refused."""
+def test_a_report_of_text_and_truth_values_alone(folder, run):
+    """Text and truth values are judged by their probabilities, and the script makes the same density."""
     for needed in ("matplotlib", "pandas", "sklearn"):
         pytest.importorskip(needed)
-    with open("v.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["kind", "other"], *zip("uvw" * 100, "xy" * 150, strict=True)])
-    check_error(*run("report", "v.csv", "-o", "v.html", "--time-budget", 1), ["got discrete ones alone"])
-    flags = np.random.default_rng(4).random((300, 2)) < 0.4
-    for name, kinds in (("t", ["xyz"[i % 3] for i in range(300)]), ("u", None)):
-        columns = {"wet": flags[:, 0], "kind": kinds, "cold": flags[:, 1]}
-        columns = {key: column for key, column in columns.items() if column is not None}
-        with open(f"{name}.csv", "w", newline="") as file:
-            csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
-        code, out, err = run("report", f"{name}.csv", "-o", f"{name}.html", "--time-budget", 1)
-        assert code == 0, err
-        assert "a density of 2 columns, judged by 30 rows held out" in out
-        assert ("left out: column 'kind' (text)" in err) == (name == "t")
-        with pytest.warns(FutureWarning):
-            table = hr.load(f"{name}.safetensors").columns.table.columns
-        assert [(one.kind, one.width, one.values) for one in table] == 2 * [("boolean", 1.0, ())]
-        assert runpy.run_path(f"{name}.py")["density"].table_.columns == table
+    flags = np.random.default_rng(4).random(300) < 0.4
+    columns = {"wet": flags, "kind": ["xyz"[i % 3] for i in range(300)]}
+    with open("t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
+    code, out, err = run("report", "t.csv", "-o", "t.html", "--time-budget", 1)
+    assert code == 0, err
+    assert "a density of 2 columns, judged by 30 rows held out" in out
+    assert "shares of values" in Path("t.html").read_text(encoding="utf-8")
+    with pytest.warns(FutureWarning):
+        table = hr.load("t.safetensors").columns.table.columns
+    assert [(one.kind, one.values) for one in table] == [("boolean", (0.0, 1.0)), ("category", (0.0, 1.0, 2.0))]
+    assert runpy.run_path("t.py")["density"].table_.columns == table
 
 
 def test_wrong_arguments_of_a_report(folder, run):

@@ -296,13 +296,56 @@ def test_held_out_rows_may_have_labels(frame):
     assert -model.flow_.flow.log_prob(held, given).mean() == pytest.approx(min(history.validation_loss), rel=1e-5)
 
 
-def test_a_diagnosis_looks_at_the_numbers(frame, estimator):
+def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
+    """Of all rows: those of the flow are the rows with all numbers. Another label has density 0."""
     found = hr.diagnose(estimator, frame, progress=False)
     open_rows = int((frame["rain"] != 0.0).sum())
     assert (found.rows, found.features, found.names) == (open_rows, 2, ("rain", "size"))
-    note = "The probabilities of column 'kind', column 'flag', column 'rain' are untested."
+    assert found.scores.shape == (900, 5)
+    assert found.labels[2:] == ("latent column kind", "latent column flag", "latent column rain")
+    note = "Latent coordinates and the classifier include the columns kind, flag and rain, in all rows."
     assert note in str(found).replace("\n", " ")
     assert note in html.unescape(found.to_html())
+    assert (found.likelihoods[-1].name, found.likelihoods[-1].rows) == ("probabilities", 900)
+    found = hr.diagnose(estimator, frame.replace({"kind": {"fir": "ash"}}), progress=False)
+    assert "rows have density 0" in found.verdict
+    assert found.grade == "wrong"
+
+
+@pytest.mark.costly
+def test_a_diagnosis_passes_the_right_probabilities_and_finds_others(frame, estimator):
+    """Draws are rows of the density; then a value has 1.5 times its share, and two columns are independent."""
+    found = [
+        hr.diagnose(estimator, estimator.sample(300, random_state=i, as_frame=True), progress=False) for i in range(8)
+    ]
+    assert sum(one.p_value <= 0.05 for one in found) <= 2
+    drawn = estimator.sample(1500, random_state=9, as_frame=True)
+    is_fir, rng = drawn["kind"] == "fir", np.random.default_rng(0)
+    more = hr.diagnose(estimator, drawn[is_fir | (rng.random(1500) < 2 / 3)], progress=False)
+    assert "shares of values" in [one.name for one in more.misses]
+    assert "column kind, where fir is the value of" in more.verdict
+    apart = hr.diagnose(estimator, drawn.assign(flag=rng.permutation(drawn["flag"])), progress=False)
+    assert {"dependence on the context", "independence"} & {one.name for one in apart.misses}
+    assert not more.interrupted
+
+
+def test_points_of_classes(density):
+    """The ends of the parts of the unit interval are sums of probabilities; a new count lies above them."""
+    head, x = density.head, rows(40, seed=3)
+    x[0, 1] = 7.0
+    codes, inputs = head.opened(x)
+    given = np.random.default_rng(2).standard_normal((40, 1))
+    starts, above = head.tails(codes, inputs, given, np.zeros(codes.shape))
+    ends, beyond = head.tails(codes, inputs, given, np.ones(codes.shape))
+    each = head.log_probs(inputs, given)
+    for i, one in enumerate(head.columns):
+        new = 0.5 / (head.rows + 0.5) if one.step else 0.0
+        for row, code in enumerate(codes[:, i]):
+            shares = (1.0 - new) * np.exp(each[i][row])
+            want = (1.0 - new, 1.0) if code < 0 else (shares[:code].sum(), shares[: code + 1].sum())
+            assert_allclose((starts[row, i], ends[row, i]), want, atol=1e-12)
+    assert_allclose(starts + above, 1.0, rtol=1e-12)
+    assert_allclose(ends + beyond, 1.0, rtol=1e-12)
 
 
 def test_missing_values_have_a_probability(frame):
@@ -343,3 +386,8 @@ def test_discrete_columns_alone(frame):
     assert model.score(frame[["kind", "flag"]]) > np.log(1 / 6)
     every = model.sample(2000, random_state=0, as_frame=True)
     assert (every["kind"] == "oak").mean() == pytest.approx(0.5, abs=0.06)
+    found = hr.diagnose(model, every, progress=False)
+    assert not found.misses
+    assert "MixedDensity of 2 features, looked at with 2,000 rows" in str(found)
+    assert "probabilities" in found.to_html()
+    assert "where fir is the value of 0.0% of the rows" in hr.diagnose(model, every[every["kind"] != "fir"]).verdict

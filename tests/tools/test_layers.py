@@ -23,7 +23,7 @@ STOREYS = {
     "flow": (4650, "_flow densities files ops transforms"),
     "fit": (7100, "_fit distributed rows training"),
     "methods": (5900, "ascent continuum sequences variational"),
-    "analysis": (5200, "_tables choosing diagnosis plot"),
+    "analysis": (5300, "_tables choosing diagnosis plot"),
     "clients": (
         11500,
         "_cli _regression convert dask integrations jax onnx sklearn torch",

@@ -138,19 +138,15 @@ def _columns_for(
 
 
 def _rows_for(
-    density: TableDensity, arguments: Namespace, data: str | None = None, purpose: int = _table.LOOK
+    density: TableDensity, arguments: Namespace, data: str | None = None
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table in a flow's form, x, context and weights, with noise for a purpose; and their features' names."""
+    """Rows of a table, x, context and weights; and their features' names."""
     source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None
     parts: tuple[Any, ...] = whole.arrays()
-    if density.columns.matter:
-        parts = density.looked_at(*parts, x_name=source.path, purpose=purpose)
-        if missing := len(whole) - len(parts[0]):
-            notice = f"{missing:,} of {len(whole):,} rows miss a number and are left out, as in the fit"
-            note(arguments, f"{source.path}: {notice}")
-    kept = density.columns.used.kept
-    if isinstance(density.flow, hr.MixedDensity):
-        parts, kept = density.flow.of_numbers(*parts), [kept[i] for i in density.flow.continuous]
-    return parts, None if source.names is None else [source.names[columns[0][i]] for i in kept]
+    missing = len(whole) - int(_table.complete(*parts).sum())
+    if missing and density.columns.table.missing == "drop":
+        notice = f"{missing:,} of {len(whole):,} rows miss a number and are left out, as in the fit"
+        note(arguments, f"{source.path}: {notice}")
+    return parts, None if source.names is None else [source.names[i] for i in columns[0]]

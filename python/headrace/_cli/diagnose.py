@@ -20,7 +20,6 @@ from headrace._cli.screen import INTERRUPTED, OK, say, usage
 from headrace._cli.signals import STEP, bits_of, load, signal_of
 from headrace._cli.writing import write_text
 from headrace._tables.density import TableDensity
-from headrace._tables.table import FIT
 from headrace.diagnosis import Diagnosis, diagnose_sequences
 from headrace.diagnosis import diagnose as look
 
@@ -42,9 +41,9 @@ def diagnose(arguments: Namespace) -> int:
     rows, names = _rows_for(density, arguments)
     training = None
     if training_table is not None:
-        fitted, given, _ = _rows_for(density, arguments, training_table, FIT)[0]
+        fitted, given, _ = _rows_for(density, arguments, training_table)[0]
         training = fitted if given is None else (fitted, given)
-    found = looked(arguments, density, density.numbers, rows, training, names)
+    found = looked(arguments, density, rows, training, names)
     if _is_page(output):
         write_text(output, found.to_html(Path(arguments.data).name))
     elif output is not None:
@@ -53,14 +52,13 @@ def diagnose(arguments: Namespace) -> int:
     return INTERRUPTED if found.interrupted else OK
 
 
-def looked(arguments: Namespace, density: TableDensity, flow: Any, rows: Any, training: Any, names: Any) -> Diagnosis:
-    """The diagnosis of a density by rows, x, context and weights: those of the flow that is given."""
+def looked(arguments: Namespace, density: TableDensity, rows: Any, training: Any, names: Any) -> Diagnosis:
+    """The diagnosis of a density by rows of its table: x, context and weights."""
     x, context, weights = rows
-    is_own = density.columns.names is not None and density.numbers is density.flow
-    of_context = list(density.columns.context_names or ()) if is_own else None
+    of_context = None if density.columns.names is None else list(density.columns.context_names or ())
     given = {"weights": weights, "training": training, "names": names, "context_names": of_context}
-    found = look(flow, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
-    return replace(found, on_the_command_line=True, untested=density.untested)
+    found = look(density, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
+    return replace(found, on_the_command_line=True)
 
 
 def _is_page(output: str | None) -> bool:

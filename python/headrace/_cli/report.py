@@ -7,7 +7,6 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-import headrace as hr
 from headrace._cli import fitting
 from headrace._cli.commands import Density, _check_output, _load
 from headrace._cli.diagnose import looked
@@ -32,7 +31,7 @@ rng = np.random.default_rng([{seed}, {apart}])
 order = rng.permutation(len(x))
 held_out, training = np.split(order, [round({share} * len(x))])
 
-density = FlowDensity(missing="drop", random_state={seed}{categories}, fit=FitSettings(time_budget={seconds:g}))
+density = FlowDensity(missing="drop", random_state={seed}, fit=FitSettings(time_budget={seconds:g}))
 density.fit(x{at}[training]{weights}{given})
 density.as_table().save({density!r})
 
@@ -55,14 +54,11 @@ def report(arguments: Namespace) -> int:
     arguments.categories = "auto"  # as in FlowDensity
     with fitting._nothing_saved(written["density"]):
         flow, notes, apart = _fit(arguments, written)
-        if isinstance(flow, hr.MixedDensity) and flow.flow is None and len(apart.labels) < flow.features:
-            arguments.categories = "none"  # no test is of probabilities alone: what is not text is spread
-            flow, notes, apart = _fit(arguments, written)
     fitting._save(written["density"], flow, notes)
     apart.write(written["rows held out"])
     density = _load(written["density"])
     training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
-    found = looked(arguments, density, density, apart.held.arrays(), training, density.columns.names)
+    found = looked(arguments, density, apart.held.arrays(), training, density.columns.names)
     script = _script(arguments, density, apart, written)
     note(arguments, f"drawing {written['page']}")
     write_text(written["page"], page(found, Path(arguments.data[0]).name, script))
@@ -108,7 +104,6 @@ def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, w
     values |= {"seed": arguments.seed, "seconds": arguments.time_budget, "apart": fitting.APART, **written}
     values |= {"share": fitting.VALIDATION, "at": at, "names": named}
     values["look"] = (f", {both['held_out']}" if context else "") + (f", weights={shares}[held_out]" if weights else "")
-    values["categories"] = ", categories=None" if arguments.categories == "none" else ""
     values["weights"] = f", sample_weight={shares}[training]" if weights else ""
     values["given"] = f", context={both['training']}" if context else ""
     values["training"] = f"(x{at}[training], {both['training']})" if context else f"x{at}[training]"

@@ -262,23 +262,17 @@ class TableDensity:
         return self
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
-        """The arguments of `headrace.diagnose`, in the flow's form."""
+        """The arguments of `headrace.diagnose`, in the form of `flow`."""
         own = self.columns.kept_names if names is None else tuple(names)
         for table in (self.columns.table, self.columns.used) if names is not None else ():
             if own is not None and len(own) == len(table.columns):
                 own = tuple(own[i] for i in table.kept)
-        found = self._of_numbers(*self.looked_at(x, context, weights))
-        if isinstance(self.flow, MixedDensity) and own is not None:
-            own = tuple(own[i] for i in self.flow.continuous)
+        found = self.looked_at(x, context, weights)
         if training is None:
             return *found, None, own
         parts = training if isinstance(training, tuple) else (training,)
         seen = self.looked_at(*(*parts, None)[:2], x_name="training", purpose=FIT)
-        return *found, self._of_numbers(*seen)[:2], own
-
-    def _of_numbers(self, *rows: Any) -> tuple[Any, ...]:
-        """Rows, context and weights of `numbers`, for rows without missing values."""
-        return self.flow.of_numbers(*rows) if isinstance(self.flow, MixedDensity) else rows
+        return *found, seen[:2], own
 
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
@@ -293,21 +287,6 @@ class TableDensity:
             given = given[:, None] if given.size == len(rows) != 1 else np.broadcast_to(given, (len(rows), given.size))
         used, names = self.columns.used, self.columns.used_names
         return used.to_look_at(rows, given, share, names=names, x_name=x_name, purpose=purpose)
-
-    @property
-    def numbers(self) -> Flow | Ensemble:
-        """The flow for pictures and diagnoses: in a density with discrete columns, that of the other columns."""
-        if not isinstance(self.flow, MixedDensity):
-            return self.flow
-        if self.flow.flow is None:
-            raise ValueError("flow: expected a density with a column of continuous numbers, got discrete ones alone")
-        return self.flow.flow
-
-    @property
-    def untested(self) -> tuple[str, ...]:
-        """The columns with a probability for each value, or for some, which no diagnosis tests."""
-        names = self.columns.used_names
-        return tuple(_columns.label(i, names) for i, one in enumerate(self.columns.used.columns) if one.values)
 
     def __repr__(self) -> str:
         """The flow and the number of columns."""

@@ -78,6 +78,21 @@ class Head:
             total += picked
         return total
 
+    def tails(self, codes: NDArray[np.intp], inputs: Floats, context: Any, uniforms: Floats) -> tuple[Floats, Floats]:
+        """The probabilities below and above a random point of each row's class, shape (rows, columns).
+
+        Values that no row to fit had are above all others.
+        """
+        lower, upper = np.empty(codes.shape), np.empty(codes.shape)
+        for i, (one, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
+            new = 0.5 / (self.rows + 0.5) if one.step else 0.0
+            shares = np.concatenate([(1.0 - new) * np.exp(each), np.full((len(codes), 1), new)], axis=1)
+            at = np.where(codes[:, i] < 0, one.classes, codes[:, i])[:, None]
+            within = np.take_along_axis(shares, at, 1)[:, 0] * uniforms[:, i]
+            lower[:, i] = np.take_along_axis(shares.cumsum(axis=1) - shares, at, 1)[:, 0] + within
+            upper[:, i] = np.take_along_axis(shares[:, ::-1].cumsum(axis=1)[:, ::-1], at, 1)[:, 0] - within
+        return lower, upper
+
     def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
         """Log probability of each row's classes, which are known, and its gradient by the logits."""
         total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)

@@ -194,13 +194,19 @@ class MixedDensity(OfFlows):
         codes, inputs = self.head.opened(x)
         return self._gated(x, codes)[0], self.given(inputs, self._context(context, len(x))), *others
 
+    def exists(self, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """The rows in which all numbers of the flow exist, beside known classes."""
+        least = [one.classes - 1 if one.rest else 0 for one in self.head.columns]
+        return np.asarray((codes >= least).all(axis=1))
+
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
-        """The arguments of `flow` and other arrays, for rows without missing values."""
-        codes = self.head.opened(x)[0]
-        last = [one.classes - 1 if one.rest else None for one in self.head.columns]
-        there = np.all([codes[:, i] == k if k is not None else codes[:, i] >= 0 for i, k in enumerate(last)], axis=0)
-        parts = (None if part is None else np.asarray(part)[there] for part in (context, *others))
-        return self.of_flow(x[there], *parts)
+        """The arguments of `flow` and other arrays, for rows in which all numbers exist."""
+        there = self.exists(self.head.opened(x)[0])
+        return self.of_flow(x[there], *(None if part is None else part[there] for part in (context, *others)))
+
+    def as_numbers(self, x: NDArray[Any]) -> Floats:
+        """The numbers of the flow, constant where they do not exist, and the discrete values as the flow reads them."""
+        return np.concatenate(self.of_flow(x), axis=1)
 
     def probabilities(self, column: int, x: Any, context: Any = None) -> Floats:
         """Probabilities of the classes of a discrete column given all other columns, shape (rows, classes).

@@ -31,6 +31,7 @@ _SHAPE = Advice(
 _CONTEXT = Advice(f"fit {_LARGER} or more rows with different context", "<look at hr.plot.conditional|>")
 _NEXT = {
     "rows without a density": Advice("check these rows, and whether <bounds=|--bounds> leave them out"),
+    "shares of values": Advice("compare these rows with those of the fit, which may have another source"),
     "latent coordinates": Advice(
         "fit for more epochs<| (--epochs)>, or name the bounds of columns with <bounds=|--bounds>", has_splines=True
     ),

@@ -11,7 +11,15 @@ from headrace.diagnosis.sizes import Size
 
 LEVEL = 0.05  # for all tests together
 COORDINATES = "latent coordinates"
-OF_COLUMNS = ("rows without a density", COORDINATES, "independence", "dependence on the context", "farthest number")
+SHARES = "shares of values"
+OF_COLUMNS = (
+    "rows without a density",
+    SHARES,
+    COORDINATES,
+    "independence",
+    "dependence on the context",
+    "farthest number",
+)
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,10 @@ def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
             lower, upper = stdtr(base.df, value), stdtr(base.df, -value)
         else:
             lower, upper = _drawn(base, value, seed)
-        return np.where(np.isfinite(value), _quantile(lower, upper), np.nan)
+        return np.where(np.isfinite(value), quantile(lower, upper), np.nan)
 
 
-def _quantile(lower: Floats, upper: Floats) -> Floats:
+def quantile(lower: Floats, upper: Floats) -> Floats:
     """The score that has these tails, by the smaller one."""
     return np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper))
 
@@ -72,7 +72,7 @@ def _of_column(name: str, value: Floats) -> Floats:
     if name == "normal":
         return value
     tails = {"logistic": _logistic, "uniform": _uniform}[name]
-    return np.where(np.isfinite(value), _quantile(*tails(value)), np.nan)
+    return np.where(np.isfinite(value), quantile(*tails(value)), np.nan)
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:
@@ -122,10 +122,15 @@ def coordinates(score: Floats, labels: list[str]) -> Finding:
     return Finding("latent coordinates", least_of(float(p.min()), p.size), p.size, sentence)
 
 
-def least_right(score: Floats, called: Sequence[str]) -> str:
-    """The coordinate that is least right, by its name, and in which direction: its middle, its spread or its shape."""
+def least_right(score: Floats, called: Sequence[str], classes: Sequence[tuple[Any, str]] = ()) -> str:
+    """The coordinate that is least right, by its name, and in which direction: its middle, its spread or its shape.
+
+    `classes`: descriptions, and their p-values, of the last coordinates, where these are discrete columns.
+    """
     p = coordinate_tails(score)
     which, worst = (int(i) for i in np.unravel_index(int(p.argmin()), p.shape))
+    if worst >= len(called):
+        return classes[worst - len(called)][1]
     values = score[:, worst]
     mean, spread, rows = float(values.mean()), float(values.std()), len(values)
     if which == 0:
@@ -218,29 +223,37 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
 
 
 def dependence_on_context(
-    score: Floats, context: NDArray[Any], labels: list[str], names: Sequence[str] | None = None
+    score: Floats,
+    context: NDArray[Any],
+    labels: list[str],
+    names: Sequence[str] | None = None,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> Finding:
-    """Whether latent values depend on the context: values and sizes, against ranks of each of its columns."""
+    """Whether latent values depend on the context: values and sizes, against ranks of each of its columns.
+
+    `chosen`: the coordinates that are compared with each column of the context, all by default.
+    """
     rows = len(score)
     size = sizes(score)
     least, message, looked = 2.0, "no column of context has two numbers", 0
     for c, column in enumerate(context.T):
+        which = np.arange(score.shape[1]) if chosen is None else np.flatnonzero(chosen[c])
         _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
         middle = np.cumsum(counts) - 0.5 * counts
         rank = of.normal_quantile(middle / rows)[place]
         for what, values in (("", rank), ("the size of ", np.square(rank))):
             centred = values - values.mean()
             length = math.sqrt(float(centred @ centred))
-            if not length > 1e-9 * math.sqrt(rows):
+            if not (which.size and length > 1e-9 * math.sqrt(rows)):
                 continue
-            for kind, part in (("", score), ("the size of ", size)):
+            for kind, part in (("", score[:, which]), ("the size of ", size[:, which])):
                 cosine = centred @ part / (length * np.sqrt(np.maximum(np.square(part).sum(axis=0), of.TINY)))
                 p = of.correlation_tails(cosine, rows)
                 worst, looked = int(p.argmin()), looked + p.size
                 if p[worst] < least:
                     least = float(p[worst])
                     column_of = f"{what}context column {names[c] if names else c}"
-                    message = f"{kind}{labels[worst]} and {column_of} have correlation {cosine[worst]:.3f}"
+                    message = f"{kind}{labels[which[worst]]} and {column_of} have correlation {cosine[worst]:.3f}"
     return Finding("dependence on the context", least_of(least, looked) if looked else 1.0, max(looked, 1), message)
 
 

@@ -77,7 +77,7 @@ def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
         "<h2>Mean log-likelihood, nats a row</h2>",
         _table(("density", "of rows held out", "the flow has more by", "rows"), likelihoods),
     ]
-    if len(diagnosis.likelihoods) > 1:
+    if diagnosis.fitted_to and len(diagnosis.likelihoods) > 1:
         parts.append(f'<p class="soft">The simple densities were fitted to {_text(diagnosis.fitted_to)}.</p>')
     marked = [i for i, test in enumerate(tests) if test.misses]
     parts += [

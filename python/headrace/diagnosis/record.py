@@ -16,7 +16,7 @@ from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
 from headrace.diagnosis.findings import Finding, Tested, number
 from headrace.diagnosis.likelihood import Likelihood
-from headrace.diagnosis.sizes import Size
+from headrace.diagnosis.sizes import Size, listed
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Record(Tested):
     size: Size = field(default_factory=Size)
     """The sizes of the misfit, by which it has its grade."""
     least_right: str = ""
-    untested: tuple[str, ...] = ()
-    """Columns of a table whose probabilities no test looks at."""
+    discrete: tuple[str, ...] = ()
+    """Columns of a table that have a probability for each value, or for some."""
     has_splines: bool = False
     """Whether the flow has splines, so that advice does not name them."""
 
@@ -129,7 +129,7 @@ class Record(Tested):
         found = super().summary()
         for one, test in zip(self.tests, found["tests"], strict=True):
             test["next"] = self.next_step(one) if one.misses else None
-        plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "untested", "interrupted")
+        plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "discrete", "interrupted")
         found |= {name: getattr(self, name) for name in plain}
         found |= {name: [dict(vars(one)) for one in getattr(self, name)] for name in ("likelihoods", "worst")}
         return {**found, "made": dict(self.made)}
@@ -150,7 +150,7 @@ class Record(Tested):
             "mean log-likelihood, nats a row",
             Grid((), [self._likelihood(one) for one in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
         ]
-        if len(self.likelihoods) > 1:
+        if self.fitted_to and len(self.likelihoods) > 1:
             found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
         found += self.evidence(self.next_steps())
         return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
@@ -172,8 +172,9 @@ class Record(Tested):
             found.append("Interrupted: these are the tests done so far.")
         if self.looked_at < self.rows:
             found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
-        if self.untested:
-            found.append(f"The probabilities of {', '.join(self.untested)} are untested.")
+        if self.discrete:
+            columns = f"the column{'s' * (len(self.discrete) > 1)} {listed(self.discrete)}"
+            found.append(f"Latent coordinates and the classifier include {columns}, in all rows.")
         if self.copies:
             found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:

@@ -24,14 +24,16 @@ from headrace._fit.ensemble import Ensemble
 from headrace._flow.flow import Flow
 from headrace._flow.program.module import is_of_sequences
 from headrace._tables.density import TableDensity
+from headrace._tables.mixed import MixedDensity
 from headrace.diagnosis import latent
 from headrace.diagnosis.arguments import Diagnosed
 from headrace.diagnosis.calibration import calibration, coverage
+from headrace.diagnosis.classes import Classes
 from headrace.diagnosis.classifier import LEAST_ROWS, copies, is_training, nearer, two_samples
 from headrace.diagnosis.findings import Finding, holm
 from headrace.diagnosis.judged_rows import Looked, opened, stream
 from headrace.diagnosis.latent import scores
-from headrace.diagnosis.likelihood import compare
+from headrace.diagnosis.likelihood import Likelihood, compare
 from headrace.diagnosis.record import Worst
 from headrace.diagnosis.result import Diagnosis
 from headrace.diagnosis.sequences import diagnose_sequences
@@ -95,30 +97,43 @@ def diagnose(
     weights, training = given.weights, given.training
     names, context_names = given.names, given.context_names
     again = False
-    untested: tuple[str, ...] = ()
-    flow, context = clients.opened(flow, context)
-    if hasattr(flow, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
+    classes: Classes | None = None
+    density: Any
+    density, context = clients.opened(flow, context)
+    if hasattr(density, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]
         again = is_training(x, context, training)  # before whole numbers get noise, which is another one in each call
-        table = flow.as_table()
+        table = density.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
-        flow, untested = table.numbers, table.untested
-        context_names = context_names if flow is table.flow else None
-    if not isinstance(flow, (Flow, Ensemble)):
-        raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(flow)}")
+        density, used = table.flow, table.columns.used
+        if isinstance(density, MixedDensity):
+            names = [*map(str, range(density.features))] if names is None else names
+            labels = [used.columns[i].labels for i in used.kept]
+            classes = Classes.of(density, (x, context, weights), names, context_names, labels, given.seed)
+            x, context, weights = density.of_numbers(x, classes.rows.context, classes.rows.weights)
+            training = None if training is None else density.of_numbers(*training)
+            names, context_names = [names[i] for i in density.continuous], classes.conditions(0)[2]
+            density = density if density.flow is None else density.flow
+    if not isinstance(density, (Flow, Ensemble)) and classes is None:
+        raise TypeError(f"flow: expected a flow, an ensemble or a fitted FlowDensity, got {check.kind_of(density)}")
     for name, value in (("x", x), ("context", context)):
-        flow._names.check(name, value)
+        density._names.check(name, value)
     if names is None and labels_of(x) is None:
-        names = flow.feature_names
+        names = density.feature_names
     if context_names is None and labels_of(context) is None:
-        context_names = flow.context_names
+        context_names = density.context_names
     key = given.seed
-    own: Any = flow if flow.device == "cpu" else flow.to("cpu")
-    rows = opened(flow.features, flow.context, x, context, weights, training, names, key, context_names)
-    log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
-    likelihoods, fitted_to = compare(log_prob, rows, key)
-    look = _Look(own, rows, log_prob, key)
+    own = density if density.device == "cpu" else density.to("cpu")
+    if isinstance(own, MixedDensity):  # without a flow
+        assert classes is not None
+        likelihoods: list[Likelihood] = []
+        rows, log_prob, fitted_to = classes.rows, classes.log_prob, ""
+    else:
+        rows = opened(own.features, own.context, x, context, weights, training, names, key, context_names)
+        log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
+        likelihoods, fitted_to = compare(log_prob, rows, key)
+    look = _Look(own, rows, log_prob, key, classes)
     interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
         with bar(look.expected(), "diagnose", "test", bool(given.progress)) as shown:
@@ -134,12 +149,12 @@ def diagnose(
     findings = look.done
     adjusted = holm([one.p_value for one in findings])
     return Diagnosis(
-        kind=type(flow).__name__,
+        kind=type(density).__name__,
         rows=len(rows.x),
         looked_at=rows.index.size,
-        features=flow.features,
-        context=flow.context,
-        likelihoods=tuple(likelihoods),
+        features=density.features,
+        context=density.context,
+        likelihoods=(*likelihoods, *([] if classes is None else [classes.likelihood()])),
         fitted_to=fitted_to,
         tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
         worst=look.worst(),
@@ -147,11 +162,11 @@ def diagnose(
         of_training=of_training,
         interrupted=interrupted,
         log_prob=log_prob,
-        names=rows.names,
+        names=() if isinstance(own, MixedDensity) else rows.names,
         labels=tuple(look.labels),
         made=_made(rows, key),
         size=look.size.beside(likelihoods),
-        untested=untested,
+        discrete=() if classes is None else classes.names,
         has_splines=isinstance(own, Flow) and own._interior.bends,
         **{name: getattr(look, name) for name in LOOKED},
     )
@@ -172,6 +187,7 @@ class _Look:
     rows: Looked
     log_prob: Floats
     seed: int
+    classes: Classes | None = None
     done: list[Finding] = field(default_factory=list)
     regions: Floats | None = None
     column_ranks: Floats | None = None
@@ -204,13 +220,16 @@ class _Look:
 
     def _each(self) -> Iterator[Finding]:
         index = self.rows.index
-        if isinstance(self.flow, Flow):
+        if isinstance(self.flow, Flow) or self.classes is not None:
             yield from self._latent()
         else:
             empty = index[~np.isfinite(self.log_prob[index])]
             if empty.size:
-                yield self._nowhere(empty)
+                yield self._nowhere(empty, index.size)
         if not index.size:
+            return
+        if isinstance(self.flow, MixedDensity):
+            yield from self._classified()
             return
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
         yield finding
@@ -218,14 +237,19 @@ class _Look:
             found, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
             yield from found
         self._draw()
-        if index.size >= LEAST_ROWS:
-            finding, known, pairs = two_samples(self.flow, self.rows, self.seed)
-            self.size = replace(self.size, known=known, pairs=pairs)
-            yield finding
+        yield from self._classified()
         if self.rows.training is not None:
             yield nearer(self.flow, self.rows, self.seed)[0]
 
-    def _latent(self) -> Iterator[Finding]:
+    def _classified(self) -> Iterator[Finding]:
+        flow, rows = (self.flow, self.rows) if self.classes is None else (self.classes, self.classes.rows)
+        if rows.index.size >= LEAST_ROWS:
+            finding, known, pairs = two_samples(flow, rows, self.seed)
+            self.size = replace(self.size, known=known, pairs=pairs)
+            yield finding
+
+    def _of_numbers(self) -> tuple[Floats, list[str]]:
+        """Scores of the rows of the flow, NaN for a row without a density, and descriptions of their columns."""
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
         every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
@@ -235,18 +259,33 @@ class _Look:
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
+        every[~good] = np.nan
         self.all_scores = every  # with labels, because Ctrl-C may come here
-        index = self.rows.index
+        return every, called
+
+    def _latent(self) -> Iterator[Finding]:
+        every, called = self._of_numbers() if isinstance(self.flow, Flow) else (np.empty((0, 0)), [])
+        index, given, names = self.rows.index, self.rows.context, self.rows.context_names
+        chosen: NDArray[np.bool_] | None = None
+        if self.classes is not None:
+            if not isinstance(self.flow, Flow):
+                every = np.empty((int(self.classes.exists.sum()), 0))
+            given, chosen, names = self.classes.conditions(every.shape[1])
+            index, every = self.classes.rows.index, self.classes.beside(every)
+            self.labels = [*self.labels, *(COLUMN + name for name in self.classes.names)]
+        good = np.asarray(np.isfinite(every).all(axis=1))
         if not good[index].all():
-            yield self._nowhere(index[~good[index]])
+            yield self._nowhere(index[~good[index]], index.size)
         index = index[good[index]]
         self.scores = score = every[index]
         if not index.size:
             return
         features = score.shape[1]
-        self.least_right = latent.least_right(score, called)
+        self.least_right = latent.least_right(score, called, self.classes.shares if self.classes else ())
         nats, error = missing_nats(score, self.seed)
         self.size = replace(self.size, nats=nats, nats_error=error)
+        if self.classes is not None:
+            yield self.classes.test()
         yield latent.coordinates(score, self.labels)
         if features > 1:
             yield latent.directions(score, self.seed)
@@ -254,12 +293,10 @@ class _Look:
         yield latent.farthest(score, self.labels, index)
         if features > 1 and index.size > 2:
             yield latent.correlations(score, self.labels)[0]
-        if self.rows.context is not None and index.size > 2:
-            given = self.rows.context[index]
-            yield latent.dependence_on_context(score, given, self.labels, self.rows.context_names)
+        if given is not None and index.size > 2:
+            yield latent.dependence_on_context(score, given[index], self.labels, names, chosen)
 
-    def _nowhere(self, bad: NDArray[np.int64]) -> Finding:
-        every = self.rows.index.size
+    def _nowhere(self, bad: NDArray[np.int64], every: int) -> Finding:
         self.size = replace(self.size, nowhere=bad.size / every)
         known = "have density 0, or none that can be computed"
         sentence = f"{bad.size:,} of {every:,} rows {known}; the first is row {bad[0]}"

@@ -1,0 +1,128 @@
+"""Discrete columns in a diagnosis: their classes as further latent coordinates, and rows as a classifier reads them.
+
+A value that is uniform within the part of the unit interval that belongs to a row's class, given the columns before it,
+is uniform in that interval under the right density. As a score it is one more latent coordinate.
+
+Source: P. K. Dunn, G. K. Smyth, *Randomized quantile residuals*, Journal of Computational and Graphical Statistics 5,
+1996.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace._base.types import Floats
+from headrace._tables.discrete import Discrete
+from headrace._tables.mixed import MixedDensity
+from headrace.diagnosis.distributions import TINY
+from headrace.diagnosis.findings import SHARES, Finding, least_of
+from headrace.diagnosis.judged_rows import Looked, opened, stream
+from headrace.diagnosis.latent import quantile
+from headrace.diagnosis.likelihood import Likelihood, weighted_mean
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The discrete columns of a density, and all rows, also those without some of their numbers."""
+
+    density: MixedDensity
+    rows: Looked
+    """Rows as numbers, with the context of the density."""
+    exists: NDArray[np.bool_]
+    """The rows in which all numbers exist."""
+    log_prob: Floats
+    """Log probabilities of the classes of each row."""
+    scores: Floats
+    """Shape (rows, discrete columns); not finite for a row of probability 0."""
+    names: tuple[str, ...]
+    """Those of the discrete columns."""
+    shares: tuple[tuple[Floats, str], ...]
+    """For each a p-value of the share that each value has of the rows, and a description by the oddest of them."""
+
+    @classmethod
+    def of(
+        cls,
+        density: MixedDensity,
+        rows: Sequence[Any],
+        names: Sequence[str],
+        context_names: Sequence[str] | None,
+        labels: Sequence[Sequence[str]],
+        seed: int,
+    ) -> Classes:
+        """`rows`: x, context and weights; `labels`: of the codes of each column, none for a column of numbers."""
+        x, context, weights = rows
+        head, numbers = density.head, density.as_numbers(x)
+        size = numbers.shape[1]
+        looked = opened(size, density.context, numbers, context, weights, None, None, seed, context_names)
+        codes, inputs = head.opened(x)
+        log_prob = head.of_rows(x, codes, inputs, looked.context)
+        lower, upper = head.tails(codes, inputs, looked.context, stream(seed, 11).random(codes.shape))
+        scores = np.where(np.isfinite(log_prob)[:, None], quantile(lower, upper), np.nan)
+        each = head.log_probs(inputs[looked.index], looked.context_of(looked.index))
+        shares = [
+            _shares(one, codes[looked.index, i], np.exp(each[i]), names[one.column], labels[one.column])
+            for i, one in enumerate(head.columns)
+        ]
+        called = tuple(names[one.column] for one in head.columns)
+        return cls(density, looked, density.exists(codes), log_prob, scores, called, tuple(shares))
+
+    def sample(self, n: int, context: Any, *, seed: Any, dtype: Any) -> Floats:
+        """Draws as numbers."""
+        return self.density.as_numbers(self.density.sample(n, context, seed=seed, dtype=dtype))
+
+    def likelihood(self) -> Likelihood:
+        """The mean log probability of the classes."""
+        mean, error = weighted_mean(self.log_prob, self.rows.weights)
+        return Likelihood("probabilities", mean, error, len(self.log_prob), np.nan, np.nan)
+
+    def test(self) -> Finding:
+        """Whether each value has its share of the rows, by Bernstein's inequality for its count."""
+        least = int(np.argmin([p.min() for p, _ in self.shares]))
+        p, sentence = self.shares[least]
+        looked = sum(one.size for one, _ in self.shares)
+        return Finding(SHARES, least_of(float(p.min()), looked), looked, sentence)
+
+    def beside(self, scores: Floats) -> Floats:
+        """Scores of the rows in which all numbers exist, then those of the classes, for all rows.
+
+        A row without all of its numbers has random scores of them, which are right in any case.
+        """
+        every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
+        every[self.exists] = scores
+        return np.concatenate([every, self.scores], axis=1)
+
+    def conditions(self, features: int) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
+        """The context and the discrete values of each row; the coordinates that may not depend on each; names.
+
+        `features`: coordinates of numbers, which are before those of the classes, and have all as their conditions.
+        """
+        head, own = self.density.head, self.rows.context
+        values = self.rows.x[:, len(self.density.continuous) :]
+        level = [i for i, part in enumerate(head.parts) for _ in range(part.start, part.stop)]
+        before = np.array([-1] * self.density.context + [level[i] for i in head.given])
+        after = np.concatenate([np.full(features, len(head.columns)), np.arange(len(head.columns))])
+        names = (*self.rows.context_names, *(self.names[level[i]] for i in head.given))
+        return values if own is None else np.concatenate([own, values], axis=1), before[:, None] < after, names
+
+
+def _shares(
+    one: Discrete, codes: NDArray[np.intp], expected: Floats, name: str, labels: Sequence[str]
+) -> tuple[Floats, str]:
+    """P-values of the number of rows of each class, and a description of the column by the class with the least.
+
+    `expected`: the probabilities of the classes in each row.
+    """
+    counts, mean = np.bincount(codes + 1, minlength=one.classes + 1)[1:], expected.sum(axis=0)
+    away, spread = np.abs(counts - mean), (expected * (1.0 - expected)).sum(axis=0)
+    p = np.minimum(2.0 * np.exp(-0.5 * np.square(away) / (spread + away / 3.0 + TINY)), 1.0)
+    worst = int(p.argmin())
+    called = [*labels, *(f"{value:g}" for value in one.values[len(labels) :]), "another number"][worst]
+    if called == "nan":
+        called = "a missing value"
+    found, right = (f"{part[worst] / len(codes):.1%}" for part in (counts, mean))
+    return p, f"column {name}, where {called} is the value of {found} of the rows in place of {right}"
