@@ -27,6 +27,7 @@ from headrace._base import arguments as check
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
 from headrace.convert._torch import keeping_dropout
+from headrace.integrations._accelerate import same_mode
 from headrace.torch import FlowModule
 from headrace.torch.faces import Replacing
 
@@ -230,9 +231,7 @@ def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimat
     made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
     made._original = (copy.deepcopy(model), convert)
     made.net._keeps_dropout = dropout == "keep"
-    device = next((p.device for p in model.parameters()), None)
-    made.to(device).train(model.training)
-    return made
+    return same_mode(made, model)
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------
