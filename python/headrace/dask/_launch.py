@@ -71,10 +71,9 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
-    if not all(isinstance(one, _rank.Facts) for one in facts):
-        wrong = next(one for one in facts if not isinstance(one, _rank.Facts))
-        if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
-            raise wrong  # headrace is missing there, or has another version
+    if wrong := [one for one in facts if not isinstance(one, _rank.Facts)]:
+        if isinstance(wrong[0], Exception) and not isinstance(wrong[0], OSError):
+            raise wrong[0]  # headrace is missing there, or has another version
         raise _Lost("group: a worker was lost before the start")
     offices, collective = [one.office for one in facts], _collective(launch.collective, facts, workers)
     job = _rank.Job(uuid.uuid4().hex, workers, offices, collective, launch.timeout, state, bar.name)

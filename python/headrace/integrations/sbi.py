@@ -227,8 +227,7 @@ def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimat
     if dropout == "keep":
         convert = functools.partial(keeping_dropout, convert)
     flow = convert(model, verify=verify)
-    net = copy.deepcopy(model.embedding_net) if model.embedding_net is not None else nn.Identity()
-    made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
+    made = FlowEstimator(flow, copy.deepcopy(model.embedding_net), model.input_shape, model.condition_shape)
     made._original = (copy.deepcopy(model), convert)
     made.net._keeps_dropout = dropout == "keep"
     return same_mode(made, model)
