@@ -27,9 +27,8 @@ from headrace._base import arguments as check
 from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
 from headrace.convert._torch import keeping_dropout
-from headrace.integrations._accelerate import same_mode
 from headrace.torch import FlowModule
-from headrace.torch.faces import Replacing
+from headrace.torch.faces import Replacing, same_mode
 
 __all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn", "run_sbc"]
 
