@@ -118,7 +118,9 @@ def _nothing_saved(output: str) -> Iterator[None]:
 
 def _fitted(arguments: Namespace) -> _Fitted:
     """The flow for the table, the notes of its file, and a function that reports it."""
-    _refuse_beside_auto(arguments)
+    if arguments.auto:  # --auto chooses these options, or would not use them
+        refused = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
+        refuse_options(arguments, sorted(refused), "--auto does not take it, as it tries flows of its own")
     arguments.flow = arguments.flow or DEFAULT
     if arguments.flow not in FLOWS:
         expected = f"{arguments.flow} is of signals: expected {SUFFIX} files with it, got tables"
@@ -179,13 +181,6 @@ def _save(output: str, flow: Any, notes: dict[str, str]) -> None:
         sys.stdout.buffer.flush()
     else:
         files.save(flow, output, notes)
-
-
-def _refuse_beside_auto(arguments: Namespace) -> None:
-    """Refuse options that --auto chooses or would not use."""
-    if arguments.auto:
-        names = {"flow", "validation", "ensemble", "set", *OPTIONS} - {"time_budget", "effort"}
-        refuse_options(arguments, sorted(names), "--auto does not take it, as it tries flows of its own")
 
 
 def _options(arguments: Namespace, kind: Kind) -> dict[str, Any]:

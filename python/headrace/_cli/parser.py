@@ -148,12 +148,12 @@ def _meant(text: str, names: Sequence[str]) -> str:
 # ---- types of arguments ----------------------------------------------------------------------------------------------
 
 
+Reader = Callable[[str], Any]
+
+
 def _argument(
-    convert: Callable[[str], Any],
-    holds: Callable[[Any], bool],
-    expected: str,
-    more: Callable[[str], str] = lambda text: "",
-) -> Callable[[str], Any]:
+    convert: Reader, holds: Callable[[Any], bool], expected: str, more: Callable[[str], str] = lambda text: ""
+) -> Reader:
     """A type of argparse: conversion of a text, with checks. `more`: the end of an error."""
 
     def read(text: str) -> Any:
@@ -168,7 +168,7 @@ def _argument(
     return read
 
 
-def integer(least: int, bits: int = 63) -> Callable[[str], Any]:
+def integer(least: int, bits: int = 63) -> Reader:
     """Integers from a least one on."""
     return _argument(int, lambda n: least <= n < 2**bits, f"an integer of at least {least} and below 2^{bits}")
 
@@ -199,7 +199,7 @@ _WAYS = {
 """Advice for a table in an unsupported kind of file."""
 
 
-def file(suffixes: Sequence[str], reads: bool = False) -> Callable[[str], Any]:
+def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
     """A path; "-" only if listed among the suffixes. `reads`: whether it is a table to read, which has ways out."""
     named = [one for one in suffixes if one != STANDARD]
     short = [one for one in named if not one.endswith(".gz")]
@@ -223,6 +223,6 @@ def _way_out(path: str) -> str:
     return way.format(path=path, unpack=_UNPACKED.get(suffix))
 
 
-def or_folder(read: Callable[[str], Any], is_one: Callable[[str], bool] = os.path.isdir) -> Callable[[str], Any]:
+def or_folder(read: Reader, is_one: Callable[[str], bool] = os.path.isdir) -> Reader:
     """An argument of `read`, or a folder."""
     return lambda text: text if is_one(text) else read(text)

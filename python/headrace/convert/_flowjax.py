@@ -81,14 +81,8 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         flow = Flow([*maps, *_chain(wide.bijection, place.at("bijection"), base.features)], base)
         if verify:
             compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # for all calls
-            compare(flow, lambda x, context: numbers(compiled(wide, jnp.asarray(x), _opened(context))))
+            compare(flow, lambda x, context: numbers(compiled(wide, x, context)))
     return flow if dtype == "float64" else flow.astype(dtype)
-
-
-def _opened(context: Numbers | None) -> Any:
-    import jax.numpy as jnp
-
-    return None if context is None else jnp.asarray(context)
 
 
 def _call(function: Any, x: Numbers) -> Any:

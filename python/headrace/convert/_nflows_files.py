@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.convert._parts import Numbers, Place, numbers
-from headrace.convert._state_dicts import Stand, UnrecordedSettings, linear, listed, tree_of
+from headrace.convert._state_dicts import Node, Stand, UnrecordedSettings, linear, listed, tree_of
 
 NOT_RECORDED = {
     "activation": "nflows has ReLU by default, and sbi's MAF tanh: activation='relu'",
@@ -25,11 +25,7 @@ MAF_EPS = 1e-3  # the least scale of an autoregressive transform has no option e
 
 
 def stand_of(
-    state: Mapping[str, Any],
-    given: Mapping[str, Any],
-    place: Place,
-    known: Mapping[str, str] = NOT_RECORDED,
-    library: str = "nflows",
+    state: Node, given: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
 ) -> Stand:
     """The flow; `known`: defaults of the settings that the library does not record."""
     unrecorded, tree = UnrecordedSettings(given, known, library), tree_of(state)
@@ -51,7 +47,7 @@ def stand_of(
     return Stand("nflows", "Flow", _transform=transform, _distribution=distribution, _embedding_net=net)
 
 
-def _features(node: Mapping[str, Any]) -> int:
+def _features(node: Node) -> int:
     """The number of features from the first part that has it."""
     if "autoregressive_net" in node:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
@@ -65,20 +61,20 @@ def _features(node: Mapping[str, Any]) -> int:
     return next((n for part in node.values() if isinstance(part, dict) and (n := _features(part))), 0)
 
 
-def _transform(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _transform(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     for needed, make in _KINDS:
         if needed <= set(node):
             return make(node, unrecorded, place)
     raise NotImplementedError(f"{place.path}: expected a transform that is known, got one with {sorted(node)}")
 
 
-def _composite(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _composite(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     own = place.at("_transforms")
     parts = [_transform(part, unrecorded, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
     return Stand("nflows", "CompositeTransform", _transforms=parts)
 
 
-def _inverse(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _inverse(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     inner = _transform(node["_transform"], unrecorded, place.at("_transform"))
     return Stand("nflows", "InverseTransform", _transform=inner)
 
@@ -93,13 +89,13 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
     return {"num_bins": bins, **least, **ends, "min_derivative": float(unrecorded.take("slope"))}
 
 
-def made(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
+def made(node: Node, unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
     """A MADE, and the number of its outputs for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
 
 
-def _outputs(net: Mapping[str, Any], features: int, place: Place) -> int:
+def _outputs(net: Node, features: int, place: Place) -> int:
     """The number of outputs of a network for each feature."""
     count, rest = divmod(int(net["final_layer"]["weight"].shape[0]), features)
     if rest:
@@ -107,7 +103,7 @@ def _outputs(net: Mapping[str, Any], features: int, place: Place) -> int:
     return count
 
 
-def _masked(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count == 2:
         # nflows has one scale for all; its copy in glasflow has an argument for it.
@@ -117,7 +113,7 @@ def _masked(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Plac
     return Stand("nflows", name, autoregressive_net=net, **spline(count, unrecorded, place))
 
 
-def coupling(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     """A coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
@@ -139,9 +135,7 @@ def coupling(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Pla
     return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
 
 
-def _network(
-    name: str, node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place, **sizes: int | None
-) -> Stand:
+def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place, **sizes: int | None) -> Stand:
     """A MADE or a ResidualNet."""
     activation = unrecorded.take("activation")
     blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
@@ -150,7 +144,7 @@ def _network(
     return Stand("nflows", name, blocks=blocks, activation=activation, **ends, **context, **sizes)
 
 
-def _block(node: Mapping[str, Any], activation: Any, place: Place) -> Stand:
+def _block(node: Node, activation: Any, place: Place) -> Stand:
     if "linear" in node:
         norm = _block_norm(node["batch_norm"]) if "batch_norm" in node else None
         own = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
@@ -166,7 +160,7 @@ def _block(node: Mapping[str, Any], activation: Any, place: Place) -> Stand:
     return Stand("nflows", name, linear_layers=layers, activation=activation, **more)
 
 
-def _block_norm(node: Mapping[str, Any]) -> Stand:
+def _block_norm(node: Node) -> Stand:
     weight, bias = node.get("weight"), node.get("bias")
     own = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
     return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **own)
@@ -176,13 +170,13 @@ def _softplus(a: Any) -> Numbers:
     return np.asarray(np.logaddexp(0.0, numbers(a)))
 
 
-def _batch_norm(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _batch_norm(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     eps = float(unrecorded.take("batch_norm_eps"))
     own = {name: node[name] for name in ("running_mean", "running_var", "bias")}
     return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
 
 
-def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
+def lu_matrix(node: Node, eps: float) -> Numbers:
     """The matrix of an LULinear."""
     n = len(node["bias"])
     lower, upper = np.eye(n), np.diag(_softplus(node["unconstrained_upper_diag"]) + eps)
@@ -191,11 +185,11 @@ def lu_matrix(node: Mapping[str, Any], eps: float) -> Numbers:
     return lower @ upper
 
 
-def _lu(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _lu(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     return Stand("nflows", "LULinear", matrix=lu_matrix(node, float(unrecorded.take("eps"))), bias=node["bias"])
 
 
-def _reflections(node: Mapping[str, Any]) -> Numbers:
+def _reflections(node: Node) -> Numbers:
     """The matrix of a sequence of Householder reflections."""
     vectors = numbers(node["q_vectors"])
     rows = np.eye(vectors.shape[1])
@@ -204,32 +198,32 @@ def _reflections(node: Mapping[str, Any]) -> Numbers:
     return np.ascontiguousarray(rows.T)  # a row is the image of a unit vector
 
 
-def _householder(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _householder(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     matrix = _reflections(node)
     return Stand("nflows", "NaiveLinear", matrix=matrix, bias=np.zeros(len(matrix)))
 
 
-def _svd(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _svd(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     diagonal = _softplus(node["unconstrained_diagonal"]) + float(unrecorded.take("eps"))
     matrix = _reflections(node["orthogonal_1"]) @ (diagonal[:, None] * _reflections(node["orthogonal_2"]))
     return Stand("nflows", "SVDLinear", matrix=matrix, bias=node["bias"])
 
 
-def _qr(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _qr(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     upper = np.diag(np.exp(numbers(node["log_upper_diag"])))
     upper[np.triu_indices(len(upper), 1)] = numbers(node["upper_entries"])
     return Stand("nflows", "QRLinear", matrix=_reflections(node["orthogonal"]) @ upper, bias=node["bias"])
 
 
-def _naive(node: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Stand:
+def _naive(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     return Stand("nflows", "NaiveLinear", matrix=numbers(node["_weight"]), bias=node["bias"])
 
 
-def _same(name: str, **more: Any) -> Callable[[Mapping[str, Any], UnrecordedSettings, Place], Stand]:
+def _same(name: str, **more: Any) -> Callable[[Node, UnrecordedSettings, Place], Stand]:
     return lambda node, unrecorded, place: Stand("nflows", name, **node, **more)
 
 
-_KINDS: list[tuple[set[str], Callable[[Mapping[str, Any], UnrecordedSettings, Place], Stand]]] = [
+_KINDS: list[tuple[set[str], Callable[[Node, UnrecordedSettings, Place], Stand]]] = [
     ({"_transforms"}, _composite),
     ({"_transform"}, _inverse),
     ({"autoregressive_net"}, _masked),

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.convert._nflows_files import coupling, lu_matrix, made, spline
 from headrace.convert._parts import Place, numbers
-from headrace.convert._state_dicts import Stand, UnrecordedSettings, linear, listed, tree_of
+from headrace.convert._state_dicts import Node, Stand, UnrecordedSettings, linear, listed, tree_of
 
 NOT_RECORDED = {
     "activation": "normflows has ReLU by default, and MLP a LeakyReLU of slope 0, which is one: activation='relu'",
@@ -20,8 +20,6 @@ NOT_RECORDED = {
 
 # Settings that are fixed in normflows' layers.
 _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
-
-Node = Mapping[str, Any]
 
 
 def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from headrace._flow.flow import Flow
@@ -49,25 +48,19 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
         raise place.differs("input_shape", "one dimension", tuple(model.input_shape))
     if embedding == "inside" and net is not None and len(model.condition_shape) != 1:
         raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
+    tensors, own = tensors_of(model.net), place.at("net")
     if kind == "NFlowsFlow":
-        log_prob = _nflows.density_of(copied.net, outside) if verify else None
-        return finished(
-            place, tensors_of(model.net), lambda: _nflows.flow_of(copied.net, place.at("net"), outside), log_prob
-        )
+        density = _nflows.density_of(copied.net, outside) if verify else None
+        return finished(place, tensors, lambda: _nflows.flow_of(copied.net, own, outside), density)
 
     def make() -> Flow:
-        flow = _zuko.flow_of(copied.net, place.at("net"))
+        flow = _zuko.flow_of(copied.net, own)
         scale = outside.standardize([flow.context])
         return flow if scale is None else Flow(flow.transforms, flow.base, standardize_context=scale)
 
-    return finished(place, tensors_of(model.net), make, _zuko_density(copied, outside) if verify else None)
-
-
-def _zuko_density(model: Any, outside: Outside) -> Callable[[Any, Any], Any]:
     def log_prob(x: Any, context: Any) -> Any:
-        net = getattr(model, "embedding_net", None)
         if context is not None and not outside.stays and net is not None:
             context = net(context)
-        return model.net(context).log_prob(x)
+        return copied.net(context).log_prob(x)
 
-    return log_prob
+    return finished(place, tensors, make, log_prob if verify else None)

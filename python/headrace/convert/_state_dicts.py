@@ -16,6 +16,9 @@ from headrace._flow.flow import Flow
 from headrace.convert._parts import Numbers, Place, dtype_of, numbers
 from headrace.convert._verify import compare
 
+Node = Mapping[str, Any]
+"""The tensors of a part by name, and those of its parts."""
+
 
 def is_file(model: Any) -> bool:
     """Whether a model is a `state_dict`."""
@@ -87,7 +90,7 @@ def tree_of(state: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def listed(node: Mapping[str, Any], place: Place) -> list[Any]:
+def listed(node: Node, place: Place) -> list[Any]:
     """The parts of a list of modules, each of which has tensors."""
     missing = sorted(set(map(str, range(len(node)))) - set(node))
     if missing:
@@ -95,7 +98,7 @@ def listed(node: Mapping[str, Any], place: Place) -> list[Any]:
     return [node[str(i)] for i in range(len(node))]
 
 
-def linear(package: str, node: Mapping[str, Any]) -> Stand:
+def linear(package: str, node: Node) -> Stand:
     """A linear layer, masked or not."""
     name = "MaskedLinear" if "mask" in node else "Linear"
     masked = {"mask": node["mask"]} if "mask" in node else {}

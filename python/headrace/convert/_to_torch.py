@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,16 +49,13 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
     if verify:
         wide = copy.deepcopy(module).double()
 
-        def call(method: Any) -> Any:
-            def called(rows: Numbers, context: Numbers | None) -> Numbers:
-                given = None if context is None else torch.from_numpy(context)
-                with torch.no_grad():
-                    found = method(torch.from_numpy(rows), given)
-                return np.asarray((found if isinstance(found, torch.Tensor) else found[0]).numpy())
+        def called(method: Any, rows: Numbers, context: Numbers | None) -> Numbers:
+            given = None if context is None else torch.from_numpy(context)
+            with torch.no_grad():
+                found = method(torch.from_numpy(rows), given)
+            return np.asarray((found if isinstance(found, torch.Tensor) else found[0]).numpy())
 
-            return called
-
-        verify_made(flow, call(wide.log_prob), call(wide.to_data))
+        verify_made(flow, partial(called, wide.log_prob), partial(called, wide.to_data))
     return module
 
 

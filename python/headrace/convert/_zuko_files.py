@@ -41,8 +41,7 @@ def _transform(node: Any, unrecorded: UnrecordedSettings, place: Place, features
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))
         if not hasattr(hyper[0], "mask"):
             raise NotImplementedError(f"{place.path}: expected masks, got none, as of a transform of one feature")
-        rows = int(hyper[-1].weight.shape[0])
-        settings = _settings(rows, features, unrecorded, place)
+        settings = _settings(int(hyper[-1].weight.shape[0]), features, unrecorded, place)
         return Stand("zuko", "MaskedAutoregressiveTransform", hyper=hyper, settings=settings)
     if names == {"mask", "hyper"}:
         hyper = _hyper(node["hyper"], unrecorded, place.at("hyper"))

@@ -40,30 +40,21 @@ def launched(launch: Launch, arguments: dict[str, Any], shards: list[Any], judge
     state = uuid.uuid4().hex if launch.keeps else ""
     try:
         with shown(launch.client, uuid.uuid4().hex, launch.progress) as bar:
-            found, messages = _attempts(launch, payload, state, shards, judge, bar)
+            for attempt in range(launch.restarts + 1):
+                try:
+                    found, messages = _attempt(launch, payload, state, shards, judge, bar)
+                    break
+                except _Lost as lost:
+                    if attempt == launch.restarts:
+                        raise GroupError(f"{lost} ({attempt} restarts)") from lost
+        if attempt:
+            _forget(launch, state)
         for message in messages:
             warn(message)
         return found
     except BaseException:
         _forget(launch, state)
         raise
-
-
-def _attempts(
-    launch: Launch, payload: bytes, state: str, shards: list[Any], judge: list[Any] | None, bar: Shown
-) -> tuple[Any, list[str]]:
-    """The result of rank 0 and its warnings, from an attempt in which no worker is lost."""
-    for attempt in range(launch.restarts + 1):
-        try:
-            found: tuple[Any, list[str]] = _attempt(launch, payload, state, shards, judge, bar)
-        except _Lost as lost:
-            if attempt == launch.restarts:
-                raise GroupError(f"{lost} ({attempt} restarts)") from lost
-        else:
-            if attempt:
-                _forget(launch, state)
-            return found
-    raise AssertionError
 
 
 def _forget(launch: Launch, state: str) -> None:
@@ -80,10 +71,9 @@ def _attempt(launch: Launch, payload: bytes, state: str, shards: list[Any], judg
     judged = None if judge is None else _holders(client, judge, workers)
     known = client.run(_rank.facts, workers=workers, on_error="return")
     facts = [known.get(address) for address in workers]
-    if not all(isinstance(one, _rank.Facts) for one in facts):
-        wrong = next(one for one in facts if not isinstance(one, _rank.Facts))
-        if isinstance(wrong, Exception) and not isinstance(wrong, OSError):
-            raise wrong  # headrace is missing there, or has another version
+    if wrong := [one for one in facts if not isinstance(one, _rank.Facts)]:
+        if isinstance(wrong[0], Exception) and not isinstance(wrong[0], OSError):
+            raise wrong[0]  # headrace is missing there, or has another version
         raise _Lost("group: a worker was lost before the start")
     offices, collective = [one.office for one in facts], _collective(launch.collective, facts, workers)
     job = _rank.Job(uuid.uuid4().hex, workers, offices, collective, launch.timeout, state, bar.name)

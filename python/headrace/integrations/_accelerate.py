@@ -71,7 +71,7 @@ def accelerate(model: Any, *, verify: bool = True, dropout: str = "refuse") -> A
         face.device = getattr(model, "device", None)
     face._original = (copy.deepcopy(model), convert)
     face._module()._keeps_dropout = keeps
-    return _same_mode(face, model)
+    return faces.same_mode(face, model)
 
 
 def _packages(model: Any) -> set[str]:
@@ -118,12 +118,6 @@ def _module(model: Any, **options: Any) -> Any:
         except (NotImplementedError, TypeError, ValueError) as error:
             raise type(error)(f"model.{path}: {error}") from error
     return copy.deepcopy(model, memo)
-
-
-def _same_mode(face: Any, model: Any) -> Any:
-    """The replacement on the model's device, and in its mode of training."""
-    device = next((p.device for p in model.parameters()), None)
-    return face.to(device).train(model.training)
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------

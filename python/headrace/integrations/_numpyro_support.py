@@ -107,6 +107,4 @@ class _OntoRectangle(Transform):
         return isinstance(other, _OntoRectangle) and self.codomain.eq(other.codomain)
 
 
-@biject_to.register(_Rectangle)
-def _bijection(constraint: _Rectangle) -> _OntoRectangle:
-    return _OntoRectangle(constraint)
+biject_to.register(_Rectangle, _OntoRectangle)

@@ -113,7 +113,10 @@ def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float =
     resources = getattr(bundle, "resources", {})
     if not isinstance(resources.get("global_sampler"), NFProposal):
         raise TypeError(f"bundle: expected a bundle of flowMC with a flow, got {check.kind_of(bundle)}")
-    model = FlowModel(_shrunk(flow, factor))
+    if factor != 1.0 and isinstance(flow, Flow):
+        flow = flow.astype(flow.dtype)  # a copy
+        flow.parameters = flow.parameters * flow.dtype.type(factor)
+    model = FlowModel(flow)
     if model.n_features != resources["model"].n_features:
         raise ValueError(f"flow: expected {resources['model'].n_features} features, got {model.n_features}")
     batch = resources["global_sampler"].n_batch_size
@@ -121,11 +124,3 @@ def use(bundle: Any, flow: Flow, learning_rate: float = 1e-3, *, shrink: float =
     resources["global_sampler"] = NFProposal(model, n_NFproposal_batch_size=batch)
     resources["optimizer"] = Optimizer(model=model, learning_rate=learning_rate)
     return bundle
-
-
-def _shrunk(flow: Any, factor: float) -> Any:
-    if factor == 1.0 or not isinstance(flow, Flow):
-        return flow
-    flow = flow.astype(flow.dtype)  # a copy
-    flow.parameters = flow.parameters * flow.dtype.type(factor)
-    return flow

@@ -168,8 +168,7 @@ class FlowModel(NessaiFlowModel):
         for name in ("device_tag", "inference_device_tag"):
             if str(words.get(name) or "cpu") != "cpu":
                 raise ValueError(f"{name}: expected 'cpu', got {words[name]!r}")
-        unknown = sorted(set(self.optimiser_kwargs) - {"weight_decay"})
-        if unknown:
+        if unknown := sorted(set(self.optimiser_kwargs) - {"weight_decay"}):
             raise ValueError(f"optimiser_kwargs: expected weight_decay alone, got {unknown[0]!r}")
 
     def train(

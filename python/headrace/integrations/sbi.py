@@ -28,7 +28,7 @@ from headrace._flow.transforms.fixed import Standardize
 from headrace.convert import from_sbi
 from headrace.convert._torch import keeping_dropout
 from headrace.torch import FlowModule
-from headrace.torch.faces import Replacing
+from headrace.torch.faces import Replacing, same_mode
 
 __all__ = ["FlowEstimator", "accelerate", "likelihood_nn", "posterior_nn", "run_sbc"]
 
@@ -226,13 +226,10 @@ def _estimator(model: Any, verify: bool, dropout: str = "refuse") -> FlowEstimat
     if dropout == "keep":
         convert = functools.partial(keeping_dropout, convert)
     flow = convert(model, verify=verify)
-    net = copy.deepcopy(model.embedding_net) if model.embedding_net is not None else nn.Identity()
-    made = FlowEstimator(flow, net, model.input_shape, model.condition_shape)
+    made = FlowEstimator(flow, copy.deepcopy(model.embedding_net), model.input_shape, model.condition_shape)
     made._original = (copy.deepcopy(model), convert)
     made.net._keeps_dropout = dropout == "keep"
-    device = next((p.device for p in model.parameters()), None)
-    made.to(device).train(model.training)
-    return made
+    return same_mode(made, model)
 
 
 # ---- calibration -----------------------------------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from jax import numpy as jnp
 from headrace import _core
 from headrace._core import cpu
 from headrace._flow.flow import Flow
-from headrace.jax._tangents import axes_of, folded, pushed, varying
+from headrace.jax._tangents import Arrays, Flags, axes_of, folded, pushed, varying
 
-Arrays = tuple[Any, ...]
 _lock = threading.Lock()
 
 _MOST_KEPT = 32  # elements of a derivative by parameters for each one of the rows: activations are no fewer
@@ -162,7 +161,7 @@ class Direction:
         moved = tuple(compress(tangents, wanted))
         return results, pushed(self, wanted, moved, primals, known)
 
-    def transposed(self, wanted: tuple[bool, ...], given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
+    def transposed(self, wanted: Flags, given: Arrays, known: Arrays, cotangents: Arrays) -> Arrays:
         """Gradients of the requested arrays by cotangents of results, where None means zero.
 
         Args:
@@ -184,7 +183,7 @@ class Direction:
             by = (*by[:-1], by[-1].sum(0, keepdims=True))
         return by
 
-    def _unit(self, wanted: tuple[bool, ...]) -> Callable[..., Arrays]:
+    def _unit(self, wanted: Flags) -> Callable[..., Arrays]:
         def made() -> Callable[..., Arrays]:
             unit: Any = jax.custom_batching.custom_vmap(partial(self._backward_of_sum, wanted))
 
@@ -206,9 +205,7 @@ class Direction:
     def _scaled(self) -> Callable[..., Arrays]:
         return self._made(("scaled",), lambda: _by_rows(self._backward_of_factors, parameters=True))
 
-    def _gradient(
-        self, wanted: tuple[bool, ...], present: tuple[bool, ...] = (), ones: bool = False
-    ) -> Callable[..., Arrays]:
+    def _gradient(self, wanted: Flags, present: Flags = (), ones: bool = False) -> Callable[..., Arrays]:
         def made() -> Callable[..., Arrays]:
             return _by_rows(partial(self._backward, wanted, present, ones), parameters=wanted[0])
 
@@ -232,14 +229,7 @@ class Direction:
         return params.shape, x.shape, (x.shape[0], context.shape[1])
 
     def _backward(
-        self,
-        wanted: tuple[bool, ...],
-        present: tuple[bool, ...],
-        ones: bool,
-        params: Any,
-        x: Any,
-        context: Any,
-        *by: Any,
+        self, wanted: Flags, present: Flags, ones: bool, params: Any, x: Any, context: Any, *by: Any
     ) -> Arrays:
         """Gradients of one run, those requested by parameters, rows and context; with `ones` after the row's index."""
         left, none = iter(by), jnp.zeros((0,), x.dtype)
@@ -253,7 +243,7 @@ class Direction:
         results = self._call("gradient", shapes, (params, x, context, by_value, by_row), {"row_scale": scale})
         return tuple(compress(results[1:], (ones, *wanted)))
 
-    def _backward_of_sum(self, wanted: tuple[bool, ...], params: Any, x: Any, context: Any) -> Arrays:
+    def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
         """The value of each row, and gradients of the sum: whether there is one by parameters, this gradient, and that
         by rows.
         """
@@ -293,7 +283,7 @@ def _by_rows(function: Callable[..., Arrays], parameters: bool) -> Callable[...,
     return mapped
 
 
-def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, tuple[bool, ...]]:
+def _one_by_one(function: Callable[..., Arrays], batched: Any, given: Arrays) -> tuple[Arrays, Flags]:
     """A loop over the mapped axis: the results, and that all of them have that axis."""
 
     def one(chosen: Arrays) -> Arrays:

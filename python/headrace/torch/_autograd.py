@@ -84,24 +84,15 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product in a form for vmap."""
+    """The vector-Jacobian product in a form for vmap; options are `handle`, `inverse`, `of_log_prob` and `wrt`."""
 
     @staticmethod
     def forward(
-        value: Tensor,
-        context: Tensor | None,
-        parameters: Tensor,
-        grad_value: Tensor | None,
-        grad_row: Tensor | None,
-        handle: int,
-        inverse: bool,
-        of_log_prob: bool,
-        wrt: list[bool],
+        value: Tensor, context: Any, parameters: Tensor, grad_value: Any, grad_row: Any, *options: Any
     ) -> tuple[Tensor, ...]:
         if is_batched_the_old_way(grad_value, grad_row):
             raise RuntimeError(NO_BATCHED_GRADS)
-        given = (value, context, parameters, grad_value, grad_row)
-        return tuple(operators.ops.vjp(*given, handle, inverse, of_log_prob, wrt))
+        return tuple(operators.ops.vjp(value, context, parameters, grad_value, grad_row, *options))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -225,9 +216,8 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, grad_value: Tensor, grad_number: Tensor) -> Any:
         value, context, parameters = ctx.saved_tensors
         wrt = _wanted(ctx)
-        made = _Vjp.apply(
-            *(value, context, parameters, grad_value, grad_number), *(ctx.handle, ctx.inverse, ctx.of_log_prob, wrt)
-        )
+        options = ctx.handle, ctx.inverse, ctx.of_log_prob, wrt
+        made = _Vjp.apply(value, context, parameters, grad_value, grad_number, *options)
         return *spread(made, wrt, (value, context, parameters)), None, None, None
 
     @staticmethod
@@ -240,13 +230,7 @@ class _PlainRun(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        value: Tensor,
-        context: Tensor | None,
-        parameters: Tensor,
-        entry: Any,
-        inverse: bool,
-        of_log_prob: bool,
+        ctx: Any, value: Tensor, context: Any, parameters: Tensor, entry: Any, inverse: bool, of_log_prob: bool
     ) -> tuple[Tensor, Tensor]:
         ctx.entry, ctx.inverse, ctx.of_log_prob = entry, inverse, of_log_prob
         ctx.save_for_backward(value, context, parameters)

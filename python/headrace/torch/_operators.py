@@ -121,8 +121,7 @@ def _as_rows(context: Tensor | None) -> Tensor | None:
 def log_prob(x: Tensor, context: Tensor | None, parameters: Tensor, handle: int) -> Tensor:
     """Log densities of rows."""
     program, opened = _placed(handle, parameters)
-    rows = x.shape[0]
-    log_prob = parameters.new_empty(rows)
+    log_prob = parameters.new_empty(x.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
     program.log_prob(opened(x), opened(log_prob), **own)
     return log_prob
@@ -133,8 +132,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Rows in the other space with their log-determinants, or with the log densities of rows made of noise."""
     program, opened = _placed(handle, parameters)
-    rows = value.shape[0]
-    out, number = parameters.new_empty(value.shape), parameters.new_empty(rows)
+    out, number = parameters.new_empty(value.shape), parameters.new_empty(value.shape[0])
     own = {"context": opened(_as_rows(context)), "parameters": opened(parameters.contiguous())}
     if of_log_prob:
         program.from_noise(opened(value), value=opened(out), log_prob=opened(number), **own)
@@ -217,10 +215,17 @@ _SCHEMAS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
         _gradients_like,
     ),
 }
-for _name, (_schema, _body, _fake) in _SCHEMAS.items():
-    library.define(_name + _schema)
-    for _key in ("CPU", "CUDA"):
-        library.impl(_name, _body, _key)
-    torch.library.register_fake(f"headrace::{_name}", _fake, lib=library)
+
+
+def define(name: str, schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Define an operator; `fake`: its body for tensors without values."""
+    library.define(name + schema)
+    for key in ("CPU", "CUDA"):
+        library.impl(name, body, key)
+    torch.library.register_fake(f"headrace::{name}", fake, lib=library)
+
+
+for _name, _parts in _SCHEMAS.items():
+    define(_name, *_parts)
 
 ops = torch.ops.headrace  # operators through PyTorch's dispatcher, which tracing needs

@@ -25,10 +25,9 @@ def borrow() -> None:
         return
     try:
         loaded = ctypes.CDLL(str(path))
-        functions = [ctypes.cast(getattr(loaded, name), ctypes.c_void_p).value for name in _NEEDED]
+        run, size = (ctypes.cast(getattr(loaded, name), ctypes.c_void_p).value for name in _NEEDED)
     except (OSError, AttributeError):
         return
-    run, size = functions
     if run and size:
         _kept.append(loaded)
         cpu.borrow_team(run, size)

@@ -56,8 +56,7 @@ def coupling(
     """
     if (ready := _ready(value, params, map, direction, settings)) is not None:
         if torch.is_grad_enabled() and (value.requires_grad or params.requires_grad):
-            out, log_det = _RunAtOnce.apply(value, params, ready)
-            return out, log_det
+            return _RunAtOnce.apply(value, params, ready)
         return _run_at_once(value.contiguous(), params.contiguous(), ready[0])
     inverse = _couplings.is_inverse(direction)
     for name, given in (("value", value), ("params", params)):
@@ -221,9 +220,7 @@ class _Pull(_autograd.Last):
             raise RuntimeError(_autograd.NO_BATCHED_GRADS)
         if _autograd.is_plain(value, params, grad_value, grad_log_det):
             return _pulled(value, params, grad_value, grad_log_det, *how)
-        found = _operators.ops.coupling_vjp(value, params, grad_value, grad_log_det, *_typed(*how))
-        by_value, by_params = found
-        return by_value, by_params
+        return _operators.ops.coupling_vjp(value, params, grad_value, grad_log_det, *_typed(*how))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
@@ -274,11 +271,8 @@ def _backward_of_operator(ctx: Any, *grads: Tensor) -> Any:
 
 
 def _define(name: str, schema: str, body: Any, fake: Any, mapped: Any, backward: Any, setup: Any = None) -> None:
+    _operators.define(name, f"({schema}, {_HOW}) -> (Tensor, Tensor)", body, fake)
     library = _operators.library
-    library.define(f"{name}({schema}, {_HOW}) -> (Tensor, Tensor)")
-    for key in ("CPU", "CUDA"):
-        library.impl(name, body, key)
-    torch.library.register_fake(f"headrace::{name}", fake, lib=library)
     torch.library.register_autograd(f"headrace::{name}", backward, setup_context=setup, lib=library)
     call = getattr(_operators.ops, name)
     rule = lambda info, in_dims, *arguments: mapped(call, info.batch_size, in_dims, *arguments)  # noqa: E731

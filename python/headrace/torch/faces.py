@@ -109,6 +109,12 @@ def flow_and_context(model: Any, context: Any) -> tuple[Flow, Any]:
     return module.flow, context
 
 
+def same_mode(face: Any, model: Any) -> Any:
+    """The replacement on the model's device, and in its mode of training."""
+    device = next((p.device for p in model.parameters()), None)
+    return face.to(device).train(model.training)
+
+
 class ZukoFace(Replacing, FlowModule):
     """A flow that is called as `zuko.flows.Flow` is: ``flow(context)`` gives a distribution with a `transform`."""
 
