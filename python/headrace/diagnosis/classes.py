@@ -99,7 +99,7 @@ class Classes:
         """
         every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
         every[self.exists] = scores
-        has_density = np.isfinite(self.scores).all(axis=1)
+        has_density = np.asarray(np.isfinite(self.scores).all(axis=1))
         has_density[self.exists] &= good
         return np.concatenate([every, self.scores], axis=1), has_density
 

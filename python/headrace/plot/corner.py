@@ -180,8 +180,9 @@ def _empty_figure(fig: Any) -> Figure | None:
 
     if not isinstance(fig, FigureBase):
         raise TypeError(f"fig: expected a matplotlib Figure, got {check.kind_of(fig)}")
-    if fig.axes:
-        raise ValueError(f"fig: expected an empty figure, got one with {len(fig.axes)} axes; call fig.clear()")
+    axes: Any = fig.axes
+    if axes:
+        raise ValueError(f"fig: expected an empty figure, got one with {len(axes)} axes; call fig.clear()")
     return cast("Figure", fig)
 
 

@@ -243,7 +243,7 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     skipped = samples - log_w.size
     largest = log_w.max(initial=-np.inf)
     if largest == -np.inf:
-        return FreeEnergy(*[math.nan] * 6, 0.0, int(log_w.size), skipped)
+        return FreeEnergy(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, int(log_w.size), skipped)
     w = np.exp(log_w - largest)
     mean = float(w.mean())
     log_z = float(largest) + math.log(mean)
