@@ -49,7 +49,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
     # Equal values are ordered at random, and a rank becomes a uniform value in its part of the unit interval.
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank
-    return _of_regions("coverage", "regions of highest density", region, rank), region
+    return Finding("coverage", *_of_regions("regions of highest density", region, rank)), region
 
 
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
@@ -70,7 +70,7 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
         every = np.concatenate([rows.x[None, part].astype(np.float64), drawn])
         places[begin : begin + step] = _rank(every, rng)
         near[begin : begin + step] = _rank(_distances(every, points[begin : begin + step]), rng)
-    of_points = _of_regions("distance to random points", "balls around random points", near, 1.0 - near)
+    of_points = Finding("distance to random points", *_of_regions("balls around random points", near, 1.0 - near))
     return [_of_columns(places, rows.names), of_points], places, near
 
 
@@ -109,9 +109,11 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
     return Finding("ranks among draws", least_of(float(p[worst]), p.size), p.size, sentence)
 
 
-def _of_regions(name: str, what: str, claimed: Floats, rest: Floats) -> Finding:
-    """Whether shares that are claimed by the least regions that contain a row are uniform; `rest`: 1 minus these."""
+def _of_regions(what: str, claimed: Floats, rest: Floats) -> tuple[float, int, str]:
+    """The finding about shares that the least regions that contain a row claim: are they uniform?
+
+    `rest`: 1 minus these.
+    """
     p = of.anderson_darling_tail(of.anderson_darling(claimed[:, None], rest[:, None]), len(claimed))
     half, most = float((claimed <= 0.5).mean()), float((claimed <= 0.9).mean())
-    sentence = f"{what} that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"
-    return Finding(name, float(p[0]), 1, sentence)
+    return float(p[0]), 1, f"{what} that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"
