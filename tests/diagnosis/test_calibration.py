@@ -189,7 +189,7 @@ def test_coverage_where_log_densities_are_equal():
     class Flat:
         """A density with two values."""
 
-        def sample(self, shape, seed, dtype):
+        def sample(self, shape, context, seed, dtype):
             return seed.random((*shape, 1))
 
         def log_prob(self, x, context=None):

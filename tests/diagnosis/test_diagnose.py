@@ -141,6 +141,8 @@ def test_rows_with_density_zero():
     str(diagnosis)
     alone = hr.diagnose(flow, x[1:2])
     assert alone.p_value == 0.0
+    far = hr.diagnose(hr.Flow([hr.transforms.Standardize([0.0, 0.0], [1.0, 1.0])]), np.array([[0.0, 0.1], [0.0, 1e25]]))
+    assert (far.worst[0].log_prob, far.worst[0].label) == (-np.inf, "latent column 1")
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

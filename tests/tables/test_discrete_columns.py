@@ -3,19 +3,26 @@
 import copy
 import html
 import pickle
+import re
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import headrace as hr
+from headrace._arrays.names import Names
+from headrace._base.progress import bar
 from headrace._base.stored import Stored
 from headrace._fit.clock import Clock
 from headrace._tables import classes
+from headrace._tables.density import Columns, TableDensity
 from headrace._tables.discrete import Discrete
 from headrace._tables.head import Head
 from headrace._tables.mixed import MixedDensity
 from headrace._tables.mixed_fit import fitted
+from headrace._tables.table import Column, Table
+from headrace.diagnosis import run
+from headrace.diagnosis.classes import _shares
 
 COLUMNS = (
     Discrete(0, (0.0, 1.0)),
@@ -310,6 +317,43 @@ def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
     found = hr.diagnose(estimator, frame.replace({"kind": {"fir": "ash"}}), progress=False)
     assert "rows have density 0" in found.verdict
     assert found.grade == "wrong"
+    with pytest.raises(ValueError, match=r"^names: expected 4"):
+        hr.diagnose(estimator, frame, names=["a", "b"], progress=False)
+
+
+def test_a_diagnosis_of_classes_knows_the_number_of_its_tests(density, monkeypatch):
+    """The bar counts the tests of classes; names of the context are those of the density."""
+    totals, x = [], rows(200, seed=4)
+    monkeypatch.setattr(run, "bar", lambda total, *more: totals.append(total) or bar(total, *more))
+    named = copy.copy(density)
+    named._names = Names(None, ("dose",))
+    table = TableDensity(named, Columns(Table((Column(),) * 4)))
+    found = hr.diagnose(table, x, 10.0 * x[::-1, 3:], progress=False)
+    assert totals == [len(found.tests)]
+    sentence = next(one.sentence for one in found.tests if one.name == "dependence on the context")
+    assert "context column dose" in sentence
+
+
+def test_rows_without_a_density_under_an_ensemble_beside_classes(density, monkeypatch):
+    """An ensemble has no latent rows, but its log densities show them."""
+    several = copy.copy(density)
+    several.flow = hr.Ensemble([density.flow])
+    table, x = TableDensity(several, Columns(Table((Column(),) * 4))), rows(200, seed=4)
+    assert hr.diagnose(table, x, x[:, 3:], progress=False).size.nowhere == 0.0
+    monkeypatch.setattr(hr.Ensemble, "log_prob", lambda _, x, context: np.full(x.shape[:-1], -np.inf))
+    found = hr.diagnose(table, x, x[:, 3:], progress=False)
+    assert found.size.nowhere == np.mean(x[:, 2] != 0.0)
+    assert found.tests[0].name == "rows without a density"
+
+
+def test_shares_of_a_column_without_one_of_its_labels():
+    """Class 1 has label 2, because no row to fit had label 1."""
+    shares = _shares(Discrete(0, (0.0, 2.0)), np.zeros(50, int), np.full((50, 2), [0.9, 0.1]), "kind", ["a", "b", "c"])
+    assert "where a is" in shares[1]
+    shares = _shares(Discrete(0, (0.0, 2.0)), np.ones(50, int), np.full((50, 2), [0.5, 0.5]), "kind", ["a", "b", "c"])
+    assert shares[1].startswith("column kind, where a is the value of 0.0%")
+    three = _shares(Discrete(0, (0.0, 2.0, np.nan)), np.ones(50, int), np.full((50, 3), [0.1, 0.2, 0.7]), "kind", "abc")
+    assert three[1].startswith("column kind, where c is the value of 100.0%")
 
 
 @pytest.mark.costly
@@ -390,4 +434,5 @@ def test_discrete_columns_alone(frame):
     assert not found.misses
     assert "MixedDensity of 2 features, looked at with 2,000 rows" in str(found)
     assert "probabilities" in found.to_html()
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", found.to_html(), flags=re.DOTALL)
     assert "where fir is the value of 0.0% of the rows" in hr.diagnose(model, every[every["kind"] != "fir"]).verdict

@@ -64,12 +64,13 @@ def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weigh
     return mean_beyond(than - losses, weights / weights.sum(), 1.0) > 0.0
 
 
-def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], Flow]) -> NDArray[np.float64]:
-    """The losses of the rows of each fold under the flow that `made` makes of a copy and the other folds."""
+def pooled(flow: Flow, source: ArrayRows, made: Callable[[Flow, ArrayRows], None]) -> NDArray[np.float64]:
+    """The losses of the rows of each fold under a copy of the flow, which `made` fits to the other folds."""
     losses = []
     for fold in range(FOLDS):
         judge = HeldOut(source.of(Fold(source.part, fold, out=True)), flow._interior.on_device)
-        other = made(copy.copy(flow), source.of(Fold(source.part, fold, out=False)))
+        other = copy.copy(flow)
+        made(other, source.of(Fold(source.part, fold, out=False)))
         losses.append(-judge.log_probs(other))
     return np.concatenate(losses)
 
@@ -210,11 +211,7 @@ def best_beginnings(
     weights = in_folds(share)
 
     def judged(kind: Beginning) -> tuple[Beginning, Chosen]:
-        def of_fold(one: Flow, rows: ArrayRows) -> Flow:
-            made(one, rows, kind)
-            return one
-
-        losses = pooled(flow, source, of_fold)
+        losses = pooled(flow, source, lambda one, rows: made(one, rows, kind))
         return kind, Chosen(0, [], losses, losses, weights)
 
     def loss(pair: tuple[Beginning, Chosen]) -> float:

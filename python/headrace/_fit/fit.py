@@ -180,7 +180,8 @@ class Fit:
         fresh, held = flow._interior.is_fresh, 0 if judge is None else judge.size
         by_default = self.arguments.epochs is None and judge is not None
         is_few = by_default and held < LEAST_HELD_OUT and self.cross_validates(held)
-        curves = self._looks_for_curves(None if is_few else held)
+        steps = _marginals.TRIED if checked.tries else checked.epochs * checked.batches
+        curves = _marginals.looked_for(checked.gaussianize, flow._interior, None if is_few else held, steps)
         if is_few:
             self._few(checked.gaussianize)
             return
@@ -222,11 +223,6 @@ class Fit:
             tails = _marginals.tails_of_latents(flow.features, marginals)
             flow._interior.precede(shared_curves(source, tails, flow.features, None))
             history.best_loss = held_out.loss(flow)
-
-    def _looks_for_curves(self, held: int | None) -> bool:
-        plan = self.checked
-        steps = _marginals.TRIED if plan.tries else plan.epochs * plan.batches
-        return _marginals.looked_for(plan.gaussianize, self.flow._interior, held, steps)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
         """The best choice of trials and its run; only the former where a stopped fit had it."""

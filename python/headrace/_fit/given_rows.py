@@ -1,7 +1,7 @@
 """Rows of a fit: checks, the parts to train on and to hold out, their order, and warnings about them.
 
 Memory here does not grow with the number of rows, except where weights leave some of them out. A table may be a file
-is mapped into memory and larger than the memory.
+that is mapped into memory and larger than the memory.
 """
 
 from __future__ import annotations
@@ -108,8 +108,7 @@ def open_rows(
         check_finite(f"{prefix}x", array, names)
         if columns is not None:
             check_finite(f"{prefix}context", columns)
-    if support is not None:
-        with caller.queue():
+        if support is not None:
             check_inside(f"{prefix}x", array, support, names)
     return Data(array, columns, _arrays.row_weights(f"{prefix}weights", weights, rows, caller)[0], names, support)
 

@@ -199,11 +199,6 @@ class Stages:
         """The epochs of all stages, at most."""
         return self.epochs + (self.length if self.tries_cosine else 0)
 
-    @property
-    def are_several(self) -> bool:
-        """Whether there is more than one stage."""
-        return len(self.decays) > 1
-
     def tried(self, epoch: int, loss: float, history: History) -> None:
         """Note a validation loss of the present stage."""
         now = self.now

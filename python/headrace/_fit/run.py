@@ -251,7 +251,7 @@ class Run(abc.ABC):
         texts = {"train": f"{loss:.3f}"}
         if self.history.validation_loss:
             texts["held out"] = f"{self.history.validation_loss[-1]:.3f}"
-        if self.stages.are_several:
+        if len(self.stages.decays) > 1:
             texts["decay"] = f"{self.stages.now.decay:.2g}"
         return texts
 

@@ -24,7 +24,7 @@ from headrace._base.warn import warn
 from headrace._fit.given_rows import listing
 from headrace._flow.transforms.support import Support
 from headrace._tables import repeats
-from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Seen
+from headrace._tables.facts import FAR, LOOKED_AT, Facts, Held, Pair, Seen
 from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
@@ -36,7 +36,6 @@ LEAST_ROWS = 50  # below this number of rows there is no message about repeats
 REPEATED = 0.5  # share of rows with the value of another one
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
-Pair = tuple["float | None", "float | None"]
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,5 @@ def sliced_rotation(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     return u
 
 
-def _quantile_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    score = np.linspace(-5.0, 5.0, 1001)
-    return np.array([NormalDist().cdf(s) for s in score]), score
-
-
-_QUANTILES = _quantile_table()
+_SCORES = np.linspace(-5.0, 5.0, 1001)
+_QUANTILES = np.array([NormalDist().cdf(score) for score in _SCORES]), _SCORES

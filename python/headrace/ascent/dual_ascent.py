@@ -236,9 +236,7 @@ class DualAscentFlow:
         rows, ends = shared_rows(self, group, x, context, weights, validation)
         named = shared_names(group, x, None, Names())
         rng = np.random.default_rng(self.seed)
-        flow = self._best(rows, rng, clock, progress and group.rank == 0)
-        if ends:
-            flow = flow._supported(ends)
+        flow = self._best(rows, ends, rng, clock, progress and group.rank == 0)
         flow._interior.name(named)
         return flow
 
@@ -267,9 +265,7 @@ class DualAscentFlow:
             rows = StandardisedRows.of(
                 caller, array, context, weights, validation, rng, self.precision, self.seed, self.dtype
             )
-            flow = self._best(rows, rng, clock, progress)
-            if ends:
-                flow = flow._supported(ends)
+            flow = self._best(rows, ends, rng, clock, progress)
             if caller.device is not None:
                 flow = flow.to(repr(caller.device))
         flow._interior.name(named)
@@ -281,11 +277,13 @@ class DualAscentFlow:
         bounds, periodic = (by_column(name, value, features, names) for name, value in own)
         return support_or_none(bounds, features, periodic)
 
-    def _best(self, rows: StandardisedRows, rng: np.random.Generator, clock: Clock, progress: bool) -> AscentFlow:
-        """The best of the competing fits."""
+    def _best(
+        self, rows: StandardisedRows, ends: Any, rng: np.random.Generator, clock: Clock, progress: bool
+    ) -> AscentFlow:
+        """The best of the competing fits, behind the supports of `ends`."""
         fitted = best_fit(self, rows, rng, clock, progress)
         self.history = fitted.history
-        return fitted.flow
+        return fitted.flow._supported(ends) if ends else fitted.flow
 
     def __repr__(self) -> str:
         """The settings."""

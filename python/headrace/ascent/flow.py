@@ -107,11 +107,7 @@ class AscentFlow(Flow):
             return self._by_step()[check.index("index", index, len(self))]
         if index.start not in (None, 0) or index.step not in (None, 1):
             raise TypeError(f"index: expected a slice flow[:t], or an int for one step, got {index!r}")
-        t = len(range(len(self))[index])
-        flow = AscentFlow(
-            self._by_step()[:t], self._standardize(), self.base, support=self._support(), dtype=self._dtype
-        )
-        return self._placed_here(flow)
+        return self._supported(self._support(), len(range(len(self))[index]))
 
     def _standardize(self) -> Standardize:
         """The standardisation before the first step, on the CPU."""
@@ -123,9 +119,9 @@ class AscentFlow(Flow):
         """The support, on the CPU, as a list; empty without one."""
         return [end.to("cpu") for end in self._chain[sum(self._lengths) + 1 :] if isinstance(end, Support)]
 
-    def _supported(self, ends: Sequence[Support]) -> AscentFlow:
-        """The flow for rows on a support."""
-        flow = AscentFlow(self._by_step(), self._standardize(), self.base, support=ends, dtype=self._dtype)
+    def _supported(self, ends: Sequence[Support], count: int | None = None) -> AscentFlow:
+        """The flow of the first steps, by default of all, for rows on a support."""
+        flow = AscentFlow(self._by_step()[:count], self._standardize(), self.base, support=ends, dtype=self._dtype)
         return self._placed_here(flow)
 
     def _by_step(self) -> list[list[Transform]]:

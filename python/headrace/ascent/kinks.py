@@ -39,7 +39,8 @@ class KinkAscent(Ascent):
         """See `Ascent`."""
         s, device = self.settings, self.rows.device
         self.chosen = chosen = self._begin()
-        none = _directions.Turn.none([1] * self.n if device is not None else _eights(self.n))
+        size = 1 if device is not None else 8  # of the blocks with which the product with the identity costs least
+        none = _directions.Turn.none([min(size, self.n - start) for start in range(0, self.n, size)])
         ahead, read = copy.deepcopy(self.rng), 0
         states = [ahead.bit_generator.state]
         for step in range(1, self.n_steps + 2):  # one more, because each kink measures the gain of those before it
@@ -152,8 +153,3 @@ class KinkAscent(Ascent):
         rows = rng.integers(min(ANCHORS, self.count), size=(self.n,))
         drawn = rng.standard_normal((self.n,)) * self.rows.unit
         return np.where(rng.random(self.n) < 0.5, rows, -1), drawn
-
-
-def _eights(n: int) -> list[int]:
-    """Sizes of blocks with which the product with a diagonal matrix costs least."""
-    return [min(8, n - start) for start in range(0, n, 8)]

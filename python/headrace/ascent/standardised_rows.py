@@ -22,6 +22,7 @@ from headrace._base import array_errors as errors
 from headrace._base.group import Group
 from headrace._base.types import Floats
 from headrace._fit import given_rows as _rows
+from headrace._fit.residuals import behind
 from headrace._fit.source import ArrayRows, RowSource, Shard
 from headrace._flow.transforms.support import Support, circles_of
 
@@ -62,7 +63,7 @@ def shared_rows(
     if support is not None:
         ends = cut_open(support, group.sum(counts), settings.dtype)
         for shard in shards:
-            shard.data.x = off(ends, shard.data.x)
+            shard.data.x = behind(shard.data.x.astype(np.float64), ends)
     return StandardisedRows(table, judge, settings.precision, settings.seed, settings.dtype), ends
 
 
@@ -256,7 +257,8 @@ def off_support(
         if array.ndim != 2 or array.shape[1] != support.features or not np.isfinite(array).all():
             return array
         _rows.check_inside(name, array, support, names)
-        return off(ends if caller.device is None else [end.to(repr(caller.device)) for end in ends], array)
+        maps = ends if caller.device is None else [end.to(repr(caller.device)) for end in ends]
+        return behind(array.astype(np.float64), maps)
 
     if validation is not None and not _rows.is_share(validation):
         parts = validation if isinstance(validation, tuple) else (validation,)
@@ -339,11 +341,3 @@ def _rarest(counts: NDArray[np.int64]) -> float:
             best, end = run, i
     middle = end - (best - 1) / 2.0 + WINDOW / 2.0
     return float((2.0 * middle / BINS) % 2.0 - 1.0)
-
-
-def off(ends: Sequence[Support], x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rows as unbounded values, on their own device."""
-    z = x.astype(np.float64)
-    for end in reversed(ends):
-        z = end.inverse(z)[0]
-    return z

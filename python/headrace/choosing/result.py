@@ -205,7 +205,5 @@ def compared(judged: list[Judged], best: Judged, weights: Floats | None) -> tupl
         near = away <= max(spread, NEGLIGIBLE) or (len(behind) == 1 and np.isfinite(away))
         if entry is not best and entry.name in SIMPLE and near:
             as_good.append(entry.name)
-    first = [entry for entry in tried if entry.name == best.name]
-    rest = [entry for entry in tried if entry.name != best.name]
-    rest.sort(key=lambda entry: (np.isnan(entry.log_likelihood), -entry.log_likelihood))
-    return (*first, *rest), tuple(as_good)
+    tried.sort(key=lambda entry: (entry.name != best.name, np.isnan(entry.log_likelihood), -entry.log_likelihood))
+    return tuple(tried), tuple(as_good)

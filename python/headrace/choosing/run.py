@@ -142,9 +142,9 @@ def _of_classes(
     if not density.continuous:
         return of_classes_alone(density, columns, numbers if is_small else parted(numbers, seed)[2], begin)
     ends = {name: ends_of(arguments[name], density.continuous) for name in ("bounds", "periodic")}
-    choice = search(numbers, Names(columns.kept_names).of_columns(density.continuous), clock, **arguments | ends)
-    of_numbers: tuple[Any, Any] = choice.flow, choice.members
-    density.flow, members = of_numbers
+    names = Names(columns.kept_names).of_columns(density.continuous)
+    choice: Any = search(numbers, names, clock, **arguments | ends)
+    density.flow, members = choice.flow, choice.members
     members = None if members is None else MixedDensity(density.head, members, density.continuous)
     seconds = time.perf_counter() - begin
     return replace(choice, flow=density, members=members, columns=columns, seconds=seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace._base.types import Floats
 
@@ -22,6 +23,12 @@ def curve(uniform: Floats) -> Floats:
     """The share of values up to 0, 1/100, ..., 1, shape (101,)."""
     counts = np.histogram(uniform, bins=POINTS, range=(0.0, 1.0))[0]
     return np.concatenate([[0.0], np.cumsum(counts) / len(uniform)])
+
+
+def oddest(uniform: Floats) -> NDArray[np.int64]:
+    """Columns by the distance of their distributions from uniform, the farthest first."""
+    away = np.stack([curve(column) for column in uniform.T]) - np.linspace(0.0, 1.0, POINTS + 1)
+    return np.argsort(-np.abs(away).max(axis=1), kind="stable")
 
 
 @functools.lru_cache(maxsize=64)

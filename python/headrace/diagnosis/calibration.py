@@ -41,20 +41,15 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
     for begin in range(0, index.size, step):
         part = index[begin : begin + step]
         context = rows.context_of(part)
-        if context is None:
-            x = flow.sample((DRAWS, part.size), seed=rng, dtype="float64")
-        else:
-            x = flow.sample((DRAWS,), context, seed=rng, dtype="float64")
+        draws = (DRAWS, part.size) if context is None else (DRAWS,)  # of each row of the context
+        x = flow.sample(draws, context, seed=rng, dtype="float64")
         found = flow.log_prob(x, context)
         less[begin : begin + step] = (found < log_prob[part]).sum(axis=0)
         equal[begin : begin + step] = (found == log_prob[part]).sum(axis=0)
     # Equal values are ordered at random, and a rank becomes a uniform value in its part of the unit interval.
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank
-    p = of.anderson_darling_tail(of.anderson_darling(rank[:, None], region[:, None]), index.size)
-    half, most = float((region <= 0.5).mean()), float((region <= 0.9).mean())
-    sentence = f"regions of highest density that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"
-    return Finding("coverage", float(p[0]), 1, sentence), region
+    return Finding("coverage", *_of_regions("regions of highest density", region, rank)), region
 
 
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
@@ -67,15 +62,16 @@ def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floa
     index = rows.some(MOST_ROWS, rng)
     points = _points(rows.context[index], rows.x.shape[1], rng)
     places = np.empty((index.size, rows.x.shape[1]))
-    near = np.empty((index.size, 1))
+    near = np.empty(index.size)
     step = max(BLOCK // (DRAWS * rows.x.shape[1]), 1)
     for begin in range(0, index.size, step):
         part = index[begin : begin + step]
         drawn = np.asarray(flow.sample((DRAWS,), rows.context[part], seed=rng, dtype="float64"))
         every = np.concatenate([rows.x[None, part].astype(np.float64), drawn])
         places[begin : begin + step] = _rank(every, rng)
-        near[begin : begin + step] = _rank(_distances(every, points[begin : begin + step])[:, :, None], rng)
-    return [_of_columns(places, rows.names), _of_points(near[:, 0])], places, near[:, 0]
+        near[begin : begin + step] = _rank(_distances(every, points[begin : begin + step]), rng)
+    of_points = Finding("distance to random points", *_of_regions("balls around random points", near, 1.0 - near))
+    return [_of_columns(places, rows.names), of_points], places, near
 
 
 def _points(context: NDArray[Any], features: int, rng: np.random.Generator) -> Floats:
@@ -113,8 +109,11 @@ def _of_columns(places: Floats, names: tuple[str, ...]) -> Finding:
     return Finding("ranks among draws", least_of(float(p[worst]), p.size), p.size, sentence)
 
 
-def _of_points(near: Floats) -> Finding:
-    p = of.anderson_darling_tail(of.anderson_darling(near[:, None], 1.0 - near[:, None]), len(near))
-    half, most = float((near <= 0.5).mean()), float((near <= 0.9).mean())
-    sentence = f"balls around random points that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"
-    return Finding("distance to random points", float(p[0]), 1, sentence)
+def _of_regions(what: str, claimed: Floats, rest: Floats) -> tuple[float, int, str]:
+    """The finding about shares that the least regions that contain a row claim: are they uniform?
+
+    `rest`: 1 minus these.
+    """
+    p = of.anderson_darling_tail(of.anderson_darling(claimed[:, None], rest[:, None]), len(claimed))
+    half, most = float((claimed <= 0.5).mean()), float((claimed <= 0.9).mean())
+    return float(p[0]), 1, f"{what} that claim 50 % and 90 % of the rows hold {half:.1%} and {most:.1%}"

@@ -34,7 +34,7 @@ class Classes:
     rows: Looked
     """Rows as numbers, with the context of the density."""
     exists: NDArray[np.bool_]
-    """The rows in which all numbers exist."""
+    """The rows in which all numbers exist; all rows, if no column has any."""
     log_prob: Floats
     """Log probabilities of the classes of each row."""
     scores: Floats
@@ -69,7 +69,8 @@ class Classes:
             for i, one in enumerate(head.columns)
         ]
         called = tuple(names[one.column] for one in head.columns)
-        return cls(density, looked, density.exists(codes), log_prob, scores, called, tuple(shares))
+        exists = density.exists(codes) if density.continuous else np.ones(len(x), bool)
+        return cls(density, looked, exists, log_prob, scores, called, tuple(shares))
 
     def sample(self, n: int, context: Any, *, seed: Any, dtype: Any) -> Floats:
         """Draws as numbers."""
@@ -87,14 +88,20 @@ class Classes:
         looked = sum(one.size for one, _ in self.shares)
         return Finding(SHARES, least_of(float(p.min()), looked), looked, sentence)
 
-    def beside(self, scores: Floats) -> Floats:
-        """Scores of the rows in which all numbers exist, then those of the classes, for all rows.
+    def beside(self, scores: Floats, good: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Scores of the numbers, then those of the classes, for all rows, and the rows that have a density.
 
         A row without all of its numbers has random scores of them, which are right in any case.
+
+        Args:
+            scores: Of the rows in which all numbers exist.
+            good: Which of these have a density.
         """
         every = stream(0, 12).standard_normal((len(self.exists), scores.shape[1]))
         every[self.exists] = scores
-        return np.concatenate([every, self.scores], axis=1)
+        has_density = np.asarray(np.isfinite(self.scores).all(axis=1))
+        has_density[self.exists] &= good
+        return np.concatenate([every, self.scores], axis=1), has_density
 
     def conditions(self, features: int) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
         """The context and the discrete values of each row; the coordinates that may not depend on each; names.
@@ -121,8 +128,7 @@ def _shares(
     away, spread = np.abs(counts - mean), (expected * (1.0 - expected)).sum(axis=0)
     p = np.minimum(2.0 * np.exp(-0.5 * np.square(away) / (spread + away / 3.0 + TINY)), 1.0)
     worst = int(p.argmin())
-    called = [*labels, *(f"{value:g}" for value in one.values[len(labels) :]), "another number"][worst]
-    if called == "nan":
-        called = "a missing value"
+    values = ["a missing value" if v != v else labels[int(v)] if labels else f"{v:g}" for v in one.values]
+    called = [*values, "another number"][worst]
     found, right = (f"{part[worst] / len(codes):.1%}" for part in (counts, mean))
     return p, f"column {name}, where {called} is the value of {found} of the rows in place of {right}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,3 +154,8 @@ def p_text(p_value: float) -> str:
 def number(value: float) -> str:
     """Three digits, with a true minus sign left out for the sake of terminals."""
     return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.3e}"
+
+
+def with_error(error: float) -> str:
+    """The error of a mean in words; empty for one row, or for an infinite mean."""
+    return "" if math.isnan(error) else f" ± {error:.4f}"

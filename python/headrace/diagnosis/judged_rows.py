@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace._arrays import frames
 from headrace._arrays.caller import Caller
 from headrace._base import arguments as check
 from headrace._fit.given_rows import Data, open_rows
@@ -76,16 +77,11 @@ def opened(
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
         labels = check.texts("names", names, features)
-    own_names: Any = getattr(context, "columns", None) if context_names is None else None
-    if own_names is not None and len(own_names) == contexts and all(isinstance(name, str) for name in own_names):
-        context_names = list(own_names)  # of a frame
-    of_context = tuple(map(str, range(contexts)))
-    if context_names is not None:
-        of_context = check.texts("context_names", context_names, contexts)
-    own = _of_each(rows)
-    if given is None:
-        return Looked(rows.x, own, share, index, None, None, labels, of_context)
-    return Looked(rows.x, own, share, index, given.x, _of_each(given), labels, of_context)
+    context_names = frames.names_of(context, contexts) if context_names is None else context_names
+    called = tuple(map(str, range(contexts)))
+    called = called if context_names is None else check.texts("context_names", context_names, contexts)
+    seen, of_seen = (None, None) if given is None else (given.x, _of_each(given))
+    return Looked(rows.x, _of_each(rows), share, index, seen, of_seen, labels, called)
 
 
 def _of_each(rows: Data) -> NDArray[Any] | None:

@@ -25,6 +25,7 @@ from headrace.diagnosis.judged_rows import stream
 
 Tails = tuple[Floats, Floats]  # the probabilities below and above, each with its own digits
 
+_BASES = {"normal": StandardNormal, "logistic": Logistic, "uniform": Uniform}  # of columns of an `Independent`
 _DRAWS, _MOST_DRAWN = 200_000, 20_000_000  # rows and values of a base with a distribution that is known only by draws
 
 
@@ -42,7 +43,8 @@ def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
         elif kind is Uniform:
             lower, upper = _uniform(value)
         elif isinstance(base, Independent):
-            return np.stack([_of_column(name, value[:, i]) for i, name in enumerate(base.densities)], axis=1)
+            each = zip(base.densities, value.T, strict=True)
+            return np.concatenate([scores(_BASES[name](1), column[:, None], seed) for name, column in each], axis=1)
         elif isinstance(base, NormalMixture):
             lower, upper = _mixture(base, value)
         elif isinstance(base, StudentT) and find_spec("scipy") is not None:
@@ -66,13 +68,6 @@ def _logistic(value: Floats) -> Tails:
 def _uniform(value: Floats) -> Tails:
     """Scores on [-1, 1]; values outside get the farthest score."""
     return np.clip(0.5 * (1.0 + value), 0.0, 1.0), np.clip(0.5 * (1.0 - value), 0.0, 1.0)
-
-
-def _of_column(name: str, value: Floats) -> Floats:
-    if name == "normal":
-        return value
-    tails = {"logistic": _logistic, "uniform": _uniform}[name]
-    return np.where(np.isfinite(value), quantile(*tails(value)), np.nan)
 
 
 def _mixture(base: NormalMixture, value: Floats) -> Tails:

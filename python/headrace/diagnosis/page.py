@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from headrace._base.output import printable
 from headrace._base.pictures import NO_MATPLOTLIB, can_draw
-from headrace.diagnosis.findings import number, p_text
+from headrace.diagnosis.findings import number, p_text, with_error
 from headrace.diagnosis.picture import vector_columns, vector_panels
 from headrace.diagnosis.sizes import GRADES
 
@@ -53,8 +54,9 @@ def page(diagnosis: Record, data: str | None = None, script: str = "") -> str:
     listed = "".join(f"<li>{_text(advice)}</li>" for advice in diagnosis.next_steps(on_a_page=True))
     likelihoods, rows, worst = list[tuple[str, ...]](), list[tuple[str, ...]](), list[tuple[str, ...]]()
     for one in diagnosis.likelihoods:
-        gain = "" if one.name == "flow" else f"{one.gain:.4f} ± {one.gain_error:.4f}"
-        likelihoods.append((one.name, f"{one.mean:.4f} ± {one.error:.4f}", gain, f"{one.rows:,}"))
+        is_compared = one.name != "flow" and not math.isnan(one.gain)
+        gain = f"{one.gain:.4f}{with_error(one.gain_error)}" if is_compared else ""
+        likelihoods.append((one.name, f"{one.mean:.4f}{with_error(one.error)}", gain, f"{one.rows:,}"))
     tests = sorted(diagnosis.tests, key=lambda one: one.p_value)
     for test in tests:
         step = diagnosis.next_step(test, on_a_page=True) if test.misses else ""

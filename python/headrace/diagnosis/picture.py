@@ -146,7 +146,7 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
     rows, features = uniform.shape
     at = _band(axis, bands.curve_band(rows, features), "where all curves lie, 95 %")
     away = np.stack([bands.curve(column) for column in uniform.T]) - at
-    order = _oddest(uniform)
+    order = bands.oddest(uniform)  # colours follow this order in all panels
     for i in order[len(NAMED) : MOST_CURVES][::-1]:
         axis.plot(at, away[i], color=GREY, linewidth=0.7, alpha=0.7)
     styles = ("-", "--", "-.")
@@ -165,14 +165,6 @@ def _coordinate(diagnosis: Record, i: int) -> str:
         return f"column {_short(label.removeprefix(COLUMN))}"
     column = re.search(r"\(mostly columns? (.*)\)$", label)
     return f"coordinate {i}" if column is None else f"{i}, mostly {_short(column[1])}"
-
-
-def _oddest(uniform: NDArray[Any]) -> NDArray[np.int64]:
-    """Columns by the distance of their distributions from uniform, the farthest first: colours follow this order in all
-    panels.
-    """
-    away = np.stack([bands.curve(column) for column in uniform.T]) - np.linspace(0.0, 1.0, bands.POINTS + 1)
-    return np.argsort(-np.abs(away).max(axis=1), kind="stable")
 
 
 def _transforms(axis: Axes, diagnosis: Record) -> None:
@@ -218,7 +210,7 @@ def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
     what = "where all bins lie, 95 %"
     axis.fill_between([0.0, 1.0], low, high, color=BAND, linewidth=0, label=what)
     axis.axhline(rows / bins, color=GREY, linewidth=0.8)
-    order = _oddest(uniform)
+    order = bands.oddest(uniform)  # colours follow this order in all panels
     for i in order[len(NAMED) : MOST_CURVES][::-1]:
         axis.stairs(heights[i], edges, baseline=None, color=GREY, linewidth=0.7, alpha=0.7)
     named = (BLUE,) if count == 1 else NAMED

@@ -14,7 +14,7 @@ from headrace._base.types import Floats
 from headrace.diagnosis import bands
 from headrace.diagnosis.advice import advice_for
 from headrace.diagnosis.distributions import normal_tail
-from headrace.diagnosis.findings import Finding, Tested, number
+from headrace.diagnosis.findings import Finding, Tested, number, with_error
 from headrace.diagnosis.likelihood import Likelihood
 from headrace.diagnosis.sizes import Size, listed
 
@@ -44,7 +44,7 @@ class Record(Tested):
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
-    """The flow's likelihood, then those of a Gaussian and of kernels if they exist."""
+    """The flow's likelihood, those of a Gaussian and of kernels if they exist, and that of columns with classes."""
     fitted_to: str
     """The rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
@@ -187,8 +187,8 @@ class Record(Tested):
     def _likelihood(one: Likelihood) -> tuple[str, str, str]:
         comparison, more = "", "more" if not one.gain < 0 else "less"
         if one.name != "flow" and not np.isnan(one.gain):  # for two densities that are 0 at some row
-            comparison = f"the flow has {abs(one.gain):.4f}{_error(one.gain_error)} {more} on {one.rows:,} rows"
-        return one.name, f"{one.mean:.4f}{_error(one.error)}", comparison
+            comparison = f"the flow has {abs(one.gain):.4f}{with_error(one.gain_error)} {more} on {one.rows:,} rows"
+        return one.name, f"{one.mean:.4f}{with_error(one.error)}", comparison
 
     @staticmethod
     def _worst(one: Worst) -> str:
@@ -199,11 +199,6 @@ class Record(Tested):
 def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
     counts = np.histogram(ranks, bins=bins, range=(0.0, 1.0))[0].astype(np.int64)
     return counts, bands.histogram_band(len(ranks), bins)
-
-
-def _error(error: float) -> str:
-    """The error of a mean in words; empty for one row, or for an infinite mean."""
-    return "" if np.isnan(error) else f" ± {error:.4f}"
 
 
 def _counted(n: int, what: str) -> str:

@@ -108,7 +108,9 @@ def diagnose(
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
         density, used = table.flow, table.columns.used
         if isinstance(density, MixedDensity):
-            names = [*map(str, range(density.features))] if names is None else names
+            size = density.features
+            names = [*map(str, range(size))] if names is None else check.texts("names", names, size)
+            context_names = density.context_names if context_names is None else context_names
             labels = [used.columns[i].labels for i in used.kept]
             classes = Classes.of(density, (x, context, weights), names, context_names, labels, given.seed)
             x, context, weights = density.of_numbers(x, classes.rows.context, classes.rows.weights)
@@ -210,23 +212,20 @@ class _Look:
 
     def expected(self) -> int:
         """The number of tests, if no row has a density of 0."""
-        rows = self.rows
-        count = 1 + 2 * (rows.context is not None) + (rows.index.size >= LEAST_ROWS) + (rows.training is not None)
-        if isinstance(self.flow, Flow):
-            many = self.flow.features > 1
-            some = self.rows.index.size > 2
-            count += 2 + 2 * many + (many and some) + (some and self.rows.context is not None)
-        return int(count)
+        rows, classes = self.rows, self.classes
+        every, discrete = (rows, 0) if classes is None else (classes.rows, len(classes.names))
+        count = int(every.index.size >= LEAST_ROWS)
+        if not isinstance(self.flow, MixedDensity):
+            count += 1 + 2 * (rows.context is not None) + (rows.training is not None)
+        features = discrete + (self.flow.features if isinstance(self.flow, Flow) else 0)
+        if features:
+            many, some, given = features > 1, every.index.size > 2, discrete > 0 or rows.context is not None
+            count += 2 + (discrete > 0) + 2 * many + (many and some) + (some and given)
+        return count
 
     def _each(self) -> Iterator[Finding]:
-        index = self.rows.index
-        if isinstance(self.flow, Flow) or self.classes is not None:
-            yield from self._latent()
-        else:
-            empty = index[~np.isfinite(self.log_prob[index])]
-            if empty.size:
-                yield self._nowhere(empty, index.size)
-        if not index.size:
+        yield from self._latent()
+        if not self.rows.index.size:
             return
         if isinstance(self.flow, MixedDensity):
             yield from self._classified()
@@ -249,7 +248,9 @@ class _Look:
             yield finding
 
     def _of_numbers(self) -> tuple[Floats, list[str]]:
-        """Scores of the rows of the flow, NaN for a row without a density, and descriptions of their columns."""
+        """Scores of the rows of the flow, and descriptions of their columns; none of a density without latent rows."""
+        if not isinstance(self.flow, Flow):
+            return np.empty((len(self.log_prob), 0)), []
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
         every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
@@ -259,28 +260,25 @@ class _Look:
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
-        every[~good] = np.nan
         self.all_scores = every  # with labels, because Ctrl-C may come here
         return every, called
 
     def _latent(self) -> Iterator[Finding]:
-        every, called = self._of_numbers() if isinstance(self.flow, Flow) else (np.empty((0, 0)), [])
+        every, called = self._of_numbers()
+        good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
         index, given, names = self.rows.index, self.rows.context, self.rows.context_names
         chosen: NDArray[np.bool_] | None = None
         if self.classes is not None:
-            if not isinstance(self.flow, Flow):
-                every = np.empty((int(self.classes.exists.sum()), 0))
             given, chosen, names = self.classes.conditions(every.shape[1])
-            index, every = self.classes.rows.index, self.classes.beside(every)
+            index, (every, good) = self.classes.rows.index, self.classes.beside(every, good)
             self.labels = [*self.labels, *(COLUMN + name for name in self.classes.names)]
-        good = np.asarray(np.isfinite(every).all(axis=1))
         if not good[index].all():
             yield self._nowhere(index[~good[index]], index.size)
-        index = index[good[index]]
-        self.scores = score = every[index]
-        if not index.size:
+        index, features = index[good[index]], every.shape[1]
+        score = every[index]
+        self.scores = score if features else None
+        if not score.size:
             return
-        features = score.shape[1]
         self.least_right = latent.least_right(score, called, self.classes.shares if self.classes else ())
         nats, error = missing_nats(score, self.seed)
         self.size = replace(self.size, nats=nats, nats_error=error)

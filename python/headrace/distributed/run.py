@@ -296,18 +296,14 @@ class SharedFit(Fit):
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
         """See `Fit`."""
-        if source.is_first:
-            _warn_of_idle_ranks(self.group.size, self.chunks)
+        size, chunks = self.group.size, self.chunks
+        if source.is_first and size > chunks.of_a_batch:
+            parts = "one chunk" if chunks.of_a_batch == 1 else f"{chunks.of_a_batch} chunks"
+            warn(
+                f"fit: a batch is {parts} of rows, so that no more of the {size} ranks have something to do at a time; "
+                f"give batch_size={chunks.most * size} or more"
+            )
         return SharedRun(flow, self.chunks, arguments)
-
-
-def _warn_of_idle_ranks(size: int, chunks: Chunks) -> None:
-    if size > chunks.of_a_batch:
-        parts = "one chunk" if chunks.of_a_batch == 1 else f"{chunks.of_a_batch} chunks"
-        warn(
-            f"fit: a batch is {parts} of rows, so that no more of the {size} ranks have something to do at a time; "
-            f"give batch_size={chunks.most * size} or more"
-        )
 
 
 def check_group(group: Any) -> Group:

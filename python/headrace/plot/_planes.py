@@ -81,17 +81,16 @@ def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviat
     return np.asarray(smoothed(counts, deviation) / (len(a) * area))
 
 
-def levels_of(density: Floats, shares: Sequence[float], cells: Floats | float = 1.0) -> list[float]:
+def levels_of(density: Floats, shares: Sequence[float]) -> list[float]:
     """The densities above which these shares of the mass lie, ascending and all different.
 
     Args:
         density: Of any shape; values that are not finite count as 0.
         shares: Between 0 and 1.
-        cells: The size of each cell.
     """
     value = np.where(np.isfinite(density), density, 0.0)
     order = np.argsort(-value, axis=None)
-    mass = np.cumsum((value * cells).ravel()[order])
+    mass = np.cumsum(value.ravel()[order])
     if not mass.size or not mass[-1] > 0:
         return []
     found = [float(value.ravel()[order[np.searchsorted(mass, share * mass[-1])]]) for share in shares]

@@ -151,8 +151,7 @@ def names_of(features: int, given: Sequence[str] | None, x: Any, known: tuple[st
     """Names of columns: the given ones, those of the frame x, those of the density, or their indices."""
     if given is not None:
         return check.texts("names", given, features)
-    labels = getattr(x, "columns", None)
-    if labels is not None and len(labels) == features and all(isinstance(name, str) for name in labels):
+    if (labels := frames.names_of(x, features)) is not None:
         return known if known is not None and _is_other_order(labels, known) else tuple(labels)
     return known if known is not None else tuple(f"column {i}" for i in range(features))
 

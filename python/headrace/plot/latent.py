@@ -65,19 +65,12 @@ def latent(flow: Any, x: Any, context: Any = None, *, columns: Any = None, seed:
     if not len(score):
         raise ValueError("x: expected rows with latent ones, got none whose latent numbers are finite")
     names = tuple(f"latent {i}" for i in range(source.flow.features))
-    chosen = _farthest(score) if columns is None else columns_of(columns, names)
+    farthest = bands.oddest(normal_tail(-score))[:SHOWN].tolist()
+    chosen = sorted(farthest) if columns is None else columns_of(columns, names)
     if len(chosen) > MOST_SHOWN:
         raise ValueError(f"columns: expected at most {MOST_SHOWN}, got {len(chosen)}")
     some = score if len(score) <= POINTS else np.random.default_rng(key).permutation(score)[:POINTS]
     return _draw(score[:, chosen], some[:, chosen], [names[i] for i in chosen])
-
-
-def _farthest(score: NDArray[np.float64]) -> list[int]:
-    """The coordinates with distributions farthest from the normal one, ascending."""
-    uniform = normal_tail(-score)
-    at = np.linspace(0.0, 1.0, bands.POINTS + 1)
-    away = [float(np.abs(bands.curve(column) - at).max()) for column in uniform.T]
-    return sorted(np.argsort(away, kind="stable")[::-1][:SHOWN].tolist())
 
 
 def _draw(score: NDArray[Any], shown: NDArray[Any], names: list[str]) -> Figure:

@@ -216,8 +216,7 @@ def _before_common_end(teacher: Flow, student: Flow) -> tuple[Flow, Flow]:
     if all(isinstance(end, Standardize) for end, _ in alike) or len(alike) == min(map(len, chains)):
         return teacher, student
     apart = slice(None, -len(alike))  # slice of transforms, because an ascent's own slices are of steps
-    inner, rest = Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
-    return inner, rest
+    return Flow.__getitem__(teacher, apart), Flow.__getitem__(student, apart)
 
 
 def _is_same(transform: Transform, other: Transform) -> bool:

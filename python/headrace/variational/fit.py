@@ -241,10 +241,9 @@ def _of_weights(log_w: NDArray[np.float64]) -> FreeEnergy:
     samples = log_w.size
     log_w = log_w[log_w < np.inf]  # drops NaN too
     skipped = samples - log_w.size
-    nan = math.nan
     largest = log_w.max(initial=-np.inf)
     if largest == -np.inf:
-        return FreeEnergy(nan, nan, nan, nan, nan, nan, 0.0, int(log_w.size), skipped)
+        return FreeEnergy(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, int(log_w.size), skipped)
     w = np.exp(log_w - largest)
     mean = float(w.mean())
     log_z = float(largest) + math.log(mean)

@@ -144,7 +144,7 @@ def _draw_before(flow: Flow, contexts: Contexts, rng: np.random.Generator) -> Dr
 
 
 def _exchanged(before: Flow, theirs: Flow, learner: Flow, contexts: Contexts, rng: np.random.Generator) -> float:
-    """KL of `own` after `before` to `theirs` after `before`, from samples; NaN if one is not finite."""
+    """KL of `learner` after `before` to `theirs` after `before`, from samples; NaN if one is not finite."""
     u, context = _draw_before(before, contexts, rng)(COMPARED)
     x, own_log_det = learner.to_data(u.astype(learner.dtype), context if learner.context else None)
     v, their_log_det = theirs.to_latent(x, context if theirs.context else None)
