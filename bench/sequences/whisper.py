@@ -58,11 +58,12 @@ class ClassesOfLevels(Spectrum):
         return inside / inside.sum(axis=(1, 2), keepdims=True)
 
 
-def coloured_noise(signals: Sequence[NDArray[Any]], rng: np.random.Generator) -> Floats:
-    """Stationary normal noise with the mean power spectrum of the signals' first steps, (signals, LENGTH, 1)."""
-    size = np.sqrt(np.mean([np.abs(np.fft.rfft(x[:LENGTH, 0])) ** 2 for x in signals], axis=0))
-    white = np.fft.rfft(rng.standard_normal((len(signals), LENGTH)))
-    return np.fft.irfft(size * white / np.sqrt(LENGTH))[..., None]
+def coloured_noise(signals: Sequence[NDArray[Any]], rows: int, steps: int, rng: np.random.Generator) -> Floats:
+    """Stationary normal noise with the mean power spectrum of the signals' first LENGTH steps, (rows, steps, 1)."""
+    size = np.sqrt(np.mean([np.abs(np.fft.rfft(x[:LENGTH, 0])) ** 2 for x in signals], axis=0) / LENGTH)
+    white = np.fft.rfft(rng.standard_normal((rows, steps)))
+    between = np.interp(np.fft.rfftfreq(steps), np.fft.rfftfreq(LENGTH), size)
+    return np.fft.irfft(between * white, steps)[..., None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,10 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"{'':22s} level range {report.level_range} dB, pitch {report.pitch}", flush=True)
         pictures[f"student, {name}"] = student.sample(1, DRAWN, seed=1)[0]
-    noise = coloured_noise(signals, rng)
+    noise = coloured_noise(signals, len(signals), LENGTH, rng)
     levels, pitch = range_of_levels(noise, LEVEL_FRAME), strength_of_pitch(noise, PITCH_FRAME)
     print(f"{'noise of the spectrum':22s} level range {levels:.3g} dB, pitch {pitch:.3g}", flush=True)
     if given.picture:
+        pictures["noise of the spectrum"] = coloured_noise(signals, 1, DRAWN, rng)[0]
         hr.plot.spectrograms(pictures, rate=8000).savefig(given.picture, dpi=110)
     return 0
 
