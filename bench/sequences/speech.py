@@ -163,7 +163,7 @@ def fitted(
     train, valid = ([x[:, None] for x in parts.get(name, [])] for name in ("train", "valid"))
     clock.now = time.process_time  # the clock of budgets and schedules
     begin = time.process_time()
-    own = {"validation": valid} if valid else {}  # else the end of what is to train on
+    own: dict[str, Any] = {"validation": valid} if valid else {}  # else the end of what is to train on
     history = flow.fit(train, quantised=1, time_budget=seconds, progress=False, **own, **settings)
     return flow, history, time.process_time() - begin
 
