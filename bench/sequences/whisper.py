@@ -8,9 +8,10 @@ steps: by the divergence alone, and with the spectra of the training files, with
 classes of frames, from the quietest to the loudest, in place of one mean. Each line has KL in nats a sample, the
 distance of spectra, the power over that of real signals in decibels, and the teacher's log density of samples less
 that of real signals, in nats a sample. Beneath it are the range of levels of frames, in decibels, and the strength of
-the pitch, of samples of the student and of the teacher, and of real signals. The last line has both for stationary
-noise with the signals' spectrum, of which other figures are good. Where the package cannot be fetched, a made process
-takes its place. `--picture` draws spectrograms of all of them.
+the pitch, of the first 1024 steps of samples of the student and of the teacher, and of as many of real signals. The
+last lines have both for stationary noise with the signals' spectrum, of which other figures are good, and for one long
+sample of each. `--picture` draws spectrograms of these. Where the package cannot be fetched, a made process takes its
+place.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from headrace.variational.over_time import LEVEL_FRAME, PITCH_FRAME
 from headrace.variational.spectra import Spectrum, range_of_levels, strength_of_pitch
 
 LENGTH, SAMPLES = 1024, 8
-DRAWN = 4 * 8000  # steps of a picture
+DRAWN = 4 * 8000  # steps of a long sample
 
 
 class ClassesOfLevels(Spectrum):
@@ -108,8 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     noise = coloured_noise(signals, len(signals), LENGTH, rng)
     levels, pitch = range_of_levels(noise, LEVEL_FRAME), strength_of_pitch(noise, PITCH_FRAME)
     print(f"{'noise of the spectrum':22s} level range {levels:.3g} dB, pitch {pitch:.3g}", flush=True)
+    pictures["noise of the spectrum"] = coloured_noise(signals, 1, DRAWN, rng)[0]
+    for name, x in pictures.items():
+        levels, pitch = range_of_levels(x[None], LEVEL_FRAME), strength_of_pitch(x[None], PITCH_FRAME)
+        print(f"{name:32s} of {len(x)} samples: level range {levels:.3g} dB, pitch {pitch:.3g}", flush=True)
     if given.picture:
-        pictures["noise of the spectrum"] = coloured_noise(signals, 1, DRAWN, rng)[0]
         hr.plot.spectrograms(pictures, rate=8000).savefig(given.picture, dpi=110)
     return 0
 
