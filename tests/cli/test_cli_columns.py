@@ -9,7 +9,7 @@ import pytest
 import headrace as hr
 from cli_cases import SHORT
 from headrace import files
-from headrace._cli import diagnose as _diagnose
+from headrace.diagnosis import run as run_of_diagnosis
 
 pytestmark = pytest.mark.programs
 
@@ -186,15 +186,12 @@ def test_a_diagnosis_sees_the_noise_of_the_fit(folder, run, monkeypatch):
     weighted = ("--weights", "w", "--discrete", "count", "--seed", 5, "--validation", 0)
     assert run("fit", "t.csv", "-o", "f", *weighted, *SHORT)[0] == 0
     assert kept("f")["seed"] == 5
-    looked = []
-    look = _diagnose.look
-    monkeypatch.setattr(
-        _diagnose, "look", lambda *given, **named: looked.append((given, named)) or look(*given, **named)
-    )
+    looked, opened = [], run_of_diagnosis.opened
+    monkeypatch.setattr(run_of_diagnosis, "opened", lambda *parts: looked.append(parts) or opened(*parts))
     Path("same.csv").write_bytes(Path("t.csv").read_bytes())
     assert run("diagnose", "f", "t.csv", "--training", "same.csv", "--weights", "w", "--seed", 3)[0] == 0
-    (_, found, *_), named = looked[0]
-    assert (named["training"][x[:, 3] > 0] == seen[0]).all()
+    _, _, found, _, _, (training, _), *_ = looked[0]
+    assert (training[x[:, 3] > 0] == seen[0]).all()
     assert (np.round(found[:, 0]) == x[:, 0]).all()
-    assert (found[:, 0] != named["training"][:, 0]).all()
+    assert (found[:, 0] != training[:, 0]).all()
     assert np.allclose(found[:, 1], x[:, 1], atol=1e-8)  # the text has ten digits

@@ -11,7 +11,6 @@ import numpy as np
 
 from headrace._arrays import frames
 from headrace._base import arguments as check
-from headrace._base.types import Self
 
 NOTE = "columns"  # the key of a file's metadata
 
@@ -67,34 +66,6 @@ class Names:
         ):
             return cls()
         return cls(*(None if names is None else tuple(names) for names in lists))
-
-
-class Named:
-    """A density whose columns may have names, which its files keep."""
-
-    _names: Names
-    features: Any
-    context: Any
-
-    @property
-    def feature_names(self) -> tuple[str, ...] | None:
-        """The names of the columns, from the frame of the fit or in place of `features`; None if there are none.
-
-        Later frames need the same columns in the same order; arrays have no names, and are taken unchanged.
-        """
-        return self._names.features
-
-    @property
-    def context_names(self) -> tuple[str, ...] | None:
-        """The names of the context's columns, if it was a frame in the fit; None otherwise."""
-        return self._names.context or None
-
-    def _notes(self) -> dict[str, str]:
-        return Names(self._names.features, self._names.context if self.context else ()).notes()
-
-    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
-        self._names = Names.of_notes(notes, self.features, self.context)
-        return self
 
 
 def refuse_others(argument: str, labels: Sequence[str], known: Sequence[str]) -> None:

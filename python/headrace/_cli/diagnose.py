@@ -43,7 +43,7 @@ def diagnose(arguments: Namespace) -> int:
     if training_table is not None:
         fitted, given, _ = _rows_for(density, arguments, training_table)[0]
         training = fitted if given is None else (fitted, given)
-    found = looked(arguments, density, rows, training, names)
+    found = looked(arguments, replace(density, called=arguments.data), rows, training, names)
     if _is_page(output):
         write_text(output, found.to_html(Path(arguments.data).name))
     elif output is not None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from headrace import files
-from headrace._arrays.names import Named
+from headrace._arrays.names import Names
 from headrace._base.types import Self
 
 
-class OfFlows(Named):
+class OfFlows:
     """A density whose parameters are those of several flows."""
 
+    _names: Names
     _advice = ""
     """The end of a graph's refusal."""
+    features: Any
+    context: Any
     device: Any
     matmul: Any
 
@@ -30,6 +34,16 @@ class OfFlows(Named):
         """The number of trained parameters in all flows."""
         return sum(flow.n_parameters for flow in self._parts.values())
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """See `Flow.feature_names`."""
+        return self._names.features
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """See `Flow.context_names`."""
+        return self._names.context or None
+
     def named_parameters(self) -> dict[str, NDArray[Any]]:
         """Dense copies of the parameters by name, of an ensemble such as "members.0.transforms.0.layers.0.weight"."""
         return self._named(lambda flow: flow.named_parameters())
@@ -39,6 +53,13 @@ class OfFlows(Named):
 
     def _named(self, of: Any) -> dict[str, NDArray[Any]]:
         return {f"{part}.{name}": array for part, flow in self._parts.items() for name, array in of(flow).items()}
+
+    def _notes(self) -> dict[str, str]:
+        return Names(self._names.features, self._names.context if self.context else ()).notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self.features, self.context)
+        return self
 
     def __reduce__(self) -> Any:
         """Pickle the bytes of a file, as flows do."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from headrace._arrays import caller as _arrays
 from headrace._arrays.caller import Array, Caller, named
-from headrace._arrays.names import Named, Names
+from headrace._arrays.names import Names
 from headrace._arrays.shapes import opened
 from headrace._base import arguments as check
 from headrace._base import array_errors as errors
@@ -179,7 +179,7 @@ class Conditional:
 
 
 @storable
-class Flow(Named, Chained, Density):
+class Flow(Chained, Density):
     """A density ρ(x) = base(z(x)) · |det dz/dx| (eq. 26-27 of the notes).
 
     The whole chain is one program: a tile of rows runs through all transforms while it is in cache. A program is
@@ -293,6 +293,26 @@ class Flow(Named, Chained, Density):
         return self
 
     # ---- structure ---------------------------------------------------------------------------------------------
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns, from the frame of the fit or in place of `features`; None if there are none.
+
+        Later frames need the same columns in the same order; arrays have no names, and are taken unchanged.
+        """
+        return self._names.features
+
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """The names of the context's columns, if it was a frame in the fit; None otherwise."""
+        return self._names.context or None
+
+    def _notes(self) -> dict[str, str]:
+        return Names(self._names.features, self._names.context if self._context else ()).notes()
+
+    def _with_notes(self, notes: Mapping[str, Any]) -> Self:
+        self._names = Names.of_notes(notes, self._features, self._context)
+        return self
 
     @property
     def _names(self) -> Names:

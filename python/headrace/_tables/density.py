@@ -164,6 +164,8 @@ class TableDensity:
     """The density of treated columns."""
     columns: Columns
     """Kinds and names of the table's columns, whose `table` prints."""
+    called: str = "x"
+    """The name of rows in errors of a diagnosis: `x`, or a file's."""
 
     @property
     def context(self) -> int:
@@ -267,7 +269,7 @@ class TableDensity:
         for table in (self.columns.table, self.columns.used) if names is not None else ():
             if own is not None and len(own) == len(table.columns):
                 own = tuple(own[i] for i in table.kept)
-        found = self.looked_at(x, context, weights)
+        found = self.looked_at(x, context, weights, x_name=self.called)
         if training is None:
             return *found, None, own
         parts = training if isinstance(training, tuple) else (training,)
