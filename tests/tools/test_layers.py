@@ -19,7 +19,7 @@ SOURCES = (".hpp", ".cpp", ".cuh", ".cu")
 # too. The page is drawn from this list.
 STOREYS = {
     "base": (1150, "_base"),
-    "core": (2100, "_arrays _core config"),
+    "core": (2050, "_arrays _core config"),
     "flow": (4650, "_flow densities files ops transforms"),
     "fit": (7100, "_fit distributed rows training"),
     "methods": (5850, "ascent continuum sequences variational"),

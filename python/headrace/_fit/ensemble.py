@@ -375,10 +375,14 @@ class Ensemble(OfFlows):
         jobs = (partial(fitted, i, flow) for i, flow in enumerate(self._flows))
         histories: list[History] = []
         shown = bool(settings.get("progress", True))
+
+        def has_history(i: int) -> bool:
+            return i < len(histories)
+
         try:
             with ExitStack() as stack:
                 for i, flow in enumerate(self._flows):
-                    stack.enter_context(flow._interior.restored(unless=lambda i=i: i < len(histories)))
+                    stack.enter_context(flow._interior.restored(unless=partial(has_history, i)))
                 done = run_side_by_side(jobs, threads, total=n, progress=shown, is_interrupted=is_interrupted)
                 if done.interrupted:
                     histories += done.leading()
