@@ -179,13 +179,14 @@ const InstructionSet& active_isa() {
     return set;
 }
 
-const InstructionSet& granted(const InstructionSet& expected, const InstructionSet& vectors, bool (*request)()) {
-    return expected.tiles && !request() ? vectors : expected;
+bool is_granted(const InstructionSet& expected, bool (*request)()) {
+    return !expected.tiles || request();
 }
 
 const InstructionSet& isa_of_steps() {
     static const InstructionSet& set = []() -> const InstructionSet& {
-        const InstructionSet& used = granted(expected_for_steps(), active_isa(), request_tiles);
+        const InstructionSet& expected = expected_for_steps();
+        const InstructionSet& used = is_granted(expected, request_tiles) ? expected : active_isa();
         chosen_for_steps = &used;
         return used;
     }();

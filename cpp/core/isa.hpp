@@ -30,8 +30,8 @@ std::string set_not_built();
 // HEADRACE_ISA names a set that is unknown or unsupported.
 const InstructionSet& active_isa();
 
-// The expected set, or that of `vectors` if the expected one has tiles and the request for their registers is refused.
-const InstructionSet& granted(const InstructionSet& expected, const InstructionSet& vectors, bool (*request)());
+// Whether the system lets the process use a set: tiles need a request for their registers, which may be refused.
+bool is_granted(const InstructionSet& expected, bool (*request)());
 
 // The set whose products in bf16 in steps are used: HEADRACE_ISA, or the fastest set of this processor, on which
 // no bit depends. At the first call the process requests the registers for tiles from the system, if the processor has
