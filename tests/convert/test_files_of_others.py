@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from convert_cases import (
-    NO_CONTEXT,
     Draw,
     library,
     nflows_flow,
@@ -17,8 +16,6 @@ from convert_cases import (
 from headrace import convert
 
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("ignore")]
-
-assert NO_CONTEXT
 
 ROWS = 40
 
