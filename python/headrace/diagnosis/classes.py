@@ -57,8 +57,7 @@ class Classes:
         """`rows`: x, context and weights; `labels`: of the codes of each column, none for a column of numbers."""
         x, context, weights = rows
         head, numbers = density.head, density.as_numbers(x)
-        size = numbers.shape[1]
-        looked = opened(size, density.context, numbers, context, weights, None, None, seed, context_names)
+        looked = opened(numbers.shape[1], density.context, numbers, context, weights, None, None, seed, context_names)
         codes, inputs = head.opened(x)
         log_prob = head.of_rows(x, codes, inputs, looked.context)
         lower, upper = head.tails(codes, inputs, looked.context, stream(seed, 11).random(codes.shape))

@@ -125,17 +125,15 @@ def diagnose(
         names = density.feature_names
     if context_names is None and labels_of(context) is None:
         context_names = density.context_names
-    key = given.seed
     own = density if density.device == "cpu" else density.to("cpu")
-    if isinstance(own, MixedDensity):  # without a flow
-        assert classes is not None
+    if classes is not None and isinstance(own, MixedDensity):  # without a flow
         likelihoods: list[Likelihood] = []
         rows, log_prob, fitted_to = classes.rows, classes.log_prob, ""
     else:
-        rows = opened(own.features, own.context, x, context, weights, training, names, key, context_names)
+        rows = opened(own.features, own.context, x, context, weights, training, names, given.seed, context_names)
         log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
-        likelihoods, fitted_to = compare(log_prob, rows, key)
-    look = _Look(own, rows, log_prob, key, classes)
+        likelihoods, fitted_to = compare(log_prob, rows, given.seed)
+    look = _Look(own, rows, log_prob, given.seed, classes)
     interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
         with bar(look.expected(), "diagnose", "test", bool(given.progress)) as shown:
@@ -166,7 +164,7 @@ def diagnose(
         log_prob=log_prob,
         names=() if isinstance(own, MixedDensity) else rows.names,
         labels=tuple(look.labels),
-        made=_made(rows, key),
+        made=_made(rows, given.seed),
         size=look.size.beside(likelihoods),
         discrete=() if classes is None else classes.names,
         has_splines=isinstance(own, Flow) and own._interior.bends,
@@ -228,7 +226,7 @@ class _Look:
         if not self.rows.index.size:
             return
         if isinstance(self.flow, MixedDensity):
-            yield from self._classified()
+            yield from self._two_samples()
             return
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
         yield finding
@@ -236,21 +234,23 @@ class _Look:
             found, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
             yield from found
         self._draw()
-        yield from self._classified()
+        yield from self._two_samples()
         if self.rows.training is not None:
             yield nearer(self.flow, self.rows, self.seed)[0]
 
-    def _classified(self) -> Iterator[Finding]:
+    def _two_samples(self) -> Iterator[Finding]:
         flow, rows = (self.flow, self.rows) if self.classes is None else (self.classes, self.classes.rows)
         if rows.index.size >= LEAST_ROWS:
             finding, known, pairs = two_samples(flow, rows, self.seed)
             self.size = replace(self.size, known=known, pairs=pairs)
             yield finding
 
-    def _of_numbers(self) -> tuple[Floats, list[str]]:
-        """Scores of the rows of the flow, and descriptions of their columns; none of a density without latent rows."""
+    def _of_numbers(self) -> tuple[Floats, NDArray[np.bool_], list[str]]:
+        """Scores of the rows of the flow, which of them have a density, and descriptions of the columns of the scores:
+        without latent rows no columns.
+        """
         if not isinstance(self.flow, Flow):
-            return np.empty((len(self.log_prob), 0)), []
+            return np.empty((len(self.log_prob), 0)), np.isfinite(self.log_prob), []
         z = np.asarray(self.flow.to_latent(self.rows.x, self.rows.context)[0])
         every = scores(self.flow.base, z, self.seed)
         good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
@@ -261,11 +261,10 @@ class _Look:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
             called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
         self.all_scores = every  # with labels, because Ctrl-C may come here
-        return every, called
+        return every, good, called
 
     def _latent(self) -> Iterator[Finding]:
-        every, called = self._of_numbers()
-        good = np.isfinite(every).all(axis=1) & np.isfinite(self.log_prob)
+        every, good, called = self._of_numbers()
         index, given, names = self.rows.index, self.rows.context, self.rows.context_names
         chosen: NDArray[np.bool_] | None = None
         if self.classes is not None:
