@@ -306,11 +306,13 @@ def test_held_out_rows_may_have_labels(frame):
 def test_a_diagnosis_looks_at_numbers_and_classes(frame, estimator):
     """Of all rows: those of the flow are the rows with all numbers. Another label has density 0."""
     found = hr.diagnose(estimator, frame, progress=False)
-    open_rows = int((frame["rain"] != 0.0).sum())
-    assert (found.rows, found.features, found.names) == (open_rows, 2, ("rain", "size"))
+    assert (found.kind, found.rows, found.features, found.names) == ("MixedDensity", 900, 4, ("rain", "size"))
+    assert len(found.log_prob) == (frame["rain"] != 0.0).sum()
     assert found.scores.shape == (900, 5)
-    assert found.labels[2:] == ("latent column kind", "latent column flag", "latent column rain")
-    note = "Latent coordinates and the classifier include the columns kind, flag and rain, in all rows."
+    of_rain = "latent column rain (frequent or missing values)"  # beside the numbers of the column
+    assert found.labels == ("latent column rain", "latent column size", *found.labels[2:4], of_rain)
+    assert found.labels[2:4] == ("latent column kind", "latent column flag")
+    note = "Coverage, ranks and distances are of rain and size alone, in rows that have them."
     assert note in str(found).replace("\n", " ")
     assert note in html.unescape(found.to_html())
     assert (found.likelihoods[-1].name, found.likelihoods[-1].rows) == ("probabilities", 900)

@@ -40,7 +40,7 @@ class Classes:
     scores: Floats
     """Shape (rows, discrete columns); not finite for a row of probability 0."""
     names: tuple[str, ...]
-    """Those of the discrete columns."""
+    """Those of the discrete columns, of which some have numbers, too."""
     shares: tuple[tuple[Floats, str], ...]
     """For each a p-value of the share that each value has of the rows, and a description by the oddest of them."""
 
@@ -67,7 +67,7 @@ class Classes:
             _shares(one, codes[looked.index, i], np.exp(each[i]), names[one.column], labels[one.column])
             for i, one in enumerate(head.columns)
         ]
-        called = tuple(names[one.column] for one in head.columns)
+        called = tuple(names[one.column] + " (frequent or missing values)" * one.rest for one in head.columns)
         exists = density.exists(codes) if density.continuous else np.ones(len(x), bool)
         return cls(density, looked, exists, log_prob, scores, called, tuple(shares))
 

@@ -121,7 +121,7 @@ class Record(Tested):
             raise ValueError("column: expected a diagnosis of a density with context, got one without")
         if isinstance(column, str) and column not in self.names:
             raise ValueError(f"column: expected one of {', '.join(map(repr, self.names))}, got {column!r}")
-        place = self.names.index(column) if isinstance(column, str) else check.index("column", column, self.features)
+        place = self.names.index(column) if isinstance(column, str) else check.index("column", column, len(self.names))
         return _histogram(self.column_ranks[:, place], bins)
 
     def summary(self) -> dict[str, Any]:
@@ -172,9 +172,8 @@ class Record(Tested):
             found.append("Interrupted: these are the tests done so far.")
         if self.looked_at < self.rows:
             found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
-        if self.discrete:
-            columns = f"the column{'s' * (len(self.discrete) > 1)} {listed(self.discrete)}"
-            found.append(f"Latent coordinates and the classifier include {columns}, in all rows.")
+        if self.discrete and self.names:
+            found.append(f"Coverage, ranks and distances are of {listed(self.names)} alone, in rows that have them.")
         if self.copies:
             found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:

@@ -148,12 +148,13 @@ def diagnose(
         warn(f"x: expected rows that the fit has not seen, but {known}: {more}")
     findings = look.done
     adjusted = holm([one.p_value for one in findings])
+    whole, every = (density, rows) if classes is None else (classes.density, classes.rows)
     return Diagnosis(
-        kind=type(density).__name__,
-        rows=len(rows.x),
-        looked_at=rows.index.size,
-        features=density.features,
-        context=density.context,
+        kind=type(whole).__name__,
+        rows=len(every.x),
+        looked_at=every.index.size,
+        features=whole.features,
+        context=whole.context,
         likelihoods=(*likelihoods, *([] if classes is None else [classes.likelihood()])),
         fitted_to=fitted_to,
         tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
