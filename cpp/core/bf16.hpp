@@ -15,7 +15,7 @@
 // Kernels differ in the *words* of 32 bits of their factors. Words of pairs and of AMX hold two adjacent inputs, the
 // even one in the lower half. VDPBF16PS adds the upper half's product first, and then the lower half's: for steps,
 // words 2 j and 2 j + 1 have inputs 4 j and 4 j + 2, 4 j + 1 and 4 j + 3, in the upper and the lower half. Words of
-// multiply-adds for steps hold one input, a rounded float32.
+// multiply-adds hold one input, a rounded float32, but for pairs in small batches, which wait for the bytes of weights.
 //
 // Weights are in blocks of bf16_units units, [word][part][unit], each block as long as the inputs of its last unit,
 // rounded up to steps: tiles of rows broadcast units one by one, small batches read a block's units at once.

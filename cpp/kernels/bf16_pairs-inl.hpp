@@ -2,6 +2,8 @@
 // HR_BF16_DOT enables the instructions for both. P is the number of parts (core/bf16.hpp).
 #pragma once
 
+#include <type_traits>
+
 #include "../core/bf16.hpp"
 
 #include "../math/bf16.hpp"
@@ -50,6 +52,7 @@ struct TwoValues {
     V lower, upper;
     TwoValues() = default;
     HR_FN explicit TwoValues(Words given) : lower(bit_cast<V>(given << 16)), upper(bit_cast<V>(given & 0xffff0000u)) {}
+    HR_FN TwoValues(Words first, Words second) : lower(bit_cast<V>(first)), upper(bit_cast<V>(second)) {}
 };
 
 HR_FN V dot(V sum, TwoValues a, TwoValues b) {
@@ -259,6 +262,10 @@ struct VectorWords {
 };
 
 #endif
+
+// Words of pairs in a tile, and of weights for it. Words of two values are for an instruction that multiplies both: to
+// take a word apart is as much work as its two multiply-adds.
+using PairLines = std::conditional_t<VectorWords::values == 1, VectorWords, PairWords>;
 
 // The words of lines [k, k + unit), as put(word, parts).
 template <class F, int P, int32_t Least, class Line, class G>
