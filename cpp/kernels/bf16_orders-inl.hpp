@@ -32,7 +32,7 @@ HR_FN void add_word(V (&sum)[M][N], const uint32_t* const* single, int64_t at, c
     for (int n = 0; n < N; ++n) x[n] = Factor(load_words(vectors + n * vector));
     HR_UNROLLED
     for (int m = 0; m < M; ++m) {
-        const Factor w(splat_word(single[m] + at));
+        const Factor w = Factor::splat(single[m] + at);
         HR_UNROLLED
         for (int n = 0; n < N; ++n) sum[m][n] = dot(sum[m][n], w, x[n]);
     }
@@ -58,7 +58,7 @@ struct Factors {
             if constexpr (PairLines::values == 2) {
                 made.part[i] = TwoValues(words(i, 0));
             } else {
-                made.part[i] = TwoValues(words(i, 0), words(i, 1));
+                made.part[i] = TwoValues(words(i, 1), words(i, 0));
             }
         return made;
     }
@@ -105,12 +105,12 @@ struct PairOrder {
         // Singles: the singles are values, and the vectors weights.
         template <bool Singles>
         HR_FN void add(const uint32_t* const* single, const uint32_t* vectors, const Chain& c, int k0, int k1, bool) {
+            constexpr int step = P == 1 ? 1 : words;
             const int64_t first = k0 / 2 * words, end = (k1 + 1) / 2 * words;
             const uint32_t* x = vectors + first * c.line;
-            for (int64_t j = first; j < end; j += words, x += words * c.line) {
+            for (int64_t j = first; j < end; j += step, x += step * c.line) {
                 if constexpr (P == 1) {
-                    for (int k = words - 1; k >= 0; --k)
-                        add_word<Format::Factor>(total, single, (j + k) * c.word, x + k * c.line, c.vector);
+                    add_word<Format::Factor>(total, single, j * c.word, x, c.vector);
                 } else {
                     Factors<P> input[N];
                     for (int n = 0; n < N; ++n)
