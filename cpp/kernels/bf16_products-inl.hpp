@@ -33,12 +33,14 @@ HR_FN void for_blocks(int units, int vectors, const F& f) {
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-template <class O, int P, int M, int N>
-void product_block(const Bf16Product& a, int done, int column) {
+// InOne: the units' weights are in one block, so that one register has the place of all.
+template <class O, int P, int M, int N, bool InOne>
+HR_FN void product_of_units(const Bf16Product& a, int done, int column) {
     const uint32_t* weights[M];
     for (int m = 0; m < M; ++m) {
-        const int unit = a.unit + done + m;
-        weights[m] = words_at<typename O::Format, P>(a.weights, a.block[unit / bf16_units], unit);
+        const unsigned unit = unsigned(a.unit + done + m), block = unit / bf16_units;
+        weights[m] =
+            InOne && m > 0 ? weights[0] + m : words_at<typename O::Format, P>(a.weights, a.block[block], int(unit));
     }
     float* const y = a.output + done * a.stride + column;
     float* const waiting = a.waiting ? a.waiting + 2 * done * a.stride + column : nullptr;
@@ -56,6 +58,13 @@ void product_block(const Bf16Product& a, int done, int column) {
         if (a.relu) x = max(x, 0.0f);
         store(y + m * a.stride + n * W, x);
     });
+}
+
+template <class O, int P, int M, int N>
+void product_block(const Bf16Product& a, int done, int column) {
+    if (P == 1 && unsigned(a.unit + done) % bf16_units + M <= bf16_units)
+        return product_of_units<O, P, M, N, true>(a, done, column);
+    product_of_units<O, P, M, N, false>(a, done, column);
 }
 
 template <class O, int P>
@@ -207,8 +216,9 @@ template <class O, int P, class F>
 HR_FN void finish_blocks(const Bf16Ends& a, int k0, const F& settle) {
     for (int r = 0; r < a.add.rows; ++r) {
         const int64_t row = r * a.add.stride;
-        for (int u = a.add.first * bf16_units; u < a.add.end * bf16_units; u += W)
-            settle(row, u, finished<O, P>(a, k0, row, u));
+        int u = a.unit / W * W;
+        for (; u < a.end; u += W) settle(row, u, finished<O, P>(a, k0, row, u));
+        for (; u < a.add.end * bf16_units; u += W) finished<O, P>(a, k0, row, u);
     }
 }
 
