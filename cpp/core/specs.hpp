@@ -112,7 +112,7 @@ struct DensitySpec {
     std::vector<ColumnDensity> columns;  // density of each column, or
     int components = 0;                  // of a mixture for the whole row
     int n_raw = 0;                       // parameters,
-    std::vector<double> fixed;           // its parameters; empty: they are weights
+    std::vector<double> fixed;           // parameters that are not trained; empty: parameters are weights
 
     bool fits(int features, int context) const;
     bool trains() const { return n_raw > 0 && fixed.empty(); }

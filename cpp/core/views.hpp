@@ -31,7 +31,7 @@ struct TapeShape {
     int64_t gradients;  // gradients by the current state, and by the one before: slots lines each
     int64_t panels[2];  // transposed inputs of a network's layers, of odd and even networks; in bf16 gradients, too
     int64_t pairs;      // in bf16, of the current network
-    int64_t sums;       // one line each: log-determinant, its gradient
+    int64_t sums;       // lines of the log-determinant and of its gradient
     int64_t lines;      // in all
 };
 

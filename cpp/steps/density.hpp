@@ -19,7 +19,7 @@ struct DensityStep {
     int n_raw;
     int64_t ready;        // start of the ready parameters among those of the chain
     int64_t weights;      // start of the raw ones in the flow's weight vector, or -1:
-    const double* fixed;  // they are these
+    const double* fixed;  // parameters that are not trained
     int64_t tape_grads;   // lines of the tape: gradients by the raw parameters
 };
 

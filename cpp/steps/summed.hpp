@@ -10,7 +10,7 @@ namespace headrace {
 // Gradients of the units of a layer, and of the weights of these units; or those of parameters without inputs.
 struct Summed {
     int64_t line;         // line of the first gradient on the tape
-    int units;            // their count
+    int units;            // the number of units
     int64_t bias;         // index of their sums in the flow's gradient
     int64_t weights;      // index of the first weight, from which `row` counts
     const uint32_t* row;  // offset of each unit's weights

@@ -86,7 +86,7 @@ constexpr int64_t most_blocks = 1 << 15;
 constexpr int loads_in_flight = 2;
 constexpr int direct_threads = 256;  // of a block whose threads take 16 bytes of values each
 // Threads of a block that stages parameters, and elements that it stages at a time: a spline of 8 bins takes 11.5 KiB
-// in float32, and registers leave room for 8 blocks. Fewer where they would take more than staged_bytes.
+// in float32, and registers leave room for 8 blocks. Elements are fewer where they would take more than staged_bytes.
 constexpr int staged_threads = 128, fewest_staged_threads = 32;
 constexpr int staged_bytes = 48 << 10;
 // Blocks that the registers of a multiprocessor must suffice for: as many as run without spills.

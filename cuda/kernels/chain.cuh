@@ -81,7 +81,7 @@ __device__ void run_conditioner(const Team& team, const MaskedNetwork<T>& c, con
     if (keeps_units) t.slopes = t.units.from(c.slopes < 0 ? 0 : c.slopes);
     StagePhase phase{};
     LevelEnds next{};                   // end of the panel's next level
-    const Stage* next_stage = nullptr;  // and its first stage
+    const Stage* next_stage = nullptr;  // the next conditioner's first stage
     int levels = 0;                     // number of remaining levels of the panel
     for (int q = 0; levels > 0 || q < plan.n_phases; ++q) {
         if (levels > 0) {

@@ -92,7 +92,7 @@ HR_APART __device__ LevelEnds run_level(const PlacedStep<NetworkStep<T>>& d, con
     const int slot = s.input_slot;
     for (int i = 0; i < n_stages; ++i) {
         const Stage stage = next;
-        next = stages[i + 1];  // one ahead; there is an additional one after the last
+        next = stages[i + 1];  // one stage ahead; an additional stage follows the last
         const Lines<T, in_shared> input = lines_of_input(stage.input, t.built, slot, t.units);
         const Lines<T, in_shared> output = t.units.from(keeps_units ? stage.value : stage.output);
         const int n = stage.end - stage.begin, stride = 4 * fours_of(stage.terms - stage.from);

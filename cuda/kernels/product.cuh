@@ -528,7 +528,7 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
 // ---- either way -----------------------------------------------------------------------------------------------------
 
 // The number of `blocks` blocks that a warp computes at once on tensor cores: loaded and split inputs serve all of
-// them. Limited so that other warps still have work.
+// them. The number is limited so that other warps still have work.
 __device__ inline Rounds rounds_on_tensor_cores(int blocks) {
     int best = 1, least = 1 << 30;
 #pragma unroll

@@ -172,7 +172,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         fit: A `FitSettings` with the keywords of `Flow.fit`; None for its defaults. With ``effort="high"`` a flow that
             takes `residual` has residual blocks, unless it is given. With a checkpoint `random_state` has to be an
             int, and no ensemble can be fitted.
-        ensemble: How many flows to fit, each from a seed of its own; their mixture is the density (see `Ensemble`).
+        ensemble: The number of flows to fit, each from another seed; their mixture is the density (see `Ensemble`).
             None: one flow by itself.
         discrete: Which columns are whole numbers or truth values: they are spread by noise over the gap to the next
             ones before a fit, draws are rounded, and their part of a log density is a log probability
@@ -483,7 +483,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         """Draw rows, shape (n_samples, features): as an array, or as a frame with names and dtypes.
 
         Args:
-            n_samples: How many.
+            n_samples: The number of rows.
             random_state: An int, a `numpy.random.RandomState` or None.
             context: As `score_samples` takes it, for n_samples rows.
             as_frame: Whether to give a frame of polars, where `fit` was given one, or else of pandas, with the columns'

@@ -127,7 +127,7 @@ def test_wrong_arguments_of_a_kink_are_refused(core):
 
 
 def test_checked_rows_are_some_of_many(dtype):
-    """Their log-likelihood is that of an ascent by the same kinks of these rows alone."""
+    """The log-likelihood of checked rows is that of an ascent by the same kinks of these rows alone."""
     x = far_from_normal(60_000, 2, dtype)
     plan = plan_of(2, 3, 1, 2, 50)
     host = HostAscent(x, None, None, x[:50], len(plan))

@@ -35,7 +35,7 @@ def short_training(monkeypatch):
 
 @every_model
 def test_log_det_is_that_of_the_whole_chain(name):
-    """It is compared with the determinant of central differences."""
+    """The log-determinant is compared with the determinant of central differences."""
     x = bent(300, 3)
     flow = MODELS[name](dtype="float64").fit(x, progress=False)
     points = x[:5]

@@ -95,7 +95,7 @@ def test_a_row_shifted_by_a_period_has_the_same_density(dtype):
 
 @pytest.mark.parametrize("column", [0, 2])
 def test_the_density_is_continuous_across_the_seam(column):
-    """So is its slope: a step of 1e-6 of a period changes it by little more than that, on both sides and across."""
+    """The slope is continuous, too: a step of 1e-6 of a period changes it by little more, on both sides and across."""
     flow = moved()
     x = rows(40, "float64", "seam")
     step = 1e-6 * WIDTH[column]

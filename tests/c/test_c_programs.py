@@ -291,7 +291,7 @@ def test_the_output_of_config():
 
 
 def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, monkeypatch):
-    """Its Python files stay in the clone, and its compiled files are in site-packages."""
+    """Python files stay in the clone, and compiled files are in site-packages."""
     (tmp_path / "libheadrace.so").touch()
     monkeypatch.setattr(_cpu, "__file__", str(tmp_path / "_cpu.so"))
     assert library_folder() == tmp_path
@@ -302,7 +302,7 @@ def test_an_editable_installation_has_its_library_beside_the_module(tmp_path, mo
 
 
 def test_the_library_needs_no_python():
-    """It needs only symbols of the C and C++ runtimes; its exported symbols are functions, and the core's."""
+    """The library needs only symbols of the C and C++ runtimes, and exports functions and the core's symbols."""
     if shutil.which("nm") is None:
         pytest.skip("no nm")
     undefined = run("nm", "-D", "--undefined-only", c_library.PATH).stdout

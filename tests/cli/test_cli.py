@@ -168,7 +168,7 @@ def test_products_in_bf16(matmul, folder, run, result):
 
 
 def test_a_dual_ascent(folder, run, result):
-    """Its report counts steps in addition to epochs; its options differ from those of networks."""
+    """The report of an ascent counts steps in addition to epochs; its options differ from those of networks."""
     np.save("t.npy", table())
     report = result("fit", "t.npy", "-o", "f.safetensors", "--flow", "DualAscentFlow", "--set", "steps=2", "--seed", 5)
     flow = hr.load("f.safetensors")

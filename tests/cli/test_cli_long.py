@@ -34,7 +34,7 @@ def whole(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
 def test_a_long_table_is_fitted_as_a_stream(folder, result, whole, kind):
-    """It is as good as one in memory, on the same number of held-out rows."""
+    """The fit is as good as one in memory, on the same number of held-out rows."""
     x = table(3000)
     path = written(f"t.{kind}", x)
     settings = ("--epochs", 8, "--transforms", 2, "--hidden", "16", "--quiet")

@@ -21,7 +21,7 @@ def read(path):
 
 
 def test_rows_held_out_are_a_tenth_that_the_fit_does_not_see(folder, run, result):
-    """They are as in the table, and changing them does not change the fit."""
+    """Rows held out are as in the table, and changing them does not change the fit."""
     x = table(300).astype(np.float64).round(3)
     write_csv("t.csv", x, NAMES)
     how = ("--context", "age", "--held-out", "held.csv", *SHORT)

@@ -94,7 +94,7 @@ def test_scores_go_on_where_ctrl_c_ended_them(folder, run, result, monkeypatch, 
 
 
 def test_blocks_of_another_size(folder, run, monkeypatch):
-    """Another version may have written such blocks: a block with some finished rows is computed as a whole."""
+    """A block with some finished rows is computed as a whole: other versions may have blocks of other sizes."""
     flow, x = small_flow(), table(ROWS)
     np.save("t.npy", x)
     score = ("score", "flow.safetensors", "t.npy", "-o", "s.npy", "--quiet")

@@ -136,7 +136,7 @@ def test_slopes_are_recognised_by_values(slope):
 
 
 def test_a_layer_that_other_layers_add_keeps_its_units():
-    """Its sums stay those of single units, of which a further layer makes two units each."""
+    """The layer's sums stay those of single units; a further layer makes two units of each."""
     layers, own = Layers(), np.random.default_rng(0)
     first = layers.hidden(own.standard_normal((4, 2)), None)
     layers.hidden(own.standard_normal((4, 4)), None, adds=first, activation=Leaky.of(0.2))

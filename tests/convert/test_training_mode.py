@@ -167,7 +167,7 @@ def test_layers_that_training_does_not_change_are_taken_in_training_mode():
 
 
 def test_flowjax():
-    """Its conditioners accept any module of equinox as their activation."""
+    """Conditioners of flowjax accept any module of equinox as their activation."""
     equinox, jax = library("equinox"), library("jax")
     model = flowjax_flow(D, "masked_autoregressive_flow", nn_activation=equinox.nn.Dropout(0.4))
     with pytest.raises(

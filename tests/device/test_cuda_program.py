@@ -266,7 +266,7 @@ def test_single_gradients_are_those_of_all(name, device):
 
 
 def test_lanes_past_the_last_row_may_overflow(device):
-    """Their inputs are zero, where this network's units overflow; at the rows' own inputs they do not."""
+    """Such lanes have zeros as inputs, where this network's units overflow; at the rows' own inputs they do not."""
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-1e30, 0.0]]), np.array([[1e30]]), np.array([[0.0], [0.0], [0.5], [0.1]])]
     biases = [np.array([1e30]), np.zeros(1), np.zeros(4)]

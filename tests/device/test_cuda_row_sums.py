@@ -194,7 +194,7 @@ def test_a_row_that_is_not_finite_leaves_the_weights_no_gradient(bad, matmul, de
 
 @every_kind
 def test_lanes_past_the_last_row_may_overflow(matmul, device):
-    """Their inputs are zero, where this network's units overflow; at the rows' own inputs they do not."""
+    """Such lanes have zeros as inputs, where this network's units overflow; at the rows' own inputs they do not."""
     huge = 2.0**100  # exact in TF32
     masks = [np.array([[True, False]]), np.array([[True]]), np.array([[False], [False], [True], [True]])]
     weights = [np.array([[-huge, 0.0]]), np.array([[huge]]), np.array([[0.0], [0.0], [0.5], [0.1]])]

@@ -185,7 +185,7 @@ def test_a_step_of_dual_ascent(library, dtype):
 
 @either_order
 def test_arrays_may_be_deleted_right_after_the_call(library, dtype):
-    """Their memory becomes NaN as soon as it is free, while the call's work is still queued."""
+    """Memory of arrays becomes NaN as soon as it is free, while the call's work is still queued."""
     flow, x = made_flow(dtype), cases.rows(ROWS, FEATURES, dtype)
     context = cases.rows(ROWS, CONTEXT, dtype, "context")
     vector = (0.1 * cases.rng("parameters").standard_normal(flow.parameters.size)).astype("float64")

@@ -90,7 +90,7 @@ def test_the_kernel_density_is_the_one_of_scipy():
 
 
 def test_a_row_far_from_all_points_has_the_density_of_the_nearest_kernels():
-    """Its kernels are all 0 in float64, and their logarithms are not."""
+    """The row's kernels are all 0 in float64, and their logarithms are finite."""
     points = np.array([[-1.0], [1.0]])
     got = KernelDensity.of(points, bandwidth=0.1).log_prob(np.array([[101.0], [np.inf]]))
     want = -0.5 * (100.0 / 0.1) ** 2 - np.log(2 * 0.1 * np.sqrt(2 * np.pi))

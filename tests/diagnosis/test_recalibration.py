@@ -68,7 +68,7 @@ def test_a_right_density_stays_or_loses_little(seeds):
 
 
 def test_its_density_is_exact():
-    """It agrees with the map and the flow by themselves, in float64, and with the Jacobian of a sample's path."""
+    """The density agrees with map and flow by themselves, in float64, and with the Jacobian of a sample's path."""
     wrong = wider(truth("float64"), 1.6, 1.4)
     repaired = hr.recalibrate(wrong, rows_of(truth("float64"), ROWS, 1))
     x = rows_of(wrong, 50, 2)

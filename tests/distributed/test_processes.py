@@ -120,7 +120,7 @@ def is_stopped(process):
 
 @pytest.mark.parametrize(("how", "size"), [("ends", 3), ("stops", 2), ("stuck", 2)])
 def test_the_others_raise_when_a_rank_of_gloo(how, size, tmp_path):
-    """They raise within twice the timeout of 2 s, and 1 s of grace, and then end, even if gloo's own threads do not."""
+    """Ranks raise within twice the timeout of 2 s, and 1 s of grace, and then end, even if gloo's threads do not."""
     others = [rank for rank in range(size) if rank != 1]
     with gloo(tmp_path, size, how) as started:
         printed = started.finish(others)

@@ -62,7 +62,7 @@ def test_the_first_step_is_the_sign_of_the_gradient_times_the_learning_rate(dtyp
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.2])
 def test_padding_and_masked_weights_stay_zero(weight_decay, dtype):
-    """They stay zero for any gradient and any number of steps."""
+    """Padding and masked weights stay zero for any gradient and any number of steps."""
     flow = flow_of(dtype)
     adam, counts = hr.Adam(flow, 0.1, weight_decay=weight_decay), numbers_that_count(flow)
     assert not counts.all()

@@ -153,7 +153,7 @@ def test_updates_are_orthogonal_block_by_block(name, dtype):
 
 
 def test_zeros_inside_the_staircase_stay_zero(dtype):
-    """They stay zero for any gradient by them, which does not affect other weights either."""
+    """Such weights stay zero for any gradient by them, which does not affect other weights either."""
     flow = cases.randomise(with_zeros(dtype), 0.3)
     other, counts = copy.copy(flow), numbers_that_count(flow)
     one, two = hr.Muon(flow, 0.1, weight_decay=0.1), hr.Muon(other, 0.1, weight_decay=0.1)

@@ -225,7 +225,7 @@ def test_members_are_fitted_as_flows_are():
 
 
 def test_drawn_rows_are_weights(dtype, set_threads):
-    """As many rows are drawn as have weight, from these alone; each member and seed has another draw."""
+    """The number of draws is that of rows with weight, from which they come; each member and seed has another draw."""
     set_threads(1)  # one member after another
     x, weights = gaussian(200).astype(dtype), np.linspace(0.0, 2.0, 200).astype(dtype)
     weights[50:60] = 0.0

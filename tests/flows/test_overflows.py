@@ -102,7 +102,7 @@ def test_gradients_of_a_row_that_overflows_on_a_device(n, row, dtype, device):
 
 @every_batch
 def test_a_row_far_from_everything_has_a_log_prob_of_minus_infinity(n, row, device):
-    """Its latent is finite, and only the logarithm of its density is below all numbers."""
+    """The latent row is finite, and only the logarithm of the density is below all numbers."""
     flow = hr.Flow(flow_of("float32").transforms[2:], hr.StandardNormal(FEATURES))
     _, given = batch("float32", n, row)
     for library in (flow, Twin(device, flow)):

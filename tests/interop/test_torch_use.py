@@ -122,7 +122,7 @@ def test_to_flow_returns_a_fitted_flow():
 
 
 def test_a_backward_pass_through_a_flow_that_was_replaced_is_refused():
-    """Another structure of the same sizes: the order of the coordinates turned round."""
+    """The new flow has the same sizes and another structure: the reverse order of coordinates."""
     module, x = FlowModule(hr.MAF(3, transforms=1, hidden=(8,), seed=0)), rows(5, 3)
     chain = module.flow.transforms
     other = hr.Flow([hr.transforms.Permutation([2, 1, 0]), *chain])

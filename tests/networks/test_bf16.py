@@ -125,7 +125,7 @@ def test_few_rows_are_those_of_many_to_rounding(name, matmul):
 @pytest.mark.parametrize("scale", ["soft_clamp", "exp"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_values_and_log_determinants_are_those_of_the_map(name, scale, matmul):
-    """They are computed at the reference's network outputs: with these fixed, the Jacobian is that of the map."""
+    """At fixed outputs of the network, here the reference's, the Jacobian is that of the map."""
     transform, judge, dense = network_case(name, matmul, map="affine", outputs=("shift", "scale"), scale=scale)
     x, context = cases.rows(50, dense.features, "float32", name), cases.rows(50, dense.context, "float32", name)
     whole = reference.MaskedAutoregressive(judge, scale=scale)

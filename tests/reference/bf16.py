@@ -117,7 +117,7 @@ def sorted_units(masks, features, per_output, passive=None):
 
 @dataclass(frozen=True)
 class RoundedNetwork:
-    """As `Network`, of ReLU, in float32.
+    """`Network` with ReLU, in float32.
 
     ``orders`` are those of `sorted_units`, ``parts`` those of each number, ``tiles`` chooses the order of sums.
     """

@@ -87,7 +87,7 @@ def test_the_density_of_a_step_is_that_of_the_flow_with_the_outputs_as_context()
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("name", ["maf", "nsf", "couplings"])
 def test_bits_do_not_depend_on_rows_parts_or_streams(name, dtype, reads):
-    """Fewer than 8 rows have these bits, too, because a step's flow always runs on whole tiles."""
+    """Fewer than 8 rows have the bits of more, because a step's flow always runs on whole tiles."""
     flow = flow_of(name, "context", dtype, reads)
     x, (context, _) = sequence_cases.sequences(20, STEPS, flow.features, dtype), beside(flow, 20)
     steps = flow.log_prob_steps(x, context)

@@ -292,7 +292,7 @@ def test_a_frame_with_labels(frame, estimator, tmp_path):
 
 
 def test_held_out_rows_may_have_labels(frame):
-    """As codes, like those to fit: the flow is judged by the rows that exist beside its gates."""
+    """Labels become the codes of the rows to fit; the flow is judged by rows that exist beside its gates."""
     from headrace.sklearn import FitSettings, FlowDensity
 
     judged = FitSettings(epochs=2, validation=(frame[600:],))

@@ -107,7 +107,7 @@ def check(tmp_path, **variables):
 
 @pytest.mark.parametrize(("name", "id"), [("cl.exe", "MSVC"), ("clang-cl.exe", "Clang")])
 def test_a_compiler_with_the_options_of_msvc_is_refused(name, id, tmp_path):
-    """It would ignore options on which the bits of a row depend."""
+    """Such a compiler would ignore options on which the bits of a row depend."""
     text = check(
         tmp_path, CMAKE_CXX_COMPILER=name, CMAKE_CXX_COMPILER_ID=id, CMAKE_CXX_COMPILER_FRONTEND_VARIANT="MSVC"
     )

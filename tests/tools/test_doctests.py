@@ -36,7 +36,7 @@ class Finder(doctest.DocTestFinder):
 def test_examples_of_a_module(name, tmp_path, monkeypatch):
     try:
         module = importlib.import_module(name)
-    except ImportError as error:  # a framework is missing; the message has the installation
+    except ImportError as error:  # a framework is missing; the message has the command that installs it
         pytest.skip(f"could not import {name}: {error}")
     monkeypatch.chdir(tmp_path)
     tests = Finder().find(module, name)

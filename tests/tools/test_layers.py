@@ -91,7 +91,7 @@ def imports(package=ROOT / "python" / "headrace"):
 
 
 def imported(nodes, names):
-    """Those of the names of modules that statements import."""
+    """Names of modules that statements import, of the given ones."""
     for node in nodes:
         found = []
         if isinstance(node, ast.Import):
@@ -243,7 +243,7 @@ def test_an_import_that_points_up_is_found():
 
 
 def test_imports_that_point_up_are_inside_functions():
-    """They are inside a function, or for types alone."""
+    """Imports of a higher storey are inside a function, or for types alone."""
     for source, target in DOORS:
         tree = ast.parse(modules()[source].read_text())
         outside = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -290,7 +290,7 @@ UNEQUAL_UNITS = hr.transforms.Standardize([1.0, 200.0, -3000.0], [0.03, 40.0, 50
 @pytest.mark.costly
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_student_of_more_transforms_learns_one_by_one_from_the_latent_end(dtype, context):
-    """They learn in standardised units, because the scales come after the student's other transforms."""
+    """Transforms learn in standardised units, because the scales come after the student's other transforms."""
     alone = cases.randomise(hr.MAF(FEATURES, transforms=2, hidden=(12,), context=context, dtype=dtype), 0.3)
     teacher = hr.Flow([*alone.transforms[:-1], UNEQUAL_UNITS])
     row = np.array([0.4, -1.0]) if context else None
@@ -326,7 +326,7 @@ def test_transforms_without_a_counterpart_are_reset_to_the_identity(settings):
 
 @pytest.mark.parametrize("context", [0, 2])
 def test_the_reported_divergence_of_a_transform_is_that_of_exchanging_it(context):
-    """It agrees with flows with one transform exchanged, within four standard errors. The closed form of the first
+    """Flows with one transform exchanged have it, within four standard errors. The closed form of the first
     phase is another number for transforms after the first, because its inputs are not normal there.
     """
     teacher = hr.Flow([masked(k, context=context, spread=0.8) for k in (1, 2)], hr.StandardNormal(FEATURES))

@@ -114,7 +114,7 @@ def gradients(flow, density, landing, beta=1.0, repeats=40, samples=2000):
 @pytest.mark.parametrize("build", ["MAF", "IAF", "NSF"])
 @pytest.mark.parametrize("landing", [True, False], ids=["landing", "plain"])
 def test_gradients_are_unbiased(build, landing):
-    """They agree with differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
+    """Gradients agree with differences of the free energy by quadrature, within 5 standard errors of 80,000 samples.
 
     The trapezoidal rule converges fast for what falls like a normal density; kinks of networks and splines leave its
     400² points an error of some 1e-3.

@@ -15,8 +15,8 @@ struct SequenceGradient {
     SequenceView log_prob;
     Base base = Base::none;
 
-    // True for the direction that computes one position after another. `given` of the call are its results, which the
-    // network has read; the call computes no other.
+    // True for the direction that computes one position after another. Then `given` are
+    // the results of the call, which the network has read, and no others are computed.
     bool is_sequential = false;
     // Derivatives of its values by the outputs, where there is no map: (rows, steps, values * outputs). Then `raw` are
     // gradients by the outputs that do not go through the values, and `given` becomes the gradient by the values, which

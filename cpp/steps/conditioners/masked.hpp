@@ -78,7 +78,7 @@ template <class T>
 struct MaskedNetwork {
     const Layer* layers;
     int n_layers, units;          // units: lines of all layers together
-    int levels;                   // its positions
+    int levels;                   // the number of positions
     const int* first_coordinate;  // of each level, and end of the last
     ForwardPlan tile_plan, small_plan;
     BackPlan back_plan;

@@ -335,7 +335,7 @@ class Caller:
         return weighted_sum(values, weights)
 
     def queued(self, what: Any) -> Any:
-        """A program or another object of the core, to be called: on a device, on this call's stream."""
+        """A program, or another object of the core, whose calls on a device go to this call's stream."""
         return what
 
     def queue(self) -> AbstractContextManager[None]:
@@ -393,12 +393,12 @@ def framework_or_none(value: Any) -> _NumPy | None:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is of a kind that can be opened as rows: an array, a frame or a list."""
+    """Whether a value can be opened as rows: an array, a frame or a list."""
     return isinstance(value, (list, tuple)) or framework_or_none(value) is not None
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it has integers or truth values, in all columns or in some."""
+    """Whether a value has integers or truth values, in all columns or in some."""
     if isinstance(value, LISTS):
         value = np.asarray(value)
     if (dtype := getattr(value, "dtype", None)) is not None:
@@ -427,7 +427,7 @@ def _not_on_cpu(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
-    """Whether they are one array, which a kernel may overwrite: it reads all rows of a tile before it writes them."""
+    """Whether a and b are one array, which a kernel may overwrite: rows of a tile are read before any is written."""
     return (
         b is not None
         and _bounds(a)[0] == _bounds(b)[0]

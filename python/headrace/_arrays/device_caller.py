@@ -322,7 +322,7 @@ def caller_of(first: Any) -> Caller:
 
 
 def _is_on_device(value: Any) -> bool:
-    """Whether it is an array in the memory of a CUDA device."""
+    """Whether a value is an array in the memory of a CUDA device."""
     framework = _arrays.framework_or_none(value)
     if framework is None or isinstance(value, np.ndarray):
         return False

@@ -31,7 +31,7 @@ def class_of(module: str, name: str) -> Any:
 
 
 def is_frame(value: Any) -> bool:
-    """Whether it is a frame or a column of a library that is known here."""
+    """Whether a value is a frame or a column of a library that is known here."""
     return any(_is_of(value, library) for library in (*_FRAMES, "pyarrow"))
 
 

@@ -146,7 +146,7 @@ def refuse_others(owner: str, keywords: Collection[str], expected: Collection[st
 
 
 def closed(function: F, table: type | None = None, defaults: Mapping[str, Any] | None = None) -> F:
-    """Leave ``**others``, which a function passes to `refuse`, out of its signature, but for keywords of a table.
+    """A function whose signature has the keywords of a table in place of ``**others``, which it passes to `refuse`.
 
     No wrapper around it, unlike `takes`: a call of a few values takes microseconds.
     """

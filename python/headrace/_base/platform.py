@@ -134,7 +134,7 @@ def remove_abandoned(start: str) -> None:
 
     if fcntl is None:
         for name in glob(f"{escape(start)}*{_LOCK_ENDING}"):
-            with suppress(OSError):  # it is open
+            with suppress(OSError):  # the file is open
                 os.unlink(name)
     for name in glob(f"{escape(start)}*{_ENDING}"):
         with suppress(OSError):  # the file belongs to another process, or is gone

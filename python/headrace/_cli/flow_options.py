@@ -44,7 +44,7 @@ class Argument:
 
     @property
     def help(self) -> str:
-        """Its help: that of the table, or the first sentence of its meaning."""
+        """The option's help: that of the table, or the first sentence of its meaning."""
         text = self.entry.metadata["option"]
         return brief(self.meaning) if text is True else str(text)
 

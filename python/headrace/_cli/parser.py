@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return [*found, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse, with successors of old names, each with a warning; errors name the given value."""
+        """argparse's method, with successors of old names, each with a warning; errors name the given value."""
         self.given = self._renamed(list(sys.argv[1:] if args is None else args))
         return super().parse_known_args(self.given, namespace)
 

@@ -333,7 +333,7 @@ class Adam:
         return program.device.copied(self.core.average, (program.n_weights,), program.dtype)
 
     def memory(self) -> Any:
-        """As on the CPU, with arrays of the host; waits for all that is queued."""
+        """The optimiser's state as arrays of the host; waits for all queued work."""
         return self.core.memory()
 
     def set_memory(self, *memory: Any) -> None:
@@ -345,7 +345,7 @@ class Points:
     """Points of a dual ascent on a device, on the stream that is CuPy's current one when they are made."""
 
     def __init__(self, x: CuPyArray, weights: CuPyArray | None, dtype: np.dtype[Any]) -> None:
-        """As on the CPU."""
+        """Points, with weights or without, as on the CPU."""
         self.device = device_at(x.data.device_id)
         self.shape, self.dtype = x.shape, dtype
         self.total = float(len(x)) if weights is None else float(weights.sum(dtype=np.float64))
@@ -355,7 +355,7 @@ class Points:
         self.queued = OnStream(self.device, self.core, self.stream)
 
     def step(self, *arguments: Any) -> NDArray[np.float64] | None:
-        """As on the CPU, with its arrays of the host; waits for the sums, if there are any."""
+        """A step with the CPU's arguments, arrays of the host; waits for its sums, if there are any."""
         return self.queued.step(*arguments)
 
     def values(self) -> CuPyArray:
@@ -363,7 +363,7 @@ class Points:
         return self.device.copied(self.core.values, self.shape, self.dtype)
 
     def squares(self) -> CuPyArray:
-        """As on the CPU, on the device."""
+        """The CPU's `squares`, on the device."""
         return self.device.copied(self.core.squares, self.shape[:1], np.dtype(np.float64))
 
     def log_jacobian(self) -> CuPyArray:

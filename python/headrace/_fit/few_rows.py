@@ -82,7 +82,7 @@ class Chosen:
     epochs: int
     """The number of epochs after which losses are lowest; 0: before the first."""
     history: list[float]
-    """Their mean after each of these epochs."""
+    """The mean of the losses after each epoch."""
     start: NDArray[np.float64]
     """The loss of each row before the first epoch,"""
     best: NDArray[np.float64]

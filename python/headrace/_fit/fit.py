@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from headrace.rows._stream import Stream
 
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
-CHOOSING = 0.75  # the same of cross-validation: five fits to four fifths of the rows for one to all
+CHOOSING = 0.75  # share of cross-validation: five fits to four fifths of the rows for one to all
 LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
 TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
 

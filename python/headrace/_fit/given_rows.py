@@ -314,7 +314,7 @@ def warn_of_lost(flow: Any, source: Any) -> None:
 def warn_of_spikes(source: Any) -> None:
     """Warn of columns, among `LOOKED_AT` of all rows, in which one value is frequent and the others hardly repeat."""
     rows = [_arrays.on_host(data.x) for data in source.parts(LOOKED_AT)]
-    columns = np.concatenate(rows).T if rows else ()  # else a rank without rows
+    columns = np.concatenate(rows).T if rows else ()  # none on a rank without rows
     texts = [spike(column, source.names[i] if source.names else f"column {i}") for i, column in enumerate(columns)]
     if spikes := [text for text in texts if text]:
         warn(
@@ -333,6 +333,6 @@ def warn_of_narrow_bounds(names: tuple[str, ...], support: Support, given: bool)
 
 
 def listing(names: Sequence[str], which: Any = slice(None)) -> str:
-    """The names of the first of these columns, and the number of the remaining ones; `which`: indices, or a mask."""
+    """The first five names of columns, and the number of all others; `which`: indices, or a mask."""
     chosen = [names[i] for i in np.arange(len(names))[which]]
     return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

@@ -65,11 +65,11 @@ class _Kind:
     name: str
     make: Callable[..., Flow]
     decays: float = 1.0
-    """Its weight decay over that of other kinds, where rows are many: members differ, and no decay is right for all
+    """The weight decay over that of other kinds, where rows are many: members differ, and no decay is right for all
     tables.
     """
     is_taught: bool = False
-    """Whether it learns a mixture of normal densities."""
+    """Whether the flow learns a mixture of normal densities."""
 
 
 _KINDS = (
@@ -90,13 +90,13 @@ class _Member:
     history: History
     seconds: float
     fits_in: bool
-    """Whether it has the structure of the flow to fit, which can become it."""
+    """Whether the member has the structure of the flow to fit, which can become it."""
     judged: Chosen | None
     """What cross-validation has found, of few rows."""
 
 
 class _HighEffort:
-    """One call."""
+    """One call of `fit(effort="high")`."""
 
     def __init__(self, flow: Flow, x: Any, context: Any, arguments: Arguments) -> None:
         """Check all arguments, and open the rows."""

@@ -11,7 +11,7 @@ nat on most tables with many rows and loses on some (docs/notes/training.md). Pa
 its gain comes when the rate has fallen. A cosine begins early, after a small share of the epochs: where it is clearly
 better than the weights before it, the fit ends, because the other stages would still have gained less; else they go on.
 
-It has more decay than the first stage. Flows whose steps may be those of Muon have no such stages: theirs is a cosine
+A cosine has more decay than the first stage. Flows whose steps may be those of Muon have no such stages, but a cosine
 alone (`headrace._fit.trials`).
 """
 
@@ -77,7 +77,7 @@ class Plan:
     optimizer: str  # of all else
     bends: bool  # whether the flow has splines
     overfits: bool  # whether it has, and the rows are few for these
-    begun: int = 0  # those of the epochs that are a trial's
+    begun: int = 0  # epochs that are a trial's
 
     def after(self, begun: int, share: float) -> Plan:
         """The plan of a fit that goes on after `begun` epochs of a trial, for a share of its epochs."""

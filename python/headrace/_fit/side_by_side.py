@@ -87,8 +87,8 @@ def run(
     """Run whole fits, as many at a time as there are threads, with one bar for all.
 
     Args:
-        jobs: One function a fit; the next is asked for, in this thread, when a thread is free for it.
-        threads: How many at a time.
+        jobs: A function for each fit; this thread takes the next one when a thread is free to run it.
+        threads: The number of fits at a time.
         total: The number of jobs, for the bar.
         what, unit: The bar's texts.
         progress: Whether to show it.

@@ -26,7 +26,7 @@ class Base(abc.ABC):
     name: str  # the core's name of the standard density under it
     moves_noise = True  # whether samples are functions of noise and of any parameters of the base
     trainable = False  # whether it has parameters
-    _start: dict[str, NDArray[Any]]  # these as given
+    _start: dict[str, NDArray[Any]]  # values of the parameters before any fit
 
     def __init__(self, features: int) -> None:
         """`features`: number of coordinates."""

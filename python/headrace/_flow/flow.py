@@ -146,7 +146,7 @@ class Conditional:
         """Draw the other columns.
 
         Args:
-            n: How many draws for each row that is known, or a shape of them; () for one each.
+            n: The number of draws for each known row, or a shape of them; () for one each.
             seed: As in `Flow.sample`: draw i of all rows uses the noise of row i there. Draws of ``flow.sample(rows,
                 seed=s)`` are therefore reproduced, up to rounding, where their own columns are known.
             dtype: As in `Flow.sample`.

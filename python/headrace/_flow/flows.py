@@ -47,7 +47,7 @@ _OWN = ("activation", "last_activation", "residual", "dropout", "bins")  # setti
 class CircleSettings:
     """Settings of a flow's circle couplings."""
 
-    transforms: Any  # their number
+    transforms: Any  # the number of transforms
     seed: Any
     sizes: Mapping[str, Any]  # context, hidden and dtype
     conditioner: Mapping[str, Any]

@@ -91,7 +91,7 @@ class Interior(Restorable):
         """The transforms that a fit puts at the data end: `standardize`, and before it residual columns and curves."""
         first = self._end - 1
         while first > 1 and isinstance(linear := self.chain[first - 1], Linear) and not linear.trainable:
-            first -= 2  # its scale too
+            first -= 2  # the Linear and its Standardize
         while first > 0 and isinstance(self.chain[first - 1], Gaussianize):
             first -= 1
         return self.chain[max(first, 0) : self._end] if self.standardize is not None else ()

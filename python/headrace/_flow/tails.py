@@ -190,7 +190,7 @@ class NormalMixture(_Stepped):
 
     Args:
         features: Number of coordinates D.
-        components: How many, K.
+        components: The number of components, K.
         loc: Means, shape (components, features); by default drawn from a standard normal density.
         scale: Standard deviations, a number or an array (components, features); positive.
         weights: Shares of the components, shape (components,), not negative, scaled to a sum of 1; by default equal

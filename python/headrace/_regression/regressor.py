@@ -167,7 +167,7 @@ class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return float(np.average(self.log_prob(X, y), weights=sample_weight))
 
     def cdf(self, X: Any, y: Any) -> Floats:
-        """The probability of a smaller response, of one response, shape (rows,)."""
+        """The distribution function of the response at y, shape (rows,), for a model of one response."""
         laws = self._laws(X)
         if not self._is_one:
             raise ValueError("cdf: expected a model of one response, got several")

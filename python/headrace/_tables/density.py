@@ -61,7 +61,7 @@ class Columns:
 
     @property
     def used_names(self) -> tuple[str, ...] | None:
-        """Their names."""
+        """The names of the columns that the density has."""
         return None if self.names is None else tuple(self.names[i] for i in self.table.places)
 
     @property
@@ -212,7 +212,7 @@ class TableDensity:
 
     @property
     def has_members(self) -> bool:
-        """Whether it is, or has, an ensemble."""
+        """Whether the density is, or has, an ensemble."""
         return isinstance(self.flow.flow if isinstance(self.flow, MixedDensity) else self.flow, Ensemble)
 
     def spread(self, rows: NDArray[Any], context: NDArray[Any] | None) -> NDArray[Any]:

@@ -136,7 +136,7 @@ class Passed:
         return Facts(self.rows, low, high, gap, self._odd.get(column), self._beyond.get(column))
 
     def smallest_gaps(self, columns: Sequence[int]) -> list[float | None]:
-        """As of `Held`, from the lowest values of each column that the buffer holds, in another pass over the rows."""
+        """Gaps as of `Held`, from the lowest values of each column, as many as the buffer holds, by another pass."""
         values = [np.empty(0) for _ in columns]
         for block in self._stream if columns else ():
             x = block.x if block.weights is None else block.x[block.weights > 0]

@@ -39,7 +39,7 @@ def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dic
 
 
 def _counts(column: NDArray[Any]) -> bool:
-    """Whether it is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ...; for most columns three values decide."""
     first = column[0]
     if not ((first == 0 or first == 1) and (column[:3] == first + np.arange(3)).all()):
         return False

@@ -47,7 +47,7 @@ class Gate:
     value: float
     """The value that replaces a missing one."""
     log_density: float
-    """Its contribution to the flow's log density."""
+    """The contribution of `value` to the flow's log density."""
 
 
 @storable

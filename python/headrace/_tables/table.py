@@ -203,7 +203,7 @@ class Table:
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
         """Rows of a density: without constant columns, and with noise in those that have some.
 
-        The noise depends on the seed, the purpose, and the index of the row; `first_row` is the index of the first one.
+        The noise depends on the seed, the purpose, and the index of the row; `first_row` is the index of the first row.
         """
         if self.is_plain:
             return x

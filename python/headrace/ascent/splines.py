@@ -170,7 +170,7 @@ def spline_parameters(score: Score | None, bins: int, bound: float, slope: float
     if score is None:
         return raw
     inner = score.knots(bins - 1)
-    gap = 1e-3 * bound * np.arange(1, bins)  # so that knots neither coincide nor lie outside
+    gap = 1e-3 * bound * np.arange(1, bins)  # knots neither coincide nor lie outside
     x = np.minimum(np.maximum(inner.x, -bound + gap), bound - gap[::-1])
     y = np.minimum(np.maximum(inner.y, -bound + gap), bound - gap[::-1])
     limit = np.log(1.0 / slope)

@@ -132,7 +132,7 @@ class Candidate:
     make: Callable[[], Any]
     is_ascent: bool = False
     is_default: bool = False
-    """Whether it is the flow of a fit without a choice."""
+    """Whether the candidate is the flow of a fit without a choice."""
     effort: str = "normal"
     keep: bool = False
     """See `Flow.fit`."""

@@ -125,7 +125,7 @@ class Choice:
         return f"Choice({self.name}: {self.table[0].log_likelihood:.4f} nats a row, {len(self.table)} tried)"
 
     def __str__(self) -> str:
-        """One screen."""
+        """The result as a text of one screen."""
         return "\n".join(lines_of(self.blocks()))
 
     def blocks(self, more: str = "result.diagnosis has all of it") -> list[Block]:

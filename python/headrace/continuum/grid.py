@@ -23,7 +23,7 @@ class Grid:
     Attributes:
         dimensions: 1 or 2.
         box: Lower and upper limit of each axis, shape (dimensions, 2).
-        cells: How many cells each axis has: the shape of arrays on the grid.
+        cells: The number of cells of each axis: the shape of arrays on the grid.
         boundary: "wall" or "periodic".
         spacing: Width of a cell along each axis, shape (dimensions,).
         axes: The centres along each axis.

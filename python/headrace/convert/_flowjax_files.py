@@ -78,7 +78,7 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: R
     if [one.shape for one in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
         raise unlike
     for features in [orders[0].shape[1]] if orders else [2, 1]:
-        sides = range(0 if masks else features // 2)  # that pass
+        sides = range(0 if masks else features // 2)  # halves of columns that pass
         active, columns = features - len(sides), weights[0].shape[2] - (features if masks else len(sides))
         outputs, rest = divmod(weights[-1].shape[1], active)
         head = None if rest or columns < 0 or columns + features == 1 else _head(transformer, outputs, place, bijection)

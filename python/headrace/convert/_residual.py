@@ -104,7 +104,7 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # its units are two each, and those of sums one
+        if isinstance(block.activation, Leaky) and not block.norms:  # two units stand for one, and for one of a sum one
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)

@@ -72,7 +72,7 @@ def fit(
         collective: For sums: "gloo" (PyTorch on all workers), "dask" (Dask's own connections, which take longer), or
             "auto": gloo where it is installed and starts.
         timeout: Seconds that a worker may let the others wait.
-        restarts: How many times workers may be lost.
+        restarts: The number of times that workers may be lost.
         progress: Whether to show a bar on the standard error of this process, if it is a terminal; where a
             worker was lost it returns to the stored state.
         **options: All others of `Flow.fit` but `group` and `time_budget`.

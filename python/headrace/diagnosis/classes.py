@@ -40,7 +40,7 @@ class Classes:
     scores: Floats
     """Shape (rows, discrete columns); not finite for a row of probability 0."""
     names: tuple[str, ...]
-    """Those of the discrete columns, of which some have numbers, too."""
+    """The names of the discrete columns, of which some have numbers, too."""
     shares: tuple[tuple[Floats, str], ...]
     """For each a p-value of the share that each value has of the rows, and a description by the oddest of them."""
 

@@ -179,7 +179,7 @@ def farthest(score: Floats, labels: list[str], index: NDArray[np.int64]) -> Find
     row, column = np.unravel_index(int(np.abs(score).argmax()), score.shape)
     value = float(score[row, column])
     beyond = float(2.0 * of.normal_tail(abs(value)))
-    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # that one of them is farther out
+    above = -math.expm1(score.size * math.log1p(-min(beyond, 1.0 - 1e-16)))  # that any value is farther out
     p = min(1.0, 2.0 * min(above, 1.0 - above))
     beyond_of = [-math.expm1(math.log(share) / score.size) for share in (0.025, 0.975)]
     low, high = (float(-of.normal_quantile(share / 2.0)) for share in beyond_of)

@@ -45,7 +45,7 @@ class SequenceDiagnosis(Tested):
     nats: float
     """The mean log density of a step."""
     error: float
-    """Its standard error, from the sequences, or from ten parts of a single one."""
+    """The standard error of `nats`, from the sequences, or from ten parts of a single one."""
     tests: tuple[Finding, ...]
     autocorrelation: Floats = field(compare=False)
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""

@@ -1,6 +1,6 @@
 """The size of a misfit: how well a classifier distinguishes rows from draws, the missing nats, and the column.
 
-P-values shrink with the number of rows; sizes do not. A grade is that of the sizes alone.
+P-values shrink with the number of rows; sizes do not. Grades are limits of the sizes alone.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Structure:
         return self
 
     def __copy__(self) -> Structure:
-        """This object itself."""
+        """The structure itself, because it never changes."""
         return self
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ def _on_devices() -> Any:
 def register() -> None:
     """Makes the core's handlers known to JAX."""
     handlers = dict(cpu.xla_handlers)
-    elsewhere = handlers.pop("elsewhere")  # its message names the remedy for a device that this build does not support
+    elsewhere = handlers.pop("elsewhere")  # raises an error, for devices that the build does not support
     on_cuda = getattr(_on_devices(), "xla_handlers", {})
     try:
         for name, handler in handlers.items():

@@ -115,7 +115,7 @@ class _Chain:
 
 
 def _is_fixed(header: Any) -> bool:
-    """Whether it is one of the transforms that the core computes when a row is stored."""
+    """Whether a header is of a transform that the core computes when a row is stored."""
     return _is_fixed(header["transform"]) if header["kind"] == "Inverse" else header["kind"] in _FIXED
 
 

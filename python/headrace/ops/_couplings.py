@@ -59,7 +59,7 @@ def settings_of(map: Any, given: Keywords) -> Any:
 
 
 def is_inverse(direction: Any) -> bool:
-    """Whether it is data to latent, by the name of the direction."""
+    """Whether a direction, by its name, is data to latent."""
     return check.choice("direction", direction, _DIRECTIONS) == "inverse"
 
 

@@ -46,7 +46,7 @@ def conditional(
         context: Rows of it, shape (rows, context): the other columns are held at their medians, and values go from
             the 5 % to the 95 % quantile. Or one row, shape (context,), with `values` of your own.
         column: Which column of the context changes, by number or name.
-        values: How many frames, or the values.
+        values: The number of frames, or the values.
         columns: One or two columns of the density, by number or name; by default the first two.
         names, context_names: Of the columns of the density and of its context; by default those that a `FlowDensity`
             or a file has.

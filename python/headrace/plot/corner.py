@@ -58,8 +58,8 @@ def corner(
         weights: Shape (rows,): of x. Points are drawn by them.
         columns: Which to draw, by number or name; by default all, of which there may be 20.
         names: Of all columns; by default those of the frame x, or those that a `FlowDensity` or a file has.
-        draws: How many are drawn.
-        points: How many rows are shown as points, at most.
+        draws: The number of draws.
+        points: The largest number of rows that are shown as points.
         labels: Names of x and the draws in the legend.
         titles: Whether each marginal has a title: the median of the draws, and from it the distances to their
             quantiles of 84.1 % and 15.9 %, with two digits of the smaller one.

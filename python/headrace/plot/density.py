@@ -78,7 +78,7 @@ def density(
         at: A row, shape (features,): the other columns are held at its values, and the density given these is drawn, on
             axes that end where this density does. None for marginals.
         names: As in `corner`.
-        draws: How many, where a marginal has to be drawn, and to find where the axes end.
+        draws: The number of draws for marginals that have to be drawn, and for the ends of axes.
         seed: Of the draws.
         rng: Instead of `seed`; see `Flow.sample`.
 

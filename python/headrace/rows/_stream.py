@@ -167,7 +167,7 @@ class Stream(abc.ABC):
 
         Args:
             seed: Of the choice.
-            most: How many; by default as many as the buffer holds.
+            most: The largest number of rows; by default as many as the buffer holds.
         """
         most = self.buffer if most is None else check.integer("most", most, least=1)
         if most >= self.buffer and (found := self.whole()) is not None:

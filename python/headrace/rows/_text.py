@@ -20,7 +20,7 @@ MISSING = ("", "na", "n/a", "null", "none", "?", "-")  # texts of missing values
 TRUTH = {"true": "1", "false": "0"}  # texts for truth values, as pandas and polars write them
 
 GZIP = b"\x1f\x8b"  # the first bytes of gzip's files
-MOST_LINES = 16  # more of the names
+MOST_LINES = 16  # of a file's names, because quoted ones may contain line breaks
 CHUNK = 1 << 14  # rows of text that are parsed at a time
 
 

@@ -66,7 +66,7 @@ class Continuation:
         """Draw the steps that follow.
 
         Args:
-            n: How many draws for each prefix, or a shape of them; () for one each.
+            n: The number of draws for each prefix, or a shape of them; () for one each.
             steps: Of each draw.
             seed: As in `SequenceFlow.sample`: draw i of all prefixes takes the numbers of the next sequences there, at
                 the steps that follow. So the values of ``flow.sample(rows, steps=t, seed=s)`` come back where its own
@@ -115,7 +115,7 @@ class Continuation:
         """The distribution of each of the steps that follow: quantiles, intervals, scores.
 
         Args:
-            steps: How many.
+            steps: The number of steps.
             draws: Paths by which steps beyond the first are known.
             seed: As in `sample`, which draws the paths.
         """

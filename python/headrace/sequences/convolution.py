@@ -191,7 +191,7 @@ class CausalConvolution(OverTime):
 
     @property
     def reads_sizes(self) -> bool:
-        """Whether it reads running sizes of an `AdaptivePrediction`."""
+        """Whether the network reads running sizes of an `AdaptivePrediction`."""
         return self._settings.sizes
 
     @property

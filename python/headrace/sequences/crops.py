@@ -38,7 +38,7 @@ class Stretch:
 
     @property
     def steps(self) -> int:
-        """Their number."""
+        """The number of steps."""
         return self.end - self.begin
 
 

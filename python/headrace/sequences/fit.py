@@ -249,7 +249,7 @@ class SequenceFit(Fit):
         network, *others = flow._chain
         is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
-        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be chosen for a closed form
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be for a closed form
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 

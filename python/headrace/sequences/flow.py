@@ -318,7 +318,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
         """Sequences that proceed step by step: push new steps, pull drawn ones; see `Stream`.
 
         Args:
-            rows: How many sequences go on together, step by step.
+            rows: The number of sequences that go on together, step by step.
             context: As in `log_prob`.
             covariates: Frames from the first step on, as many as are known; `Stream.extend` adds others.
             state: A result of `Stream.state`, to go on from there; then no other argument.

@@ -131,7 +131,7 @@ class ProgramOnDevice:
         base: Flow,
         scale: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
-        """As on the CPU; `base` and the transforms of links are on the device."""
+        """A chain with the CPU's arguments; `base` and the transforms of links are on the device."""
         self.device, self.features, self._links, self._base, self.dtype = device, base.features, links, base, dtype
         _ = base._program  # compiled here, where a lack of memory is expected
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
@@ -140,7 +140,7 @@ class ProgramOnDevice:
         ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
-        device.current_stream().synchronize()  # so that these exist on every stream
+        device.current_stream().synchronize()  # so that copies exist on every stream
 
     # ---- calls, none of which waits
 

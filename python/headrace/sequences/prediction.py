@@ -100,7 +100,7 @@ class LinearPrediction(OverTime):
 
     @property
     def is_identity(self) -> bool:
-        """Whether it is the identity: in that case `SequenceFlow.fit` sets it."""
+        """Whether the prediction is the identity: in that case `SequenceFlow.fit` sets it."""
         return not self._vector().any()
 
     def _blocks(self) -> list[tuple[str, Block]]:

@@ -95,7 +95,7 @@ class Stream:
         """Draw the next steps, shape (rows, steps, features).
 
         Args:
-            steps: How many.
+            steps: The number of steps.
             seed: As in `SequenceFlow.sample`: with one seed the pulls of a stream are, bit for bit, one sample.
 
         Raises:

@@ -40,7 +40,7 @@ def why_not(teacher: Flow, student: Flow) -> str:
     for name, flow, side in (("teacher", teacher, "data"), ("student", student, "latent")):
         interior = flow._interior
         if flow.matmul in BF16_KINDS:
-            return f"the {name}'s products are in bf16"  # and networks are made again here
+            return f"the {name}'s products are in bf16"  # which networks made again here lack
         if not isinstance(interior.base, (StandardNormal, Normal)):
             return f"the {name}'s base {interior.base!r} is not normal"
         for t in interior.chain:

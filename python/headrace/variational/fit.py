@@ -177,7 +177,7 @@ def free_energy(
 
     Args:
         flow, log_density, context, gradient: As in `fit_to_density`.
-        samples: How many.
+        samples: The number of samples.
         seed: Of the samples.
         rng: Instead of `seed`; see `Flow.sample`.
 

@@ -310,7 +310,7 @@ class RowModule(Parametrised):
             elif shapes[kind][:-1] == batch:
                 made[kind] = caller.empty(made_in[kind], dtype)
                 core[kind] = made[kind].reshape(n, shapes[kind][-1])
-            else:  # it was repeated
+            else:  # a broadcast argument, whose gradient is a sum over its copies
                 core[kind] = caller.scratch((n, shapes[kind][-1]), dtype)
         given = (rows.array, None, rows.context)  # no index: all rows
         by = (cotangents.value, cotangents.row, cotangents.row_scale)

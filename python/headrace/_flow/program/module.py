@@ -370,5 +370,5 @@ class Parametrised(abc.ABC):
 
 
 def is_of_sequences(thing: Any) -> bool:
-    """Whether it takes sequences, and no rows."""
+    """Whether a flow or transform takes sequences, and no rows."""
     return isinstance(thing, Parametrised) and not hasattr(thing, "_steps")

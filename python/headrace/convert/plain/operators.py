@@ -98,7 +98,7 @@ class Operators:
     within = clip  # used where the result for NaN is not read
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
-        """As `within`, with the derivative 1."""
+        """x between low and high, as by `within`, with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Operators:
         return first, second
 
     def row(self, table: Tensor, i: int) -> Tensor:
-        """One row."""
+        """Row i of a table."""
         return table[..., i, :]
 
     # ---- columns -----------------------------------------------------------------------------------------------------
