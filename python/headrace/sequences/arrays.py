@@ -38,14 +38,14 @@ class Sequences:
         if self.is_list:
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a list, whose arrays have their own, got some")
-            self._arrays = [self._opened(f"{name}[{i}]", one, integers) for i, one in enumerate(value)]
+            self._arrays = [self._opened(f"{name}[{i}]", part, integers) for i, part in enumerate(value)]
             if not self._arrays:
                 raise ValueError(f"{name}: expected at least one sequence, got an empty list")
             for i, array in enumerate(self._arrays):
                 if array.ndim != 2 or array.shape[1] != features:
                     raise ValueError(f"{name}[{i}]: expected shape (steps, {features}), got {array.shape}")
             self.batch: tuple[int, ...] = (len(self._arrays),)
-            found = [len(array) for array in self._arrays]
+            counts = [len(array) for array in self._arrays]
         else:
             array = self._opened(name, value, integers)
             if array.ndim < 2 or array.shape[-1] != features:
@@ -55,11 +55,11 @@ class Sequences:
             self.batch = array.shape[:-2]
             with caller.queue():
                 self.array = array.reshape(math.prod(self.batch), *array.shape[-2:])
-            found = [array.shape[-2]] * len(self.array)
-        self.steps = max(found) if self.is_list else array.shape[-2]
-        self.lengths, self.rows = np.array(found, np.intp), len(found)
-        if not self.steps or 0 in found:
-            place = f"{name}[{found.index(0)}]" if self.is_list else name
+            counts = [array.shape[-2]] * len(self.array)
+        self.steps = max(counts) if self.is_list else array.shape[-2]
+        self.lengths, self.rows = np.array(counts, np.intp), len(counts)
+        if not self.steps or 0 in counts:
+            place = f"{name}[{counts.index(0)}]" if self.is_list else name
             raise ValueError(f"{place}: expected at least one step, got a sequence of none")
         if lengths is not None:
             self.lengths = self._counted(lengths)
@@ -73,10 +73,10 @@ class Sequences:
         return self._caller.open(name, value, whole=integers)
 
     def _counted(self, lengths: Any) -> NDArray[np.intp]:
-        given = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)
+        counts = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)
         if np.shape(lengths) != self.batch:
             raise ValueError(f"lengths: expected shape {self.batch}, got {np.shape(lengths)}")
-        return np.array(given, np.intp)
+        return np.array(counts, np.intp)
 
     @property
     def arrays(self) -> list[Array]:
@@ -136,16 +136,16 @@ class Covariates:
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self.arrays = [
-                self._finite(f"covariates[{i}]", _arrays.matrix(f"covariates[{i}]", one, columns, caller))
-                for i, one in enumerate(value)
+                self._finite(f"covariates[{i}]", _arrays.matrix(f"covariates[{i}]", frames, columns, caller))
+                for i, frames in enumerate(value)
             ]
             return
         if not columns:
             if value is not None:
                 raise ValueError("covariates: expected None, because this takes no covariates, got some")
             return
-        own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
-        expected = f"(frames, {columns}) for all sequences, or {own}"
+        per_sequence = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
+        expected = f"(frames, {columns}) for all sequences, or {per_sequence}"
         if value is None:
             raise ValueError(f"covariates: expected shape {expected}, got None")
         array = caller.open("covariates", value)
@@ -172,13 +172,13 @@ class Covariates:
 
     def check(self, lengths: NDArray[np.intp]) -> None:
         """Refuse too few frames for sequences of these lengths."""
-        for i, own in enumerate(self.arrays):
+        for i, frames in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
-            if len(own) < (least := -(-steps // self._hop)):
+            if len(frames) < (least := -(-steps // self._hop)):
                 of = f" of sequence {i}" if len(self.arrays) > 1 else ""
                 raise ValueError(
                     f"covariates: expected at least {least} frames for {steps} steps{of} at {self._hop} steps a "
-                    f"frame, got {len(own)}"
+                    f"frame, got {len(frames)}"
                 )
 
     def of_program(self) -> Any:
@@ -191,10 +191,10 @@ class Covariates:
         """Frames of each sequence, (rows, frames, columns); the last frame of a short one is repeated."""
         if not self._columns:
             return None
-        own = self.arrays * (self._rows if len(self.arrays) == 1 else 1)
-        frames = max(map(len, own), default=0)
-        values = np.empty((len(own), frames, self._columns), self._dtype)
-        for row, array in zip(values, own, strict=True):
+        arrays = self.arrays * (self._rows if len(self.arrays) == 1 else 1)
+        frames = max(map(len, arrays), default=0)
+        values = np.empty((len(arrays), frames, self._columns), self._dtype)
+        for row, array in zip(values, arrays, strict=True):
             row[: len(array)] = array
             row[len(array) :] = array[-1:]
         return values

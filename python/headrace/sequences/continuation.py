@@ -38,12 +38,12 @@ class Continuation:
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:
         """`run`: the run of the prefix. `quantiles`: of a latent step, from which those of a step follow."""
-        given, self._quantiles = run.given, quantiles
-        self._run, self._features = run, given.features
-        self._rows, self._position = given.rows, given.steps
-        given.check(run.dtype)
+        prefix, self._quantiles = run.given, quantiles
+        self._run, self._features = run, prefix.features
+        self._rows, self._position = prefix.rows, prefix.steps
+        prefix.check(run.dtype)
         self._core = run.stream()
-        self._core.push(given.array, False)
+        self._core.push(prefix.array, False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,27 +127,27 @@ class Continuation:
         assert self._quantiles is not None
         run, n = self._run, len(levels)
         z = np.repeat(self._quantiles(levels), self._rows).astype(run.dtype).reshape(-1, 1, 1)
-        values, given = np.empty_like(z), cpu.GivenSequences("levels", z, 1, np.ones(len(z), np.intp))
+        values, latent = np.empty_like(z), cpu.GivenSequences("levels", z, 1, np.ones(len(z), np.intp))
         context, frames = run.context_rows(), run.covariates.stacked()
         side = None if frames is None else list(np.asarray(tiled(frames, n)))
-        own = run.program.standardised(tiled(context, n)), side
+        inputs = run.program.standardised(tiled(context, n)), side
         state = self._core.copies(n).state
-        run.program.core.scores(run.vector.core, False, given, *own, is_density=False, state=state, values=values)
+        run.program.core.scores(run.vector.core, False, latent, *inputs, is_density=False, state=state, values=values)
         return values.reshape(n, *self.shape, 1)
 
     def _scored(self, x: Array, total: bool) -> Any:
         run, caller = self._run, Caller()
-        given = Sequences(caller, "x", x, self._features)
-        own = len(self.shape)
-        if given.is_list or len(given.batch) < own or given.batch[len(given.batch) - own :] != self.shape:
+        opened = Sequences(caller, "x", x, self._features)
+        n_axes = len(self.shape)
+        if opened.is_list or len(opened.batch) < n_axes or opened.batch[len(opened.batch) - n_axes :] != self.shape:
             wanted = ", ".join(["...", *map(str, self.shape), "steps", str(self._features)])
             raise ValueError(f"x: expected shape ({wanted}), as the prefix has, got {np.shape(x)}")
-        self._check(given.steps)
-        given.check(run.dtype)
-        scores = caller.empty((*given.batch, given.steps), run.dtype)
-        flat = scores.reshape(given.rows, given.steps)
-        for some, stream in self._together(given.rows // max(self._rows, 1)):
-            flat[some] = stream.push(given.array[some], False)
+        self._check(opened.steps)
+        opened.check(run.dtype)
+        scores = caller.empty((*opened.batch, opened.steps), run.dtype)
+        flat = scores.reshape(opened.rows, opened.steps)
+        for some, stream in self._together(opened.rows // max(self._rows, 1)):
+            flat[some] = stream.push(opened.array[some], False)
         if not total:
             return caller.give(scores)
         return given_as(caller, np.cumsum(scores, axis=-1, dtype=np.float64)[..., -1], dtype=run.dtype)
@@ -210,13 +210,13 @@ class Forecast:
         >>> middle.shape, bool((low < high).all())
         ((5, 24, 1), True)
         """
-        given = np.asarray(levels, np.float64)
-        if not ((given > 0.0) & (given < 1.0)).all():
+        shares = np.asarray(levels, np.float64)
+        if not ((shares > 0.0) & (shares < 1.0)).all():
             raise ValueError(f"levels: expected probabilities between 0 and 1, got {levels!r}")
-        found = np.quantile(self.draws, given, axis=0)
+        quantiles = np.quantile(self.draws, shares, axis=0)
         if self._first is not None:
-            found[..., 0, :] = self._first(given.reshape(-1)).reshape(found[..., 0, :].shape)
-        return np.asarray(found)
+            quantiles[..., 0, :] = self._first(shares.reshape(-1)).reshape(quantiles[..., 0, :].shape)
+        return np.asarray(quantiles)
 
     def interval(self, share: float = 0.9) -> tuple[Floats, Floats]:
         """The ends of the middle share of each value's distribution, ``(*shape, steps, features)`` each.

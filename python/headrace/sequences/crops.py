@@ -101,24 +101,24 @@ class OpenSequences:
         twice as many.
         """
         stretches = self.whole()
-        total = sum(one.steps for one in stretches)
+        total = sum(part.steps for part in stretches)
         held = held_of("validation", share, total)
         if not held:
             return stretches, []
-        most, left = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
+        most, missing = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
         chosen: set[int] = set()
         for i in rng.permutation(len(stretches)).tolist():
-            if left > 0 and stretches[i].steps <= most - held + left and len(chosen) < len(stretches) // 2:
+            if missing > 0 and stretches[i].steps <= most - held + missing and len(chosen) < len(stretches) // 2:
                 chosen.add(i)
-                left -= stretches[i].steps
-        if left <= 0:
-            return [one for i, one in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
-        ends = [min(round(share * one.steps), one.steps - 1) for one in stretches]
+                missing -= stretches[i].steps
+        if missing <= 0:
+            return [part for i, part in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
+        ends = [min(round(share * part.steps), part.steps - 1) for part in stretches]
         if not any(ends):
-            ends[int(np.argmax([one.steps for one in stretches]))] = 1
-        borders = [(one, one.end - n) for one, n in zip(stretches, ends, strict=True)]
-        kept = [Stretch(one.sequence, one.begin, border) for one, border in borders]
-        return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
+            ends[int(np.argmax([part.steps for part in stretches]))] = 1
+        borders = [(part, part.end - n) for part, n in zip(stretches, ends, strict=True)]
+        kept = [Stretch(part.sequence, part.begin, border) for part, border in borders]
+        return kept, [Stretch(part.sequence, border, part.end) for part, border in borders if border < part.end]
 
     def limit(self, of: str) -> None:
         """Limit the few values of a feature that are far from all others, such as clicks, to the outermost of these,
@@ -128,18 +128,18 @@ class OpenSequences:
         decide alone.
         """
         stretches = self.whole()
-        ends = np.cumsum([one.steps for one in stretches])
+        ends = np.cumsum([part.steps for part in stretches])
         every = max(int(ends[-1]) // LOOKED_AT, 1)
-        blocks = [self.arrays[one.sequence] for one in stretches]
-        found = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
-        found = [one for one in found if len(one.rows) <= FEW * ends[-1]]
-        if not found:
+        blocks = [self.arrays[part.sequence] for part in stretches]
+        far = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
+        far = [column for column in far if len(column.rows) <= FEW * ends[-1]]
+        if not far:
             return
         middle, reach = np.zeros(self.arrays[0].shape[1]), np.full(self.arrays[0].shape[1], np.inf)
-        for one in found:
-            middle[one.column], reach[one.column] = one.middle, one.inner
+        for column in far:
+            middle[column.column], reach[column.column] = column.middle, column.inner
         self.arrays = [np.clip(array, middle - reach, middle + reach).astype(array.dtype) for array in self.arrays]
-        count, first = sum(len(one.rows) for one in found), found[0]
+        count, first = sum(len(column.rows) for column in far), far[0]
         i = int(np.searchsorted(ends, first.rows[0], side="right"))
         step = first.rows[0] - ends[i] + stretches[i].steps
         warn(
@@ -163,37 +163,37 @@ class OpenSequences:
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
-        found = Moments()
-        for one in stretches:
-            values = self.unbounded(self.arrays[one.sequence][one.begin : one.end])
-            found.add(values, np.full(len(values), self.weights[one.sequence]))
-        return found.found()
+        moments = Moments()
+        for part in stretches:
+            values = self.unbounded(self.arrays[part.sequence][part.begin : part.end])
+            moments.add(values, np.full(len(values), self.weights[part.sequence]))
+        return moments.found()
 
     def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Moments of the context's columns over sequences."""
         assert self.context is not None
-        found, index = Moments(), [one.sequence for one in stretches]
-        found.add(self.context[index].astype(np.float64), self.weights[index])
-        return found.found()
+        moments, index = Moments(), [part.sequence for part in stretches]
+        moments.add(self.context[index].astype(np.float64), self.weights[index])
+        return moments.found()
 
     def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
         """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of
         cells.
         """
-        found = np.zeros((most + 1, len(mean)))
-        for one in stretches:
-            for begin in range(one.begin, one.end, _LONGEST):
-                end = min(begin + _LONGEST, one.end)
-                first = max(begin - most, one.begin)
-                values = (self.unbounded(self.arrays[one.sequence][first:end]) - mean) / std
-                own = values[begin - first :]
+        sums = np.zeros((most + 1, len(mean)))
+        for part in stretches:
+            for begin in range(part.begin, part.end, _LONGEST):
+                end = min(begin + _LONGEST, part.end)
+                first = max(begin - most, part.begin)
+                values = (self.unbounded(self.arrays[part.sequence][first:end]) - mean) / std
+                later = values[begin - first :]
                 for lag in range(min(most, len(values)) + 1):
                     before = values[max(begin - first - lag, 0) : len(values) - lag]
-                    found[lag] += self.weights[one.sequence] * (own[len(own) - len(before) :] * before).sum(axis=0)
+                    sums[lag] += self.weights[part.sequence] * (later[len(later) - len(before) :] * before).sum(axis=0)
         if self.quantised is not None and self.support is None:
-            steps = sum(self.weights[one.sequence] * one.steps for one in stretches)
-            found[0] += steps * np.square(self.quantised / std) / 12.0
-        return found
+            steps = sum(self.weights[part.sequence] * part.steps for part in stretches)
+            sums[0] += steps * np.square(self.quantised / std) / 12.0
+        return sums
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
         """Steps of a sequence, with noise of their cells."""
@@ -209,23 +209,23 @@ class OpenSequences:
         wide = values.astype(np.float64)
         return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
-    def start_of(self, one: Stretch, before: int | None) -> int:
+    def start_of(self, stretch: Stretch, before: int | None) -> int:
         """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all steps
         before.
         """
-        begin = 0 if before is None else max(one.begin - before, 0)
+        begin = 0 if before is None else max(stretch.begin - before, 0)
         return begin - begin % math.lcm(self.hop, self.every)
 
     def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
         """The context of each."""
         if self.context is None or len(self.context) == 1:
             return self.context
-        return self.context[[one.sequence for one in stretches]]
+        return self.context[[stretch.sequence for stretch in stretches]]
 
-    def frames_of(self, one: Stretch, first: int) -> Array:
+    def frames_of(self, stretch: Stretch, first: int) -> Array:
         """Frames of the steps from `first` on, and the next one, to which the last is interpolated."""
-        own = self.covariates[0 if len(self.covariates) == 1 else one.sequence]
-        return own[first // self.hop : (one.end - 1) // self.hop + 2]
+        frames = self.covariates[0 if len(self.covariates) == 1 else stretch.sequence]
+        return frames[first // self.hop : (stretch.end - 1) // self.hop + 2]
 
     def fingerprint(self) -> dict[str, str]:
         """The fingerprint of everything given, by name."""
@@ -261,20 +261,20 @@ class Crops:
         before: Steps on which the density of a step depends; None: all.
     """
 
-    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
-        self.given, self.stretches, self.crop, self.before = given, list(stretches), crop, before
-        self.size = sum(one.steps for one in stretches)
-        self.count = sum(-(-one.steps // crop) for one in stretches)
+    def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
+        self.given, self.stretches, self.crop, self.before = sequences, list(stretches), crop, before
+        self.size = sum(part.steps for part in stretches)
+        self.count = sum(-(-part.steps // crop) for part in stretches)
 
     def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
         """All crops in a new order, in this many batches. Borders between the crops of a sequence move."""
         rng = np.random.default_rng([key, 0])
         crops: list[Stretch] = []
-        for one in self.stretches:
-            n = -(-one.steps // self.crop)
-            first = one.begin - int(rng.integers(n * self.crop - one.steps + 1))
+        for part in self.stretches:
+            n = -(-part.steps // self.crop)
+            first = part.begin - int(rng.integers(n * self.crop - part.steps + 1))
             for begin in range(first, first + n * self.crop, self.crop):
-                crops.append(Stretch(one.sequence, max(begin, one.begin), min(begin + self.crop, one.end)))
+                crops.append(Stretch(part.sequence, max(begin, part.begin), min(begin + self.crop, part.end)))
         order = rng.permutation(len(crops))
         for begin, end in pairwise(len(crops) * i // batches for i in range(batches + 1)):
             yield [crops[i] for i in order[begin:end]]
@@ -282,22 +282,22 @@ class Crops:
     def batch(self, crops: Sequence[Stretch], noise: np.random.Generator) -> Batch:
         """The arguments of a step. Short crops are filled up behind their end, where weights are zero."""
         given = self.given
-        starts = [given.start_of(one, self.before) for one in crops]
-        longest = max(one.end - start for one, start in zip(crops, starts, strict=True))
+        starts = [given.start_of(crop, self.before) for crop in crops]
+        longest = max(crop.end - start for crop, start in zip(crops, starts, strict=True))
         features = given.arrays[0].shape[1]
         x = np.zeros((len(crops), longest, features), given.width)
         weights = np.zeros((len(crops), longest), given.dtype)
-        for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
-            values = given.steps(start, one.end, one.sequence, noise)
-            x[row, : one.end - start] = values
+        for row, (crop, start) in enumerate(zip(crops, starts, strict=True)):
+            values = given.steps(start, crop.end, crop.sequence, noise)
+            x[row, : crop.end - start] = values
             if given.support is not None:  # zero may be no value of theirs
-                x[row, one.end - start :] = values[-1]
-            weights[row, one.begin - start : one.end - start] = given.weights[one.sequence]
+                x[row, crop.end - start :] = values[-1]
+            weights[row, crop.begin - start : crop.end - start] = given.weights[crop.sequence]
         if not given.covariates:
             return Batch(x, given.context_of(crops), None, weights)
-        frames = [given.frames_of(one, start) for one, start in zip(crops, starts, strict=True)]
+        frames = [given.frames_of(crop, start) for crop, start in zip(crops, starts, strict=True)]
         most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is repeated
-        filled = [np.concatenate([own, np.repeat(own[-1:], most - len(own), axis=0)]) for own in frames]
+        filled = [np.concatenate([rows, np.repeat(rows[-1:], most - len(rows), axis=0)]) for rows in frames]
         return Batch(x, given.context_of(crops), filled, weights)
 
 
@@ -306,14 +306,14 @@ class HeldSequences:
 
     copied = True
 
-    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
+    def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
         """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
-        self._stretches, self._given, self._before, self._seed = list(stretches), given, before, seed
-        self.size = sum(one.steps for one in stretches)
-        self._pairs = [(one, given.start_of(one, before)) for one in stretches]
+        self._stretches, self._given, self._before, self._seed = list(stretches), sequences, before, seed
+        self.size = sum(part.steps for part in stretches)
+        self._pairs = [(part, sequences.start_of(part, before)) for part in stretches]
         noise = np.random.default_rng([seed, 1])
-        self._x = [given.steps(start, one.end, one.sequence, noise) for one, start in self._pairs]
-        self._covariates = [given.frames_of(*pair) for pair in self._pairs] if given.covariates else None
+        self._x = [sequences.steps(start, part.end, part.sequence, noise) for part, start in self._pairs]
+        self._covariates = [sequences.frames_of(*pair) for pair in self._pairs] if sequences.covariates else None
 
     def sample(self, crop: int, most: int) -> HeldSequences:
         """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
@@ -323,9 +323,9 @@ class HeldSequences:
         pieces = self._stretches
         if self._before is not None:
             pieces = [
-                Stretch(one.sequence, begin, min(begin + crop, one.end))
-                for one in pieces
-                for begin in range(one.begin, one.end, crop)
+                Stretch(piece.sequence, begin, min(begin + crop, piece.end))
+                for piece in pieces
+                for begin in range(piece.begin, piece.end, crop)
             ]
         chosen = pieces[:: max(-(-self.size // max(most, 1)), 1)]
         return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
@@ -333,10 +333,10 @@ class HeldSequences:
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity where it is not finite."""
         total = weight = 0.0
-        for one, own in zip(self._stretches, self._scored(flow, parameters), strict=True):
-            share = float(self._given.weights[one.sequence])
-            total -= share * float(own.sum(dtype=np.float64))
-            weight += share * one.steps
+        for part, scores in zip(self._stretches, self._scored(flow, parameters), strict=True):
+            share = float(self._given.weights[part.sequence])
+            total -= share * float(scores.sum(dtype=np.float64))
+            weight += share * part.steps
         return total / weight if math.isfinite(total) else math.inf
 
     def log_probs(self, flow: Any, parameters: Array | None = None) -> Array:
@@ -345,12 +345,12 @@ class HeldSequences:
 
     def weights(self) -> Array:
         """The weights of all steps."""
-        return np.concatenate([np.full(one.steps, self._given.weights[one.sequence]) for one in self._stretches])
+        return np.concatenate([np.full(part.steps, self._given.weights[part.sequence]) for part in self._stretches])
 
     def _scored(self, flow: Any, parameters: Array | None) -> list[Array]:
         context = self._given.context_of(self._stretches)
-        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
-        return [own[one.begin - start :] for (one, start), own in zip(self._pairs, found, strict=True)]
+        scored = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
+        return [scores[part.begin - start :] for (part, start), scores in zip(self._pairs, scored, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
         """The fingerprint of the given sequences."""

@@ -84,8 +84,8 @@ class SequenceFit(Fit):
         elif validation is not None:
             judges = self._of_caller(validation)
             out = judges.whole()
-        self.given, self.is_end = given, any(one.begin for one in out)
-        self.history.held_out = {one.sequence: one.steps for one in out if judges is given}
+        self.given, self.is_end = given, any(part.begin for part in out)
+        self.history.held_out = {part.sequence: part.steps for part in out if judges is given}
         self.parts = stretches, judges, out
         self._cut(self.flow._interior)
 
@@ -109,18 +109,18 @@ class SequenceFit(Fit):
 
     def _sequences(self, of: str, x: Any, context: Any, covariates: Any, weights: Any) -> OpenSequences:
         flow, caller = self.flow, self.caller
-        given = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
-        if not given.rows:
+        sequences = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
+        if not sequences.rows:
             raise ValueError(f"{of}x: expected at least one sequence, got none")
-        given.check()
-        rows = context_of(caller, context, flow.context, given.batch)
+        sequences.check()
+        rows = context_of(caller, context, flow.context, sequences.batch)
         if rows is not None and not np.isfinite(rows).all():
             raise ValueError(f"{of}context: expected finite numbers, got a NaN or an infinity")
-        own = Covariates(flow, caller, covariates, given.batch)
-        own.check(given.lengths)
-        share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
+        frames = Covariates(flow, caller, covariates, sequences.batch)
+        frames.check(sequences.lengths)
+        share, _ = _arrays.row_weights(f"{of}weights", weights, sequences.rows, caller)
         support = flow._interior.support
-        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype, support)
+        opened = OpenSequences(sequences.arrays, rows, frames, share, flow.hop, self.quantised, flow.dtype, support)
         if support is None:
             opened.limit(of)
         else:
@@ -130,8 +130,8 @@ class SequenceFit(Fit):
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
         """The default of `crop`."""
         if before is None:
-            return int(max(one.end for one in stretches))
-        total = sum(one.steps for one in stretches)
+            return int(max(part.end for part in stretches))
+        total = sum(part.steps for part in stretches)
         return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
 
     def planned(self) -> Plan:
@@ -144,12 +144,12 @@ class SequenceFit(Fit):
 
     def fingerprint(self) -> dict[str, str]:
         """See `Fit`."""
-        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.given.fingerprint()}
-        found |= {"crop": str(self.source.crop), "quantised": str(self.quantised)}
+        texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.given.fingerprint()}
+        texts |= {"crop": str(self.source.crop), "quantised": str(self.quantised)}
         if self.judge is not None:
-            found["steps held out"] = str(self.judge.size)
-            found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
-        return found
+            texts["steps held out"] = str(self.judge.size)
+            texts |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return texts
 
     def go(self) -> None:
         """See `Fit`."""
@@ -237,8 +237,8 @@ class SequenceFit(Fit):
         base = StudentT(flow.features)
         if is_heavy is None:
             heavy, other = (self._trial_run_of({}, None, clock, base=kind) for kind in (base, None))
-            own = True, self.progress, _TRIAL, "try heavy tails"
-            is_heavy = _marginals.gain(heavy, other, self.judge, *own)
+            rule = True, self.progress, _TRIAL, "try heavy tails"
+            is_heavy = _marginals.gain(heavy, other, self.judge, *rule)
         if is_heavy:
             flow._interior.set_starts({}, None, base)
         self.history.heavy_tails = is_heavy
@@ -246,8 +246,8 @@ class SequenceFit(Fit):
     def _tries_adaptive(self) -> bool:
         """Whether a trial may replace a linear prediction by an adaptive one."""
         flow = self.flow
-        network, *others = flow._chain
-        is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
+        network, *following = flow._chain
+        is_one = flow.features == 1 and [type(t) for t in following] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
         is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be for a closed form
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
@@ -255,7 +255,7 @@ class SequenceFit(Fit):
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
         """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
-        network, found = self.flow._chain[0], self.kept.known("adaptive")
+        network, gains = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
@@ -264,14 +264,14 @@ class SequenceFit(Fit):
         self._cut(tried._interior)  # both are judged by the same steps
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
-        if found is None and self.clock.left() >= least:
+        if gains is None and self.clock.left() >= least:
             self.judge = self.judge.sample(self.source.crop, JUDGING)
-            own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
-            what = False, self.progress, _SHORT, "try adaptive prediction"
-            found = not _marginals.gain(linear, own, self.judge, *what)
-        self.history.adaptive = found = bool(found)
-        self._cut((tried if found else self.flow)._interior)
-        if found:
+            adaptive, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
+            rule = False, self.progress, _SHORT, "try adaptive prediction"
+            gains = not _marginals.gain(linear, adaptive, self.judge, *rule)
+        self.history.adaptive = gains = bool(gains)
+        self._cut((tried if gains else self.flow)._interior)
+        if gains:
             starts.update(other)
         else:
             self.checked = whole
@@ -284,40 +284,40 @@ class SequenceFit(Fit):
         """
         tried, share, crop = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source.crop
         tried._interior.set_starts(starts, context, base)
-        ends = [one.begin + max(math.ceil(share * one.steps), crop) for one in self.source.stretches]
-        some = [replace(one, end=min(one.end, end)) for one, end in zip(self.source.stretches, ends, strict=True)]
-        every = max(round(sum(one.steps for one in some) / (share * self.source.size)), 1)
+        ends = [part.begin + max(math.ceil(share * part.steps), crop) for part in self.source.stretches]
+        some = [replace(part, end=min(part.end, end)) for part, end in zip(self.source.stretches, ends, strict=True)]
+        every = max(round(sum(part.steps for part in some) / (share * self.source.size)), 1)
         crops = Crops(self.given, some[::every], crop, self.source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
         if plan.optimizer != "adam":  # so that the optimiser decides nothing
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
-        own = copy.deepcopy(self.rng), self.caller, History(), clock
-        return CropRun(tried, crops, RunArguments(self.judge, plan, *own))
+        state = copy.deepcopy(self.rng), self.caller, History(), clock
+        return CropRun(tried, crops, RunArguments(self.judge, plan, *state))
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
         """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
             order, scale = chain[last - 1].order, starts[last]
-            found = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
-            reflections = np.array([levinson(own) for own in found.T])
+            correlations = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
+            reflections = np.array([levinson(column) for column in correlations.T])
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
     def _start_adaptive(self, starts: dict[int, Any], chain: Sequence[Any]) -> None:
         """Adaptive predictions before the `Standardize` get bounds from some of the training steps."""
         last = len(chain) - 1
-        one, standardize = chain[last - 1] if last else None, starts[last]
-        if isinstance(one, AdaptivePrediction) and one.is_identity:
+        link, standardize = chain[last - 1] if last else None, starts[last]
+        if isinstance(link, AdaptivePrediction) and link.is_identity:
             left, values = _BOUNDING, []
             for stretch in self.source.stretches:
-                own = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
-                values.append((self.given.unbounded(own) - standardize.mean) / standardize.std)
-                if (left := left - len(own)) <= 0:
+                steps = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
+                values.append((self.given.unbounded(steps) - standardize.mean) / standardize.std)
+                if (left := left - len(steps)) <= 0:
                     break
             step = None
             if self.quantised is not None and self.given.support is None:
                 step = self.quantised / float(standardize.std.max())
-            starts[last - 1] = one.bounded(values, step)
+            starts[last - 1] = link.bounded(values, step)
 
 
 class CropRun(Run):

@@ -338,9 +338,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
             return Stream.resumed(self, program, state)
         count = check.integer("rows", rows, least=1, most=2**31 - 1)
         caller = self._caller()
-        own = Covariates(self, caller, covariates, (count,))
+        frames = Covariates(self, caller, covariates, (count,))
         own_context = _arrays.context_rows(context, count, self._context, caller=caller)
-        return Stream(self, Run(program, caller, (count,), own_context, own))
+        return Stream(self, Run(program, caller, (count,), own_context, frames))
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -408,9 +408,9 @@ class SequenceFlow(Chained, SequenceDerivatives):
         given, history = Arguments(**arguments), History()
 
         def opened() -> SequenceFit:
-            one = SequenceFit(self, history, given, crop, quantised)
-            one.open(x, context, covariates)
-            return one
+            fit = SequenceFit(self, history, given, crop, quantised)
+            fit.open(x, context, covariates)
+            return fit
 
         of_sequences: Any = self  # with an interior of sequences
         return finished(of_sequences, history, opened)
@@ -478,7 +478,7 @@ def _is_network(t: Any) -> bool:
 
 def _one(what: str, values: Any, default: Any, advice: str = "") -> Any:
     """The common value of all transforms that have one."""
-    found = sorted({value for value in values if value})
-    if len(found) > 1:
-        raise ValueError(f"transforms: expected one {what}, got {found}{advice}")
-    return found[0] if found else default
+    distinct = sorted({value for value in values if value})
+    if len(distinct) > 1:
+        raise ValueError(f"transforms: expected one {what}, got {distinct}{advice}")
+    return distinct[0] if distinct else default

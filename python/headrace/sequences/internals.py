@@ -62,12 +62,12 @@ class SequenceInterior(Restorable):
 
     def products(self, matmul: Any) -> str:
         """How the steps of a fit compute products: as the flow does."""
-        own: str = self._flow.matmul
-        if matmul not in (None, own):
+        matmul_of_flow: str = self._flow.matmul
+        if matmul not in (None, matmul_of_flow):
             raise ValueError(
-                f"matmul: expected None or {own!r}, the flow's, got {matmul!r}; call .to('cpu', {matmul!r})"
+                f"matmul: expected None or {matmul_of_flow!r}, the flow's, got {matmul!r}; call .to('cpu', {matmul!r})"
             )
-        return own
+        return matmul_of_flow
 
     def stepping(self, matmul: str) -> tuple[Program, Callable[[], Any]]:
         """See `Interior.stepping`."""
@@ -80,7 +80,7 @@ class SequenceInterior(Restorable):
         """
         flow, vector = self._flow, self.vector()
         parts = [vector[: flow._base_size()] if base is None else base._initial(flow.dtype)]
-        parts += [vector[own] if i not in starts else starts[i]._vector() for i, own in enumerate(self.parts)]
+        parts += [vector[part_of] if i not in starts else starts[i]._vector() for i, part_of in enumerate(self.parts)]
         chain = [t if i not in starts else starts[i]._bare() for i, t in enumerate(self.chain)]
         structure: dict[str, Any] = {"_chain": tuple(chain)}
         if context is not None:

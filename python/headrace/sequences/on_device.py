@@ -42,20 +42,20 @@ class CausalLinkOnDevice:
         self._columns = settings.context, settings.covariates
         self.core = device.retried(lambda: kind(**options, reads_data=self._reads_data, device=device.index))
 
-    def run(self, parameters: CuPyArray, inverse: bool, given: CuPyArray, *beside: CuPyArray | None) -> Pair:
+    def run(self, parameters: CuPyArray, inverse: bool, steps: CuPyArray, *beside: CuPyArray | None) -> Pair:
         """The other side of steps (rows, steps, features), and their log-derivatives (rows, steps).
 
         `inverse`: from data to latent. `beside`: context and covariates.
         """
         device, cupy = self._device, self._device.cupy
         queued = OnStream(device, self.core, device.current_stream())
-        value, log_det = cupy.empty(given.shape, self._dtype), cupy.empty(given.shape[:2], self._dtype)
+        value, log_det = cupy.empty(steps.shape, self._dtype), cupy.empty(steps.shape[:2], self._dtype)
         beside = tuple(
-            _in_order(one, device, self._dtype) if columns else None
-            for one, columns in zip(beside, self._columns, strict=True)
+            _in_order(rows, device, self._dtype) if columns else None
+            for rows, columns in zip(beside, self._columns, strict=True)
         )
         verb = queued.parallel if inverse == self._reads_data else queued.sequential
-        verb(_in_order(parameters, device, self._dtype), given, value, log_det, context=beside[0], covariates=beside[1])
+        verb(_in_order(parameters, device, self._dtype), steps, value, log_det, context=beside[0], covariates=beside[1])
         return value, log_det
 
 
@@ -137,7 +137,7 @@ class ProgramOnDevice:
         self._of_base, *self._own = slices(*(sum(block.size for block in part) for part in blocks))
         self.n_weights: int = self._own[-1].stop
         self._scale = None if scale is None else (device.cupy.asarray(scale[0]), device.cupy.asarray(scale[1]))
-        ones = packed([block for own in blocks for block in own], np.ones(self.n_weights), dtype)
+        ones = packed([block for of_link in blocks for block in of_link], np.ones(self.n_weights), dtype)
         self._is_weight = device.cupy.asarray(ones != 0)
         self._take(np.zeros(self.n_weights, dtype))
         device.current_stream().synchronize()  # so that copies exist on every stream
@@ -158,9 +158,9 @@ class ProgramOnDevice:
         value, scores = self.run(run.vector, inverse, run.given.array, *run.inputs())
         if is_density:
             scores = scores + self.log_base(run.vector, value)
-        for to, own in ((values, value), (steps, scores)):
+        for to, result in ((values, value), (steps, scores)):
             if to is not None:
-                to[...] = own.reshape(to.shape)
+                to[...] = result.reshape(to.shape)
         if totals is not None:
             Kernels(self.device, self.device.current_stream()).sum_steps(scores, totals)
 
@@ -182,14 +182,14 @@ class ProgramOnDevice:
     # ---- blocks of steps, (rows, steps, features)
 
     def run(
-        self, vector: CuPyArray, inverse: bool, given: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
+        self, vector: CuPyArray, inverse: bool, steps: CuPyArray, context: CuPyArray | None, frames: CuPyArray | None
     ) -> Pair:
         """The other side of a block, and the log-derivative of each step."""
-        value, log_det = given, self.device.cupy.zeros(given.shape[:2], self.dtype)
+        value, log_det = steps, self.device.cupy.zeros(steps.shape[:2], self.dtype)
         order = range(len(self._links))
         for i in reversed(order) if inverse else order:
-            value, own = self._links[i].run(vector[self._own[i]], inverse, value, context, frames)
-            log_det += own
+            value, log_slope = self._links[i].run(vector[self._own[i]], inverse, value, context, frames)
+            log_det += log_slope
         return value.astype(self.dtype, copy=False), log_det
 
     def log_base(self, vector: CuPyArray, z: CuPyArray) -> CuPyArray:
@@ -204,11 +204,11 @@ class ProgramOnDevice:
         drawn = self.device.cupy.empty((rows, blocks * NOISE_STEPS, features), self.dtype)
         for block in range(blocks):
             first = block * MOST_SAMPLES * NOISE_STEPS
-            own = self._base.sample(
+            latent = self._base.sample(
                 rows * NOISE_STEPS, seed=seed, first_row=first, parameters=self._base_parameters(vector)
             )
             at = block * NOISE_STEPS
-            drawn[:, at : at + NOISE_STEPS] = own.reshape(rows, NOISE_STEPS, features)
+            drawn[:, at : at + NOISE_STEPS] = latent.reshape(rows, NOISE_STEPS, features)
         return drawn[:, :steps]
 
     def _base_parameters(self, vector: CuPyArray) -> CuPyArray | None:

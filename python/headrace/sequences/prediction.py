@@ -222,17 +222,17 @@ class AdaptivePrediction(OverTime):
         noise. The start is the mean size of the first 40 residuals of the sequences, among which the mean of all steps
         is one.
         """
-        given = self._header()
-        probe = type(self)(**given | {"start": self.floor})
+        settings = self._header()
+        probe = type(self)(**settings | {"start": self.floor})
         core: Any = cpu.SequenceChainF64(self.features, [probe._link(np.dtype(np.float64), "exact")], None)
         weights = core.weights(np.zeros(0), [])
         logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][0, :, 1::RUNNING] for x in values]
         sizes = np.exp(np.concatenate(logs))
         ceiling = float(np.quantile(sizes, 1.0 - BEYOND))
         floor = 1e-3 * ceiling if step is None else min(step / 6.0, ceiling)
-        first = [sizes.mean(), *(float(np.exp(one[_SCALE]).mean()) for one in logs if len(one) > _SCALE)]
+        first = [sizes.mean(), *(float(np.exp(log[_SCALE]).mean()) for log in logs if len(log) > _SCALE)]
         start = min(max(float(np.mean(first)), floor), ceiling)
-        return type(self)(**given | {"floor": floor, "ceiling": ceiling, "start": start})
+        return type(self)(**settings | {"floor": floor, "ceiling": ceiling, "start": start})
 
     def _vector(self) -> NDArray[Any]:
         return np.zeros(0)

@@ -98,8 +98,8 @@ class SequenceProgram:
     def read_by_calls(self, parameters: Array) -> Weights:
         """These parameters, a vector of `n_weights`, in the form of a call."""
         filters = {i: Filter(parameters[self._of_link[i]], self.features, order) for i, order in self._orders.items()}
-        own = [one.of_core() for one in filters.values()]
-        return Weights(self.core.weights(np.ascontiguousarray(parameters), own), filters)
+        cores = [each.of_core() for each in filters.values()]
+        return Weights(self.core.weights(np.ascontiguousarray(parameters), cores), filters)
 
     def weights(self) -> Array:
         """A copy of the current parameters."""

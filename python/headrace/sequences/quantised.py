@@ -23,12 +23,12 @@ ENDS = -np.inf, np.inf
 
 def has_cells(flow: Any) -> bool:
     """Whether cells have a probability in closed form under a flow."""
-    first, *others = flow._chain
+    first, *following = flow._chain
     return (
         isinstance(first, CausalConvolution)
         and first.reads == "data"
         and first._settings.inner is None
-        and all(isinstance(t, (Standardize, LinearPrediction, AdaptivePrediction, Support)) for t in others)
+        and all(isinstance(t, (Standardize, LinearPrediction, AdaptivePrediction, Support)) for t in following)
         and isinstance(flow._base, Logistic)
     )
 
@@ -80,8 +80,8 @@ class Cells:
                 is_end = [values != support._inside(values) for values in (low, high)]
                 low, high = (support._inside(values) for values in (low, high))
             middle, low, high = (core.run_link(weights, i, True, values, None)[0] for values in (middle, low, high))
-        own = sizes if self._chain[0].reads_sizes else None
-        raw = core.outputs(weights, middle, context, frames, state, own)
+        beside = sizes if self._chain[0].reads_sizes else None
+        raw = core.outputs(weights, middle, context, frames, state, beside)
         if state is not None:
             state.go_on(x.shape[1])
         params = raw.astype(np.float64).reshape(-1, x.shape[2], self._of_value)
@@ -90,7 +90,7 @@ class Cells:
             low, high, params = low * scale, high * scale, np.ascontiguousarray(params[..., :-1])
         a, b = (self._latent(values, params) for values in (low, high))
         if is_end is not None:  # nothing lies beyond a bound
-            a, b = (np.where(own.reshape(a.shape), side, z) for own, side, z in zip(is_end, ENDS, (a, b), strict=True))
+            a, b = (np.where(at.reshape(a.shape), side, z) for at, side, z in zip(is_end, ENDS, (a, b), strict=True))
         with np.errstate(divide="ignore"):  # for a cell without mass
             cells = -np.logaddexp(0.0, -b) - np.logaddexp(0.0, a) + np.log(-np.expm1(a - b))
         return np.asarray(cells.reshape(x.shape).sum(axis=2))

@@ -58,16 +58,16 @@ class Run:
             what = f"{name}: expected an array of sequences on {where}, no list"
             what = what if is_list else f"lengths: expected None for sequences on {where}"
             raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        given = Sequences(caller, name, value, flow.features, lengths=lengths, integers=integers)
-        rows = context_of(caller, context, flow.context, given.batch)
-        frames = Covariates(flow, caller, covariates, given.batch)
-        frames.check(given.lengths)
+        opened = Sequences(caller, name, value, flow.features, lengths=lengths, integers=integers)
+        rows = context_of(caller, context, flow.context, opened.batch)
+        frames = Covariates(flow, caller, covariates, opened.batch)
+        frames.check(opened.lengths)
         vector = None
         if parameters is not None:
             array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
             vector = program.read_by_calls(_arrays.ready(array, flow.dtype, caller))
-        run = cls(program, caller, given.batch, rows, frames, vector)
-        run.given, beside = given, {"context": context, "covariates": covariates}
+        run = cls(program, caller, opened.batch, rows, frames, vector)
+        run.given, beside = opened, {"context": context, "covariates": covariates}
         run.shapes = {name: getattr(array, "shape", None) for name, array in beside.items()}
         return run
 
@@ -135,8 +135,8 @@ def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) 
         array = caller.open("context", context, whole=True)
         if array.shape == (*batch, columns):
             with caller.queue():
-                own: NDArray[Any] = array.reshape(rows, columns)
-            return own
+                rows_of_context: NDArray[Any] = array.reshape(rows, columns)
+            return rows_of_context
     return _arrays.context_rows(context, rows, columns, caller=caller)
 
 
@@ -150,8 +150,8 @@ class Backward:
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse
         self._given = given = run.given
-        for kind, found in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):
-            if kind in kinds and not found:
+        for kind, is_there in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):
+            if kind in kinds and not is_there:
                 raise ValueError(f"wrt: expected no {kind!r}, because this flow has none, got {kinds}")
         made: dict[str, Callable[[], Any]] = {
             "inputs": lambda: given.like(run.dtype, given.features),
@@ -191,15 +191,15 @@ class Backward:
     def of_sides(self, name: str, values: Any, log_det: Any) -> tuple[Any, ...]:
         """The gradients from cotangents of values, an argument of this name, and log-determinants."""
         given, caller = self._given, self.run.caller
-        own = None
+        grads = None
         if values is not None:
-            own = Sequences(caller, name, values, given.features)
-            if own.is_list != given.is_list or own.batch != given.batch or (own.lengths != given.lengths).any():
+            grads = Sequences(caller, name, values, given.features)
+            if grads.is_list != given.is_list or grads.batch != given.batch or (grads.lengths != given.lengths).any():
                 raise ValueError(f"{name}: expected the shape of {given.name}, got another one")
         by = {}
         if log_det is not None:
             by["by_rows"] = _arrays.shaped("grad_log_det", log_det, given.batch, caller).reshape(given.rows)
-        self.add(False, by, own)
+        self.add(False, by, grads)
         return self.gradients()
 
     def gradients(self) -> tuple[Any, ...]:
@@ -207,33 +207,33 @@ class Backward:
         return tuple(map(self._gradient, self._kinds))
 
     def _gradient(self, kind: str) -> Any:
-        found, shape = self._found[kind], self.run.shapes.get(kind)
+        gradient, shape = self._found[kind], self.run.shapes.get(kind)
         if kind == "inputs":
-            return self._given.give(found)
+            return self._given.give(gradient)
         if kind == "covariates" and shape is None:
-            return [self._give(array) for array in found]
-        return self._give(np.asarray(found), shape)
+            return [self._give(array) for array in gradient]
+        return self._give(np.asarray(gradient), shape)
 
     def add(self, is_density: bool, by: Cotangents, values: Sequences | None = None, **results: Any) -> float:
         """Add the gradients from cotangents of log densities, or of log-derivatives and of values.
 
         Returns the sum of log densities times their cotangents, unless they are among the `results`.
         """
-        run, given, found = self.run, self._given, self._found
-        own: dict[str, Any] = {"by_values": None if values is None else values.core}
+        run, given, gradients = self.run, self._given, self._found
+        keywords: dict[str, Any] = {"by_values": None if values is None else values.core}
         if "by_rows" in by:
-            own["by_rows"] = np.ascontiguousarray(by["by_rows"], np.float64)
+            keywords["by_rows"] = np.ascontiguousarray(by["by_rows"], np.float64)
         if "by_steps" in by:
-            own["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
+            keywords["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
         scale = run.program.scale
         return run.program.core.back(
             *(run.vector.core, self._inverse, given.core, *run.inputs(), is_density),
-            **own,
+            **keywords,
             std=None if scale is None else np.ascontiguousarray(scale[1], np.float64),
-            inputs=found["inputs"],
-            parameters=found["parameters"],
-            of_context=found["context"],
-            of_frames=found["covariates"],
+            inputs=gradients["inputs"],
+            parameters=gradients["parameters"],
+            of_context=gradients["context"],
+            of_frames=gradients["covariates"],
             **results,
         )
 

@@ -38,10 +38,10 @@ def _truth(name: str) -> Any:
 
 
 def _dilations(settings: Any, value: Any) -> tuple[int, ...]:
-    found = check.integers("dilations", value, least=1, most=MOST_STEPS)
-    if not 1 <= len(found) <= MOST_LAYERS:
-        raise ValueError(f"dilations: expected 1 to {MOST_LAYERS} of them, got {len(found)}")
-    return found
+    dilations = check.integers("dilations", value, least=1, most=MOST_STEPS)
+    if not 1 <= len(dilations) <= MOST_LAYERS:
+        raise ValueError(f"dilations: expected 1 to {MOST_LAYERS} of them, got {len(dilations)}")
+    return dilations
 
 
 def _inner(settings: Any, value: Any) -> Flow | None:
@@ -143,7 +143,7 @@ class CausalSettings(MapSettings):
     @classmethod
     def from_file(cls, stored: Stored, *, inner: Flow | None = None, **fixed: Any) -> Self:
         """The settings from a `header`; the inner flow has parameters, and is read before."""
-        of_map = {} if inner is None else {one.name: one.default for one in MapSettings._own()}
+        of_map = {} if inner is None else {setting.name: setting.default for setting in MapSettings._own()}
         return super().from_file(stored, inner=inner, **of_map, **fixed)
 
     def structure(self) -> Any:
@@ -171,13 +171,13 @@ class CausalSettings(MapSettings):
         more = f", context={self.context}" if self.context else ""
         if self.covariates:
             more += f", covariates={self.covariates}, hop={self.hop}"
-        own = self._map_keywords()
+        of_map = self._map_keywords()
         if self.inner is not None:
-            own = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
-        own += "".join(f", {name}=True" for name in ("level", "companded", "sizes") if getattr(self, name))
+            of_map = f"inner=<{type(self.inner).__name__}, {self.inner.context} of context>"
+        of_map += "".join(f", {name}=True" for name in ("level", "companded", "sizes") if getattr(self, name))
         return (
             f"channels={self.channels}, skip={self.skip}, kernel={self.kernel}, dilations={list(self.dilations)}, "
-            f"{own}, reads={self.reads!r}{more}"
+            f"{of_map}, reads={self.reads!r}{more}"
         )
 
 

@@ -75,18 +75,18 @@ class Stream:
         if latent and quantised is not None:
             raise ValueError(f"latent, quantised: expected one of them, got {latent} and {quantised!r}")
         cells = None if quantised is None else self._flow._cells(quantised, run)
-        given = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
-        if given.is_list or given.batch != (self._rows,):
-            raise ValueError(f"x: expected shape ({self._rows}, steps, {given.features}), got {np.shape(x)}")
-        self._check(given.steps)
-        given.check(run.dtype)
+        sequences = Sequences(caller, "x", x, run.program.features, integers=cells is not None)
+        if sequences.is_list or sequences.batch != (self._rows,):
+            raise ValueError(f"x: expected shape ({self._rows}, steps, {sequences.features}), got {np.shape(x)}")
+        self._check(sequences.steps)
+        sequences.check(run.dtype)
         if cells is None:
-            result = self._core.push(given.array, latent)
-            return tuple(given_as(caller, one) for one in result) if latent else given_as(caller, result)
-        cells.check(given.array)
-        scores = given.like(run.dtype)
+            result = self._core.push(sequences.array, latent)
+            return tuple(given_as(caller, array) for array in result) if latent else given_as(caller, result)
+        cells.check(sequences.array)
+        scores = sequences.like(run.dtype)
         run.program.core.scores(
-            *(run.vector.core, True, given.core, *run.inputs()), scorer=cells, state=self._core.state, steps=scores
+            *(run.vector.core, True, sequences.core, *run.inputs()), scorer=cells, state=self._core.state, steps=scores
         )
         return caller.give(scores)
 
@@ -163,19 +163,19 @@ class Stream:
         """The stream of `SequenceFlow.stream` with a given state."""
         if not isinstance(state, dict):
             raise TypeError(f"state: expected a dict that Stream.state gave, got {check.kind_of(state)}")
-        given = dict(state)
+        arrays = dict(state)
         sizes = {f"transforms.{i}": n for i, n in enumerate(program.states(1).numbers) if n}
         needed = ["position", *(["context"] if flow.context else []), *(["covariates"] if flow.covariates else [])]
-        if sorted(given) != sorted([*sizes, *needed]):
-            raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(given))}")
-        position = check.integer("state['position']", np.asarray(given.pop("position"))[()], most=2**62)
-        rows = len(np.atleast_1d(given[next(iter(sizes))]))
+        if sorted(arrays) != sorted([*sizes, *needed]):
+            raise ValueError(f"state: expected arrays {', '.join([*needed, *sizes])}, got {', '.join(sorted(arrays))}")
+        position = check.integer("state['position']", np.asarray(arrays.pop("position"))[()], most=2**62)
+        rows = len(np.atleast_1d(arrays[next(iter(sizes))]))
         caller = Caller()
-        covariates = Covariates(flow, caller, given.get("covariates"), (rows,))
-        context = _arrays.context_rows(given.get("context"), rows, flow.context, "state['context']")
+        covariates = Covariates(flow, caller, arrays.get("covariates"), (rows,))
+        context = _arrays.context_rows(arrays.get("context"), rows, flow.context, "state['context']")
         past = program.states(rows)
         for name, size in sizes.items():
-            values = _as_state(f"state[{name!r}]", given[name], (rows, size), flow.dtype)
+            values = _as_state(f"state[{name!r}]", arrays[name], (rows, size), flow.dtype)
             past.set_array(int(name.partition(".")[2]), values, position)
         return cls(flow, Run(program, caller, (rows,), context, covariates), past)
 
@@ -185,8 +185,8 @@ class Stream:
 
 def _as_state(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        given = value.dtype if isinstance(value, np.ndarray) else check.kind_of(value)
-        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {given}")
+        dtype_of_value = value.dtype if isinstance(value, np.ndarray) else check.kind_of(value)
+        raise TypeError(f"{name}: expected a NumPy array of {dtype}, got {dtype_of_value}")
     if value.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
     if not np.isfinite(value).all():

@@ -104,19 +104,19 @@ class WaveNet(SequenceFlow):
 
     @takes(WaveNetKeywords, CausalSettings, Settings, **dict.fromkeys(MapShape.__annotations__))
     def __init__(self, features: int = 1, **keywords: "Unpack[WaveNetKeywords]") -> None:
-        own, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
+        settings, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
         n = check.integer("features", features, least=1)
-        spread = doubling(own.layers or _LAYERS) if own.dilations is None else tuple(own.dilations)
-        if own.layers is not None and len(spread) != own.layers:
-            raise ValueError(f"dilations: expected {own.layers} of them, one for each of the layers, got {len(spread)}")
+        inner, dtype, layers = settings.inner, settings.dtype, settings.layers
+        spread = doubling(layers or _LAYERS) if settings.dilations is None else tuple(settings.dilations)
+        if layers is not None and len(spread) != layers:
+            raise ValueError(f"dilations: expected {layers} of them, one for each of the layers, got {len(spread)}")
         is_teacher = check.choice("reads", rest.get("reads", "data"), ("data", "latent")) == "data"
-        count = own.transforms or (1 if is_teacher else 3)
-        if own.adaptive and (not is_teacher or own.prediction or rest.get("covariates")):
+        count = settings.transforms or (1 if is_teacher else 3)
+        if settings.adaptive and (not is_teacher or settings.prediction or rest.get("covariates")):
             raise ValueError("adaptive: expected False beside reads='latent', prediction or covariates, got True")
-        reads_all = is_teacher and not own.adaptive
-        order = (32 if reads_all else 0) if own.prediction is None else own.prediction
+        reads_all = is_teacher and not settings.adaptive
+        order = (32 if reads_all else 0) if settings.prediction is None else settings.prediction
         of_map = {name: value for name in MapShape.__annotations__ if (value := rest.pop(name)) is not None}
-        inner = own.inner
         if inner is None and n > 1 and not of_map:
             inner = "nsf"
         if inner is None:
@@ -126,33 +126,33 @@ class WaveNet(SequenceFlow):
             CausalConvolution(
                 n,
                 dilations=spread,
-                inner=_flow_of_steps(inner, n, units, own.seed + i, own.dtype) if isinstance(inner, str) else inner,
-                companded=reads_all if own.companded is None else own.companded,
-                sizes=own.adaptive and i + 1 == count,
-                level=is_teacher and inner is None if own.level is None else own.level,
-                seed=(own.seed, i),
-                dtype=own.dtype,
+                inner=_flow_of_steps(inner, n, units, settings.seed + i, dtype) if isinstance(inner, str) else inner,
+                companded=reads_all if settings.companded is None else settings.companded,
+                sizes=settings.adaptive and i + 1 == count,
+                level=is_teacher and inner is None if settings.level is None else settings.level,
+                seed=(settings.seed, i),
+                dtype=dtype,
                 **rest,
                 **of_map,
             )
             for i in range(count)
         ]
-        if own.adaptive:
+        if settings.adaptive:
             chain.append(AdaptivePrediction(n))
         if order:
-            chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
-        scale = (np.zeros(n), np.ones(n)) if own.standardize is None else own.standardize
+            chain.append(LinearPrediction(n, order=order, dtype=dtype))
+        scale = (np.zeros(n), np.ones(n)) if settings.standardize is None else settings.standardize
         standardize = Standardize(*check.mean_and_std("standardize", scale, n))
-        base = own.base
+        base = settings.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
-        support = support_or_none(own.bounds, n)
+        support = support_or_none(settings.bounds, n)
         super().__init__(
             [*chain, standardize, *([] if support is None else [support])],
             base,
-            dtype=own.dtype,
-            standardize_context=own.standardize_context,
-            matmul=own.matmul,
+            dtype=dtype,
+            standardize_context=settings.standardize_context,
+            matmul=settings.matmul,
         )
 
 
