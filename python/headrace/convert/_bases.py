@@ -56,15 +56,15 @@ def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     if (package, kind) == ("zuko", "Mixture"):
         return _mixture(made, place, is_trained=is_trained)
     if kind in ("Independent", "DiagNormal", "BoxUniform") and getattr(made, "reinterpreted_batch_ndims", 1) == 1:
-        own = made.base_dist
-        inner = class_of(own)
-        if inner == ("torch", "Normal") and own.loc.ndim == 1:
-            return normal(numbers(own.loc), numbers(own.scale), is_trained=is_trained), []
-        if inner == ("torch", "Uniform") and own.low.ndim == 1:
-            return box(place, numbers(own.low), numbers(own.high))
-        if inner == ("torch", "StudentT") and own.df.ndim == 1:
-            return student(place, *(numbers(a) for a in (own.df, own.loc, own.scale)), is_trained=is_trained)
-        made = own
+        dist = made.base_dist
+        inner = class_of(dist)
+        if inner == ("torch", "Normal") and dist.loc.ndim == 1:
+            return normal(numbers(dist.loc), numbers(dist.scale), is_trained=is_trained), []
+        if inner == ("torch", "Uniform") and dist.low.ndim == 1:
+            return box(place, numbers(dist.low), numbers(dist.high))
+        if inner == ("torch", "StudentT") and dist.df.ndim == 1:
+            return student(place, *(numbers(a) for a in (dist.df, dist.loc, dist.scale)), is_trained=is_trained)
+        made = dist
     raise place.unknown(made, TORCH, OTHER_BASE)
 
 
@@ -73,5 +73,5 @@ def _mixture(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     if class_of(inner) != ("zuko", "DiagNormal") or inner.base_dist.loc.ndim != 2:
         expected = "normal components without correlations, as by covariance_type='diagonal'"
         raise place.at("base").unknown(inner, expected, OTHER_BASE)
-    own = inner.base_dist
-    return mixture(numbers(made.logits), numbers(own.loc), numbers(own.scale), is_trained=is_trained)
+    normals = inner.base_dist
+    return mixture(numbers(made.logits), numbers(normals.loc), numbers(normals.scale), is_trained=is_trained)

@@ -44,5 +44,5 @@ class Outside:
         columns = max(contexts, default=0)
         if self.scale is None or not columns:
             return None
-        mean, std = (np.broadcast_to(one, (columns,)).copy() for one in self.scale)
+        mean, std = (np.broadcast_to(part, (columns,)).copy() for part in self.scale)
         return mean, std

@@ -112,8 +112,8 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
     if kind == "StandardNormal":
         return normal(np.zeros(n), np.ones(n), is_trained=False), []
     if kind == "Normal":
-        own = paramax_unwrap(base.bijection)
-        return normal(numbers(own.loc), numbers(own.scale), is_trained=not is_frozen(base.bijection)), []
+        affine = paramax_unwrap(base.bijection)
+        return normal(numbers(affine.loc), numbers(affine.scale), is_trained=not is_frozen(base.bijection)), []
     if kind in ("_StandardUniform", "_StandardLogistic"):
         return box(place, np.zeros(n), np.ones(n)) if kind == "_StandardUniform" else (Logistic(n), [])
     if kind in ("_StandardStudentT", "_StandardCauchy"):
@@ -121,9 +121,9 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
         df = np.ones(n) if kind == "_StandardCauchy" else numbers(paramax_unwrap(base.df))
         return StudentT(n, df, trainable=is_trained), []
     if kind == "VmapMixture" and class_of(base.dist) == ("flowjax", "Normal"):
-        own, logits = paramax_unwrap(base.dist.bijection), numbers(paramax_unwrap(base.log_normalized_weights))
+        affine, logits = paramax_unwrap(base.dist.bijection), numbers(paramax_unwrap(base.log_normalized_weights))
         is_trained = not is_frozen(base.dist.bijection)
-        return mixture(logits, numbers(own.loc), numbers(own.scale), is_trained=is_trained)
+        return mixture(logits, numbers(affine.loc), numbers(affine.scale), is_trained=is_trained)
     if hasattr(base, "base_dist") and hasattr(base, "bijection"):
         inner, maps = _base(base.base_dist, place.at("base_dist"))
         return inner, [*maps, *_chain(base.bijection, place.at("bijection"), n)]
@@ -138,7 +138,7 @@ def _chain(t: Any, place: Place, features: int) -> list[Transform]:
 
 
 def _all(t: Any, place: Place, features: int) -> list[Transform]:
-    return place.ordered([_chain(one, place.at("bijections").at(i), features) for i, one in enumerate(t.bijections)])
+    return place.ordered([_chain(part, place.at("bijections").at(i), features) for i, part in enumerate(t.bijections)])
 
 
 def _scan(t: Any, place: Place, features: int) -> list[Transform]:
@@ -149,12 +149,12 @@ def _scan(t: Any, place: Place, features: int) -> list[Transform]:
     arrays, rest = equinox.partition(t.bijection, equinox.is_array)
     count = len(jax.tree_util.tree_leaves(arrays)[0])
     layers = [equinox.combine(jax.tree_util.tree_map(lambda a, i=i: a[i], arrays), rest) for i in range(count)]
-    return place.ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)])
+    return place.ordered([_chain(part, place.at("bijection").at(i), features) for i, part in enumerate(layers)])
 
 
 def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
-    own = paramax_unwrap(t)
-    return [linear(place, numbers(own.triangular), numbers(own.loc))]
+    affine = paramax_unwrap(t)
+    return [linear(place, numbers(affine.triangular), numbers(affine.loc))]
 
 
 def _network(mlp: Any, place: Place, inputs: int) -> Layers:
@@ -169,10 +169,10 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
     activation = activation_of(place.at("activation"), mlp.activation, _call) if len(mlp.layers) > 1 else "identity"
     layers = Layers(int(mlp.in_size) - inputs)
     for i, layer in enumerate(mlp.layers):
-        own, mask = place.at("layers").at(i), None
+        inner, mask = place.at("layers").at(i), None
         if class_of(layer.weight) == ("paramax", "Parameterize"):
             if layer.weight.fn is not jnp.where or len(layer.weight.args) != 3:
-                raise own.differs("weight", "jnp.where of a mask, or an array", layer.weight)
+                raise inner.differs("weight", "jnp.where of a mask, or an array", layer.weight)
             mask = layer.weight.args[0]
         bias = None if layer.bias is None else numbers(paramax.unwrap(layer.bias))
         weight = numbers(paramax.unwrap(layer.weight))
@@ -238,10 +238,10 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
         raise place.at("conditioner").unknown(t.conditioner, "none", "train hr.transforms.Planar with context=")
     if t.negative_slope is None and place.way == "to_data":
         raise place.differs("negative_slope", "a number, or an inverted flow, whose density flowjax has", None)
-    own = t.get_planar()
+    formula = t.get_planar()
     slope = None if t.negative_slope is None else float(t.negative_slope)
-    w, moved = numbers(own.weight), numbers(own.get_act_scale())
-    return [planar(place, w, moved, float(own.bias), slope)]
+    w, moved = numbers(formula.weight), numbers(formula.get_act_scale())
+    return [planar(place, w, moved, float(formula.bias), slope)]
 
 
 CONVERTERS: dict[str, Converter] = {

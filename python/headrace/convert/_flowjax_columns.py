@@ -77,14 +77,14 @@ def columns_of(t: Any, place: Place, n: int) -> list[Column]:
         return _lines(t, place, n, is_trained=not is_frozen(t))
     if kind in _ONTO:
         factor, bounds = _ONTO[kind]
-        own: Column = [_Onto(bounds, place.way == "to_latent")]
+        onto: Column = [_Onto(bounds, place.way == "to_latent")]
         before: Column = [] if factor == 1 else [_Line(factor, 0.0)]
         after: Column = [] if factor == 1 else [_Line(1.0 / factor, 0.0)]
-        return [before + own if place.way == "to_data" else own + after for _ in range(n)]
+        return [before + onto if place.way == "to_data" else onto + after for _ in range(n)]
     if kind == "Invert":
         return columns_of(t.bijection, place.at("bijection").turned(), n)
     if kind == "Chain":
-        parts = [columns_of(one, place.at("bijections").at(i), n) for i, one in enumerate(t.bijections)]
+        parts = [columns_of(inner, place.at("bijections").at(i), n) for i, inner in enumerate(t.bijections)]
         if place.way == "to_latent":
             parts.reverse()
         return [[step for part in parts for step in part[c]] for c in range(n)]
@@ -98,16 +98,16 @@ def _side_by_side(t: Any, place: Place) -> list[Column]:
     if t.axis != 0 or len(t.shape) != 1:
         raise place.differs("axis", "0, of one dimension", t.axis)
     columns: list[Column] = []
-    for i, one in enumerate(t.bijections):
-        size = int(one.shape[0]) if one.shape else 1
-        columns += columns_of(one, place.at("bijections").at(i), size)
+    for i, part in enumerate(t.bijections):
+        size = int(part.shape[0]) if part.shape else 1
+        columns += columns_of(part, place.at("bijections").at(i), size)
     return columns
 
 
 def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
-    own = paramax_unwrap(t)
-    scale = np.broadcast_to(numbers(getattr(own, "scale", 1.0)), (n,))
-    shift = np.broadcast_to(numbers(getattr(own, "loc", 0.0)), (n,))
+    affine = paramax_unwrap(t)
+    scale = np.broadcast_to(numbers(getattr(affine, "scale", 1.0)), (n,))
+    shift = np.broadcast_to(numbers(getattr(affine, "loc", 0.0)), (n,))
     if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
         raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
     if place.way == "to_latent":
@@ -117,15 +117,15 @@ def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
 
 def stages(columns: list[Column], place: Place) -> list[Transform]:
     """Transforms of all columns: linear maps of some of them, then maps onto supports of some, and so on."""
-    left, chain = [_folded(column) for column in columns], []
+    remaining, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
-    while any(left):
-        ranks = {c: _rank(own[0]) for c, own in enumerate(left) if own}
+    while any(remaining):
+        ranks = {c: _rank(parts[0]) for c, parts in enumerate(remaining) if parts}
         chosen = [c for c, rank in ranks.items() if rank == min(ranks.values())]
-        steps = {c: left[c].pop(0) for c in chosen}
+        steps = {c: remaining[c].pop(0) for c in chosen}
         lines = {c: step for c, step in steps.items() if isinstance(step, _Line)}
         ends = {c: step for c, step in steps.items() if isinstance(step, _Onto)}
-        chain.append(_line_stage(lines, len(left), place) if lines else _support_stage(ends, len(left)))
+        chain.append(_line_stage(lines, len(remaining), place) if lines else _support_stage(ends, len(remaining)))
     return chain
 
 
@@ -152,8 +152,8 @@ def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transfo
     """Linear maps of some columns, of which all or none are trained."""
     is_trained = next(iter(lines.values())).is_trained
     only = [*lines] if is_trained else [*range(features)]  # fixed maps may be combined with unchanged columns
-    own = [lines.get(c, _Line(1.0, 0.0)) for c in only]
-    scale, shift = np.array([one.scale for one in own]), np.array([one.shift for one in own])
+    each = [lines.get(c, _Line(1.0, 0.0)) for c in only]
+    scale, shift = np.array([line.scale for line in each]), np.array([line.shift for line in each])
     made = affine(place, scale, shift, is_trained=is_trained)
     return made if len(only) == features else OnColumns(made, only, features)
 

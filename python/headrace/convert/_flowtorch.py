@@ -61,8 +61,8 @@ def _flow(tree: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place)
 def _layer(part: Mapping[str, Any], unrecorded: UnrecordedSettings, place: Place) -> Transform:
     net = part.get("_params_fn", {})
     if set(part) != {"_params_fn"} or set(net) != {"layers", "permutation"}:
-        given = sorted(net) if set(part) == {"_params_fn"} else sorted(part)
-        raise place.refused(f"a DenseAutoregressive, got a part with {given}")
+        names = sorted(net) if set(part) == {"_params_fn"} else sorted(part)
+        raise place.refused(f"a DenseAutoregressive, got a part with {names}")
     indices = sorted(map(int, net["layers"]))
     if indices != [*range(0, 2 * len(indices), 2)]:
         raise place.refused(f"masked layers with activations between, and no skip connections, got layers {indices}")

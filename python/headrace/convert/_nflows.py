@@ -167,11 +167,11 @@ def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
 
-    own = copy.deepcopy(t)
-    own.use_cache(False)
+    copied = copy.deepcopy(t)
+    copied.use_cache(False)
     with torch.no_grad():
-        own.bias.zero_()
-        matrix = numbers(own.forward_no_cache(torch.eye(features, dtype=torch.float64))[0]).T
+        copied.bias.zero_()
+        matrix = numbers(copied.forward_no_cache(torch.eye(features, dtype=torch.float64))[0]).T
     return [linear(place, matrix, numbers(t.bias))]
 
 
@@ -249,15 +249,15 @@ def sides(t: Any, place: Place) -> tuple[list[int], list[int]]:
 
 def _kept(t: Any, place: Place, features: int, passive: list[int]) -> list[Transform]:
     """A spline of the coordinates that the coupling's network has read before, if there is one."""
-    own = t.unconditional_transform
-    if own is None or not passive:
+    inner = t.unconditional_transform
+    if inner is None or not passive:
         return []
     place = place.at("unconditional_transform")
-    if class_of(own)[1] != "PiecewiseRationalQuadraticCDF":
-        raise place.unknown(own, "PiecewiseRationalQuadraticCDF")
+    if class_of(inner)[1] != "PiecewiseRationalQuadraticCDF":
+        raise place.unknown(inner, "PiecewiseRationalQuadraticCDF")
     names = ("unnormalized_widths", "unnormalized_heights", "unnormalized_derivatives")
-    raw = np.concatenate([numbers(getattr(own, name)).reshape(len(passive), -1) for name in names], axis=1)
-    return [table(place, features, passive, raw, **spline(own, place))]
+    raw = np.concatenate([numbers(getattr(inner, name)).reshape(len(passive), -1) for name in names], axis=1)
+    return [table(place, features, passive, raw, **spline(inner, place))]
 
 
 def coupling_transform(t: Any, place: Place, features: int, **settings: Any) -> list[Transform]:

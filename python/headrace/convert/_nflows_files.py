@@ -25,13 +25,13 @@ MAF_EPS = 1e-3  # the least scale of an autoregressive transform has no option e
 
 
 def stand_of(
-    state: Node, given: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
+    state: Node, settings: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
 ) -> Stand:
     """The flow; `known`: defaults of the settings that the library does not record."""
-    unrecorded, tree = UnrecordedSettings(given, known, library), tree_of(state)
+    unrecorded, tree = UnrecordedSettings(settings, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
-    own = place.at("_transform")
+    inner = place.at("_transform")
     features = _features(tree["_transform"])
     if not features:
         raise NotImplementedError("model._transform: expected parts that tell the number of features, got none")
@@ -43,7 +43,7 @@ def stand_of(
     else:
         raise NotImplementedError(f"model._distribution: expected a normal density, got one with {sorted(base)}")
     net = Stand("a state_dict", "embedding net") if tree.get("_embedding_net") else None
-    transform = _transform(tree["_transform"], unrecorded, own)
+    transform = _transform(tree["_transform"], unrecorded, inner)
     return Stand("nflows", "Flow", _transform=transform, _distribution=distribution, _embedding_net=net)
 
 
@@ -69,8 +69,8 @@ def _transform(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stan
 
 
 def _composite(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    own = place.at("_transforms")
-    parts = [_transform(part, unrecorded, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
+    inner = place.at("_transforms")
+    parts = [_transform(part, unrecorded, inner.at(i)) for i, part in enumerate(listed(node["_transforms"], inner))]
     return Stand("nflows", "CompositeTransform", _transforms=parts)
 
 
@@ -107,8 +107,8 @@ def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count == 2:
         # nflows has one scale for all; its copy in glasflow has an argument for it.
-        own = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
-        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
+        scale = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
+        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **scale)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
     return Stand("nflows", name, autoregressive_net=net, **spline(count, unrecorded, place))
 
@@ -123,16 +123,16 @@ def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     context = inputs - len(node["identity_features"])
     sizes = {"context_features": context or None, "hidden_features": units}
     residual = _network("ResidualNet", net, unrecorded, place.at("transform_net"), **sizes)
-    own: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
+    parts: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
     if count == 1:
-        return Stand("nflows", "AdditiveCouplingTransform", **own)
+        return Stand("nflows", "AdditiveCouplingTransform", **parts)
     if count == 2:
-        return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **own)
+        return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **parts)
     settings = spline(count, unrecorded, place)
-    own |= settings
+    parts |= settings
     if (kept := node.get("unconditional_transform")) is not None:
-        own["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **settings)
-    return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
+        parts["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **settings)
+    return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **parts)
 
 
 def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place, **sizes: int | None) -> Stand:
@@ -147,8 +147,8 @@ def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place
 def _block(node: Node, activation: Any, place: Place) -> Stand:
     if "linear" in node:
         norm = _block_norm(node["batch_norm"]) if "batch_norm" in node else None
-        own = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
-        return Stand("nflows", "MaskedFeedforwardBlock", activation=activation, **own)
+        parts = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
+        return Stand("nflows", "MaskedFeedforwardBlock", activation=activation, **parts)
     layers = [linear("nflows", node["linear_layers"][str(i)]) for i in range(2)]
     more: dict[str, Any] = {}
     if "batch_norm_layers" in node:
@@ -162,8 +162,8 @@ def _block(node: Node, activation: Any, place: Place) -> Stand:
 
 def _block_norm(node: Node) -> Stand:
     weight, bias = node.get("weight"), node.get("bias")
-    own = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
-    return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **own)
+    moments = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
+    return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **moments)
 
 
 def _softplus(a: Any) -> Numbers:
@@ -172,8 +172,8 @@ def _softplus(a: Any) -> Numbers:
 
 def _batch_norm(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     eps = float(unrecorded.take("batch_norm_eps"))
-    own = {name: node[name] for name in ("running_mean", "running_var", "bias")}
-    return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
+    parts = {name: node[name] for name in ("running_mean", "running_var", "bias")}
+    return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **parts)
 
 
 def lu_matrix(node: Node, eps: float) -> Numbers:

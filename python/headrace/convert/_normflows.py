@@ -72,7 +72,7 @@ def flow_of(model: Any, place: Place, is_compared: bool = False) -> Flow:
     """The flow in float64; `is_compared`: whether the caller compares it with the model."""
     base, maps = _base(model.q0, place.at("q0"), is_compared)
     parts = [_chain(part, place.at("flows").at(i), base.features) for i, part in enumerate(model.flows)]
-    return Flow([*maps, *(one for part in parts for one in part)], base)
+    return Flow([*maps, *(t for part in parts for t in part)], base)
 
 
 def _base(base: Any, place: Place, is_compared: bool) -> BaseAndMaps:
@@ -217,16 +217,16 @@ def _masked_flow(t: Any, place: Place, features: int) -> list[Transform]:
     if not len(active):
         return []
     nets = {name: _full_network(getattr(t, name), place.at(name), features) for name in ("t", "s")}
-    given = {name: net for name, net in nets.items() if net is not None}
-    if not given:
+    trained = {name: net for name, net in nets.items() if net is not None}
+    if not trained:
         return []
-    for net in given.values():
+    for net in trained.values():
         net.weights[0], net.masks[0] = net.weights[0][:, passive], net.masks[0][:, passive]
         net.weights[-1], net.biases[-1] = net.weights[-1][active], net.biases[-1][active]
         net.masks[-1] = net.masks[-1][active]
-    if list(given) == ["t"]:
-        return [given["t"].coupling(place, features, passive, map="additive")]
-    layers = _beside(given, place, len(active))
+    if list(trained) == ["t"]:
+        return [trained["t"].coupling(place, features, passive, map="additive")]
+    layers = _beside(trained, place, len(active))
     return [layers.coupling(place, features, passive, map="affine", scale="exp", layout="blocked")]
 
 
@@ -265,9 +265,9 @@ def _diagonal(weights: list[Numbers], biases: list[Numbers], is_first: bool) -> 
     shape = np.sum([w.shape for w in weights], axis=0)
     weight, mask = np.zeros(shape), np.zeros(shape)
     row = column = 0
-    for own in weights:
-        at = slice(row, row + own.shape[0]), slice(column, column + own.shape[1])
-        weight[at], mask[at] = own, 1.0
+    for block in weights:
+        at = slice(row, row + block.shape[0]), slice(column, column + block.shape[1])
+        weight[at], mask[at] = block, 1.0
         row, column = at[0].stop, at[1].stop
     return weight, np.concatenate(biases), mask
 

@@ -30,13 +30,13 @@ _WITHOUT_A_FORMULA = frozenset(("extra_repr", "train", "eval", "to", "state_dict
 def _overridden(kind: type, base: type) -> str:
     """The first formula of a class that a subclass replaces, "" if there is none."""
     classes = kind.__mro__[: kind.__mro__.index(base)]
-    names = (name for one in classes for name in vars(one) if hasattr(base, name))
+    names = (name for base_class in classes for name in vars(base_class) if hasattr(base, name))
     return next((n for n in names if n == "__call__" or not (n in _WITHOUT_A_FORMULA or n.startswith("__"))), "")
 
 
 def _library_class(kind: type) -> type:
     """The nearest class of a library above a class, or the class itself."""
-    return next((one for one in kind.__mro__ if one.__module__.split(".")[0] in LIBRARIES), kind)
+    return next((base for base in kind.__mro__ if base.__module__.split(".")[0] in LIBRARIES), kind)
 
 
 def _named(kind: type) -> tuple[str, str]:
@@ -127,7 +127,7 @@ class Place:
 
     def ordered(self, parts: list[list[Transform]]) -> list[Transform]:
         """The transforms of parts that are called one after another, from latent to data."""
-        return [one for part in (parts if self.way == "to_data" else parts[::-1]) for one in part]
+        return [transform for part in (parts if self.way == "to_data" else parts[::-1]) for transform in part]
 
     @property
     def reads(self) -> str:
@@ -166,12 +166,12 @@ def numbers(tensor: Any) -> Numbers:
 def dtype_of(place: Place, tensors: Sequence[Any]) -> str:
     """The common dtype of a model's floats."""
     names = {str(t.dtype).removeprefix("torch.") for t in tensors}
-    found = sorted(name for name in names if "float" in name)
-    if not found:
+    floats = sorted(name for name in names if "float" in name)
+    if not floats:
         raise TypeError(f"{place.path}: expected a model with parameters, got one without")
-    if len(found) != 1 or found[0] not in ("float32", "float64"):
-        raise TypeError(f"{place.path}: expected parameters of one dtype, float32 or float64, got {found}")
-    return found[0]
+    if len(floats) != 1 or floats[0] not in ("float32", "float64"):
+        raise TypeError(f"{place.path}: expected parameters of one dtype, float32 or float64, got {floats}")
+    return floats[0]
 
 
 Converter = Callable[[Any, Place, int], list[Transform]]
@@ -209,12 +209,12 @@ ACTIVATIONS: dict[str, Callable[[Numbers], Numbers]] = {
 
 def values_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any]) -> Numbers:
     try:
-        found = numbers(call(function, GRID))
+        values = numbers(call(function, GRID))
     except Exception as error:
         raise NotImplementedError(f"{place.path}: expected a function of one number, got {function!r}") from error
-    if found.shape != GRID.shape:
+    if values.shape != GRID.shape:
         raise NotImplementedError(f"{place.path}: expected a function of one number, got {function!r}")
-    return found
+    return values
 
 
 def call_in_torch(function: Any, x: Numbers) -> Any:
@@ -237,9 +237,9 @@ class Leaky(str):
     @classmethod
     def of(cls, slope: float) -> Leaky:
         """With this slope below zero."""
-        own = cls(f"a leaky_relu of slope {slope:g}")
-        own.slope = slope
-        return own
+        leaky = cls(f"a leaky_relu of slope {slope:g}")
+        leaky.slope = slope
+        return leaky
 
 
 def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch) -> str:
@@ -250,12 +250,12 @@ def activation_of(place: Place, function: Any, call: Callable[[Any, Numbers], An
         if function not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {tuple(ACTIVATIONS)}, got {function!r}")
         return function
-    found = values_of(place, function, call)
-    for name, own in ACTIVATIONS.items():
-        if np.allclose(found, own(GRID), rtol=1e-6, atol=1e-6):
+    values = values_of(place, function, call)
+    for name, known in ACTIVATIONS.items():
+        if np.allclose(values, known(GRID), rtol=1e-6, atol=1e-6):
             return name
-    slope = float(found[0] / GRID[0])
-    if np.allclose(found, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
+    slope = float(values[0] / GRID[0])
+    if np.allclose(values, np.where(GRID > 0, GRID, slope * GRID), rtol=1e-6, atol=1e-6):
         return Leaky.of(round(slope, 7))  # digits that a function of float32 does not have
     raise place.refused(f"one of {tuple(ACTIVATIONS)}, got {function!r}, which is none; train with one of these")
 

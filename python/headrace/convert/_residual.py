@@ -56,10 +56,10 @@ def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
 
 
 def _joined(how: str, module: Any, place: Place, activation: str | None = None) -> Join:
-    own = _linear(module, place)
+    linear = _linear(module, place)
     if isinstance(activation, Leaky):
         raise place.differs("activation", "one of headrace's for a context", activation, "train without the context")
-    return Join(how, own.weight, own.bias, activation)
+    return Join(how, linear.weight, linear.bias, activation)
 
 
 def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
@@ -79,16 +79,16 @@ def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
 def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
     blocks = []
     for i, block in enumerate(net.blocks):
-        own = place.at("blocks").at(i)
+        inner = place.at("blocks").at(i)
         if class_of(block)[1] not in ("MaskedResidualBlock", "ResidualBlock"):
-            raise own.unknown(block, "blocks of one kind")
+            raise inner.unknown(block, "blocks of one kind")
         joins: list[Join | None] = [None, None]
         if hasattr(block, "context_layer"):
-            joins[gate] = _joined("gate" if gate else "add", block.context_layer, own.at("context_layer"))
-        parts = [_linear(layer, own.at("linear_layers").at(j), joins[j]) for j, layer in enumerate(block.linear_layers)]
+            joins[gate] = _joined("gate" if gate else "add", block.context_layer, inner.at("context_layer"))
+        parts = [_linear(m, inner.at("linear_layers").at(j), joins[j]) for j, m in enumerate(block.linear_layers)]
         listed = enumerate(getattr(block, "batch_norm_layers", ()))
-        norms = [_norm(m, own.at("batch_norm_layers").at(j)) for j, m in listed]
-        activation = activation_of(own.at("activation"), block.activation)
+        norms = [_norm(m, inner.at("batch_norm_layers").at(j)) for j, m in listed]
+        activation = activation_of(inner.at("activation"), block.activation)
         blocks.append(_Block(parts[0], parts[1], activation, tuple(norms), getattr(block, "dropout", None)))
     return blocks
 
@@ -171,11 +171,11 @@ def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_act
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):
-        own = place.at("blocks").at(i)
-        linear = _linear(block.linear, own.at("linear"))
+        inner = place.at("blocks").at(i)
+        linear = _linear(block.linear, inner.at("linear"))
         if block.batch_norm is not None:
-            linear = linear.reading(*_norm(block.batch_norm, own.at("batch_norm")))
-        named = activation_of(own.at("activation"), block.activation)
+            linear = linear.reading(*_norm(block.batch_norm, inner.at("batch_norm")))
+        named = activation_of(inner.at("activation"), block.activation)
         dropout = getattr(block, "dropout", None)
         layers.hidden(linear.weight, linear.bias, linear.mask, activation=named, dropout=dropout)
 
@@ -194,22 +194,22 @@ def residual_network(net: Any, place: Place) -> Layers:
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
     """Linear layers, each followed by an activation but the last one."""
     modules = [*modules]  # of a file they can only be gone through
-    found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
-    if not found or class_of(found[-1][1])[1] != "Linear":
-        i, module = found[-1] if found else (0, None)
+    kept = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
+    if not kept or class_of(kept[-1][1])[1] != "Linear":
+        i, module = kept[-1] if kept else (0, None)
         raise place.at(i).unknown(module, "a linear layer at the end")
-    layers = Layers(int(found[0][1].weight.shape[1]) - inputs)
-    for i, module in found[:-1]:
+    layers = Layers(int(kept[0][1].weight.shape[1]) - inputs)
+    for i, module in kept[:-1]:
         if class_of(module)[1] == "Linear":
-            own = _linear(module, place.at(i))
-            layers.hidden(own.weight, own.bias)
+            linear = _linear(module, place.at(i))
+            layers.hidden(linear.weight, linear.bias)
         elif not layers.layers or layers.layers[-1].activation != "identity":
             raise place.at(i).unknown(module, "a linear layer before each activation")
         else:
             layers.activate(activation_of(place.at(i), module))
             layers.drop(modules[i + 1])
-    own = _linear(found[-1][1], place.at(found[-1][0]))
-    layers.outputs(own.weight, own.bias)
+    linear = _linear(kept[-1][1], place.at(kept[-1][0]))
+    layers.outputs(linear.weight, linear.bias)
     return layers
 
 
@@ -234,10 +234,10 @@ def _wrapped(net: Any, inputs: int) -> Any:
     import torch
 
     rows = torch.from_numpy(np.random.default_rng(22).standard_normal((16, first.in_features))).to(first.weight)
-    given = [columns for columns in (rows[:, :inputs], rows[:, inputs:]) if columns.shape[1]]
+    parts = [columns for columns in (rows[:, :inputs], rows[:, inputs:]) if columns.shape[1]]
     try:
         with torch.no_grad():
-            same = torch.equal(net(*given), children[0](rows))
+            same = torch.equal(net(*parts), children[0](rows))
     except Exception:  # an error of the caller's code means that it is another network
         return None
     return modules if same else None

@@ -48,13 +48,13 @@ def from_sbi(model: Any, *, embedding: str = "inside", verify: bool = True) -> F
         raise place.differs("input_shape", "one dimension", tuple(model.input_shape))
     if embedding == "inside" and net is not None and len(model.condition_shape) != 1:
         raise place.differs("condition_shape", "one dimension", tuple(model.condition_shape))
-    tensors, own = tensors_of(model.net), place.at("net")
+    tensors, inner = tensors_of(model.net), place.at("net")
     if kind == "NFlowsFlow":
         density = _nflows.density_of(copied.net, outside) if verify else None
-        return finished(place, tensors, lambda: _nflows.flow_of(copied.net, own, outside), density)
+        return finished(place, tensors, lambda: _nflows.flow_of(copied.net, inner, outside), density)
 
     def make() -> Flow:
-        flow = _zuko.flow_of(copied.net, own)
+        flow = _zuko.flow_of(copied.net, inner)
         scale = outside.standardize([flow.context])
         return flow if scale is None else Flow(flow.transforms, flow.base, standardize_context=scale)
 

@@ -28,30 +28,30 @@ def scale_of(
     place: Place, function: Any, call: Callable[[Any, Numbers], Any] = call_in_torch
 ) -> tuple[dict[str, Any], Bend | None]:
     """Settings of an affine map, and the layers that the function needs beside them, if any."""
-    found = values_of(place, function, call)
-    if (bounded := _bounded(found)) is not None:
+    values = values_of(place, function, call)
+    if (bounded := _bounded(values)) is not None:
         return {"scale": "exp"}, partial(_saturate, *bounded)
-    most = float(found.max())
+    most = float(values.max())
     for name, shape in SHAPES.items():
-        own = shape(GRID)
-        slope = float(found[0] - own[0])
+        standard = shape(GRID)
+        slope = float(values[0] - standard[0])
         if not -1e-7 <= slope < 1.0 or (name == "exp" and abs(slope) > 1e-7):
             continue
         slope = max(round(slope, 9), LEAST_SLOPE)  # digits that a function of float32 does not have
         settings = {"scale": name} if name == "exp" else {"scale": name, "slope": slope}
-        if np.allclose(found, own + slope, rtol=1e-6, atol=1e-6):
+        if np.allclose(values, standard + slope, rtol=1e-6, atol=1e-6):
             return settings, None
-        if name == "softplus" and np.allclose(found, np.minimum(own + slope, most), rtol=1e-6, atol=1e-6):
+        if name == "softplus" and np.allclose(values, np.minimum(standard + slope, most), rtol=1e-6, atol=1e-6):
             return settings, partial(_cut_off, most, slope)
     known = "softplus(a) + c, cut off or not, sigmoid(a + 2) + c, exp(a) or exp(c tanh(k a))"
     raise place.refused(f"{known}, got {function!r}")
 
 
-def _bounded(found: Numbers) -> tuple[float, float] | None:
+def _bounded(values: Numbers) -> tuple[float, float] | None:
     """c and k where the values on the grid are exp(c tanh(k a)), as exp(2 c (sigmoid(a) - 1/2)) for k = 1/2."""
-    if not (found > 0).all():
+    if not (values > 0).all():
         return None
-    logs = np.log(found)
+    logs = np.log(values)
     most = float(np.abs(logs).max())
     near = int(np.flatnonzero(GRID == 0.5)[0])
     if not 0.0 < abs(logs[near]) < most:

@@ -25,17 +25,17 @@ def affine(place: Place, scale: Numbers, shift: Numbers, *, is_trained: bool) ->
         return linear(place, np.diag(scale), shift)
     if not is_trained:
         return Standardize(shift, scale) if place.way == "to_data" else Standardize(-shift / scale, 1.0 / scale)
-    own = ActNorm(len(scale), dtype="float64")._started_at(shift, scale)
-    return own if place.way == "to_data" else Inverse(own)
+    norm = ActNorm(len(scale), dtype="float64")._started_at(shift, scale)
+    return norm if place.way == "to_data" else Inverse(norm)
 
 
 def linear(place: Place, matrix: Numbers, shift: Numbers) -> Transform:
     """A call gives ``y = matrix @ x + shift``."""
     try:
-        own = Linear.from_matrix(matrix, shift, dtype="float64")
+        transform = Linear.from_matrix(matrix, shift, dtype="float64")
     except ValueError as error:
         raise ValueError(f"{place.path}: {error}") from None
-    return own if place.way == "to_data" else Inverse(own)
+    return transform if place.way == "to_data" else Inverse(transform)
 
 
 _LEAST = 1e-3  # of 1 + w'û in `headrace.transforms.Planar`: positive(a) = 1e-3 + softplus(a + c), and positive(0) = 1
@@ -53,10 +53,10 @@ def planar(place: Place, w: Numbers, moved: Numbers, b: float, slope: float | No
         raise place.differs("negative_slope", "a slope between 0 and 1", slope)
     raw = softplus_inverse(1.0 + along - _LEAST) - softplus_inverse(1.0 - _LEAST)
     options: dict[str, Any] = {} if slope is None else {"nonlinearity": "leaky_relu", "negative_slope": slope}
-    own = Planar(w.size, dtype="float64", **options)
+    transform = Planar(w.size, dtype="float64", **options)
     for name, value in (("w", w), ("u", moved + (raw - along) * w / (w @ w)), ("b", np.array([b]))):
-        own.set_parameter(name, value)
-    return own if place.way == "to_data" else Inverse(own)
+        transform.set_parameter(name, value)
+    return transform if place.way == "to_data" else Inverse(transform)
 
 
 def softplus_inverse(y: float) -> float:

@@ -53,10 +53,10 @@ class Stand:
 class UnrecordedSettings:
     """Settings that a file does not record, from the caller; a missing one raises an error that asks for it."""
 
-    def __init__(self, given: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
+    def __init__(self, settings: Mapping[str, Any], known: Mapping[str, str], library: str = "") -> None:
         """`known`: the library's default by name; `library`: its name, where several libraries share parts."""
         self.library = library
-        self._given, self._known = {name: value for name, value in given.items() if value is not None}, known
+        self._given, self._known = {name: value for name, value in settings.items() if value is not None}, known
         if extra := set(self._given) - set(known):
             names = ", ".join(name for name, hint in known.items() if hint)
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
@@ -68,9 +68,9 @@ class UnrecordedSettings:
         return self._given[name]
 
 
-def without_files(given: Mapping[str, Any]) -> None:
+def without_files(settings: Mapping[str, Any]) -> None:
     """Refuse settings that a live model has itself."""
-    if names := sorted(name for name, value in given.items() if value is not None):
+    if names := sorted(name for name, value in settings.items() if value is not None):
         raise TypeError(f"{names[0]}: expected none beside a model, which has it; it is for a state_dict")
 
 
@@ -117,7 +117,7 @@ def finished_file(place: Place, state: Mapping[str, Any], verify: Any, make: Cal
             raise TypeError(f"verify: expected {wanted}, True or False, got {check.kind_of(verify)}")
         x, log_prob, *context = map(numbers, verify)
         rows: Numbers | None = context[0] if context else None
-        is_single = any("float32" in str(getattr(one, "dtype", "")) for one in verify)
+        is_single = any("float32" in str(getattr(array, "dtype", "")) for array in verify)
         compare(flow, x, log_prob, rows, np.full(len(x), 1e-3 if is_single else 1e-7))
     dtype = dtype_of(place, list(state.values()))
     return flow if dtype == "float64" else flow.astype(dtype)

@@ -50,10 +50,10 @@ def to_torch(flow: Flow, *, verify: bool = True) -> PlainFlow:
         wide = copy.deepcopy(module).double()
 
         def called(method: Any, rows: Numbers, context: Numbers | None) -> Numbers:
-            given = None if context is None else torch.from_numpy(context)
+            context_tensor = None if context is None else torch.from_numpy(context)
             with torch.no_grad():
-                found = method(torch.from_numpy(rows), given)
-            return np.asarray((found if isinstance(found, torch.Tensor) else found[0]).numpy())
+                result = method(torch.from_numpy(rows), context_tensor)
+            return np.asarray((result if isinstance(result, torch.Tensor) else result[0]).numpy())
 
         verify_made(flow, partial(called, wide.log_prob), partial(called, wide.to_data))
     return module

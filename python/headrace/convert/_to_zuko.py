@@ -153,8 +153,8 @@ class _Maker:
 
     def _linear(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
         """x = signs · y[order] + shift, y = L E U z; L E is one triangle of zuko's, U the other."""
-        one, order = np.eye(header["features"]), list(header["order"])
-        lower = (np.tril(arrays["lower"], -1) + one) * np.exp(arrays["log_diagonal"].astype(np.float64))
+        unit, order = np.eye(header["features"]), list(header["order"])
+        lower = (np.tril(arrays["lower"], -1) + unit) * np.exp(arrays["log_diagonal"].astype(np.float64))
         both = lower + np.triu(arrays["upper"], 1)
         ends = self._affine(arrays["shift"], np.array(header["signs"], np.float64), False)
         return [*ends, self._fixed("PermutationTransform", np.argsort(order)),
@@ -166,8 +166,8 @@ class _Maker:
         univariate, shapes = _univariate(header, place)
         groups = MAPS[header["map"]].groups(header["bins"])
         raw = np.concatenate([arrays[name] for name in groups], axis=1)
-        own = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
-        return [own if header["formula"] == "to_latent" else own.inv]
+        transform = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
+        return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _gaussianize(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
         from zuko.lazy import UnconditionalTransform
@@ -175,26 +175,26 @@ class _Maker:
         from headrace.convert._zuko_marginal import Marginal
 
         tensors = (_tensor(arrays[name]) for name in ("width", "height", "derivative"))
-        own = UnconditionalTransform(functools.partial(Marginal, dict(header)), *tensors, buffer=True)
-        return [*self._standardize(header, arrays, place), own]
+        marginal = UnconditionalTransform(functools.partial(Marginal, dict(header)), *tensors, buffer=True)
+        return [*self._standardize(header, arrays, place), marginal]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
         """Maps with constant parameters, or with parameters from a network that reads only the context."""
         import torch
         from zuko.flows import ElementWiseTransform
 
-        own = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
+        transform = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
         if hyper is not None:
-            own.hyper = hyper
+            transform.hyper = hyper
         elif self.context:  # zuko's are all given the context of a flow that has one
             weight = np.zeros((len(constants), self.context), constants.dtype)
-            own.hyper = torch.nn.Sequential(_layer(weight, constants, None))
+            transform.hyper = torch.nn.Sequential(_layer(weight, constants, None))
         else:
             sizes = [int(np.prod(shape)) for shape in shapes]
             parts = np.split(constants.reshape(n, -1), np.cumsum(sizes)[:-1], axis=1)
             tensors = [_tensor(part.reshape(n, *shape)) for part, shape in zip(parts, shapes, strict=True)]
-            own.phi = torch.nn.ParameterList(tensors)
-        return own
+            transform.phi = torch.nn.ParameterList(tensors)
+        return transform
 
     def _coupling(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
         from zuko.flows.coupling import GeneralCouplingTransform
@@ -202,14 +202,14 @@ class _Maker:
         univariate, shapes = _univariate(header, place)
         n, passive = header["features"], list(header["passive"])
         order = np.argsort(passive)
-        own: Any
+        transform: Any
         if passive:
             mask = np.isin(np.arange(n), passive)
-            own = GeneralCouplingTransform(n, self.context, _tensor(mask), univariate, shapes, hidden_features=())
-            own.hyper = self._hyper(header, arrays, place, order, n - len(passive), False)
+            transform = GeneralCouplingTransform(n, self.context, _tensor(mask), univariate, shapes, hidden_features=())
+            transform.hyper = self._hyper(header, arrays, place, order, n - len(passive), False)
         else:
-            own = self._without_coordinates(header, arrays, place, univariate, shapes)
-        return [own if header["formula"] == "to_latent" else own.inv]
+            transform = self._without_coordinates(header, arrays, place, univariate, shapes)
+        return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
         """The transform of a network without inputs, or with the context alone."""
@@ -230,18 +230,18 @@ class _Maker:
         n = header["features"]
         call = "to_latent" if header["reads"] == "data" else "to_data"  # of a network that reads its own input
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
-        own: Any
+        transform: Any
         if n == 1:
-            own = self._without_coordinates(header, arrays, place, univariate, shapes)
+            transform = self._without_coordinates(header, arrays, place, univariate, shapes)
         else:
             adjacency = np.eye(n, dtype=bool)
             for i, read in enumerate(reads_of(np.eye, header, arrays)):
                 adjacency[i, [c for c in read if c < n]] = True
             hyper = self._hyper(header, arrays, place, np.arange(n), n, True)
             masks = {"adjacency": _tensor(adjacency), "univariate": univariate, "shapes": shapes}
-            own = MaskedAutoregressiveTransform(n, self.context, **masks, hidden_features=())
-            own.hyper = hyper
-        return [own if call == "to_latent" else own.inv]
+            transform = MaskedAutoregressiveTransform(n, self.context, **masks, hidden_features=())
+            transform.hyper = hyper
+        return [transform if call == "to_latent" else transform.inv]
 
     # ---- networks ----------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class _Maker:
 
         layers = self._layers(header, arrays, order, active, drop)
         hidden = header.get("network") or [{"activation": header["activation"]}] * (len(layers) - 1)
-        if any(one.get("context") for one in hidden):
+        if any(layer.get("context") for layer in hidden):
             raise _lacks(f"{place}.network", "a context that the first layer alone reads", "one that joins layers")
         made = [_layer(weight, bias, mask if masked else None) for weight, bias, mask in layers]
         modules: list[Any] = []
@@ -274,11 +274,11 @@ class _Maker:
 
     def _layers(self, header: Header, arrays: Arrays, order: Any, active: int, drop: int) -> list[Any]:
         """``(weight, bias, mask)``."""
-        found: list[Any] = []
-        while f"layers.{len(found)}.weight" in arrays:
-            name = f"layers.{len(found)}"
-            found.append(tuple(arrays[f"{name}.{what}"] for what in ("weight", "bias", "mask")))
-        weight, bias, mask = found[0]
+        layers: list[Any] = []
+        while f"layers.{len(layers)}.weight" in arrays:
+            name = f"layers.{len(layers)}"
+            layers.append(tuple(arrays[f"{name}.{what}"] for what in ("weight", "bias", "mask")))
+        weight, bias, mask = layers[0]
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
@@ -291,11 +291,11 @@ class _Maker:
             wide[:, len(order) :] /= std
             bias = (bias - wide[:, len(order) :] @ mean).astype(bias.dtype)
             weight = wide.astype(weight.dtype)
-        found[0] = weight, bias, mask
+        layers[0] = weight, bias, mask
         by_name = rows_of(header, active)
         rows = np.concatenate([np.array(by_name[name]) for name in MAPS[header["map"]].groups(header["bins"])], axis=1)
-        found[-1] = tuple(one[rows.reshape(-1)] for one in found[-1])
-        return found
+        layers[-1] = tuple(array[rows.reshape(-1)] for array in layers[-1])
+        return layers
 
 
 def _layer(weight: Any, bias: Any, mask: Any) -> Any:
@@ -320,17 +320,17 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
 
     name, bins = header["map"], header["bins"]
     if name == "affine" and header["scale"] == "soft_clamp":
-        found: Any = functools.partial(transforms.MonotonicAffineTransform, slope=float(header["slope"]))
+        make: Any = functools.partial(transforms.MonotonicAffineTransform, slope=float(header["slope"]))
         shapes: Any = ((), ())
     elif name == "additive":
-        found, shapes = transforms.AdditiveTransform, ((),)
+        make, shapes = transforms.AdditiveTransform, ((),)
     elif name == "rq_spline":
         options = {"bound": float(header["bound"]), "slope": float(header["slope"])}
-        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
+        make, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
     else:
-        given = f"{name} with the scale {header['scale']}" if name == "affine" else name
-        raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", given)
-    return (Inverted(found) if inverted else found), shapes
+        called = f"{name} with the scale {header['scale']}" if name == "affine" else name
+        raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", called)
+    return (Inverted(make) if inverted else make), shapes
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,10 @@ def finished(
     if log_prob is not None:
 
         def density(x: Numbers, context: Numbers | None) -> Numbers:
-            given = None if context is None else torch.from_numpy(context)
+            context_tensor = None if context is None else torch.from_numpy(context)
             try:
                 with torch.no_grad():
-                    result: Numbers = log_prob(torch.from_numpy(x), given).numpy()
+                    result: Numbers = log_prob(torch.from_numpy(x), context_tensor).numpy()
             except RuntimeError as error:
                 got = f"an error of the model's own code: {error}; verify=False does without them"
                 raise ValueError(f"{place.path}: expected log densities of float64 rows, got {got}") from error

@@ -121,9 +121,9 @@ def compare(flow: Flow, x: Numbers, want: Numbers, context: Numbers | None, limi
 def _compare(got: Numbers, want: Numbers, limits: Numbers, why: str) -> None:
     known = np.isfinite(want) & np.isfinite(got) & np.isfinite(limits)
     if known.sum() < max(1, len(want) // 2):
-        found = [int(np.isfinite(one).sum()) for one in (want, got)]
-        given = f"{found[0]} from the source and {found[1]} from what it was converted to"
-        raise ValueError(f"verify: expected finite log densities of most of {len(want)} rows, got {given}")
+        counts = [int(np.isfinite(densities).sum()) for densities in (want, got)]
+        counted = f"{counts[0]} from the source and {counts[1]} from what it was converted to"
+        raise ValueError(f"verify: expected finite log densities of most of {len(want)} rows, got {counted}")
     difference = np.abs(got[known] - want[known])
     allowed = (limits * np.maximum(1.0, np.abs(want)))[known]
     if not (difference <= allowed).all():

@@ -55,11 +55,11 @@ def from_zuko(
             training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_latent")
-    given = {"activation": activation, "slope": slope, "bound": bound}
+    settings = {"activation": activation, "slope": slope, "bound": bound}
     if is_file(model):
-        stand = stand_of(model, given, place)
+        stand = stand_of(model, settings, place)
         return finished_file(place, model, verify, lambda: flow_of(stand, place))
-    without_files(given)
+    without_files(settings)
     copied = opened(model, "a flow of zuko", "transform", "base")
 
     def log_prob(x: Any, context: Any) -> Any:
@@ -160,8 +160,8 @@ def _fixed(t: Any, place: Place, features: int, is_trained: bool) -> list[Transf
         matrix = numbers(t(torch.eye(features, dtype=torch.float64))).T  # rows are images of unit vectors
         return [linear(place, matrix, np.zeros(features))]
     if (package, kind) == ("headrace", "Marginal"):  # made by to_zuko
-        own = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})
-        return [own if place.way == "to_latent" else Inverse(own)]
+        curves = Gaussianize.of_file(t.header["bound"], {name: numbers(tensor) for name, tensor in t.params.items()})
+        return [curves if place.way == "to_latent" else Inverse(curves)]
     if (package, kind) == ("torch", "IndependentTransform"):
         return _fixed(t.base_transform, place, features, is_trained)
     if (package, kind) in (("zuko", "ComposedTransform"), ("torch", "ComposeTransform")):
@@ -176,15 +176,15 @@ def _function_of(t: Any) -> tuple[str, Any, dict[str, Any]]:
     functions.
     """
     function: Any = getattr(t, "univariate", None)
-    given: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
     if isinstance(function, Inverted):
         function = function.univariate
     while isinstance(function, functools.partial):
         if function.args:
             return "", None, {}
-        given = {**function.keywords, **given}
+        keywords = {**function.keywords, **keywords}
         function = function.func
-    return getattr(function, "__name__", type(function).__name__), function, given
+    return getattr(function, "__name__", type(function).__name__), function, keywords
 
 
 def _map(t: Any, place: Place) -> dict[str, Any]:
@@ -192,20 +192,20 @@ def _map(t: Any, place: Place) -> dict[str, Any]:
     if hasattr(t, "settings"):  # of a file
         return t.settings
     is_inverted = isinstance(t.univariate, Inverted)
-    name, function, given = _function_of(t)
+    name, function, keywords = _function_of(t)
     if function is None:
         raise place.differs("univariate", "keywords alone", t.univariate)
     if name not in MAPS or not getattr(function, "__module__", "").startswith("zuko."):
         raise place.differs("univariate", f"one of zuko's {', '.join(MAPS)}", function, OTHER_FLOW)
-    options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | given
-    if extra := set(given) - {"slope", "bound"}:
+    options = {key: p.default for key, p in inspect.signature(function).parameters.items()} | keywords
+    if extra := set(keywords) - {"slope", "bound"}:
         raise place.differs("univariate", "slope and bound alone", sorted(extra))
     settings: dict[str, Any] = {"map": MAPS[name]} | ({"formula": place.turned().way} if is_inverted else {})
     if MAPS[name] != "additive":
         settings["slope"] = float(options["slope"])
     if MAPS[name] in ("rq_spline", CIRCULAR):
-        bins, *others = [int(np.prod(shape)) for shape in t.shapes]
-        if others != [bins, bins - 1]:
+        bins, *sizes = [int(np.prod(shape)) for shape in t.shapes]
+        if sizes != [bins, bins - 1]:
             raise place.differs("shapes", "K widths, K heights and K - 1 derivatives", t.shapes)
         settings.update(bins=bins, **({"bound": float(options["bound"])} if "bound" in options else {}))
     elif [int(np.prod(shape)) for shape in t.shapes] != [1] * len(t.shapes):

@@ -56,26 +56,26 @@ def _levels(t: Any, place: Place, features: int, count: int) -> Iterator[tuple[l
 
     `count`: outputs of a coordinate.
     """
-    own = place.at("hyper")
+    inner = place.at("hyper")
     if hasattr(t, "mask"):
         passive = np.flatnonzero(numbers(t.mask))
         active = np.setdiff1d(np.arange(features), passive)
-        yield passive.tolist(), active.tolist(), network_of(t.hyper, own, passive.size)
+        yield passive.tolist(), active.tolist(), network_of(t.hyper, inner, passive.size)
         return
     is_masked = hasattr(t, "passes")  # the form of one feature has a network that reads the context alone
     level = np.zeros(features, np.int64)
     if is_masked:
-        level = _level_of(network_of(t.hyper, own, features), features, count)
+        level = _level_of(network_of(t.hyper, inner, features), features, count)
     for number in range(int(level.max()) + 1):
-        layers = network_of(t.hyper, own, features if is_masked else 0)
-        others, active = np.flatnonzero(level != number), np.flatnonzero(level == number)
+        layers = network_of(t.hyper, inner, features if is_masked else 0)
+        unmoved, active = np.flatnonzero(level != number), np.flatnonzero(level == number)
         if is_masked:
-            read = np.concatenate([others, np.arange(features, features + layers.context)])
+            read = np.concatenate([unmoved, np.arange(features, features + layers.context)])
             layers.weights[0], layers.masks[0] = layers.weights[0][:, read], layers.masks[0][:, read]
         rows = (active[:, None] * count + np.arange(count)).ravel()
         layers.weights[-1], layers.masks[-1] = layers.weights[-1][rows], layers.masks[-1][rows]
         layers.biases[-1] = layers.biases[-1][rows]
-        yield others.tolist(), active.tolist(), layers
+        yield unmoved.tolist(), active.tolist(), layers
 
 
 def _level_of(layers: Layers, features: int, count: int) -> NDArray[np.int64]:

@@ -17,9 +17,9 @@ NOT_RECORDED = {
 }
 
 
-def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
+def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place) -> Stand:
     """The flow."""
-    unrecorded, tree = UnrecordedSettings(given, NOT_RECORDED), tree_of(state)
+    unrecorded, tree = UnrecordedSettings(settings, NOT_RECORDED), tree_of(state)
     if set(tree) != {"transform", "base"} or "transforms" not in tree["transform"]:
         raise TypeError(f"model: expected a state_dict of a flow of zuko, got one with {sorted(tree)}")
     base = tree["base"]
@@ -27,10 +27,10 @@ def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -
     if set(base) != set(names):
         raise NotImplementedError(f"model.base: expected loc and scale of a normal density, got {sorted(base)}")
     normal = Stand("zuko", "DiagNormal", base_dist=Stand("torch", "Normal", loc=base[names[0]], scale=base[names[1]]))
-    own = place.at("transform").at("transforms")
+    inner = place.at("transform").at("transforms")
     features = int(base[names[0]].shape[-1])
-    nodes = listed(tree["transform"]["transforms"], own)
-    parts = [_transform(node, unrecorded, own.at(i), features) for i, node in enumerate(nodes)]
+    nodes = listed(tree["transform"]["transforms"], inner)
+    parts = [_transform(node, unrecorded, inner.at(i), features) for i, node in enumerate(nodes)]
     transform = Stand("zuko", "LazyComposedTransform", transforms=parts)
     return Stand("zuko", "Flow", transform=transform, base=Stand("zuko", "UnconditionalDistribution", [normal]))
 
