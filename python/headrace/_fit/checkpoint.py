@@ -53,11 +53,11 @@ class Checkpoint:
 
     def __init__(self, path: Any, every: Any) -> None:
         """The two arguments as `Flow.fit` takes them."""
-        given = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-        if path is not None and not isinstance(given, str):
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+        if path is not None and not isinstance(name, str):
             raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")
-        self.path = given
-        self.writes = given is not None
+        self.path = name
+        self.writes = name is not None
         self.seconds, self.epochs = _interval(every)
         self.fingerprint: dict[str, str] = {}
         self._found: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None = None
@@ -100,8 +100,8 @@ class Checkpoint:
         """The columns that the stored fit has replaced by residuals; None without a stored fit."""
         if self._found is None:
             return None
-        found = self._found[1].get("history.residuals")
-        return [] if found is None else [int(column) for column in found.reshape(-1, 2)[:, 0]]
+        columns = self._found[1].get("history.residuals")
+        return [] if columns is None else [int(column) for column in columns.reshape(-1, 2)[:, 0]]
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Checkpoint:
         state = self._found[0]
         rate, decay = state["run"]["rate"], state["history"]["weight_decay"]
         kept = {"learning_rate": rate, "weight_decay": decay, "begun": state["stages"]["begin"]}
-        return {name: _read(one) for name, one in {**kept, "epochs": state["stages"]["end"]}.items()}
+        return {name: _read(value) for name, value in {**kept, "epochs": state["stages"]["end"]}.items()}
 
     def remove(self) -> None:
         """Remove the state of a finished fit, or write its last one if `stays`."""
@@ -199,10 +199,10 @@ def _place(state: dict[str, Any]) -> tuple[int, int]:
 def _interval(every: Any) -> tuple[float, float]:
     """Seconds and epochs between two writes, one of which is infinity."""
     if isinstance(every, str):
-        found = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
-        if not found or found[1] == "0":
+        match = re.fullmatch(r"(?:(\d{1,9}) )?epochs?", every)
+        if not match or match[1] == "0":
             raise ValueError(f"checkpoint_every: expected seconds, 'epoch' or as '10 epochs', got {every!r}")
-        return math.inf, int(found[1] or 1)
+        return math.inf, int(match[1] or 1)
     return check.number("checkpoint_every", every, least=0.0, below=math.inf), math.inf
 
 

@@ -67,12 +67,12 @@ class Ensemble(OfFlows):
     def __init__(self, flows: Sequence[Flow], weights: Any = None) -> None:
         self._set([copy.copy(flow) for flow in flows_of(flows)], weights)
 
-    def _set(self, given: list[Flow], weights: Any) -> None:
-        flows = flows_of(given)
+    def _set(self, members: list[Flow], weights: Any) -> None:
+        flows = flows_of(members)
         for name in ("features", "context", "dtype", "device", "matmul"):
-            found = list(dict.fromkeys(getattr(flow, name) for flow in flows))
-            if len(found) > 1:
-                raise ValueError(f"flows: expected one {name}, got {', '.join(map(str, found))}")
+            values = list(dict.fromkeys(getattr(flow, name) for flow in flows))
+            if len(values) > 1:
+                raise ValueError(f"flows: expected one {name}, got {', '.join(map(str, values))}")
         share = check.vector("weights", np.ones(len(flows)) if weights is None else weights, None)
         check.length("weights", share, len(flows))  # type: ignore[arg-type]
         if not ((share >= 0).all() and share.any()):
@@ -269,12 +269,12 @@ class Ensemble(OfFlows):
             n, context, seed, first_row, dtype, like: As in `Flow.sample`.
         """
         refuse(self.sample, others)
-        caller, own = self._flows[0]._caller(), self.dtype
+        caller, dtype_of_flows = self._flows[0]._caller(), self.dtype
         if like is not None:
             caller.answer_like(like)
-        key, kind = check.seed(seed), own if dtype is None else check.float_dtype("dtype", dtype)
+        key, kind = check.seed(seed), dtype_of_flows if dtype is None else check.float_dtype("dtype", dtype)
         rows = drawn(caller, n, context, self.features, self.context)
-        if kind != own and kind != np.float64:
+        if kind != dtype_of_flows and kind != np.float64:
             raise ValueError(f"dtype: expected 'float64', as the flows' own, got {dtype!r}; call .astype of them")
         value = caller.output(None, kind, rows.shape, (rows.context,))
         first = check.first_row(first_row, rows.rows)
@@ -315,8 +315,8 @@ class Ensemble(OfFlows):
         if standard not in noise:
             source = Flow([], standard(self.features), dtype=self.dtype)
             noise[standard] = source._on(flow._device).sample(rows.rows, seed=key, first_row=first)
-        own = context if context is None or is_one else context[index]
-        return flow.sample(len(index), own, noise=noise[standard][index], dtype=kind)
+        conditions = context if context is None or is_one else context[index]
+        return flow.sample(len(index), conditions, noise=noise[standard][index], dtype=kind)
 
     # ---- training ------------------------------------------------------------------------------------------------
 
@@ -368,9 +368,9 @@ class Ensemble(OfFlows):
         threads = threads_side_by_side(self._flows, in_turn=settings.get("group") is not None or is_stream(x))
 
         def fitted(i: int, flow: Flow) -> History:
-            own = self._resampled(x, weights, key, i) if bootstrap else weights
+            drawn_weights = self._resampled(x, weights, key, i) if bootstrap else weights
             budget = clock.turn(i, n, threads) if clock.is_limited else None
-            return flow.fit(x, context, weights=own, seed=key + i, time_budget=budget, **settings)
+            return flow.fit(x, context, weights=drawn_weights, seed=key + i, time_budget=budget, **settings)
 
         jobs = (partial(fitted, i, flow) for i, flow in enumerate(self._flows))
         histories: list[History] = []
@@ -393,24 +393,24 @@ class Ensemble(OfFlows):
                 raise
         except Failed as failed:
             raise failed.error from None
-        if (left := n - len(histories)) > 0:
-            warn(f"fit: interrupted with {left} of {n} members not fitted; ensemble[:{n - left}] is without them")
+        if (missing := n - len(histories)) > 0:
+            warn(f"fit: interrupted with {missing} of {n} members not fitted; ensemble[:{n - missing}] is without them")
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
         """Weights of rows drawn with replacement from those of a weight above 0."""
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
-        given = _arrays.row_weights("weights", weights, n, caller)[0]
+        shares = _arrays.row_weights("weights", weights, n, caller)[0]
         with caller.queue():
-            kept = np.arange(n) if given is None else np.flatnonzero(_arrays.on_host(given) > 0)
+            kept = np.arange(n) if shares is None else np.flatnonzero(_arrays.on_host(shares) > 0)
             rng = np.random.default_rng([key, _STREAM, member])
             counts = np.bincount(kept[rng.integers(kept.size, size=kept.size)], minlength=n) if n else np.empty(0)
-            own = caller.empty((n,), np.dtype(np.float32) if given is None else given.dtype)
-            own[...] = _arrays.library(own).asarray(counts, dtype=own.dtype)
-            if given is not None:
-                own *= given
-        return caller.give(own)
+            drawn = caller.empty((n,), np.dtype(np.float32) if shares is None else shares.dtype)
+            drawn[...] = _arrays.library(drawn).asarray(counts, dtype=drawn.dtype)
+            if shares is not None:
+                drawn *= shares
+        return caller.give(drawn)
 
 
 # ---- functions of the members' log densities -------------------------------------------------------------------------
@@ -420,13 +420,13 @@ def flows_of(flows: Any) -> tuple[Flow, ...]:
     """The flows of a sequence, which has at least one."""
     if isinstance(flows, (Flow, str, bytes)) or not np.iterable(flows):
         raise TypeError(f"flows: expected a sequence of flows, got {check.kind_of(flows)}")
-    given = tuple(flows)
-    if not given:
+    members = tuple(flows)
+    if not members:
         raise ValueError("flows: expected at least one, got none")
-    for i, flow in enumerate(given):
+    for i, flow in enumerate(members):
         if not isinstance(flow, Flow):
             raise TypeError(f"flows[{i}]: expected a flow, got {check.kind_of(flow)}")
-    return given
+    return members
 
 
 def mixed(log_probs: list[Any], weights: Floats) -> Any:
@@ -441,7 +441,7 @@ def _spread(log_probs: list[Any], weights: Floats) -> Any:
     counted = [log_prob for log_prob, weight in zip(log_probs, weights, strict=True) if weight > 0]
     share = _arrays.library(counted[0]).asarray(weights[weights > 0])[:, None]
     with np.errstate(invalid="ignore"):
-        away = np.stack([np.where(one == counted[0], 0.0, one - counted[0]) for one in counted])
+        away = np.stack([np.where(densities == counted[0], 0.0, densities - counted[0]) for densities in counted])
         most = np.abs(away).max(axis=0)  # NaN where some member's is
         unit = np.where(most > 0, most, 1.0)  # so that squares do not overflow
         square = np.square((away - (share * away).sum(axis=0)) / unit)
@@ -493,7 +493,7 @@ def fit_many(
     >>> [history.judged_by for history in histories]
     ['held-out rows', 'held-out rows', 'held-out rows']
     """
-    given = _checked(flows)
+    checked = _checked(flows)
     for name in _OF_A_TABLE:
         if settings.get(name) is not None:
             raise ValueError(f"{name}: expected None, as each table has its own as (x, context, weights), got one")
@@ -502,42 +502,42 @@ def fit_many(
             raise ValueError(f"{name}: expected None in a fit of many flows, got {settings[name]!r}")
     if isinstance(tables, (str, bytes)) or not np.iterable(tables):
         raise TypeError(f"tables: expected a sequence or an iterator of tables, got {check.kind_of(tables)}")
-    if isinstance(tables, Sized) and len(tables) != len(given):
-        raise ValueError(f"tables: expected {len(given)}, one for each flow, got {len(tables)}")
-    threads, clock, streams = threads_side_by_side(given), Clock(time_budget), Lock()
+    if isinstance(tables, Sized) and len(tables) != len(checked):
+        raise ValueError(f"tables: expected {len(checked)}, one for each flow, got {len(tables)}")
+    threads, clock, streams = threads_side_by_side(checked), Clock(time_budget), Lock()
 
     def fitted(i: int, flow: Flow, table: Any) -> History:
-        x, *others = table if isinstance(table, tuple) else (table,)
-        own = dict(zip(_OF_A_TABLE, others, strict=False))
-        if len(others) > len(_OF_A_TABLE):
-            raise ValueError(f"expected x, (x, context) or (x, context, weights), got {1 + len(others)} parts")
+        x, *parts = table if isinstance(table, tuple) else (table,)
+        of_table = dict(zip(_OF_A_TABLE, parts, strict=False))
+        if len(parts) > len(_OF_A_TABLE):
+            raise ValueError(f"expected x, (x, context) or (x, context, weights), got {1 + len(parts)} parts")
         if clock.is_limited:
-            own["time_budget"] = clock.turn(i, len(given), threads)
+            of_table["time_budget"] = clock.turn(i, len(checked), threads)
         if not is_stream(x):
-            return flow.fit(x, progress=progress, **own, **settings)
+            return flow.fit(x, progress=progress, **of_table, **settings)
         with streams:  # several may read one file
-            return flow.fit(x, progress=progress, **own, **settings)
+            return flow.fit(x, progress=progress, **of_table, **settings)
 
     def jobs() -> Iterator[Any]:
         waiting = iter(tables)
-        for i, flow in enumerate(given):
+        for i, flow in enumerate(checked):
             try:
                 table = next(waiting)
             except StopIteration:
-                raise ValueError(f"tables: expected {len(given)}, one for each flow, got {i}") from None
+                raise ValueError(f"tables: expected {len(checked)}, one for each flow, got {i}") from None
             yield partial(fitted, i, flow, table)
             del table
         if next(waiting, None) is not None:
-            raise ValueError(f"tables: expected {len(given)}, one for each flow, got more")
+            raise ValueError(f"tables: expected {len(checked)}, one for each flow, got more")
 
     with ExitStack() as stack:
-        for flow in given:
+        for flow in checked:
             stack.enter_context(flow._interior.restored())
         try:
             done = run_side_by_side(
                 jobs(),
                 threads,
-                total=len(given),
+                total=len(checked),
                 progress=progress,
                 is_interrupted=is_interrupted,
                 named=lambda i, message: f"flows[{i}]: {message}",
@@ -553,9 +553,9 @@ def fit_many(
 
 
 def _checked(flows: Any) -> list[Flow]:
-    given = list(flows_of(flows))
+    members = list(flows_of(flows))
     first: dict[int, int] = {}
-    for i, flow in enumerate(given):
+    for i, flow in enumerate(members):
         if first.setdefault(id(flow), i) != i:
             raise ValueError(f"flows[{i}]: expected each flow once, got that of index {first[id(flow)]} again")
-    return given
+    return members

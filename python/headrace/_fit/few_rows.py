@@ -119,7 +119,7 @@ def chosen_epochs(
         return -np.concatenate([j.log_probs(r.flow, parameters(r)) for r, j in zip(runs, judges, strict=True)])
 
     start = losses(lambda run: run.flow.parameters)
-    found = Chosen(0, [], start, start, weights)
+    chosen = Chosen(0, [], start, start, weights)
     history: list[float] = []
     with _progress.bar(most, "cross-validate", "epoch", progress, leave=False) as shown:
         for epoch in range(1, most + 1):
@@ -127,13 +127,13 @@ def chosen_epochs(
             if clock.ran_out or not all(map(math.isfinite, passed)):
                 break
             now = losses(Run.current)
-            history.append(found.mean(now))
+            history.append(chosen.mean(now))
             shown.update()
-            if history[-1] < found.mean(found.best):
-                found = Chosen(epoch, list(history), start, now, weights)
-            if epoch - found.epochs >= WAIT:
+            if history[-1] < chosen.mean(chosen.best):
+                chosen = Chosen(epoch, list(history), start, now, weights)
+            if epoch - chosen.epochs >= WAIT:
                 break
-    return found
+    return chosen
 
 
 Links = tuple[Transform, ...]
@@ -172,8 +172,8 @@ def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any
     base: Base | None = None
     outer: Links
     if kind.components:
-        found = _mixture.fitted(behind(z, inner), share, kind.components, seed)
-        outer, base = found.links(), found.base()
+        mixture = _mixture.fitted(behind(z, inner), share, kind.components, seed)
+        outer, base = mixture.links(), mixture.base()
     else:
         outer = _gaussian.decorrelating(source, *scale, context, dtype, inner)
     return Begun((*outer, *inner, Standardize(*scale)), base, residuals, bool(curves))
@@ -217,13 +217,13 @@ def best_beginnings(
     def loss(pair: tuple[Beginning, Chosen]) -> float:
         return pair[1].mean(pair[1].best)
 
-    kinds = [Beginning(limit, own) for limit in limits for own in curves]
+    kinds = [Beginning(limit, has_curves) for limit in limits for has_curves in curves]
     gaussians = sorted((judged(kind) for i, kind in enumerate(kinds) if not i or clock.has(0.0)), key=loss)
     best = gaussians[:1]
     if mixes and can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
-        for own in curves:
-            kind = Beginning(limit, own)
+        for has_curves in curves:
+            kind = Beginning(limit, has_curves)
             components = _components(z, share, circles, dtype, kind, seed)
             best.append(judged(replace(kind, components=components)))
     best.sort(key=loss)
@@ -283,8 +283,8 @@ class Seen:
     ) -> Seen:
         """All rows but those of a fold, and these."""
         out = np.arange(len(z)) % FOLDS == fold
-        found, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
-        links, unseen, slopes = (*found, *residuals.links), z[out], np.zeros(out.sum())
+        links_inside, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
+        links, unseen, slopes = (*links_inside, *residuals.links), z[out], np.zeros(out.sum())
         for link in reversed(links):
             unseen, log_det = link.inverse(unseen)
             slopes = slopes + log_det
@@ -299,7 +299,7 @@ def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, ki
     """The number of components with the highest log density of rows left out."""
     folds = [Seen.of(z, share, fold, kind.limit, kind.curves, circles, dtype) for fold in range(FOLDS)]
     numbers = _mixture.COMPONENTS
-    losses = [in_folds(share) @ np.concatenate([fold.losses(one, seed) for fold in folds]) for one in numbers]
+    losses = [in_folds(share) @ np.concatenate([fold.losses(number, seed) for fold in folds]) for number in numbers]
     return numbers[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
 
 
@@ -351,16 +351,16 @@ def best_teacher(
     """
     z, share, slopes = standardised(source, scale)
     weights, best, lowest = in_folds(share), None, math.inf
-    for own in curves:
+    for has_curves in curves:
         waited, least = 0, math.inf
-        folds = [Seen.of(z, share, i, limit, own, (), dtype) for i in range(FOLDS)]
+        folds = [Seen.of(z, share, i, limit, has_curves, (), dtype) for i in range(FOLDS)]
         for components in _mixture.COMPONENTS_OF_FULL:
             numbers = components * z.shape[1] * (z.shape[1] + 3) // 2
             if waited == UNGAINED or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
                 break
             waited += 1
             for prior in _mixture.PRIORS_OF_FULL:
-                kind = Teacher(limit, own, components, prior)
+                kind = Teacher(limit, has_curves, components, prior)
                 each = [fold.losses(components, seed, prior, full=True, starts=STARTS) for fold in folds]
                 losses = np.concatenate(each) - in_folds(slopes)
                 loss = float(weights @ losses / weights.sum())
@@ -394,10 +394,10 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
     return Samples(train, judge[0], -float(judge[1].mean()))
 
 
-def arguments_of_student(given: Arguments, size: int) -> Arguments:
+def arguments_of_student(arguments: Arguments, size: int) -> Arguments:
     """The arguments of a fit to this number of samples: the given values, where they are not the defaults."""
-    batch = BATCH if given.batch_size is None else given.batch_size
-    own: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
+    batch = BATCH if arguments.batch_size is None else arguments.batch_size
+    chosen: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
     defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}
-    own |= {name: value for name, value in defaults.items() if getattr(given, name) == getattr(Arguments, name)}
-    return replace(given, **own)
+    chosen |= {name: value for name, value in defaults.items() if getattr(arguments, name) == getattr(Arguments, name)}
+    return replace(arguments, **chosen)

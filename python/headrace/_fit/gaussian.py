@@ -117,8 +117,8 @@ def _of_residuals(moments: Floats, slopes: Floats) -> Floats:
     """Second moments of the residuals of a regression."""
     if not slopes.size:
         return moments
-    left = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
-    return np.einsum("ik,lk->il", np.einsum("ij,jk->ik", left, moments), left)
+    matrix = np.concatenate([np.eye(len(slopes)), -slopes], axis=1)
+    return np.einsum("ik,lk->il", np.einsum("ij,jk->ik", matrix, moments), matrix)
 
 
 def _mixed(variances: Floats, share: float) -> Floats:

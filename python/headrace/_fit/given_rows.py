@@ -288,11 +288,11 @@ def far_rows(name: str, columns: list[Far], rows: int, names: tuple[str, ...], i
     count, value, same = len(far.rows), far.values[0], int((far.values == far.values[0]).sum())
     of_them = f", the value of {same} of them" if same > 1 else ""
     where = f"in {count} of {rows} rows, first in row {index(far.rows[0])}: "
-    left = "leave these rows out" if count > FEW * rows else "they are left out of the fit"
+    remedy = "leave these rows out" if count > FEW * rows else "they are left out of the fit"
     warn(
         f"{name}: cells lie far from all others in {listing(labels)} ({labels[0]}: "
         f"{where}{value:.7g}{of_them}; the others lie within {far.inner:.3g} of {far.middle:.3g}), which a network can "
-        f"hardly tell apart beside them; {left}; mark missing values as such, or take logarithms"
+        f"hardly tell apart beside them; {remedy}; mark missing values as such, or take logarithms"
     )
     return np.unique(np.concatenate([far.rows[: len(far.rows) * (len(far.rows) <= FEW * rows)] for far in columns]))
 

@@ -115,20 +115,20 @@ class _HighEffort:
         self.found: list[_Member] = []
 
     def _fit_of(self, flow: Flow, index: int) -> Fit:
-        own = replace(self.arguments, checkpoint=self._path(index), seed=self.arguments.seed + index, keep=False)
+        arguments = replace(self.arguments, checkpoint=self._path(index), seed=self.arguments.seed + index, keep=False)
         if self.members_clock.is_limited:
-            own = replace(own, time_budget=max(self.members_clock.left(), 1e-9))
-        return self._kept(Fit(flow, History(), own))
+            arguments = replace(arguments, time_budget=max(self.members_clock.left(), 1e-9))
+        return self._kept(Fit(flow, History(), arguments))
 
     def _path(self, what: int | str) -> str | None:
         """The file of a state, beside those of the other fits."""
         return None if self.kept.path is None else f"{self.kept.path}.{what}"
 
-    def _kept(self, one: Fit) -> Fit:
+    def _kept(self, fit: Fit) -> Fit:
         """The fit; its state stays until all fits are over."""
-        one.kept.stays = True
-        self.states.append(one.kept)
-        return one
+        fit.kept.stays = True
+        self.states.append(fit.kept)
+        return fit
 
     def go(self) -> History:
         """Fit members and the student; the flow becomes the best that has its structure."""
@@ -136,8 +136,8 @@ class _HighEffort:
         members = self.found
         if not members or members[0].name != _OWN:
             raise KeyboardInterrupt
-        tried = {f"{i}: {one.name}": one.history.best_loss for i, one in enumerate(members)}
-        best = min((one for one in members if one.fits_in), key=lambda one: one.history.best_loss)
+        tried = {f"{i}: {member.name}": member.history.best_loss for i, member in enumerate(members)}
+        best = min((member for member in members if member.fits_in), key=lambda member: member.history.best_loss)
         chosen, flow, history = best.name, best.flow, best.history
         mixture: Ensemble | None = None
         if not interrupted and len(members) > 1:
@@ -157,7 +157,7 @@ class _HighEffort:
                 state.stays = False
                 state.remove()
         history.tried, history.chosen = tried, chosen
-        history.fits = [replace(one.history) for one in members]
+        history.fits = [replace(member.history) for member in members]
         history.members = mixture if self.arguments.keep else None
         return history
 
@@ -174,7 +174,7 @@ class _HighEffort:
                 total=None if limited else len(some),
                 what="members",
                 progress=bool(self.arguments.progress),
-                is_interrupted=lambda one: is_interrupted(one.history),
+                is_interrupted=lambda member: is_interrupted(member.history),
             )
         except Failed as failed:
             raise failed.error from None
@@ -186,23 +186,23 @@ class _HighEffort:
         """The members in order; with a time budget, as long as there is time for another of the same duration."""
         for index in range(most):
             yield partial(self._member, index)
-            longest = max((one.seconds for one in self.found), default=0.0)
+            longest = max((member.seconds for member in self.found), default=0.0)
             if self.members_clock.is_limited and index and not self.members_clock.has(longest):
                 return
 
     def _member(self, index: int) -> _Member:
         begin = _clock.now()
         if index == 0:
-            one, name, fits_in = self.first, _OWN, True
+            fit, name, fits_in = self.first, _OWN, True
         else:
             kind = self.kinds[(index - 1) % len(self.kinds)]
             flow = _fresh(self.flow, kind.make, self.arguments.seed + index)
             name, fits_in = kind.name, _structure(flow) == self.structure
-            one = self._fit_of(flow, index)
-            one.decays, one.is_taught = kind.decays if self.rows >= MANY else 1.0, kind.is_taught
-            one.source, one.judge, one.progress = self.first.source, self.first.judge, self.first.progress
-        history = finished(one.flow, one.history, lambda: one)
-        member = _Member(name, one.flow, history, _clock.now() - begin, fits_in, one.judged)
+            fit = self._fit_of(flow, index)
+            fit.decays, fit.is_taught = kind.decays if self.rows >= MANY else 1.0, kind.is_taught
+            fit.source, fit.judge, fit.progress = self.first.source, self.first.judge, self.first.progress
+        history = finished(fit.flow, fit.history, lambda: fit)
+        member = _Member(name, fit.flow, history, _clock.now() - begin, fits_in, fit.judged)
         self.found.append(member)
         return member
 
@@ -212,10 +212,10 @@ class _HighEffort:
         """The mixture, with weights that are best on held-out rows, and its held-out loss; of few rows the equal one,
         and its loss of rows left out.
         """
-        flows = [one.flow for one in self.found]
+        flows = [member.flow for member in self.found]
         if self.is_few:
-            judged = [one.judged for one in self.found if one.judged is not None]
-            return Ensemble(flows), judged[0].mean(-_mixed_equally([-one.best for one in judged]))
+            judged = [member.judged for member in self.found if member.judged is not None]
+            return Ensemble(flows), judged[0].mean(-_mixed_equally([-member.best for member in judged]))
         assert self.first.judge is not None
         judge = HeldOut(self.first.judge)
         weights, loss = weights_of_mixture(np.stack([judge.log_probs(flow) for flow in flows]), judge.weights())
@@ -227,33 +227,33 @@ class _HighEffort:
         `loss`: of the mixture. Of few rows, that of the student is the same plus the mean difference of both log
         densities over samples held out.
         """
-        given, student = self.arguments, copy.copy(self.flow)
+        arguments, student = self.arguments, copy.copy(self.flow)
         before = _clock.now() - self.clock.begin
         data = self._rows_of_student(mixture)
         give_memory_back()
         size = len(data.x)
-        batch = min(BATCH if given.batch_size is None else given.batch_size, size)
-        read = (STEPS_OF_FEW if self.is_few else STEPS) * batch if given.epochs is None else self._rows_of_members()
+        batch = min(BATCH if arguments.batch_size is None else arguments.batch_size, size)
+        read = (STEPS_OF_FEW if self.is_few else STEPS) * batch if arguments.epochs is None else self._rows_of_members()
         settings: dict[str, Any] = {"epochs": max(round(read / size), 1), "batch_size": batch}
-        if given.schedule == Arguments.schedule:
+        if arguments.schedule == Arguments.schedule:
             settings |= {"schedule": "cosine", "patience": None}
-        if given.weight_decay == Arguments.weight_decay:
+        if arguments.weight_decay == Arguments.weight_decay:
             settings["weight_decay"] = DECAY
         if self.clock.is_limited:
             settings["time_budget"] = max(self.clock.left(), 1e-9)
         settings |= {"checkpoint": self._path("student"), "keep": False}
-        one = self._kept(Fit(student, History(), replace(given, **settings)))
-        one.source, one.judge, one.what = ArrayRows(data), self.first.judge, "student"
+        fit = self._kept(Fit(student, History(), replace(arguments, **settings)))
+        fit.source, fit.judge, fit.what = ArrayRows(data), self.first.judge, "student"
         if self.is_few:
-            one.source, one.judge = one.source.split(JUDGED, one.rng, one.caller)
-        one.clock.cpu_begin = self.clock.cpu_begin
+            fit.source, fit.judge = fit.source.split(JUDGED, fit.rng, fit.caller)
+        fit.clock.cpu_begin = self.clock.cpu_begin
         try:
-            history = finished(student, one.history, lambda: one)
+            history = finished(student, fit.history, lambda: fit)
         except KeyboardInterrupt:
             return None
         history.seconds = [before + seconds for seconds in history.seconds]
-        if self.is_few and one.judge is not None:
-            judge = HeldOut(one.judge)
+        if self.is_few and fit.judge is not None:
+            judge = HeldOut(fit.judge)
             known = _mixed_equally([judge.log_probs(flow) for flow in mixture.flows])
             history.best_loss += loss + float(np.average(known, weights=judge.weights()))
             history.judged_by = self.first.history.judged_by
@@ -284,8 +284,8 @@ class _HighEffort:
         taken = []
         for begin in range(0, most, DRAWN):
             some = slice(begin, min(begin + DRAWN, most))
-            own = contexts[some] if has_rows and contexts is not None else contexts
-            rows = mixture.sample(some.stop - begin, own, seed=self.arguments.seed, first_row=begin, dtype=dtype)
+            conditions = contexts[some] if has_rows and contexts is not None else contexts
+            rows = mixture.sample(some.stop - begin, conditions, seed=self.arguments.seed, first_row=begin, dtype=dtype)
             good = np.flatnonzero(self._is_near(rows, least, most_of))
             x[kept : kept + good.size] = rows[good]
             share[kept : kept + good.size] = data.shares(drawn[some][good]) if has_rows else 1.0
@@ -345,8 +345,8 @@ def _fresh(flow: Flow, make: Callable[..., Flow], seed: int) -> Flow:
         ends = {"bounds": support.bounds, "periodic": support.periodic if any(support.periodic) else None}
         if isinstance(flow.base, Uniform) and not any(support.periodic):
             ends["base"] = "uniform"
-    own: dict[str, Any] = {"dtype": flow.dtype, "matmul": flow.matmul}
-    return make(flow.features, context=flow.context, seed=seed, **own, **ends)
+    arithmetic: dict[str, Any] = {"dtype": flow.dtype, "matmul": flow.matmul}
+    return make(flow.features, context=flow.context, seed=seed, **arithmetic, **ends)
 
 
 def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, float]:
@@ -364,19 +364,19 @@ def weights_of_mixture(log_probs: Floats, weights: Floats) -> tuple[Floats, floa
     finite = np.nan_to_num(log_probs, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     top = np.maximum(finite.max(axis=0), -1e300)
     density = np.exp(finite - top)
-    own = np.full(len(density), 1.0 / len(density))
+    members = np.full(len(density), 1.0 / len(density))
     for _ in range(1000):
-        parts = own[:, None] * density
+        parts = members[:, None] * density
         total = parts.sum(axis=0)
-        found = (parts / np.where(total > 0, total, 1.0)) @ share
-        if not (size := found.sum()) > 0:
+        sums = (parts / np.where(total > 0, total, 1.0)) @ share
+        if not (size := sums.sum()) > 0:
             break
-        own, before = found / size, own
-        if np.abs(own - before).max() < 1e-6:
+        members, before = sums / size, members
+        if np.abs(members - before).max() < 1e-6:
             break
     with np.errstate(divide="ignore"):
-        loss = -float(((np.log(own @ density) + top) * share).sum())
-    return own, loss
+        loss = -float(((np.log(members @ density) + top) * share).sum())
+    return members, loss
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

@@ -128,4 +128,4 @@ def whole(history: History) -> History:
 
 def kept_fields() -> list[str]:
     """The names of the fields that the state of a fit keeps."""
-    return [one.name for one in fields(History) if one.metadata.get("is_kept", True)]
+    return [field.name for field in fields(History) if field.metadata.get("is_kept", True)]

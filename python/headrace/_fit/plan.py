@@ -134,13 +134,13 @@ def of_settings(flow: Flow, checked: Plan, seed: int, plan: dict[str, Any]) -> d
     """All settings that have to be equal for a fit to go on, each with its name."""
     module: Any = flow
     structure, numbers = files.checksums(module)
-    found = {name: _text(value) for name, value in plan.items() if name != "matmul"}
-    found |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if found.get(name) == "None"}
-    found |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
-    found |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
+    texts = {name: _text(value) for name, value in plan.items() if name != "matmul"}
+    texts |= {f"{name} as chosen": _text(value) for name, value in asdict(checked).items() if texts.get(name) == "None"}
+    texts |= {"seed": str(seed), "batches of an epoch": str(checked.batches)}
+    texts |= {"device": "a CUDA device" if flow._interior.on_device else "the CPU", "matmul": module.matmul}
     if checked.matmul != module.matmul:
-        found["matmul of steps"] = checked.matmul
-    return found | {"structure of the flow": structure, "parameters at the start": numbers}
+        texts["matmul of steps"] = checked.matmul
+    return texts | {"structure of the flow": structure, "parameters at the start": numbers}
 
 
 def _text(value: Any) -> str:

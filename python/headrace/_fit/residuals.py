@@ -129,23 +129,23 @@ def _round(
     shares: dict[int, float] = {}
     matrix, scale, at = np.eye(z.shape[1]), np.ones(z.shape[1]), np.zeros(z.shape[1])
     for j in taken:
-        left = [k for k in stay if k < j] if ordered else stay
-        slopes = np.linalg.solve(correlation[np.ix_(left, left)], correlation[left, j])
-        residual = away[:, j] - np.einsum("nk,k->n", away[:, left], slopes)
-        rest = np.einsum("n,nk->k", residual * share, away[:, left])
-        more = np.linalg.solve(correlation[np.ix_(left, left)], rest)
-        slopes, residual = slopes + more, residual - np.einsum("nk,k->n", away[:, left], more)  # refined
+        readers = [k for k in stay if k < j] if ordered else stay
+        slopes = np.linalg.solve(correlation[np.ix_(readers, readers)], correlation[readers, j])
+        residual = away[:, j] - np.einsum("nk,k->n", away[:, readers], slopes)
+        rest = np.einsum("n,nk->k", residual * share, away[:, readers])
+        more = np.linalg.solve(correlation[np.ix_(readers, readers)], rest)
+        slopes, residual = slopes + more, residual - np.einsum("nk,k->n", away[:, readers], more)  # refined
         deviation = float(np.sqrt((share * np.square(residual)).sum()))
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
         if deviation**2 >= limit:  # without the columns that were removed after it
             continue
-        weights = slopes * std[j] / std[left]
-        matrix[line[j], [line[k] for k in left]] = weights
+        weights = slopes * std[j] / std[readers]
+        matrix[line[j], [line[k] for k in readers]] = weights
         shares[line[j]] = deviation**2
         scale[line[j]] = deviation * std[j]
-        at[line[j]] = mean[j] - float(weights @ mean[left])
+        at[line[j]] = mean[j] - float(weights @ mean[readers])
     if not shares:
         return Residuals(rounding=rounding)
     return Residuals((Standardize(at, scale), Linear._shear(matrix)), shares, rounding)
@@ -156,19 +156,19 @@ def _taken_out(correlation: Floats, size: float, limit: float, ordered: bool) ->
 
     `ordered`: given those of the rest that stand before it.
     """
-    left, taken = list(range(len(correlation))), list[int]()
-    while len(left) > 1:
-        part = correlation[np.ix_(left, left)] + 1e-15 * np.eye(len(left))
+    stay, taken = list(range(len(correlation))), list[int]()
+    while len(stay) > 1:
+        part = correlation[np.ix_(stay, stay)] + 1e-15 * np.eye(len(stay))
         if ordered:
-            unexplained, readers = np.square(np.diagonal(np.linalg.cholesky(part))), np.arange(1.0, len(left) + 1.0)
+            unexplained, readers = np.square(np.diagonal(np.linalg.cholesky(part))), np.arange(1.0, len(stay) + 1.0)
         else:
-            unexplained, readers = 1.0 / np.diagonal(np.linalg.inv(part)), np.full(len(left), float(len(left)))
+            unexplained, readers = 1.0 / np.diagonal(np.linalg.inv(part)), np.full(len(stay), float(len(stay)))
         unexplained = np.maximum(unexplained, 1e-16) * (size - 1.0) / np.maximum(size - readers, 1.0)
         if not unexplained.min() < limit:
             break
         last = int(np.flatnonzero(unexplained <= ALIKE * unexplained.min())[-1])
-        taken.append(left.pop(last))
-    return left, taken
+        taken.append(stay.pop(last))
+    return stay, taken
 
 
 def _has_few_values(residual: Floats, deviation: float, share: Floats) -> bool:

@@ -42,23 +42,23 @@ class HeldOut:
 
     def loss(self, flow: Flow, parameters: NDArray[Any] | None = None) -> float:
         """The mean negative log-likelihood; infinity where it is not finite."""
-        found, density = [], flow if self.density is None else self.density
+        sums, density = [], flow if self.density is None else self.density
         for data in self._parts():
             log_prob = density.log_prob(data.x, data.context, parameters=parameters)
-            found.append(-_arrays.weighted_sum(log_prob, data.weights))
-        loss = self.source.total(found) / self.weight
+            sums.append(-_arrays.weighted_sum(log_prob, data.weights))
+        loss = self.source.total(sums) / self.weight
         return loss if math.isfinite(loss) else math.inf
 
     def losses(self, *flows: Flow) -> Iterator[tuple[NDArray[np.float64], ...]]:
         """The losses of each row under some flows, and its weight, on the host, part by part."""
         for data in self._parts():
-            found = [flow.log_prob(data.x, data.context) for flow in flows]
-            yield (*(-_arrays.on_host(one).astype(np.float64) for one in found), _arrays.on_host(data.shares()))
+            densities = [flow.log_prob(data.x, data.context) for flow in flows]
+            yield (*(-_arrays.on_host(each).astype(np.float64) for each in densities), _arrays.on_host(data.shares()))
 
     def log_probs(self, flow: Flow, parameters: NDArray[Any] | None = None) -> NDArray[np.float64]:
         """Log densities of all rows, on the host."""
-        found = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
-        return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in found])
+        parts = [flow.log_prob(data.x, data.context, parameters=parameters) for data in self._parts()]
+        return np.concatenate([_arrays.on_host(part).astype(np.float64) for part in parts])
 
     def weights(self) -> NDArray[np.float64]:
         """The weights of all rows, on the host."""

@@ -103,8 +103,8 @@ def run(
         try:
             team.go(iter(jobs))
         finally:
-            given = (named(index, message) for index, own in sorted(team.messages.items()) for message in own)
-            for message in dict.fromkeys(given):  # members warn of the same columns
+            texts = (named(index, message) for index, messages in sorted(team.messages.items()) for message in messages)
+            for message in dict.fromkeys(texts):  # members warn of the same columns
                 warn(message)
     return team.finished
 
@@ -215,13 +215,13 @@ class _Team(Generic[T]):
 
     def _work(self, index: int, job: Callable[[], T]) -> T:
         """A fit, in a thread of its own if there are several."""
-        own, messages = _team.set(self), self.messages.setdefault(index, [])
+        token, messages = _team.set(self), self.messages.setdefault(index, [])
         try:
             self.between_steps()
             with _progress.sent_to(partial(self._receive, index)), kept_in(messages):
                 return job()
         finally:
-            _team.reset(own)
+            _team.reset(token)
 
     def _receive(self, index: int, message: dict[str, Any]) -> None:
         """Note the state of a fit's bar; the main thread draws."""

@@ -130,11 +130,11 @@ class RowSource(abc.ABC):
         """Kish's effective number of rows."""
         if not self.weighted:
             return float(self.size)
-        found = self._weighed()
-        most = float(self.maximum(np.array([max((one.most for one in found), default=0.0)]))[0])
+        weighed = self._weighed()
+        most = float(self.maximum(np.array([max((part.most for part in weighed), default=0.0)]))[0])
         if not most:
             return float(self.size)
-        total, square = self.sum((one.in_units_of(most) for one in found), np.zeros(2))
+        total, square = self.sum((part.in_units_of(most) for part in weighed), np.zeros(2))
         return float(total**2 / square)
 
     def _weighed(self) -> list[Effective]:
@@ -257,6 +257,6 @@ def held_out(
     if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    own: list[Any] = [*parts, *[None] * (3 - len(parts))]
-    given = open_rows("validation ", source.features, source.contexts, caller, own[0], own[1], own[2], source.support)
-    return whole, ArrayRows(given)
+    filled: list[Any] = [*parts, *[None] * (3 - len(parts))]
+    opened = open_rows("validation ", source.features, source.contexts, caller, *filled, source.support)
+    return whole, ArrayRows(opened)

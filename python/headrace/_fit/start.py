@@ -109,11 +109,11 @@ class Start:
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context
-        found = begun(source, self.x, scale, flow.dtype, kind, seed)
+        begun_at = begun(source, self.x, scale, flow.dtype, kind, seed)
         quiet = _gaussian.quietened(flow, interior.vector())
-        interior.rescale(found.links, self.context, quiet, base=found.base)
+        interior.rescale(begun_at.links, self.context, quiet, base=begun_at.base)
         start_act_norms(flow, source)
-        return found
+        return begun_at
 
 
 def shared_curves(
@@ -122,17 +122,17 @@ def shared_curves(
     """The curves of the first process; an error where some are required and there are none."""
     n = features
     numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row has the number of knots
-    for own, link in zip(numbers, links, strict=False):
-        own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
-        own[-1] = link.latent.size
-    found = []
-    for own in source.broadcast(numbers):
-        if count := int(own[-1, 0]):
-            own = np.ascontiguousarray(own[:, :count])
-            found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
-    if required and not found:
+    for rows, link in zip(numbers, links, strict=False):
+        rows[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+        rows[-1] = link.latent.size
+    curves = []
+    for rows in source.broadcast(numbers):
+        if count := int(rows[-1, 0]):
+            rows = np.ascontiguousarray(rows[:, :count])
+            curves.append(Gaussianize(rows[:n], rows[-2], rows[n : 2 * n]))
+    if required and not curves:
         raise ValueError(_marginals.NO_GAIN)
-    return tuple(found)
+    return tuple(curves)
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
@@ -171,10 +171,10 @@ def not_worse_than_a_gaussian(
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
-    found, total, weight = list(held_out.losses(flow, other)), held_out.source.total, held_out.weight
-    if _is_kept(held_out, found, by_default):
+    losses, total, weight = list(held_out.losses(flow, other)), held_out.source.total, held_out.weight
+    if _is_kept(held_out, losses, by_default):
         return
-    loss, simple = (total(float((of[-1] * of[i]).sum()) for of in found) / weight for i in range(2))
+    loss, simple = (total(float((of[-1] * of[i]).sum()) for of in losses) / weight for i in range(2))
     if history.best_epoch and not by_default:
         if loss - simple > FALLING and flow._interior.is_over_a_bell and held_out.source.is_first:
             warn(
@@ -189,15 +189,15 @@ def not_worse_than_a_gaussian(
     history.best_loss = simple
 
 
-def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
+def _is_kept(held_out: HeldOut, losses: list[tuple[Floats, ...]], by_default: bool) -> bool:
     """Whether the fitted flow stays, from losses of rows under the flow and under the Gaussian, and weights, part by
     part.
     """
     total, weight = held_out.source.total, held_out.weight
-    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
+    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in losses):
         return False
     with np.errstate(invalid="ignore"):  # for infinite losses of the Gaussian
-        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in found)
-        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in found)
+        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in losses)
+        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in losses)
     error = math.sqrt(square)
     return mean > error if by_default else not -mean > error

@@ -116,13 +116,13 @@ class StreamRows(ArrayRows):
         far = []
         for i, (name, table) in enumerate(_tables_of(self.data)):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
-            found, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
-            if found:
+            cells, names = far_columns(some, [table, *self._ends[name]], limit), self.data.names if name == "x" else ()
+            if cells:
                 middle = np.median(some, axis=0)  # rows that do not take part count as in the middle
                 parts = ((_tables_of(block)[i][1], block.weights) for block in self.stream)
                 values = (x if share is None else np.where(share[:, None] > 0, x, middle) for x, share in parts)
-                found = far_columns(some, values, limit)
-            far.append(_rows.far_rows(name, found, sum(self.kept), names, int))
+                cells = far_columns(some, values, limit)
+            far.append(_rows.far_rows(name, cells, sum(self.kept), names, int))
         return np.unique(np.concatenate(far))
 
     def _data_of(self, block: Block) -> Data:
@@ -305,9 +305,9 @@ class _Checks:
 
     def report(self, names: tuple[str, ...]) -> None:
         """Refuse rows with errors."""
-        for name, found in self.bad.items():
-            if found:
-                count, first = found
+        for name, first_bad in self.bad.items():
+            if first_bad:
+                count, first = first_bad
                 raise ValueError(not_finite(name, count, first, self.rows))
         if self.beyond:
             assert self.support is not None

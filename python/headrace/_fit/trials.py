@@ -38,10 +38,10 @@ LEAST_GAIN = 0.05  # nats: with residuals the first steps are easier, and a smal
 Links = tuple[Transform, ...]
 
 
-def decided(found: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
+def decided(below: Residuals, more: Residuals, runs: Sequence[Run], held_out: HeldOut, progress: bool) -> Residuals:
     """The columns of `ALWAYS`, or also those of `TRIED` where held-out rows gain by them in a trial of both."""
     keeps = _marginals.gain(runs[0], runs[1], held_out, True, progress)
-    return found if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
+    return below if keeps or not _gain_of(runs[0], runs[1], held_out) > LEAST_GAIN else more
 
 
 def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals, Residuals]:
@@ -51,9 +51,9 @@ def candidates(source: ArrayRows, scale: Moments, flow: Flow) -> tuple[Residuals
     return always, more
 
 
-def shared(source: RowSource, found: Residuals, features: int) -> Residuals:
+def shared(source: RowSource, residuals: Residuals, features: int) -> Residuals:
     """The residual columns of the first process."""
-    return _of_array(source.broadcast(_as_array(found, np.zeros((ROUNDS + 1, features + 2, features)))))
+    return _of_array(source.broadcast(_as_array(residuals, np.zeros((ROUNDS + 1, features + 2, features)))))
 
 
 def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
@@ -63,14 +63,14 @@ def _gain_of(before: Run, after: Run, held_out: HeldOut) -> float:
     return float((gains * weights).sum() / weights.sum())
 
 
-def _as_array(found: Residuals, numbers: Floats) -> Floats:
+def _as_array(residuals: Residuals, numbers: Floats) -> Floats:
     """The links, round by round from the data's side, and the shares of variance behind them."""
-    pairs = list(zip(found.links[::2], found.links[1::2], strict=True))[::-1]
-    for own, (scale, linear) in zip(numbers, pairs, strict=False):
+    pairs = list(zip(residuals.links[::2], residuals.links[1::2], strict=True))[::-1]
+    for round_of, (scale, linear) in zip(numbers, pairs, strict=False):
         assert isinstance(scale, Standardize)
         assert isinstance(linear, Linear)
-        own[:-2], own[-2], own[-1] = linear.to_matrix()[0], scale.mean, scale.std
-    for i, shares in enumerate((found.shares, found.rounding)):
+        round_of[:-2], round_of[-2], round_of[-1] = linear.to_matrix()[0], scale.mean, scale.std
+    for i, shares in enumerate((residuals.shares, residuals.rounding)):
         for c, share in shares.items():
             numbers[-1, i, c] = share
     return numbers
@@ -78,9 +78,9 @@ def _as_array(found: Residuals, numbers: Floats) -> Floats:
 
 def _of_array(numbers: Floats) -> Residuals:
     links: Links = ()
-    for own in numbers[:-1]:
-        if own[-1].any():
-            links = (Standardize(own[-2], own[-1]), Linear._shear(own[:-2]), *links)
+    for round_of in numbers[:-1]:
+        if round_of[-1].any():
+            links = (Standardize(round_of[-2], round_of[-1]), Linear._shear(round_of[:-2]), *links)
     replaced, rounding = ({int(c): float(row[c]) for c in np.flatnonzero(row)} for row in numbers[-1, :2])
     return Residuals(links, replaced, rounding)
 
