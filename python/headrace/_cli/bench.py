@@ -155,9 +155,9 @@ def bench(arguments: Namespace) -> int:
     facts = hr.info()
     report = {**facts, "peak_gflops": peak, "copy_gb_per_second": copying, "workloads": made}
     rows = []
-    for one in made:
-        speeds = f"{one['rows_per_second']:.3g}", f"{one['gflops']:.3g}", f"{one['gb_per_second']:.2g}"
-        rows.append((one["name"], duration(one["seconds"]), *speeds, f"{one['share']:.0%} ({one['bound']})"))
+    for timed in made:
+        speeds = f"{timed['rows_per_second']:.3g}", f"{timed['gflops']:.3g}", f"{timed['gb_per_second']:.2g}"
+        rows.append((timed["name"], duration(timed["seconds"]), *speeds, f"{timed['share']:.0%} ({timed['bound']})"))
     blocks: list[Block] = [
         f"headrace {facts['version']}, instruction set {facts['isa']}, threads: {facts['threads']}, float32",
         f"roofline: {peak:.0f} GFLOP/s multiply-add in registers, {copying:.1f} GB/s copying",

@@ -42,35 +42,35 @@ class Beside:
             return cls(rows, None, names)
         paths = _frames(covariates, files)
         frames = [_values(tables.open_table(path, dashes="--"), over) for path in paths]
-        for path, (own, called) in zip(paths, frames, strict=True):
-            if (own.shape[1], called) != (frames[0][0].shape[1], frames[0][1]):
+        for path, (values, called) in zip(paths, frames, strict=True):
+            if (values.shape[1], called) != (frames[0][0].shape[1], frames[0][1]):
                 raise ValueError(f"--covariates: expected the columns of {paths[0]} in {path}, got others")
-        return cls(rows, [own for own, _ in frames], names, frames[0][1])
+        return cls(rows, [values for values, _ in frames], names, frames[0][1])
 
     @classmethod
     def of_flow(cls, arguments: Namespace, files: Sequence[str], signal: Any, flow: Any) -> Beside:
         """Contexts and covariates for a fitted flow, with the number and the names of the fit's columns."""
-        given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
-        for name, is_there in given.items():
+        is_given = {name: getattr(arguments, name) is not None for name in ("context", "covariates")}
+        for name, is_there in is_given.items():
             if is_there and not getattr(flow, name):
                 raise ValueError(f"--{name}: expected none for {arguments.flow}, got {getattr(arguments, name)}")
-        found = cls.of(arguments, files, signal.context, signal.covariates)
-        for name, is_there in given.items():
-            count, columns = getattr(flow, name), found.columns(name)
+        beside = cls.of(arguments, files, signal.context, signal.covariates)
+        for name, is_there in is_given.items():
+            count, columns = getattr(flow, name), beside.columns(name)
             if columns != count:
                 plural, got = "s" * (count > 1), columns if is_there else "none"
                 raise ValueError(f"--{name}: expected {count} column{plural} for {arguments.flow}, got {got}")
-        return found
+        return beside
 
     def columns(self, option: str) -> int:
         """The number of columns of the context, or of the covariates."""
-        given = self.arguments(0)[option]
-        return 0 if given is None else int(given.shape[-1])
+        array = self.arguments(0)[option]
+        return 0 if array is None else int(array.shape[-1])
 
     def arguments(self, i: int | None = None) -> dict[str, Any]:
         """Arguments of a call with all signals, or with one."""
-        given = {"context": self.context, "covariates": self.covariates}
-        return given if i is None else {name: None if own is None else own[i] for name, own in given.items()}
+        data = {"context": self.context, "covariates": self.covariates}
+        return data if i is None else {name: None if rows is None else rows[i] for name, rows in data.items()}
 
 
 def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[Any], Names]:
@@ -78,12 +78,12 @@ def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[An
     source = tables.open_table(path, dashes="--")
     place = find(source, "--context", FILE)
     index: dict[str, list[int]] = {}
-    for i, text in enumerate(one for block in source.texts([place]) for one in block[:, 0].tolist()):
+    for i, text in enumerate(text_of for block in source.texts([place]) for text_of in block[:, 0].tolist()):
         index.setdefault(text, []).append(i)
     chosen = []
     for file in files:
         name = os.path.basename(file)
-        rows = [i for own in {file, name, os.path.splitext(name)[0]} for i in index.get(own, [])]
+        rows = [i for key in {file, name, os.path.splitext(name)[0]} for i in index.get(key, [])]
         if len(rows) != 1:
             raise ValueError(f"--context: expected one row of {file} in {path}, by its column {FILE}, got {len(rows)}")
         chosen += rows

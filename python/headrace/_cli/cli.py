@@ -39,9 +39,9 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _run(given)
+        code = _run(words)
         sys.stdout.flush()
     except SystemExit as stop:  # raised by argparse, which has printed the reason
         return stop.code if isinstance(stop.code, int) else USAGE
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     """Parse and run a command line; returns the exit code."""
     parser = options.parser()
-    if not given:
+    if not words:
         parser.print_help()
         return USAGE  # git's status is not 0 either: a script whose command is empty has not done its task
-    arguments, extra = parser.parse_known_args(given)
+    arguments, extra = parser.parse_known_args(words)
     if extra:
         arguments.refuse(extra)
     if arguments.run in (use.score, use.sample) and arguments.output == STANDARD:

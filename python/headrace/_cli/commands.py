@@ -29,8 +29,8 @@ Density = hr.Flow | hr.Ensemble | hr.MixedDensity
 
 def _open(arguments: Namespace, path: str | None = None) -> Source:
     how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header or "auto"}
-    given = arguments.data if path is None else path
-    files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
+    paths = arguments.data if path is None else path
+    files = [paths] if isinstance(paths, str) else tables.files_of(paths, name="DATA")
     return tables.open_tables(files, dashes="--", **how)
 
 
@@ -127,7 +127,7 @@ def _columns_for(
     columns = _columns(source, arguments, weights=weights, known=density.columns)
     table = density.columns.used
     source.missing = table.missing != "refuse"
-    source.labels = {i: one.labels for i, one in zip(columns[0], table.columns, strict=False) if one.labels}
+    source.labels = {i: column.labels for i, column in zip(columns[0], table.columns, strict=False) if column.labels}
     wanted = {"features": len(table.columns), "context": density.context}
     for (kind, count), chosen in zip(wanted.items(), columns, strict=False):
         if len(chosen) != count:

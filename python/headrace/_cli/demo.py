@@ -96,7 +96,7 @@ def draw(path: str, stars: NDArray[Any], flows: dict[str, Flow], results: list[R
 
     from headrace.plot._figure import Picture
 
-    reached = "   ".join(f"{one.name} {one.log_likelihood:.3f}".replace("-", "−") for one in results)
+    reached = "   ".join(f"{result.name} {result.log_likelihood:.3f}".replace("-", "−") for result in results)
     with rc_context({"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold"}):
         figure = Picture(figsize=(17, 6.2), layout="constrained")
         axes = figure.subplots(1, 4, sharex=True, sharey=True)
@@ -158,10 +158,10 @@ def demo(arguments: Namespace) -> int:
         note(arguments, f"no picture: {NO_MATPLOTLIB}")
     report: dict[str, Any] = {"seed": arguments.seed, "picture": picture if drawable else None}
     of_each = ("log_likelihood", "standard_error", "seconds")
-    report |= {key: {one.name: getattr(one, key) for one in results} for key in of_each}
+    report |= {key: {fit.name: getattr(fit, key) for fit in results} for key in of_each}
     report |= {"training_rows": len(train), "held_out_rows": len(held_out), "bandwidth": bandwidth}
     rows = [
-        (one.name, f"{one.log_likelihood:.4f} ± {one.standard_error:.4f}", duration(one.seconds)) for one in results
+        (fit.name, f"{fit.log_likelihood:.4f} ± {fit.standard_error:.4f}", duration(fit.seconds)) for fit in results
     ]
     blocks: list[Block] = [
         f"Hertzsprung-Russell diagram: {len(train):,} stars to fit, {len(held_out):,} held out",

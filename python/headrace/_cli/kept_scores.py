@@ -54,8 +54,8 @@ class Scores:
         """The statistics for a JSON object; NaN for undefined ones."""
         n = self.finite
         error = math.sqrt(self.squares / (n - 1) / n) if n > 1 else math.nan
-        found = {"log_likelihood": self.mean, "standard_error": error, "least": self.least, "most": self.most}
-        return {"rows": self.rows, "not_finite": self.rows - n, **(found if n else dict.fromkeys(found, math.nan))}
+        stats = {"log_likelihood": self.mean, "standard_error": error, "least": self.least, "most": self.most}
+        return {"rows": self.rows, "not_finite": self.rows - n, **(stats if n else dict.fromkeys(stats, math.nan))}
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ class Folder:
             there = _read_record(path, f"what an earlier `headrace score` wrote, got {path}", **kinds)
             _check_same(inputs, there["scores"], self.path, "give another folder")
             tables = there["tables"]
-        elif others := sorted(name for name in os.listdir(self.path) if not name.startswith(".headrace-")):
-            got = f"{self.path} with {others[0]} and no {RECORD}"
+        elif foreign := sorted(name for name in os.listdir(self.path) if not name.startswith(".headrace-")):
+            got = f"{self.path} with {foreign[0]} and no {RECORD}"
             raise ValueError(f"--output: expected an empty folder, or one with scores of the same flow, got {got}")
         self.marks = {name: mark(file) for file, name in self.names.items()}
         for file, name in self.names.items():

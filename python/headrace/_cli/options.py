@@ -171,7 +171,7 @@ def _add_report(command: Callable[..., Parser]) -> None:
         "written: the density, stars.safetensors; the rows that judge, stars.held_out.csv; and Python that does the "
         "same, stars.py.",
     )
-    sub.set_defaults(parsed=lambda given: parser().parse_args(given))  # for the arguments of its fit
+    sub.set_defaults(parsed=lambda words: parser().parse_args(words))  # for the arguments of its fit
     _add_data(sub, "a table", "", only=", ".join(report.READ))
     _add(sub, "--weights", "COLUMN", "column with weights of the rows")
     _add(sub, "-o --output", "PAGE", "as report.html", type=file([".html"]), required=True)

@@ -47,10 +47,10 @@ class Parser(argparse.ArgumentParser):
 
     def format_usage(self) -> str:
         """One line: the required arguments, and a hint at the options; the help below it lists them."""
-        required = [one for one in self._actions if one.required and one.option_strings]
-        named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
+        required = [action for action in self._actions if action.required and action.option_strings]
+        named = [f"{action.option_strings[0]} {action.metavar}" for action in required]
         forms = {"?": "[{}]", argparse.REMAINDER: "[{}]", "+": "{}..."}
-        placed = [forms.get(str(one.nargs), "{}").format(one.metavar) for one in self._get_positional_actions()]
+        placed = [forms.get(str(arg.nargs), "{}").format(arg.metavar) for arg in self._get_positional_actions()]
         return " ".join(["usage:", self.prog, *placed, *named, "[options]"])
 
     def print_help(self, file: Any = None) -> None:
@@ -64,29 +64,29 @@ class Parser(argparse.ArgumentParser):
         for group in self._action_groups:
             key = (f"{group.title}:", group.description or "") if not brief else ("options:", "")
             for action in group._group_actions:
-                for one in action._get_subactions() if hasattr(action, "_get_subactions") else [action]:
-                    if one.help and (not brief or not one.option_strings or one.dest in brief):
-                        form = f"{', '.join(one.option_strings)} {one.metavar or ''}".strip()
-                        text = re.split(r"; | \(default: [^)]*;", one.help)[0] if brief else one.help
+                for option in action._get_subactions() if hasattr(action, "_get_subactions") else [action]:
+                    if option.help and (not brief or not option.option_strings or option.dest in brief):
+                        form = f"{', '.join(option.option_strings)} {option.metavar or ''}".strip()
+                        text = re.split(r"; | \(default: [^)]*;", option.help)[0] if brief else option.help
                         groups.setdefault(key, {})[form] = text
         for of, entries in self.more.items() if everything else ():
             groups["--set:", of] = {**entries}
-        found: list[Block] = [self.format_usage(), "", self.description or ""]
+        blocks: list[Block] = [self.format_usage(), "", self.description or ""]
         for head, entries in groups.items():
             lines = [(name, line) for name, text in entries.items() for line in text.splitlines()]
             rows = [(f"  {name}" * (i == 0 or lines[i - 1][0] != name), line) for i, (name, line) in enumerate(lines)]
-            found += ["", Grid(head, rows, wraps=(1,))]
-        return [*found, *(["", self.epilog] if self.epilog else [])]
+            blocks += ["", Grid(head, rows, wraps=(1,))]
+        return [*blocks, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """argparse's method, with successors of old names, each with a warning; errors name the given value."""
         self.given = self._renamed(list(sys.argv[1:] if args is None else args))
         return super().parse_known_args(self.given, namespace)
 
-    def _renamed(self, given: list[str]) -> list[str]:
+    def _renamed(self, arguments: list[str]) -> list[str]:
         """The command line with the successors of former options and values, each with a warning."""
-        end = given.index("--") if "--" in given else len(given)
-        found, names, words = list[str](), list[str](), iter(given[:end])
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        renamed, names, words = list[str](), list[str](), iter(arguments[:end])
         for word in words:
             option, equals, value = word.partition("=")
             new = self.old.get(option, option)
@@ -97,10 +97,10 @@ class Parser(argparse.ArgumentParser):
             else:
                 now = word.replace(option, new, 1)
             names += [now.replace("=", " ", 1) + f" for {word.replace('=', ' ', 1)}"] * (now != word)
-            found.append(now)
+            renamed.append(now)
         if names:
             screen.tell(f"headrace: warning: {', '.join(names)}: the old names end with {ENDS}")
-        return [*found, *given[end:]]
+        return [*renamed, *arguments[end:]]
 
     def error(self, message: str) -> NoReturn:
         """End with one line: the error, and the option that is probably meant."""
@@ -112,19 +112,19 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:
         """End because of arguments that no command takes."""
-        if options := [one for one in extra if one.startswith("-") and one != STANDARD]:
+        if options := [word for word in extra if word.startswith("-") and word != STANDARD]:
             self.given = options
         self.error(f"expected no further argument, got {extra[0]!r}; {self.prog} --help lists what there is")
 
     def _unknown(self) -> Iterator[str]:
         """Messages about options that the command does not have."""
         known = list(self._option_string_actions)
-        names = {one.lstrip("-").replace("-", "_"): one for one in known if one.startswith("--")}
+        names = {form.lstrip("-").replace("-", "_"): form for form in known if form.startswith("--")}
         for token in self.given:
             option = token.partition("=")[0]
-            if token == "--" or (token[:1] != "-" and any(one.metavar == "COMMAND" for one in self._actions)):
+            if token == "--" or (token[:1] != "-" and any(action.metavar == "COMMAND" for action in self._actions)):
                 return
-            if not option.startswith("--") or any(one.startswith(option) for one in known):
+            if not option.startswith("--") or any(name_of.startswith(option) for name_of in known):
                 continue
             close = meant(option[2:].replace("-", "_").lower(), names)
             more = f"did you mean {names[close]}?" if close else f"{self.prog} --help lists all"
@@ -133,7 +133,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a value that is not among the choices, and name the probably intended one."""
         if action.choices is not None and value not in action.choices:
-            names = [str(one) for one in action.choices]
+            names = [str(choice) for choice in action.choices]
             listed = " or ".join(", ".join(names).rsplit(", ", 1))
             raise argparse.ArgumentError(action, f"expected {listed}, got {value!r}{_meant(str(value), names)}")
 
@@ -201,9 +201,9 @@ _WAYS = {
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
     """A path; "-" only if listed among the suffixes. `reads`: whether it is a table to read, which has ways out."""
-    named = [one for one in suffixes if one != STANDARD]
-    short = [one for one in named if not one.endswith(".gz")]
-    packed = f" ({', '.join(one.removesuffix('.gz') for one in named if one.endswith('.gz'))} also with .gz)"
+    named = [suffix for suffix in suffixes if suffix != STANDARD]
+    short = [suffix for suffix in named if not suffix.endswith(".gz")]
+    packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"
     return _argument(
         str,
         lambda text: (text if text == STANDARD else suffix_of(text)) in suffixes,

@@ -58,16 +58,16 @@ def report(arguments: Namespace) -> int:
     apart.write(written["rows held out"])
     density = _load(written["density"])
     training = None if apart.rest is None else (apart.rest.x, apart.rest.context)
-    found = looked(arguments, density, apart.held.arrays(), training, density.columns.names)
+    diagnosis = looked(arguments, density, apart.held.arrays(), training, density.columns.names)
     script = _script(arguments, density, apart, written)
     note(arguments, f"drawing {written['page']}")
-    write_text(written["page"], page(found, Path(arguments.data[0]).name, script))
+    write_text(written["page"], page(diagnosis, Path(arguments.data[0]).name, script))
     write_text(written["script"], script)
     made = f"a density of {counted(density.flow.features, 'column')}, judged by {counted(len(apart.held), 'row')}"
     lines = [f"{made} held out, in {duration(time.perf_counter() - began)}"]
     lines += [f"{name}: {path}" for name, path in written.items()]
-    say(arguments, {**found.summary(), "files": written}, [*found.blocks(), "", *lines])
-    return INTERRUPTED if found.interrupted else OK
+    say(arguments, {**diagnosis.summary(), "files": written}, [*diagnosis.blocks(), "", *lines])
+    return INTERRUPTED if diagnosis.interrupted else OK
 
 
 def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[str, str], fitting.Apart]:
@@ -83,7 +83,7 @@ def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, w
     """The Python that does the same."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
-    has_kinds = any(one.kind != "float" for one in density.columns.table.columns)
+    has_kinds = any(column.kind != "float" for column in density.columns.table.columns)
     if has_kinds:  # which frames alone have
         how = "" if arguments.delimiter is None else f", sep={arguments.delimiter!r}"
         how = how if kind == "csv" else ", dtype_backend='numpy_nullable'"
@@ -92,9 +92,9 @@ def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, w
             reading += '\nx = x.astype(dict.fromkeys(x.select_dtypes("integer"), float))'
         at, conditions, shares = ".iloc", f"rows[{context!r}].to_numpy()", f"rows[{weights!r}].to_numpy()[:, 0]"
     else:
-        given = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
-        given |= {"header": arguments.header if arguments.header != "auto" else None}
-        how = "".join(f", {name}={value!r}" for name, value in given.items() if value)
+        keywords = {"context": context, "weights": weights[0] if weights else None, "delimiter": arguments.delimiter}
+        keywords |= {"header": arguments.header if arguments.header != "auto" else None}
+        how = "".join(f", {name}={value!r}" for name, value in keywords.items() if value)
         reading = f"rows = hr.rows.{kind}({path!r}, {features!r}{how}).whole()\nx = rows.x"
         at, conditions, shares = "", "rows.context", "rows.weights"
     both = {part: f"{conditions}[{part}]" for part in ("training", "held_out")}

@@ -120,13 +120,13 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
     inputs = _inputs(arguments, density)
     _columns_for(density, arguments, data=files[0])  # options that fit no table leave no folder behind
     folder.open(inputs)
-    left, scores = folder.left(), Scores()
-    done = len(files) - len(left)
+    remaining, scores = folder.left(), Scores()
+    done = len(files) - len(remaining)
     if done:
         note(arguments, f"{counted(done, 'table')} of {len(files):,} had scores already")
-    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
+    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(remaining) > 1) as shown:
         for file in files:
-            if file in left:
+            if file in remaining:
                 made = _Made(density, *_columns_for(density, arguments, data=file), scores)
                 folder.write(file, _columns_of(density), made.counted(made.densities()))
             else:
@@ -161,11 +161,11 @@ class _Made:
             if first and first >= len(block):
                 continue
             x, context = np.split(block, [len(self.columns[0])], axis=1)
-            given = (x, context if flow.context else None)
-            found = self.density.scores(*given, x_name=self.source.path).astype(flow.dtype)
+            parts = (x, context if flow.context else None)
+            scores = self.density.scores(*parts, x_name=self.source.path).astype(flow.dtype)
             if self.density.has_members:
-                found = np.stack([found, self.density.spread(*given)], axis=1)
-            yield found[first:]
+                scores = np.stack([scores, self.density.spread(*parts)], axis=1)
+            yield scores[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """The parts, added to the statistics."""
@@ -212,16 +212,16 @@ def sample(arguments: Namespace) -> int:
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
         written = ", ".join(writing.WRITTEN)
         usage(arguments, f"argument --output: expected {written} for rows, got {arguments.output}")
-    given = arguments.context or []
-    if len(given) != flow.context:
+    numbers = arguments.context or []
+    if len(numbers) != flow.context:
         wanted = counted(flow.context, "number") if flow.context else "none"
-        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
+        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(numbers)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    conditions, columns = np.array(given) if given else None, density.columns
+    conditions, columns = np.array(numbers) if numbers else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
-    kinds = [one.kind for one in columns.used.columns]
+    kinds = [column.kind for column in columns.used.columns]
     digits = writing.digits_of_samples(density) if x.dtype == np.float64 or "category" in kinds else None
-    x = writing.labelled(x, {i: one.labels for i, one in enumerate(columns.used.columns) if one.labels})
+    x = writing.labelled(x, {i: column.labels for i, column in enumerate(columns.used.columns) if column.labels})
     writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output or arguments.seed is None:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

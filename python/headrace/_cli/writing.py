@@ -124,21 +124,21 @@ def _write_text(
         csv.writer(file, lineterminator="\n").writerow(map(spreadsheet_cell, names))
     for values in parts:
         columns = np.array(values if values.ndim == 2 else values[:, None])
-        own = digits or [SINGLE if columns.dtype == np.float32 else DOUBLE] * columns.shape[1]
-        for i, count in enumerate(own):
+        counts = digits or [SINGLE if columns.dtype == np.float32 else DOUBLE] * columns.shape[1]
+        for i, count in enumerate(counts):
             if count is None:
                 columns[:, i] = ["" if cell is None else quoted(spreadsheet_cell(cell)) for cell in columns[:, i]]
             elif count == SINGLE and columns.dtype == np.float64:  # nine digits restore the float32 that they are of
                 columns[:, i] = columns[:, i].astype(np.float32)
-        np.savetxt(file, columns, fmt=["%s" if count is None else f"%.{count}g" for count in own], delimiter=",")
+        np.savetxt(file, columns, fmt=["%s" if count is None else f"%.{count}g" for count in counts], delimiter=",")
 
 
 def labelled(values: NDArray[Any], labels: Mapping[int, Sequence[str]]) -> NDArray[Any]:
     """Rows with labels in place of codes in some columns."""
     if labels:
         values = values.astype(object)
-    for i, own in labels.items():
-        values[:, i] = called(values[:, i], own)
+    for i, texts in labels.items():
+        values[:, i] = called(values[:, i], texts)
     return values
 
 
@@ -160,11 +160,11 @@ def digits_of_samples(density: TableDensity) -> list[int | None]:
     if isinstance(flow, hr.MixedDensity):
         kept = [kept[i] for i in flow.continuous]
     members = numbers.flows if isinstance(numbers, hr.Ensemble) else () if numbers is None else (numbers,)
-    found: list[int | None] = [None if one.labels else DOUBLE for one in table.columns]
+    digits: list[int | None] = [None if column.labels else DOUBLE for column in table.columns]
     for i, counts in zip(kept, zip(*map(_digits_of, members), strict=True), strict=True):
         if not table.columns[i].is_discrete:
-            found[i] = max(counts)
-    return found
+            digits[i] = max(counts)
+    return digits
 
 
 def _digits_of(flow: hr.Flow) -> list[int]:
@@ -174,7 +174,7 @@ def _digits_of(flow: hr.Flow) -> list[int]:
         return [DOUBLE] * flow.features
     bounds = [None] * flow.features if support is None else support.bounds
     periodic = [None] * flow.features if support is None else support.periodic
-    found = []
+    digits = []
     for i in range(flow.features):
         if (ends := bounds[i] or periodic[i]) is None:
             away, unit = abs(float(standardize.mean[i])), float(standardize.std[i])
@@ -183,5 +183,5 @@ def _digits_of(flow: hr.Flow) -> list[int]:
             away = max(abs(end) for end in ends if end is not None)
             unit = math.inf if away == 0.0 else 0.0 if low is None or high is None else high - low
         more = math.ceil(math.log10(away / unit)) if away > unit > 0.0 else 0
-        found.append(DOUBLE if unit == 0.0 else min(SINGLE + more, DOUBLE))
-    return found
+        digits.append(DOUBLE if unit == 0.0 else min(SINGLE + more, DOUBLE))
+    return digits

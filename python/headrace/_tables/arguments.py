@@ -63,7 +63,7 @@ class Treatment:
 
     def mentioned(self, features: int) -> set[int]:
         """Columns that an argument names, which are thus used."""
-        places = {i for ends in (self.bounds, self.periodic) for i, one in enumerate(ends or ()) if one is not None}
+        places = {i for ends in (self.bounds, self.periodic) for i, pair in enumerate(ends or ()) if pair is not None}
         for name, value in (("discrete", self.discrete), ("spread", self.spread)):
             if isinstance(value, Mapping) or (np.iterable(value) and not isinstance(value, str)):
                 places |= set(_columns.chosen(self.dashes + name, value, features, self.names, self.x_name))
@@ -95,22 +95,22 @@ class Treatment:
                 raise ValueError(f"{option}: expected 'auto', 'none', a width or a dict of widths, got {self.spread!r}")
             fixed = None if self.spread == "auto" else check.number(option, self.spread, above=0.0, below=np.inf)
             plain = classes.classified(_table.Table.learn(seen, kinds, widths, **ends), seen, self)
-            found = _table.repeating(seen.some, plain)
-            for i, gap in zip(found, seen.smallest_gaps(found) if fixed is None else [fixed] * len(found), strict=True):
+            ties = _table.repeating(seen.some, plain)
+            for i, gap in zip(ties, seen.smallest_gaps(ties) if fixed is None else [fixed] * len(ties), strict=True):
                 widths[i] = gap
         learnt = classes.classified(_table.Table.learn(seen, kinds, widths, **ends), seen, self)
         return replace(learnt, missing=self.missing, seed=self.seed)
 
     def _kinds(self, by_dtype: Sequence[str] | None, features: int) -> list[str]:
         """The kind of each column, "float", "integer" or "boolean"."""
-        given = self.discrete
-        if isinstance(given, str) and given != "auto":
-            raise ValueError(f"{self.dashes}discrete: expected 'auto', None or a list of columns, got {given!r}")
+        discrete = self.discrete
+        if isinstance(discrete, str) and discrete != "auto":
+            raise ValueError(f"{self.dashes}discrete: expected 'auto', None or a list of columns, got {discrete!r}")
         kinds = ["float"] * features
-        if given is None:
+        if discrete is None:
             return kinds
-        if isinstance(given, str):
+        if isinstance(discrete, str):
             return kinds if by_dtype is None else list(by_dtype)
-        for i in _columns.chosen(f"{self.dashes}discrete", given, features, self.names, self.x_name):
+        for i in _columns.chosen(f"{self.dashes}discrete", discrete, features, self.names, self.x_name):
             kinds[i] = by_dtype[i] if by_dtype is not None and by_dtype[i] != "float" else "integer"
         return kinds

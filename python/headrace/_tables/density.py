@@ -73,7 +73,7 @@ class Columns:
     def labels(self) -> dict[str, tuple[str, ...]]:
         """The labels of columns of text, by name."""
         names = self.frame_names or self.names or ()
-        return {name: one.labels for name, one in zip(names, self.table.columns, strict=False) if one.labels}
+        return {name: column.labels for name, column in zip(names, self.table.columns, strict=False) if column.labels}
 
     @property
     def matter(self) -> bool:
@@ -104,14 +104,14 @@ class Columns:
 
     def notes(self) -> dict[str, str]:
         """The columns' entry in a file of the density."""
-        found = {"dtype": self.dtype}
-        found |= Names(self.kept_names, self.context_names).notes()
+        texts = {"dtype": self.dtype}
+        texts |= Names(self.kept_names, self.context_names).notes()
         used = replace(self, table=self.used, names=self.used_names)
         if used.matter:
-            found["table"] = _table.note(used.table, used.names)
+            texts["table"] = _table.note(used.table, used.names)
         if self.taken is not None:
-            found["used"] = json.dumps({"columns": self.taken[0], "of": self.taken[1]})
-        return found
+            texts["used"] = json.dumps({"columns": self.taken[0], "of": self.taken[1]})
+        return texts
 
     @classmethod
     def of_notes(cls, notes: dict[str, str], flow: Flow | Ensemble | MixedDensity) -> Columns:
@@ -126,14 +126,14 @@ class Columns:
         """A description of the preprocessing."""
         labels = [_columns.label(i, self.names).removeprefix("column ") for i in range(len(self.table.columns))]
         every = [*enumerate(self.table.columns)]
-        found = {
-            "Left out": [i for i, one in every if one.left_out],
-            "A probability for each value": [i for i, one in every if one.values],
+        groups = {
+            "Left out": [i for i, c in every if c.left_out],
+            "A probability for each value": [i for i, c in every if c.values],
             "Whole numbers, spread for the fits and rounded in samples": _spread(self.table, True),
             "Spread by noise, as values repeat": _spread(self.table, False),
-            "One value alone, kept aside and put back in samples": [i for i, one in every if one.constant is not None],
+            "One value alone, kept aside and put back in samples": [i for i, c in every if c.constant is not None],
         }
-        named = {what: [labels[i] for i in which] for what, which in found.items() if which}
+        named = {what: [labels[i] for i in which] for what, which in groups.items() if which}
         return [f"{what}: {', '.join(of[:8])}{' …' if len(of) > 8 else ''}." for what, of in named.items()]
 
 
@@ -202,12 +202,12 @@ class TableDensity:
         """
         names = self.columns.names
         at = _columns.chosen("column", [column], len(self.columns.table.columns), names, "x")[0]
-        one, kept = self.columns.table.columns[at], self.columns.table.kept
-        if not isinstance(self.flow, MixedDensity) or not one.values or one.rest:
+        kind, kept = self.columns.table.columns[at], self.columns.table.kept
+        if not isinstance(self.flow, MixedDensity) or not kind.values or kind.rest:
             raise ValueError(f"column: expected one with a probability for each value, got {_columns.label(at, names)}")
-        rows, given = self.columns.opened(x, context)
-        each = self.flow.probabilities(kept.index(at), self.columns.used.spread(rows, LOOK), given)
-        called = [one.labels[int(value)] if one.labels and value == value else value for value in one.values]
+        rows, conditions = self.columns.opened(x, context)
+        each = self.flow.probabilities(kept.index(at), self.columns.used.spread(rows, LOOK), conditions)
+        called = [kind.labels[int(value)] if kind.labels and value == value else value for value in kind.values]
         return dict(zip(called, each.T, strict=True))
 
     @property
@@ -265,16 +265,16 @@ class TableDensity:
 
     def to_look_at(self, x: Any, context: Any, weights: Any, training: Any, names: Any) -> tuple[Any, ...]:
         """The arguments of `headrace.diagnose`, in the form of `flow`."""
-        own = self.columns.kept_names if names is None else tuple(names)
+        called = self.columns.kept_names if names is None else tuple(names)
         for table in (self.columns.table, self.columns.used) if names is not None else ():
-            if own is not None and len(own) == len(table.columns):
-                own = tuple(own[i] for i in table.kept)
-        found = self.looked_at(x, context, weights, x_name=self.called)
+            if called is not None and len(called) == len(table.columns):
+                called = tuple(called[i] for i in table.kept)
+        looked = self.looked_at(x, context, weights, x_name=self.called)
         if training is None:
-            return *found, None, own
+            return *looked, None, called
         parts = training if isinstance(training, tuple) else (training,)
         seen = self.looked_at(*(*parts, None)[:2], x_name="training", purpose=FIT)
-        return *found, seen[:2], own
+        return *looked, seen[:2], called
 
     def looked_at(
         self, x: Any, context: Any = None, weights: Any = None, *, x_name: str = "x", purpose: int = LOOK
@@ -320,7 +320,7 @@ def _as_frame(rows: NDArray[Any], table: Table, names: Sequence[Any] | None, lib
     """Rows of a table as a frame of the library, or of pandas if it is None, with whole numbers as integers."""
     called = [f"x{i}" for i in range(rows.shape[1])] if names is None else names
     pairs = zip(called, table.columns, strict=True)
-    columns = {str(name): _typed(rows[:, i], one) for i, (name, one) in enumerate(pairs)}
+    columns = {str(name): _typed(rows[:, i], column) for i, (name, column) in enumerate(pairs)}
     return importlib.import_module(library or "pandas").DataFrame(columns)
 
 
@@ -360,11 +360,11 @@ def from_bytes(data: bytes, *, allow_non_finite: bool = False) -> Loaded:
     return _told(of_file(*files.contents_of_bytes(data, allow_non_finite=allow_non_finite)), "data")
 
 
-def _told(found: Any, name: str) -> Loaded:
-    if isinstance(found, TableDensity):
+def _told(loaded: Any, name: str) -> Loaded:
+    if isinstance(loaded, TableDensity):
         what = "gives the density of the rows of its table, as they come; the flow of treated columns, which 0.5 gave,"
         warn(f"{name}: {what} is its .flow; this warning ends with {ENDS}", FutureWarning)
-    return cast("Loaded", found)
+    return cast("Loaded", loaded)
 
 
 load.__doc__, from_bytes.__doc__ = files.load.__doc__, files.from_bytes.__doc__

@@ -52,22 +52,22 @@ class Discrete:
         known = np.array(self.values)
         numbers = known[~np.isnan(known)].astype(x.dtype)
         at = np.minimum(np.searchsorted(numbers, x), max(numbers.size - 1, 0))
-        found = np.where(numbers[at] == x, at, -1) if numbers.size else np.full(len(x), -1)
+        codes = np.where(numbers[at] == x, at, -1) if numbers.size else np.full(len(x), -1)
         if self.rest:
-            found = np.where(found < 0, len(known), found)
-        return np.where(np.isnan(x), numbers.size if numbers.size < known.size else -1, found)
+            codes = np.where(codes < 0, len(known), codes)
+        return np.where(np.isnan(x), numbers.size if numbers.size < known.size else -1, codes)
 
     def inputs(self, codes: NDArray[np.intp], x: NDArray[Any]) -> Floats:
         """Inputs of the network, shape (rows, width): columns of zeros and ones, and the value of a count."""
-        found = np.zeros((len(codes), self.width))
+        inputs = np.zeros((len(codes), self.width))
         if self.classes == 2:
-            found[:, 0] = codes == 1
+            inputs[:, 0] = codes == 1
         else:
             rows = np.flatnonzero(codes >= 0)
-            found[rows, codes[rows]] = 1.0
+            inputs[rows, codes[rows]] = 1.0
         if self.is_count:
-            found[:, -1] = np.nan_to_num((x - self.mean) / self.scale)
-        return found
+            inputs[:, -1] = np.nan_to_num((x - self.mean) / self.scale)
+        return inputs
 
     def log_probs(self, logits: Floats) -> Floats:
         """Log probabilities of the classes, shape (rows, classes)."""

@@ -119,10 +119,10 @@ class Passed:
         ends = [_ends(pair) for pair in self._bounds or [None] * self.features]
         self._least, self._most = np.array(ends).T
 
-    def _note(self, found: dict[int, Found], values: NDArray[np.float64], bad: NDArray[np.bool_]) -> None:
+    def _note(self, notes: dict[int, Found], values: NDArray[np.float64], bad: NDArray[np.bool_]) -> None:
         for i in np.flatnonzero(bad.any(axis=0)).tolist():
-            before = found.get(i, Found(0, float(values[bad[:, i].argmax(), i])))
-            found[i] = Found(before.count + int(bad[:, i].sum()), before.first)
+            before = notes.get(i, Found(0, float(values[bad[:, i].argmax(), i])))
+            notes[i] = Found(before.count + int(bad[:, i].sum()), before.first)
 
     @property
     def some(self) -> NDArray[Any]:
@@ -143,7 +143,7 @@ class Passed:
             for at, i in enumerate(columns):
                 values[at] = np.union1d(values[at], x[:, i].astype(np.float64))[: self._stream.buffer]
         widths = (float(self.high[i] - self.low[i]) for i in columns)
-        return [_smallest_gap(found, width) for found, width in zip(values, widths, strict=True)]
+        return [_smallest_gap(lowest, width) for lowest, width in zip(values, widths, strict=True)]
 
 
 Seen: TypeAlias = Held | Passed

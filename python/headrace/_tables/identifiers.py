@@ -29,13 +29,13 @@ def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dic
         seen: The columns, of the rows that take part.
         names: Of the columns, or None.
     """
-    found = {}
+    reasons = {}
     for i in range(seen.features):
         if len(x) >= LEAST_ROWS and _counts(x[:, i]):
-            found[i] = ", ".join(f"{value:.0f}" for value in x[:3, i]) + ", ..."
+            reasons[i] = ", ".join(f"{value:.0f}" for value in x[:3, i]) + ", ..."
         elif _identifies(seen, i, None if names is None else names[i].strip()):
-            found[i] = "another whole number in each row"
-    return found
+            reasons[i] = "another whole number in each row"
+    return reasons
 
 
 def _counts(column: NDArray[Any]) -> bool:

@@ -74,7 +74,7 @@ class MixedDensity(OfFlows):
     @property
     def features(self) -> int:
         """The number of columns."""
-        return len(self.continuous) + sum(not one.rest for one in self.head.columns)
+        return len(self.continuous) + sum(not column.rest for column in self.head.columns)
 
     @property
     def context(self) -> int:
@@ -108,11 +108,11 @@ class MixedDensity(OfFlows):
 
     def _header(self) -> dict[str, Any]:
         columns = [
-            {**vars(one), "values": [None if np.isnan(value) else value for value in one.values]}
-            for one in self.head.columns
+            {**vars(column), "values": [None if np.isnan(value) else value for value in column.values]}
+            for column in self.head.columns
         ]
         sizes = {"features": self.features, "context": self.context, "rows": self.head.rows}
-        parts = {"columns": columns, "continuous": self.continuous, "gates": [vars(one) for one in self.gates]}
+        parts = {"columns": columns, "continuous": self.continuous, "gates": [vars(gate) for gate in self.gates]}
         flow = None if self.flow is None else header_of(self.flow)
         return {**sizes, **parts, "network": header_of(self.head.network), "flow": flow}
 
@@ -122,8 +122,8 @@ class MixedDensity(OfFlows):
         rows, columns, gates = check.integer("rows", stored.take("rows"), least=0), [], []
         for part in stored.parts("columns"):
             values = [np.nan if value is None else float(value) for value in part.numbers("values")]
-            own = {name: part.number(name) for name in ("step", "mean", "scale")}
-            columns.append(Discrete(part.size("column"), tuple(values), part.flag("rest"), **own))
+            numbers = {name: part.number(name) for name in ("step", "mean", "scale")}
+            columns.append(Discrete(part.size("column"), tuple(values), part.flag("rest"), **numbers))
         continuous = [check.integer("continuous", c, most=sizes[0] - 1) for c in stored.items("continuous")]
         for part in stored.parts("gates"):
             at = check.integer("column", part.take("column"), most=max(len(continuous) - 1, 0))
@@ -133,7 +133,7 @@ class MixedDensity(OfFlows):
         flow = stored.child("flow", (Flow, Ensemble), "flow.") if continuous else stored.take("flow")
         self = cls(Head(columns, network, rows), flow, continuous, gates)
         width, contexts = self.head.parts[-1].stop, sizes[1] + len(self.head.given)
-        places = sorted([*continuous, *(one.column for one in columns if not one.rest)])
+        places = sorted([*continuous, *(column.column for column in columns if not column.rest)])
         fits = flow is None or (flow.features, flow.context) == (len(continuous), contexts)
         if (network.features, network.context) != (width, sizes[1]) or places != [*range(sizes[0])] or not fits:
             raise ValueError("columns, continuous: expected those of the network and of the flow")
@@ -149,8 +149,8 @@ class MixedDensity(OfFlows):
         rows = np.asarray(x)
         context = self._context(context, len(rows))
         codes, inputs = self.head.opened(rows)
-        unknown = (codes < 0) & ~np.isnan(rows[:, [one.column for one in self.head.columns]].astype(np.float64))
-        new = [bool(unknown[:, i].any() and not one.step) for i, one in enumerate(self.head.columns)]
+        unknown = (codes < 0) & ~np.isnan(rows[:, [c.column for c in self.head.columns]].astype(np.float64))
+        new = [bool(unknown[:, i].any() and not c.step) for i, c in enumerate(self.head.columns)]
         if any(new):
             column = self.head.columns[new.index(True)].column
             label, count = _columns.label(column, self.feature_names), unknown.any(axis=1).sum()
@@ -170,10 +170,10 @@ class MixedDensity(OfFlows):
     def _context(self, context: Any, rows: int) -> Any:
         if context is None or not self.context:
             return None
-        given = np.asarray(context)
-        if self.context == 1 and given.shape == (rows,):
-            return given[:, None]
-        return np.broadcast_to(given, (rows, given.shape[-1])) if given.ndim == 1 else given
+        conditions = np.asarray(context)
+        if self.context == 1 and conditions.shape == (rows,):
+            return conditions[:, None]
+        return np.broadcast_to(conditions, (rows, conditions.shape[-1])) if conditions.ndim == 1 else conditions
 
     def given(self, inputs: Floats, context: Any) -> NDArray[Any]:
         """The context of the flow."""
@@ -196,7 +196,7 @@ class MixedDensity(OfFlows):
 
     def exists(self, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
         """The rows in which all numbers of the flow exist, beside known classes."""
-        least = [one.classes - 1 if one.rest else 0 for one in self.head.columns]
+        least = [column.classes - 1 if column.rest else 0 for column in self.head.columns]
         return np.asarray((codes >= least).all(axis=1))
 
     def of_numbers(self, x: NDArray[Any], context: Any = None, *others: Any) -> tuple[Any, ...]:
@@ -216,12 +216,12 @@ class MixedDensity(OfFlows):
             x: Rows whose value in the column does not count.
             context: As in `log_prob`.
         """
-        one = next((one for one in self.head.columns if one.column == column and not one.rest), None)
-        if one is None:
+        c = next((c for c in self.head.columns if c.column == column and not c.rest), None)
+        if c is None:
             raise ValueError(f"column: expected a discrete column, got {column}")
         rows = np.array(x, np.float64)
-        each = np.empty((len(rows), one.classes))
-        for i, value in enumerate(one.values):
+        each = np.empty((len(rows), c.classes))
+        for i, value in enumerate(c.values):
             rows[:, column] = value
             each[:, i] = self.log_prob(rows, context)
         each = np.exp(each - each.max(axis=1, keepdims=True))
@@ -237,15 +237,15 @@ class MixedDensity(OfFlows):
             dtype: Of the rows; float64 by default where labels have codes.
         """
         key, rows = check.seed(seed), check.integer("n", n)
-        given, count, first = self._context(context, rows), len(self.head.columns), first_row or 0
+        conditions, count, first = self._context(context, rows), len(self.head.columns), first_row or 0
         bits = np.random.PCG64([key, STREAM]).advance(first * count)  # each value takes one step
-        values, inputs = self.head.drawn(np.random.Generator(bits).random((rows, count)), given)
+        values, inputs = self.head.drawn(np.random.Generator(bits).random((rows, count)), conditions)
         drawn = np.empty((rows, self.features), self.dtype if dtype is None else dtype)
         if self.flow is not None:
-            drawn[:, self.continuous] = self._flow_rows(inputs, self.given(inputs, given), key, first)
-        for i, one in enumerate(self.head.columns):
-            is_known = np.arange(rows) if not one.rest else self._closed(i, inputs)
-            drawn[is_known, one.column] = values[is_known, i]
+            drawn[:, self.continuous] = self._flow_rows(inputs, self.given(inputs, conditions), key, first)
+        for i, column in enumerate(self.head.columns):
+            is_known = np.arange(rows) if not column.rest else self._closed(i, inputs)
+            drawn[is_known, column.column] = values[is_known, i]
         return drawn
 
     def _closed(self, i: int, inputs: Floats) -> NDArray[np.intp]:
@@ -253,18 +253,18 @@ class MixedDensity(OfFlows):
         last = self.head.parts[i].start + self.head.columns[i].logits - 1
         return np.flatnonzero(inputs[:, last] == 0.0)
 
-    def _flow_rows(self, inputs: Floats, given: NDArray[Any], key: int, first: int) -> NDArray[Any]:
+    def _flow_rows(self, inputs: Floats, conditions: NDArray[Any], key: int, first: int) -> NDArray[Any]:
         assert self.flow is not None
         if not self.gates:
-            return np.asarray(self.flow.sample(len(given), given, seed=key, first_row=first, dtype="float64"))
+            return np.asarray(self.flow.sample(len(conditions), conditions, seed=key, first_row=first, dtype="float64"))
         flows = (self.flow,) if isinstance(self.flow, Flow) else self.flow.flows
-        member = np.zeros(len(given), int) if len(flows) == 1 else self.flow._chosen(len(given), key, first)  # type: ignore[union-attr]
+        member = np.zeros(len(conditions), int) if len(flows) == 1 else self.flow._chosen(len(conditions), key, first)  # type: ignore[union-attr]
         source = Flow([], StandardNormal(len(self.continuous)), dtype="float64")
-        noise = np.asarray(source.sample(len(given), seed=key, first_row=first))
+        noise = np.asarray(source.sample(len(conditions), seed=key, first_row=first))
         for gate in self.gates:
             noise[self._closed(gate.discrete, inputs), gate.column] = beyond(flows[0])
-        every = [flow.sample(len(given), given, noise=noise, dtype="float64") for flow in flows]
-        return np.asarray(np.stack(every)[member, np.arange(len(given))])
+        every = [flow.sample(len(conditions), conditions, noise=noise, dtype="float64") for flow in flows]
+        return np.asarray(np.stack(every)[member, np.arange(len(conditions))])
 
 
 def beyond(flow: Flow) -> float:

@@ -46,8 +46,8 @@ def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed:
     line = filled if support is None else np.asarray(support.inverse(filled)[0], np.float64)
     mean, std = line.mean(axis=0), line.std(axis=0)
     std[std == 0.0] = 1.0
-    own = None if weights is None else np.asarray(weights, np.float64)
-    sample = marginals.Sample((line - mean) / std, own)
+    shares = None if weights is None else np.asarray(weights, np.float64)
+    sample = marginals.Sample((line - mean) / std, shares)
     tails = marginals.tails_of(sample)
     curves = marginals.of_sample(replace(sample, rows=behind(sample.rows, tails)))
     flow._interior.rescale((*curves, *tails, Standardize(mean, std)), None)
@@ -60,12 +60,12 @@ def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
         ends.append(flow._interior.support)
     alone = Flow(ends, StandardNormal(flow.features), dtype=flow.dtype)
     value = np.asarray(alone.to_data(np.full((8, flow.features), beyond(flow)))[0], np.float64)
-    found = []
+    gates = []
     for column, discrete in columns.items():
         part = value[:, [column]]
         log_density = float(alone.marginal([column]).astype("float64").log_prob(part)[0])
-        found.append(Gate(column, discrete, float(part[0, 0]), log_density))
-    return found
+        gates.append(Gate(column, discrete, float(part[0, 0]), log_density))
+    return gates
 
 
 def fit_table(
@@ -117,33 +117,33 @@ def fitted(
         x, weights = x[there], np.asarray(weights)[there]
         context = None if context is None else context[there]
     clock = Clock(time_budget)
-    taken = {one.column for one in columns if not one.rest}
+    taken = {column.column for column in columns if not column.rest}
     continuous = [c for c in range(x.shape[1]) if c not in taken]
-    given = sum(one.width if not one.is_count else 1 for one in columns)
-    flow = make(continuous or [0], given + (0 if context is None else context.shape[1]))
+    width = sum(column.width if not column.is_count else 1 for column in columns)
+    flow = make(continuous or [0], width + (0 if context is None else context.shape[1]))
     head = Head.fresh(columns, len(x), context, seed, flow.dtype)
     codes, inputs = head.opened(x)
     history = head.fit(inputs, context, weights, seed, clock.share(OF_HEAD), progress=progress)
     density = MixedDensity(head, flow if continuous else None, continuous)
     if not continuous:
         return density, history
-    gated = {continuous.index(one.column): i for i, one in enumerate(columns) if one.rest}
+    gated = {continuous.index(column.column): i for i, column in enumerate(columns) if column.rest}
     members = getattr(flow, "flows", (flow,))
     scale = scale_of_context(density.given(inputs, context))
-    for one in members:
+    for member in members:
         if gated:
             exists = np.ones((len(x), len(continuous)), bool)
             for c, i in gated.items():
                 exists[:, c] = codes[:, i] == columns[i].classes - 1
-            _start(one, x[:, continuous].astype(np.float64), exists, weights, seed)
-        one._interior.rescale(None, scale)
+            _start(member, x[:, continuous].astype(np.float64), exists, weights, seed)
+        member._interior.rescale(None, scale)
     density.gates = tuple(_gates_of(members[0], gated)) if gated else ()
     if isinstance(how.get("validation"), tuple):
         rows, *rest = how["validation"]
         how["validation"] = density.of_flow(rows, *rest)
-    own = density.of_flow(x, context)
-    left = max(clock.left(), 1e-9) if clock.is_limited else None
-    history = flow.fit(*own, weights=weights, seed=seed, time_budget=left, progress=progress, **how)
+    of_flow = density.of_flow(x, context)
+    budget = max(clock.left(), 1e-9) if clock.is_limited else None
+    history = flow.fit(*of_flow, weights=weights, seed=seed, time_budget=budget, progress=progress, **how)
     if isinstance(history, list):
         density.flow = flow[: len(history)]  # members that were fitted before Ctrl-C
     return density, history

@@ -116,7 +116,7 @@ def _of_floats(support: Support, how: Treatment, kinds: Sequence[str] | None) ->
     """
     whole = how._kinds(kinds, len(support.bounds))
     ends: list[list[Any]] = [
-        [one if kind == "float" else None for one, kind in zip(part, whole, strict=True)]
+        [pair if kind == "float" else None for pair, kind in zip(part, whole, strict=True)]
         for part in (support.bounds, support.periodic)
     ]
     return support_or_none(ends[0], len(whole), ends[1])
@@ -137,7 +137,7 @@ def _learnt(first: NDArray[Any], seen: Seen, kinds: Sequence[str] | None, how: T
         is_auto = isinstance(how.spread, str)
         for line in _table.about_repeats(seen.some, table, names, how.dashes, spread=is_auto):
             warn(f"{how.x_name}: {line}")
-    constant = [i for i, one in enumerate(table.columns) if one.constant is not None]
+    constant = [i for i, column in enumerate(table.columns) if column.constant is not None]
     if constant and how.dashes:
         more = f" and {len(constant) - 1} more" if len(constant) > 1 else ""
         has, are = ("have", "are") if more else ("has", "is")

@@ -150,27 +150,27 @@ class Table:
         Raises:
             ValueError: a column of whole numbers has other values, or some beyond its bounds, or an invalid period.
         """
-        found = []
+        columns = []
         ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
         periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
         seen = x if isinstance(x, Seen) else Held(x, ends)
         for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
             if left_out and i in left_out:
-                found.append(Column(kind, left_out=left_out[i]))
+                columns.append(Column(kind, left_out=left_out[i]))
                 continue
             facts = seen.facts(i, whole=kind != "float")
             if kind != "float":
                 _check_whole(f"{x_name}: {_columns.label(i, names)}", facts, ends[i], periods[i])
             if facts.low == facts.high:
-                found.append(Column(kind, constant=facts.low))
+                columns.append(Column(kind, constant=facts.low))
             elif kind == "float":
-                own = repeats.learn(seen.some[:, i], width) if width else {}
-                found.append(Column(kind, width, bounds=ends[i], **own) if width else Column(kind))
+                grid = repeats.learn(seen.some[:, i], width) if width else {}
+                columns.append(Column(kind, width, bounds=ends[i], **grid) if width else Column(kind))
             else:
                 period = periods[i]
                 gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
-                found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
-        return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
+                columns.append(Column(kind, float(gap), facts.low, None, ends[i], period))
+        return cls(tuple(columns), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
         """A line for each column, with its name and its treatment by a fit."""
@@ -184,7 +184,7 @@ class Table:
     @property
     def places(self) -> list[int]:
         """The columns that are used: those that are not left out."""
-        return [i for i, one in enumerate(self.columns) if not one.left_out]
+        return [i for i, column in enumerate(self.columns) if not column.left_out]
 
     def used(self) -> Table:
         """The table of the used columns."""
@@ -194,7 +194,7 @@ class Table:
     @property
     def is_plain(self) -> bool:
         """Whether all columns stay unchanged."""
-        return not any(one.width or one.constant is not None or one.left_out or one.values for one in self.columns)
+        return not any(c.width or c.constant is not None or c.left_out or c.values for c in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
         """Rows with only the columns that a density has."""
@@ -241,8 +241,8 @@ class Table:
             return x
         rows = np.empty((len(x), len(self.columns)), x.dtype)
         rows[:, self.kept] = x
-        for i, one in enumerate(self.columns):
-            rows[:, i] = one.back(rows[:, i])
+        for i, column in enumerate(self.columns):
+            rows[:, i] = column.back(rows[:, i])
         return rows
 
     def log_prob(
@@ -286,8 +286,8 @@ class Table:
 
         Missing values are possible. `of_others`, `of_fractions`: the consequence, in words.
         """
-        same = [i for i, one in enumerate(self.columns) if one.constant is not None]
-        whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
+        same = [i for i, column in enumerate(self.columns) if column.constant is not None]
+        whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]
         kept, numbers = x[:, same], x[:, whole]
         differs = (kept != np.array([self.columns[i].constant for i in same], x.dtype)) & ~np.isnan(kept)
         broken = np.isfinite(numbers) & (np.trunc(numbers) != numbers)
@@ -303,35 +303,35 @@ class Table:
             warn(f"{x_name}: {count} of {len(x)} rows are not whole in {label}, as {value:g}, {alike}: {of_fractions}")
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
-    def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
+    def bounds(self, bounds: Sequence[Any] | None) -> list[Any] | None:
         """Bounds of the remaining columns, None for columns without: for whole numbers those of their cells."""
-        if given is None:
+        if bounds is None:
             return None
-        check.length("bounds", list(given), len(self.columns))
-        found = list(given)
-        for i, one in enumerate(self.columns):
-            if found[i] is not None and one.is_discrete and one.width:
-                half, (low, high) = 0.5 * one.width, replace(one, bounds=tuple(found[i])).ends
-                found[i] = (None if low is None else low - half, None if high is None else high + half)
-        return ends_of(found, self.kept)
+        check.length("bounds", list(bounds), len(self.columns))
+        ends = list(bounds)
+        for i, column in enumerate(self.columns):
+            if ends[i] is not None and column.is_discrete and column.width:
+                half, (low, high) = 0.5 * column.width, replace(column, bounds=tuple(ends[i])).ends
+                ends[i] = (None if low is None else low - half, None if high is None else high + half)
+        return ends_of(ends, self.kept)
 
-    def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
+    def periods(self, periods: Sequence[Any] | None) -> list[Any] | None:
         """Periods of the remaining columns; None for columns without."""
-        if given is not None:
-            check.length("periodic", list(given), len(self.columns))
-        return ends_of(given, self.kept)
+        if periods is not None:
+            check.length("periodic", list(periods), len(self.columns))
+        return ends_of(periods, self.kept)
 
     def header(self) -> list[dict[str, Any]]:
         """The columns in JSON's types; `of_header` is the inverse."""
-        every = [{**vars(one), "values": [None if np.isnan(v) else v for v in one.values]} for one in self.columns]
-        return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
+        every = [{**vars(c), "values": [None if np.isnan(v) else v for v in c.values]} for c in self.columns]
+        return [{name: value for name, value in entry.items() if name not in LATER or value} for entry in every]
 
     @classmethod
     def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
         """Columns of a header; ValueError, TypeError or KeyError for other objects than those of `header`."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
-        found = []
+        columns = []
         for entry in header:
             kind = check.choice("kind", entry["kind"], KINDS)
             width = check.number("width", entry["width"], least=0.0, below=np.inf)
@@ -341,19 +341,19 @@ class Table:
                 constant = check.number("constant", constant, above=-np.inf, below=np.inf)
             support = Support([entry.get("bounds")], [entry.get("period")])
             step = check.number("step", entry.get("step", 0.0), least=0.0, below=np.inf)
-            frequent = [check.number("frequent", one, above=-np.inf, below=np.inf) for one in entry.get("frequent", ())]
+            frequent = [check.number("frequent", v, above=-np.inf, below=np.inf) for v in entry.get("frequent", ())]
             ends = support.bounds[0], support.periodic[0]
-            values = tuple(np.nan if one is None else float(one) for one in entry.get("values", ()))
+            values = tuple(np.nan if v is None else float(v) for v in entry.get("values", ()))
             labels, rest = tuple(map(str, entry.get("labels", ()))), entry.get("rest", False) is True
             more: dict[str, Any] = {"values": values, "rest": rest, "labels": labels}
-            found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
-        return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
+            columns.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
+        return cls(tuple(columns), check.integer("seed", seed), check.choice("missing", missing, MISSING))
 
 
-def ends_of(given: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
+def ends_of(ends: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
     """Bounds or periods of some columns; None where there are none."""
-    found = [] if given is None else [given[i] for i in columns]
-    return found if any(pair is not None for pair in found) else None
+    kept = [] if ends is None else [ends[i] for i in columns]
+    return kept if any(pair is not None for pair in kept) else None
 
 
 # Keys of a column in a file that are left out if the column lacks them.
@@ -365,20 +365,20 @@ LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "
 
 def note(table: Table, names: Sequence[str] | None) -> str:
     """The text of `notes["table"]`: the preprocessing of the columns, and all their names, or null."""
-    own = {"seed": table.seed, "missing": table.missing}
-    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
+    settings = {"seed": table.seed, "missing": table.missing}
+    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **settings})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
     """The table of a file's notes, with its names; None without one, or if it does not fit a flow of `features`."""
     try:
         recorded = json.loads(notes.get("table", "null"))
-        found = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
+        table = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     names = recorded.get("names")
-    found = replace(found, names=tuple(names) if are_names(names, len(found.columns)) else None)
-    return found if len(found.kept) == features else None
+    table = replace(table, names=tuple(names) if are_names(names, len(table.columns)) else None)
+    return table if len(table.kept) == features else None
 
 
 # ---- kinds of columns ------------------------------------------------------------------------------------------------
@@ -387,11 +387,11 @@ def kept_in(notes: dict[str, str], features: int) -> Table | None:
 def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
     """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
-    for expected, found in (
+    for expected, wrong in (
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
     ):  # fmt: skip
-        if found is not None:
-            got = f"{found.first:g}; numbers like this: {found.count:,} of {facts.rows:,}"
+        if wrong is not None:
+            got = f"{wrong.first:g}; numbers like this: {wrong.count:,} of {facts.rows:,}"
             raise ValueError(f"{column_name}: expected {expected}, got {got}")
     if facts.high - facts.low >= FAR:
         apart = f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
@@ -411,17 +411,17 @@ def _places(columns: int) -> NDArray[np.float64]:
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS
     middles = (np.arange(cells // 2) + 0.5) / cells
-    best, found = np.inf, np.concatenate([middles, -middles])[:, None]
+    best, chosen = np.inf, np.concatenate([middles, -middles])[:, None]
     if columns == 1:
-        return found
+        return chosen
     for design in range(64):
         rng = np.random.default_rng([design, columns])
-        one = np.stack([rng.permutation(middles) * rng.choice([-1.0, 1.0], cells // 2) for _ in range(columns)], axis=1)
-        places = np.concatenate([one, -one])
+        top = np.stack([rng.permutation(middles) * rng.choice([-1.0, 1.0], cells // 2) for _ in range(columns)], axis=1)
+        places = np.concatenate([top, -top])
         together = np.corrcoef(np.concatenate([places, np.square(places)], axis=1).T)
         if (worst := float(np.abs(together - np.eye(2 * columns)).max())) < best:
-            best, found = worst, places
-    return found
+            best, chosen = worst, places
+    return chosen
 
 
 def without_missing(
@@ -462,14 +462,14 @@ def repeating(x: NDArray[Any], table: Table) -> list[int]:
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
-    found = []
-    for i, one in enumerate(table.columns):
-        if one.constant is None and not (one.width or one.left_out or one.values):
+    repeated = []
+    for i, column in enumerate(table.columns):
+        if column.constant is None and not (column.width or column.left_out or column.values):
             counts = np.unique(some[:, i], return_counts=True)[1]
             shared = counts[counts > 1].sum() / len(some)
             if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= _columns.SPIKE):
-                found.append(i)
-    return found
+                repeated.append(i)
+    return repeated
 
 
 def about_repeats(
@@ -479,16 +479,16 @@ def about_repeats(
 
     `spread`: whether noise of the table is due to them, and reported. `dashes`: as of `without_missing`.
     """
-    plain = tuple(replace(one, width=one.width * one.is_discrete) for one in table.columns)
-    found = repeating(x, replace(table, columns=plain) if spread else table)
-    some = x[:: -(-len(x) // LOOKED_AT)] if found else x
-    counts = {i: np.unique(some[:, i], return_counts=True) for i in found}
-    spiked = [i for i in found if _columns.is_spike(counts[i][1])]
+    plain = tuple(replace(column, width=column.width * column.is_discrete) for column in table.columns)
+    repeated = repeating(x, replace(table, columns=plain) if spread else table)
+    some = x[:: -(-len(x) // LOOKED_AT)] if repeated else x
+    counts = {i: np.unique(some[:, i], return_counts=True) for i in repeated}
+    spiked = [i for i in repeated if _columns.is_spike(counts[i][1])]
     none = "--spread none" if dashes else "spread='none'"
     sentences = []
-    if others := [i for i in found if i not in spiked]:
+    if milder := [i for i in repeated if i not in spiked]:
         then = f"spread by noise as wide as their gaps, {none} keeps them" if spread else SPREAD
-        sentences.append(f"values repeat in {listing([_columns.label(i, names) for i in others])}: {then}")
+        sentences.append(f"values repeat in {listing([_columns.label(i, names) for i in milder])}: {then}")
     if spiked:
         values, of_each = counts[spiked[0]]
         most = f"{values[of_each.argmax()]:g} in {of_each.max():,} of {len(some):,} rows"

@@ -43,9 +43,9 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
         context = rows.context_of(part)
         draws = (DRAWS, part.size) if context is None else (DRAWS,)  # of each row of the context
         x = flow.sample(draws, context, seed=rng, dtype="float64")
-        found = flow.log_prob(x, context)
-        less[begin : begin + step] = (found < log_prob[part]).sum(axis=0)
-        equal[begin : begin + step] = (found == log_prob[part]).sum(axis=0)
+        densities = flow.log_prob(x, context)
+        less[begin : begin + step] = (densities < log_prob[part]).sum(axis=0)
+        equal[begin : begin + step] = (densities == log_prob[part]).sum(axis=0)
     # Equal values are ordered at random, and a rank becomes a uniform value in its part of the unit interval.
     rank = (less + rng.random(index.size) * (equal + 1.0)) / (DRAWS + 1.0)
     region = 1.0 - rank

@@ -64,10 +64,10 @@ class Classes:
         scores = np.where(np.isfinite(log_prob)[:, None], quantile(lower, upper), np.nan)
         each = head.log_probs(inputs[looked.index], looked.context_of(looked.index))
         shares = [
-            _shares(one, codes[looked.index, i], np.exp(each[i]), names[one.column], labels[one.column])
-            for i, one in enumerate(head.columns)
+            _shares(column, codes[looked.index, i], np.exp(each[i]), names[column.column], labels[column.column])
+            for i, column in enumerate(head.columns)
         ]
-        called = tuple(names[one.column] + " (frequent or missing values)" * one.rest for one in head.columns)
+        called = tuple(names[column.column] + " (frequent or missing values)" * column.rest for column in head.columns)
         exists = density.exists(codes) if density.continuous else np.ones(len(x), bool)
         return cls(density, looked, exists, log_prob, scores, called, tuple(shares))
 
@@ -84,7 +84,7 @@ class Classes:
         """Whether each value has its share of the rows, by Bernstein's inequality for its count."""
         least = int(np.argmin([p.min() for p, _ in self.shares]))
         p, sentence = self.shares[least]
-        looked = sum(one.size for one, _ in self.shares)
+        looked = sum(share.size for share, _ in self.shares)
         return Finding(SHARES, least_of(float(p.min()), looked), looked, sentence)
 
     def beside(self, scores: Floats, good: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -107,27 +107,27 @@ class Classes:
 
         `features`: coordinates of numbers, which are before those of the classes, and have all as their conditions.
         """
-        head, own = self.density.head, self.rows.context
+        head, context = self.density.head, self.rows.context
         values = self.rows.x[:, len(self.density.continuous) :]
         level = [i for i, part in enumerate(head.parts) for _ in range(part.start, part.stop)]
         before = np.array([-1] * self.density.context + [level[i] for i in head.given])
         after = np.concatenate([np.full(features, len(head.columns)), np.arange(len(head.columns))])
         names = (*self.rows.context_names, *(self.names[level[i]] for i in head.given))
-        return values if own is None else np.concatenate([own, values], axis=1), before[:, None] < after, names
+        return values if context is None else np.concatenate([context, values], axis=1), before[:, None] < after, names
 
 
 def _shares(
-    one: Discrete, codes: NDArray[np.intp], expected: Floats, name: str, labels: Sequence[str]
+    column: Discrete, codes: NDArray[np.intp], expected: Floats, name: str, labels: Sequence[str]
 ) -> tuple[Floats, str]:
     """P-values of the number of rows of each class, and a description of the column by the class with the least.
 
     `expected`: the probabilities of the classes in each row.
     """
-    counts, mean = np.bincount(codes + 1, minlength=one.classes + 1)[1:], expected.sum(axis=0)
+    counts, mean = np.bincount(codes + 1, minlength=column.classes + 1)[1:], expected.sum(axis=0)
     away, spread = np.abs(counts - mean), (expected * (1.0 - expected)).sum(axis=0)
     p = np.minimum(2.0 * np.exp(-0.5 * np.square(away) / (spread + away / 3.0 + TINY)), 1.0)
     worst = int(p.argmin())
-    values = ["a missing value" if v != v else labels[int(v)] if labels else f"{v:g}" for v in one.values]
+    values = ["a missing value" if v != v else labels[int(v)] if labels else f"{v:g}" for v in column.values]
     called = [*values, "another number"][worst]
-    found, right = (f"{part[worst] / len(codes):.1%}" for part in (counts, mean))
-    return p, f"column {name}, where {called} is the value of {found} of the rows in place of {right}"
+    share, right = (f"{part[worst] / len(codes):.1%}" for part in (counts, mean))
+    return p, f"column {name}, where {called} is the value of {share} of the rows in place of {right}"

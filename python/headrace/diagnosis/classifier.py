@@ -66,22 +66,22 @@ def copies(rows: Looked) -> tuple[int, bool]:
     kind = np.result_type(rows.x, rows.training)
     parts = ((rows.training, rows.training_context), (rows.x, rows.context))
     tables = (np.ascontiguousarray(_both(*part).astype(kind)) for part in parts)
-    known, own = (Counter(row.tobytes() for row in table) for table in tables)
-    found = sum(count for row, count in own.items() if row in known)
+    known, looked = (Counter(row.tobytes() for row in table) for table in tables)
+    count_of = sum(count for row, count in looked.items() if row in known)
     by_chance = sum(count for count in known.values() if count > 1) / len(rows.training)
-    return found, 2.0 * found / len(rows.x) > 1.0 + by_chance
+    return count_of, 2.0 * count_of / len(rows.x) > 1.0 + by_chance
 
 
 def is_training(x: Any, context: Any, training: Any) -> bool:
     """Whether training rows are the same tables as x and its context, in the same order."""
-    given = training if isinstance(training, tuple) else (training,)
-    return training is not None and all(map(_same, (x, context), (*given, None)))
+    parts = training if isinstance(training, tuple) else (training,)
+    return training is not None and all(map(_same, (x, context), (*parts, None)))
 
 
-def _same(one: Any, other: Any) -> bool:
-    if one is None or other is None or one is other:
-        return one is other
-    mine, its = np.asarray(one), np.asarray(other)
+def _same(a: Any, b: Any) -> bool:
+    if a is None or b is None or a is b:
+        return a is b
+    mine, its = np.asarray(a), np.asarray(b)
     return mine.shape == its.shape and bool((mine == its).all())
 
 
@@ -101,13 +101,13 @@ def _distances(points: Floats, rows: Floats) -> Floats:
 
         return np.asarray(cKDTree(points).query(rows)[0])
     squares = np.square(points).sum(axis=1)
-    found = np.empty(len(rows))
+    distances = np.empty(len(rows))
     step = max(_TILE // len(points), 1)
     for begin in range(0, len(rows), step):
         part = rows[begin : begin + step]
         nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # then without the terms that cancel
-        found[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
-    return found
+        distances[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
+    return distances
 
 
 LEAST_ROWS, MOST_ROWS = 40, 10_000

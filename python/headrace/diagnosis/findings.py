@@ -65,12 +65,12 @@ class Tested:
     @property
     def p_value(self) -> float:
         """The p-value of all tests together (Holm's, that is Bonferroni's, of the smallest); 1 without tests."""
-        return min((one.adjusted for one in self.tests), default=1.0)
+        return min((test.adjusted for test in self.tests), default=1.0)
 
     @property
     def misses(self) -> tuple[Finding, ...]:
         """The tests that speak against the density at the 5 % level, the clearest first."""
-        return tuple(sorted((one for one in self.tests if one.misses), key=lambda one: one.p_value))
+        return tuple(sorted((test for test in self.tests if test.misses), key=lambda test: test.p_value))
 
     @property
     def grade(self) -> str:
@@ -89,34 +89,34 @@ class Tested:
         """The sentences of the verdict, the p-value last."""
         if not self.tests:
             return ["Nothing was tested."]
-        looked = sum(one.looked for one in self.tests)
+        looked = sum(test.looked for test in self.tests)
         after, level = f"after looking at {f'{looked:,} numbers' if looked > 1 else 'one number'}", f"{100 * LEVEL:g} %"
-        found = [f"{self.grade.capitalize()}: {self.size.sentence}."] if self.grade else []
+        lines = [f"{self.grade.capitalize()}: {self.size.sentence}."] if self.grade else []
         if not self.misses:
-            return [*found, f"Nothing speaks against it at the {level} level {after}."]
-        first = next((one for one in self.misses if one.name in OF_COLUMNS), self.misses[0])
+            return [*lines, f"Nothing speaks against it at the {level} level {after}."]
+        first = next((test for test in self.misses if test.name in OF_COLUMNS), self.misses[0])
         least = self.least_right if first.name == COORDINATES else ""
         against = f"{len(self.misses)} of {len(self.tests)} tests speak against it at the {level} level"
-        return [*found, f"Least right: {least or first.sentence}.", f"{against} ({p_text(self.p_value)} {after})."]
+        return [*lines, f"Least right: {least or first.sentence}.", f"{against} ({p_text(self.p_value)} {after})."]
 
     def summary(self) -> dict[str, Any]:
         """Verdict, sizes and tests in plain numbers and texts for JSON."""
-        tests = [{**vars(one), "misses": one.misses} for one in self.tests]
-        found = {"verdict": self.verdict, "grade": self.grade, "size": dict(vars(self.size))}
-        return {**found, "least_right": self.least_right, "p_value": self.p_value, "tests": tests}
+        tests = [{**vars(test), "misses": test.misses} for test in self.tests]
+        summary = {"verdict": self.verdict, "grade": self.grade, "size": dict(vars(self.size))}
+        return {**summary, "least_right": self.least_right, "p_value": self.p_value, "tests": tests}
 
     def evidence(self, next_steps: Sequence[str] = ()) -> list[Block]:
         """The paragraphs and tables of all tests."""
-        found: list[Block] = []
+        blocks: list[Block] = []
         if next_steps:
-            found += ["", "what to do next", *map(Item, next_steps)]
+            blocks += ["", "what to do next", *map(Item, next_steps)]
         if self.misses:
-            misses = [(one.name, p_text(one.p_value), one.sentence) for one in self.misses]
-            found += ["", "what speaks against it (p-values of each test alone)"]
-            found += [Grid((), misses, wraps=(2,), indent="  ")]
-        if rest := [f"{one.name} ({p_text(one.p_value)})" for one in self.tests if not one.misses]:
-            found += ["", "what does not", Item(", ".join(rest), rest="  ")]
-        return found
+            misses = [(test.name, p_text(test.p_value), test.sentence) for test in self.misses]
+            blocks += ["", "what speaks against it (p-values of each test alone)"]
+            blocks += [Grid((), misses, wraps=(2,), indent="  ")]
+        if rest := [f"{test.name} ({p_text(test.p_value)})" for test in self.tests if not test.misses]:
+            blocks += ["", "what does not", Item(", ".join(rest), rest="  ")]
+        return blocks
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

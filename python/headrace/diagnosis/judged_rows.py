@@ -71,16 +71,16 @@ def opened(
     parts = training if isinstance(training, tuple) else (training,)
     if len(parts) > 2:
         raise TypeError(f"training: expected x, or a tuple (x, context), got {len(parts)} arrays")
-    given = None
+    of_training = None
     if training is not None:
-        given = open_rows("training ", features, contexts, Caller(), parts[0], *(*parts[1:], None, None)[:2])
+        of_training = open_rows("training ", features, contexts, Caller(), parts[0], *(*parts[1:], None, None)[:2])
     labels = tuple(name.removeprefix("column ").strip("'") for name in rows.names)
     if names is not None:
         labels = check.texts("names", names, features)
     context_names = frames.names_of(context, contexts) if context_names is None else context_names
     called = tuple(map(str, range(contexts)))
     called = called if context_names is None else check.texts("context_names", context_names, contexts)
-    seen, of_seen = (None, None) if given is None else (given.x, _of_each(given))
+    seen, of_seen = (None, None) if of_training is None else (of_training.x, _of_each(of_training))
     return Looked(rows.x, _of_each(rows), share, index, seen, of_seen, labels, called)
 
 

@@ -201,13 +201,13 @@ def correlations(score: Floats, labels: list[str]) -> tuple[Finding, Floats]:
     upper = np.triu_indices(features, 1)
     off = np.nonzero(~np.eye(features, dtype=bool))
     plain = signed.T @ signed
-    found = [
+    kinds = [
         ("{} and {} have correlation", upper, plain),
         ("the sizes of {} and {} have correlation", upper, sized.T @ sized),
         ("{} and the size of {} have correlation", off, signed.T @ sized),
     ]
     least, message, looked = 2.0, "", 0
-    for text, pairs, matrix in found:
+    for text, pairs, matrix in kinds:
         values = matrix[pairs]
         p = of.correlation_tails(values, rows)
         worst, looked = int(p.argmin()), looked + p.size

@@ -40,7 +40,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     each row is judged by the Gaussian of the half that does not contain it. With context, the Gaussian's mean is linear
     in it.
     """
-    found = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
+    likelihoods = [Likelihood("flow", *weighted_mean(log_prob, rows.weights), len(log_prob))]
     half = stream(seed, 1).permutation(len(rows.x)) % 2 == 0
     alone = rows.training is None
     parts = [(half, ~half), (~half, half)] if alone else [(np.ones(len(rows.x), bool),) * 2]
@@ -51,7 +51,7 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
     except np.linalg.LinAlgError:  # rows lie in a plane, or are too few
         gaussian = np.full(0, math.nan)
     if gaussian.size and np.isfinite(gaussian).all():
-        found.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))
+        likelihoods.append(_beside("Gaussian", gaussian, log_prob, np.arange(len(rows.x)), rows))
     if rows.x.shape[1] <= MOST_FEATURES and rows.context is None and rows.weights is None:
         judged = np.flatnonzero(parts[0][1])[:MOST_JUDGED]
         points = rows.x[parts[0][0]] if rows.training is None else rows.training
@@ -62,9 +62,9 @@ def compare(log_prob: Floats, rows: Looked, seed: int) -> tuple[list[Likelihood]
         except np.linalg.LinAlgError:
             kernels = None
         if kernels is not None:
-            found.append(_beside("kernel density", kernels, log_prob, judged, rows))
+            likelihoods.append(_beside("kernel density", kernels, log_prob, judged, rows))
     source = "one half of these rows and judged on the other" if alone else "the training rows"
-    return found, source
+    return likelihoods, source
 
 
 def _gaussian(rows: Looked, learnt: NDArray[np.bool_], judged: NDArray[np.bool_]) -> Floats:

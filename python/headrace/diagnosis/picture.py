@@ -61,13 +61,13 @@ def vector_panels(diagnosis: Record) -> list[str]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    found = []
+    panels = []
     with mpl.rc_context(STYLE):
         for i, panel in enumerate(_PANELS):
             figure = Figure(figsize=(4.3, 3.5), layout="constrained")
             panel(figure.subplots(), diagnosis)
-            found.append(_svg(figure, f"headrace{i}"))
-    return found
+            panels.append(_svg(figure, f"headrace{i}"))
+    return panels
 
 
 def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
@@ -79,7 +79,7 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
     if held is None or samples is None:
         return [], 0
     chosen = _most_different(held, samples)[:MOST_COLUMNS]
-    found = []
+    panels = []
     with mpl.rc_context(STYLE):
         for i in sorted(chosen.tolist()):
             figure = Figure(figsize=(4.3, 2.6), layout="constrained")
@@ -93,8 +93,8 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
                 axis.stairs(share, edges, label="rows held out" if part is held else "draws", **style)
             axis.set(xlabel=_columns_of(diagnosis)[i], ylabel="% of rows", ylim=(0.0, None))
             axis.legend(frameon=False, fontsize=SMALL)
-            found.append(_svg(figure, f"headrace-column{i}"))
-    return found, held.shape[1] - len(found)
+            panels.append(_svg(figure, f"headrace-column{i}"))
+    return panels, held.shape[1] - len(panels)
 
 
 def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int64]:
@@ -230,8 +230,8 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
         return
     width = bands.curve_band(len(diagnosis.regions), curves)
     at = _band(axis, width, "where the curve lies, 95 %" if curves == 1 else "where both lie, 95 %")
-    own = "rows held out" if diagnosis.point_ranks is None else "of highest density"
-    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=own)
+    label = "rows held out" if diagnosis.point_ranks is None else "of highest density"
+    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=label)
     if diagnosis.point_ranks is not None:
         away = bands.curve(diagnosis.point_ranks) - at
         axis.plot(at, away, color=ORANGE, linewidth=1.6, linestyle="--", label="around random points")
@@ -271,12 +271,12 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")
         return
-    tests = sorted(diagnosis.tests, key=lambda one: one.p_value, reverse=True)
+    tests = sorted(diagnosis.tests, key=lambda test: test.p_value, reverse=True)
     least = 1e-6
-    for i, one in enumerate(tests):
-        value, colour = max(one.adjusted, least), ORANGE if one.misses else BLUE
+    for i, test in enumerate(tests):
+        value, colour = max(test.adjusted, least), ORANGE if test.misses else BLUE
         axis.plot([value, 1.0], [i, i], color=colour, linewidth=1.2, alpha=0.6)
-        marker = "<" if one.adjusted < least else "X" if one.misses else "o"
+        marker = "<" if test.adjusted < least else "X" if test.misses else "o"
         axis.plot(value, i, marker, color=colour, markersize=8, clip_on=False)
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
     axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=SMALL, color=INK)
@@ -284,7 +284,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents are too small on a page
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
     axis.set_xlabel("p-value")
-    axis.set_yticks(range(len(tests)), [one.name for one in tests])
+    axis.set_yticks(range(len(tests)), [test.name for test in tests])
     axis.tick_params(axis="y", length=0)
     axis.minorticks_off()
 
@@ -323,8 +323,8 @@ def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], tit
     lags = np.arange(1, len(values) + 1)
     width = SPREAD / np.sqrt(np.maximum(pairs, 1))
     axis.fill_between(lags, -width, width, color=BAND, linewidth=0)
-    for i, one in enumerate(values.T):
-        axis.plot(lags, one, color=BLUE if i == 0 else GREY, marker=".", linewidth=0.8)
+    for i, line in enumerate(values.T):
+        axis.plot(lags, line, color=BLUE if i == 0 else GREY, marker=".", linewidth=0.8)
     axis.axhline(0.0, color=GREY, linewidth=0.8)
     axis.set(title=title, xlabel="steps between", ylabel="correlation")
 

@@ -108,14 +108,14 @@ def _fitted(z: Floats, weights: Floats | None, seed: int) -> Flow:
     """The map, as a flow with latent rows for data."""
     n = z.shape[1]
     nothing = Standardize(np.zeros(n), np.ones(n))
-    found = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
+    flow = Flow([Elementwise(n, map="rq_spline", bins=BINS, dtype="float64"), nothing])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about rows that the caller has not given
         arguments = Arguments(weights=weights, seed=seed, gaussianize=False, progress=False)
-        fit = _FitOfMap(found, History(), arguments)
+        fit = _FitOfMap(flow, History(), arguments)
         fit.open(z, None)
-        whole(finished(found, fit.history, lambda: fit))
-    return found
+        whole(finished(flow, fit.history, lambda: fit))
+    return flow
 
 
 def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
@@ -123,8 +123,8 @@ def gains(z: Floats, weights: Floats | None, seed: int) -> Floats:
     gained = np.empty(len(z))
     fold = np.random.default_rng([seed, 0x7265636C]).permutation(len(z)) % FOLDS
     for k in range(FOLDS):
-        others = _fitted(z[fold != k], None if weights is None else weights[fold != k], seed)
+        fitted = _fitted(z[fold != k], None if weights is None else weights[fold != k], seed)
         out = z[fold == k]
         plain = -0.5 * (np.square(out) + math.log(2.0 * math.pi)).sum(axis=1)
-        gained[fold == k] = others.log_prob(out) - plain
+        gained[fold == k] = fitted.log_prob(out) - plain
     return gained

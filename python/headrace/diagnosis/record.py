@@ -126,13 +126,13 @@ class Record(Tested):
 
     def summary(self) -> dict[str, Any]:
         """The whole record without rows, in plain numbers and texts for JSON."""
-        found = super().summary()
-        for one, test in zip(self.tests, found["tests"], strict=True):
-            test["next"] = self.next_step(one) if one.misses else None
+        summary = super().summary()
+        for tested, test in zip(self.tests, summary["tests"], strict=True):
+            test["next"] = self.next_step(tested) if tested.misses else None
         plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "discrete", "interrupted")
-        found |= {name: getattr(self, name) for name in plain}
-        found |= {name: [dict(vars(one)) for one in getattr(self, name)] for name in ("likelihoods", "worst")}
-        return {**found, "made": dict(self.made)}
+        summary |= {name: getattr(self, name) for name in plain}
+        summary |= {name: [dict(vars(part)) for part in getattr(self, name)] for name in ("likelihoods", "worst")}
+        return {**summary, "made": dict(self.made)}
 
     def __repr__(self) -> str:
         """The verdict."""
@@ -141,19 +141,19 @@ class Record(Tested):
     def blocks(self) -> list[Block]:
         """The paragraphs and tables of the printed text."""
         given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
-        found: list[Block] = [
+        blocks: list[Block] = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
             "",
             *self.sentences,
             *self.notes(),
             "",
             "mean log-likelihood, nats a row",
-            Grid((), [self._likelihood(one) for one in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
+            Grid((), [self._likelihood(density) for density in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
         ]
         if self.fitted_to and len(self.likelihoods) > 1:
-            found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
-        found += self.evidence(self.next_steps())
-        return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
+            blocks.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
+        blocks += self.evidence(self.next_steps())
+        return [*blocks, "", "rows that fit worst", *(Item(self._worst(row)) for row in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
         """Advice about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
@@ -162,37 +162,37 @@ class Record(Tested):
 
     def next_steps(self, on_a_page: bool = False) -> list[str]:
         """Advice on all findings that speak against the density, each step once."""
-        first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
-        return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
+        first = next((test for test in self.misses if advice_for(test.name).has_splines), None)
+        return [*dict.fromkeys(self.next_step(test, on_a_page, test is first) for test in self.misses)]
 
     def notes(self) -> list[str]:
         """Notes beside the verdict."""
-        found = []
+        notes = []
         if self.interrupted:
-            found.append("Interrupted: these are the tests done so far.")
+            notes.append("Interrupted: these are the tests done so far.")
         if self.looked_at < self.rows:
-            found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
+            notes.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
         if self.discrete and self.names:
-            found.append(f"Coverage, ranks and distances are of {listed(self.names)} alone, in rows that have them.")
+            notes.append(f"Coverage, ranks and distances are of {listed(self.names)} alone, in rows that have them.")
         if self.copies:
-            found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
+            notes.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:
-            found.append("With so few rows only coarse faults are found.")
+            notes.append("With so few rows only coarse faults are found.")
         if self.rows >= 100_000 and self.misses:
-            found.append("With so many rows the smallest faults are found: see how large they are.")
-        return found
+            notes.append("With so many rows the smallest faults are found: see how large they are.")
+        return notes
 
     @staticmethod
-    def _likelihood(one: Likelihood) -> tuple[str, str, str]:
-        comparison, more = "", "more" if not one.gain < 0 else "less"
-        if one.name != "flow" and not np.isnan(one.gain):  # for two densities that are 0 at some row
-            comparison = f"the flow has {abs(one.gain):.4f}{with_error(one.gain_error)} {more} on {one.rows:,} rows"
-        return one.name, f"{one.mean:.4f}{with_error(one.error)}", comparison
+    def _likelihood(peer: Likelihood) -> tuple[str, str, str]:
+        comparison, more = "", "more" if not peer.gain < 0 else "less"
+        if peer.name != "flow" and not np.isnan(peer.gain):  # for two densities that are 0 at some row
+            comparison = f"the flow has {abs(peer.gain):.4f}{with_error(peer.gain_error)} {more} on {peer.rows:,} rows"
+        return peer.name, f"{peer.mean:.4f}{with_error(peer.error)}", comparison
 
     @staticmethod
-    def _worst(one: Worst) -> str:
-        text = f"row {one.row}: log density {number(one.log_prob)}"
-        return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
+    def _worst(row: Worst) -> str:
+        text = f"row {row.row}: log density {number(row.log_prob)}"
+        return text if row.label is None else f"{text}; {row.label} at {number(row.value)} standard deviations"
 
 
 def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, int]]:

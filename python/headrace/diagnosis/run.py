@@ -93,9 +93,9 @@ def diagnose(
     >>> diagnosis.p_value < 1e-6, diagnosis.grade, diagnosis.least_right
     (True, 'usable', 'column 1, whose spread is 16% too small')
     """
-    given = taken_from(Diagnosed, keywords)
-    weights, training = given.weights, given.training
-    names, context_names = given.names, given.context_names
+    settings = taken_from(Diagnosed, keywords)
+    weights, training = settings.weights, settings.training
+    names, context_names = settings.names, settings.context_names
     again = False
     classes: Classes | None = None
     density: Any
@@ -112,7 +112,7 @@ def diagnose(
             names = [*map(str, range(size))] if names is None else check.texts("names", names, size)
             context_names = density.context_names if context_names is None else context_names
             labels = [used.columns[i].labels for i in used.kept]
-            classes = Classes.of(density, (x, context, weights), names, context_names, labels, given.seed)
+            classes = Classes.of(density, (x, context, weights), names, context_names, labels, settings.seed)
             x, context, weights = density.of_numbers(x, classes.rows.context, classes.rows.weights)
             training = None if training is None else density.of_numbers(*training)
             names, context_names = [names[i] for i in density.continuous], classes.conditions(0)[2]
@@ -125,18 +125,18 @@ def diagnose(
         names = density.feature_names
     if context_names is None and labels_of(context) is None:
         context_names = density.context_names
-    own = density if density.device == "cpu" else density.to("cpu")
-    if classes is not None and isinstance(own, MixedDensity):  # without a flow
+    local = density if density.device == "cpu" else density.to("cpu")
+    if classes is not None and isinstance(local, MixedDensity):  # without a flow
         likelihoods: list[Likelihood] = []
         rows, log_prob, fitted_to = classes.rows, classes.log_prob, ""
     else:
-        rows = opened(own.features, own.context, x, context, weights, training, names, given.seed, context_names)
-        log_prob = np.asarray(own.log_prob(rows.x, rows.context), np.float64)
-        likelihoods, fitted_to = compare(log_prob, rows, given.seed)
-    look = _Look(own, rows, log_prob, given.seed, classes)
+        rows = opened(local.features, local.context, x, context, weights, training, names, settings.seed, context_names)
+        log_prob = np.asarray(local.log_prob(rows.x, rows.context), np.float64)
+        likelihoods, fitted_to = compare(log_prob, rows, settings.seed)
+    look = _Look(local, rows, log_prob, settings.seed, classes)
     interrupted, found_again, of_training = False, len(rows.x) if again else 0, again
     try:
-        with bar(look.expected(), "diagnose", "test", bool(given.progress)) as shown:
+        with bar(look.expected(), "diagnose", "test", bool(settings.progress)) as shown:
             look.tests(shown)
         if not again:
             found_again, of_training = copies(rows)
@@ -147,7 +147,7 @@ def diagnose(
         more = "their likelihood and their p-values hold for no others; give rows that were held out"
         warn(f"x: expected rows that the fit has not seen, but {known}: {more}")
     findings = look.done
-    adjusted = holm([one.p_value for one in findings])
+    adjusted = holm([finding.p_value for finding in findings])
     whole, every = (density, rows) if classes is None else (classes.density, classes.rows)
     return Diagnosis(
         kind=type(whole).__name__,
@@ -157,18 +157,18 @@ def diagnose(
         context=whole.context,
         likelihoods=(*likelihoods, *([] if classes is None else [classes.likelihood()])),
         fitted_to=fitted_to,
-        tests=tuple(replace(one, adjusted=p) for one, p in zip(findings, adjusted, strict=True)),
+        tests=tuple(replace(finding, adjusted=p) for finding, p in zip(findings, adjusted, strict=True)),
         worst=look.worst(),
         copies=found_again,
         of_training=of_training,
         interrupted=interrupted,
         log_prob=log_prob,
-        names=() if isinstance(own, MixedDensity) else rows.names,
+        names=() if isinstance(local, MixedDensity) else rows.names,
         labels=tuple(look.labels),
-        made=_made(rows, given.seed),
+        made=_made(rows, settings.seed),
         size=look.size.beside(likelihoods),
         discrete=() if classes is None else classes.names,
-        has_splines=isinstance(own, Flow) and own._interior.bends,
+        has_splines=isinstance(local, Flow) and local._interior.bends,
         **{name: getattr(look, name) for name in LOOKED},
     )
 
@@ -218,8 +218,8 @@ class _Look:
             count += 1 + 2 * (rows.context is not None) + (rows.training is not None)
         features = discrete + (self.flow.features if isinstance(self.flow, Flow) else 0)
         if features:
-            many, some, given = features > 1, every.index.size > 2, discrete > 0 or rows.context is not None
-            count += 2 + (discrete > 0) + 2 * many + (many and some) + (some and given)
+            many, some, has_conditions = features > 1, every.index.size > 2, discrete > 0 or rows.context is not None
+            count += 2 + (discrete > 0) + 2 * many + (many and some) + (some and has_conditions)
         return count
 
     def _each(self) -> Iterator[Finding]:
@@ -232,8 +232,8 @@ class _Look:
         finding, self.regions = coverage(self.flow, self.rows, self.log_prob, self.seed)
         yield finding
         if self.rows.context is not None:
-            found, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
-            yield from found
+            findings, self.column_ranks, self.point_ranks = calibration(self.flow, self.rows, self.seed)
+            yield from findings
         self._draw()
         yield from self._two_samples()
         if self.rows.training is not None:
@@ -260,16 +260,16 @@ class _Look:
             self.labels = called = _labels(every[good], self.rows.x[good], self.rows.names)
         else:
             self.labels = [COLUMN + self.rows.names[i] for i, _ in places]
-            called = [f"column {self.rows.names[i]}" + (f" given {others}" if others else "") for i, others in places]
+            called = [f"column {self.rows.names[i]}" + (f" given {rest}" if rest else "") for i, rest in places]
         self.all_scores = every  # with labels, because Ctrl-C may come here
         return every, good, called
 
     def _latent(self) -> Iterator[Finding]:
         every, good, called = self._of_numbers()
-        index, given, names = self.rows.index, self.rows.context, self.rows.context_names
+        index, conditions, names = self.rows.index, self.rows.context, self.rows.context_names
         chosen: NDArray[np.bool_] | None = None
         if self.classes is not None:
-            given, chosen, names = self.classes.conditions(every.shape[1])
+            conditions, chosen, names = self.classes.conditions(every.shape[1])
             index, (every, good) = self.classes.rows.index, self.classes.beside(every, good)
             self.labels = [*self.labels, *(COLUMN + name for name in self.classes.names)]
         if not good[index].all():
@@ -291,8 +291,8 @@ class _Look:
         yield latent.farthest(score, self.labels, index)
         if features > 1 and index.size > 2:
             yield latent.correlations(score, self.labels)[0]
-        if given is not None and index.size > 2:
-            yield latent.dependence_on_context(score, given[index], self.labels, names, chosen)
+        if conditions is not None and index.size > 2:
+            yield latent.dependence_on_context(score, conditions[index], self.labels, names, chosen)
 
     def _nowhere(self, bad: NDArray[np.int64], every: int) -> Finding:
         self.size = replace(self.size, nowhere=bad.size / every)
@@ -312,15 +312,15 @@ class _Look:
     def worst(self) -> tuple[Worst, ...]:
         """The rows that fit worst, and the farthest coordinate of each."""
         order = np.argsort(np.where(np.isnan(self.log_prob), -np.inf, self.log_prob), kind="stable")[:WORST]
-        found = []
+        worst = []
         for row in order.tolist():
             coordinate, value = None, float("nan")
             if self.all_scores is not None and np.isfinite(self.all_scores[row]).all():
                 coordinate = int(np.abs(self.all_scores[row]).argmax())
                 value = float(self.all_scores[row, coordinate])
             label = None if coordinate is None else self.labels[coordinate]
-            found.append(Worst(row, float(self.log_prob[row]), coordinate, value, label))
-        return tuple(found)
+            worst.append(Worst(row, float(self.log_prob[row]), coordinate, value, label))
+        return tuple(worst)
 
 
 def _labels(score: Floats, x: NDArray[Any], names: tuple[str, ...]) -> list[str]:

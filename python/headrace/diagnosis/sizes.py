@@ -73,7 +73,7 @@ class Size:
 
     def beside(self, likelihoods: Sequence[Likelihood]) -> Size:
         """These sizes with the nats by which a simple density exceeds the flow, if these are more."""
-        more = [(-one.gain, one.gain_error) for one in likelihoods[1:] if math.isfinite(one.gain)]
+        more = [(-density.gain, density.gain_error) for density in likelihoods[1:] if math.isfinite(density.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
         known = 0.0 if math.isnan(self.nats) else self.nats
         return replace(self, nats=nats, nats_error=error) if nats > known else self
@@ -103,12 +103,12 @@ def columns_of(flow: Any, x: Any, context: Any, names: Sequence[str]) -> list[tu
     column = {latent: features - 1 - i for i, latent in enumerate(kept)}
     rows = np.asarray(x[:PROBED])
     of_rows = None if context is None else context[:PROBED]
-    before, given = np.asarray(flow.to_latent(rows, of_rows)[0]), np.zeros((features, features), bool)
+    before, depends = np.asarray(flow.to_latent(rows, of_rows)[0]), np.zeros((features, features), bool)
     for j in range(features):
         moved = rows.copy()
         moved[:, j] = np.roll(moved[:, j], 1)  # the value stays between the bounds of the column
-        given[:, j] = (np.asarray(flow.to_latent(moved, of_rows)[0]) != before).any(axis=0)
-    return [(column[i], _given(i, column[i], given[i], names, flow.context)) for i in range(features)]
+        depends[:, j] = (np.asarray(flow.to_latent(moved, of_rows)[0]) != before).any(axis=0)
+    return [(column[i], _given(i, column[i], depends[i], names, flow.context)) for i in range(features)]
 
 
 def _given(coordinate: int, column: int, depends: Any, names: Sequence[str], context: int) -> str:
