@@ -14,7 +14,7 @@ constexpr int sums_of_thread = 4 + square;  // in float64, biases first
 constexpr size_t fragment_sum_bytes = sums_of_thread * sum_threads * sizeof(double);
 static_assert(sum_units == 2 * square && sum_inputs == 2 * square && sum_threads == 4 * warp_rows);
 
-// A warp's square, from `unit` and `input` on among the task's: total(i) of the lane, biases first.
+// Stores a warp's square of sums, from the task's `unit` and `input` on: total(i) of the lane, biases first.
 template <class Total>
 __device__ __forceinline__ void store_square(const SumTask& task, int unit, int input, bool has_bias, bool has_products,
                                              const Total& total, double* out) {

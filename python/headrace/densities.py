@@ -101,7 +101,7 @@ class _Confined(Energy):
 
     @abc.abstractmethod
     def _across(self, z1: Floats, z2: Floats) -> tuple[Floats, Floats, Floats]:
-        """Terms like those of `_terms`, without the confinement."""
+        """The terms of `_terms` without the confinement."""
 
 
 class U2(_Confined):

@@ -198,7 +198,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         offset_: The log density below which a row is an outlier.
         n_context_: Number of context columns.
         table_: The treatment of each column; print it. Columns of text, indices and identifiers are left out; `flow_`
-            has the others that are not constant.
+            has the remaining columns that are not constant.
         n_features_in_, feature_names_in_: As scikit-learn defines them.
 
     >>> import numpy as np

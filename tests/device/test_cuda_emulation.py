@@ -189,7 +189,7 @@ def test_a_driver_older_than_the_toolkit_is_reported_with_both_versions(emu):
 
 
 def test_jax_leaves_the_memory_of_a_card_to_other_processes():
-    """Otherwise each process of pytest -n would reserve three quarters of it."""
+    """Without the variable each process of pytest -n would reserve three quarters of the memory."""
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 

@@ -248,7 +248,7 @@ def test_paths_that_cannot_be_files_are_named_and_left_alone(name, error, patter
 
 
 def test_a_pipe_by_its_name_in_proc_is_refused():
-    """/dev/stdout is such a name behind a pipe, and its target is no path."""
+    """/dev/stdout is a link to /proc behind a pipe, and its target is no path."""
     ends = os.pipe()
     try:
         with pytest.raises(OSError, match=r"^path: expected a regular file, got a device, socket or pipe, /proc"):

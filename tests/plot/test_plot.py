@@ -63,7 +63,7 @@ def test_corner(features, rows):
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
             expected = scipy.stats.norm.pdf(middle, 2.0 * i, 1.0 + i)
-            assert np.abs(heights - expected).max() < 0.25 * expected.max()  # 6 deviations of a count of 300, and bins
+            assert np.abs(heights - expected).max() < 0.25 * expected.max()  # 6 deviations of a bin's count, 300
         if i > j:
             assert np.allclose(axis.collections[0].get_offsets(), x[:, [j, i]])
     label_below = figure.axes[features * (features - 1) // 2].get_xlabel()

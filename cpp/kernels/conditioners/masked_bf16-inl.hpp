@@ -150,7 +150,7 @@ HR_FN void bf16_later(const MaskedNetwork<float>& c, const Known<float, SmallBuf
 
 // ---- back -----------------------------------------------------------------------------------------------------------
 
-// Gradients by the products of a layer that an op needs, and no earlier op did.
+// Rounds gradients by the products of a layer, those that an op needs first.
 HR_FN void round_gradients(const Tape<float>& t, const Call<float>& call, const Layer& layer, const BackOp& op,
                            const float* units) {
     if (op.row0 < op.fresh)

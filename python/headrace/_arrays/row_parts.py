@@ -88,7 +88,7 @@ def _hash(number: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def held_of(name: str, share: Any, rows: int, most: int | None = None) -> int:
-    """The number of rows held out of these: one at least where the share is above 0, and never all."""
+    """The number of held-out rows: one at least where the share is above 0, and never all."""
     share = check.number(name, share, least=0.0, below=1.0)
     held = max(min(max(round(share * rows), 1), rows - 1), 0) if share > 0 else 0
     return held if most is None else min(held, most)

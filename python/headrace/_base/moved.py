@@ -45,7 +45,7 @@ PICKLED = {
     "headrace.choosing.columns": "headrace._tables.density",
     "headrace._xla": "headrace.jax._calls",
 }
-"""Private modules that pickles of earlier versions name: these warn nobody."""
+"""Private modules that pickles of earlier versions name, without a warning."""
 ARGUMENTS = {"jitter": "spread", "seconds": "time_budget"}
 """Keywords of public functions, and their successors."""
 MOVED = PUBLIC | PICKLED

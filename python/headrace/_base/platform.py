@@ -118,7 +118,7 @@ class _Beside(Temporary):
 
 
 def new_temporary(start: str, mode: int | None) -> Temporary:
-    """A file with a name that starts so. `mode`: its permissions, None for those of any new file."""
+    """A new file whose name has this beginning. `mode`: its permissions, None for those of any new file."""
     import secrets  # imported here, because nothing but writing needs it
 
     while True:
@@ -129,7 +129,7 @@ def new_temporary(start: str, mode: int | None) -> Temporary:
 
 
 def remove_abandoned(start: str) -> None:
-    """Remove temporary files with names that start so and without a live writer."""
+    """Remove temporary files whose names have this beginning and that have no live writer."""
     from glob import escape, glob  # imported here, because nothing but writing needs it
 
     if fcntl is None:

@@ -35,7 +35,7 @@ class Workload(NamedTuple):
 
 
 def multiply_add_peak(seconds: float) -> float:
-    """GFLOP/s (float32) of multiply-adds: those of one thread, measured for this long, times the threads in use."""
+    """GFLOP/s (float32) of multiply-adds: a thread's, measured for this long, times the threads in use."""
     return cpu.fma_peak(seconds) * hr.get_num_threads()
 
 

@@ -92,7 +92,7 @@ def _contexts(path: str, files: Sequence[str], names: Names) -> tuple[NDArray[An
 
 
 def _frames(place: str, files: Sequence[str]) -> list[str]:
-    """The table of each signal: those of its name in a folder, or the one of a single signal."""
+    """The table of each signal: of its name in a folder, or the only table of a single signal."""
     if not os.path.isdir(place):
         if len(files) != 1:
             raise ValueError(f"--covariates: expected a folder, because there are {len(files):,} signals, got {place}")
@@ -107,7 +107,7 @@ def _frames(place: str, files: Sequence[str]) -> list[str]:
 
 
 def _values(source: Source, names: Names, left_out: int | None = None) -> tuple[NDArray[Any], Names]:
-    """The values of columns of these names, or else of all but one, and the names."""
+    """The values of the named columns, or else of all but one, and the names."""
     columns = [i for i in range(source.n_columns) if i != left_out]
     if names is not None:
         columns = [find(source, "--context" if left_out is not None else "--covariates", name) for name in names]

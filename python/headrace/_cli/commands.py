@@ -90,7 +90,7 @@ def _load(path: str) -> TableDensity:
 
 
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
-    """The density of rows, if the flow is one of these."""
+    """The density of rows, if the flow has one."""
     if isinstance(flow, hr.SequenceFlow):
         got = f"a {type(flow).__name__} of signals; score, diagnose and sample take it, with .wav files"
         raise TypeError(f"{path}: expected a flow of the rows of a table, got {got}")

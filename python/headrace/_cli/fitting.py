@@ -101,7 +101,7 @@ class Apart:
 
 
 def _digits(column: NDArray[Any]) -> int:
-    """15 digits where they restore the values, such as those of a text; else all."""
+    """15 digits where these restore values, as of a text; else all digits."""
     short = column.dtype == np.float64 and all(float(f"{value:.15g}") == value for value in column.tolist())
     return 15 if short else SINGLE if column.dtype == np.float32 else DOUBLE
 

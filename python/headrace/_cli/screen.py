@@ -76,7 +76,7 @@ def usage(arguments: Namespace, message: str) -> NoReturn:
 
 
 def refuse_options(arguments: Namespace, names: Iterable[str], why: str) -> None:
-    """Refuse a command line that contains one of these options."""
+    """Refuse a command line with one of the given options."""
     for name in names:
         value = getattr(arguments, name, None)
         if not (value is None or value is False or value == []):

@@ -107,7 +107,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 
 
 def bits_of(log_prob: float, features: int) -> float:
-    """Bits of a value at this log density of a step, in nats: those that a coder would need."""
+    """Bits that a coder needs for a value, from the log density of a step in nats."""
     return -log_prob / math.log(2.0) / features
 
 

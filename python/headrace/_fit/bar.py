@@ -47,7 +47,7 @@ class FitBar:
             self._bar.update()
 
     def show(self, texts: dict[str, str]) -> None:
-        """Show these texts, by name, beside those of other names."""
+        """Show texts by name, beside texts of other names."""
         self._texts |= texts
         self._bar.set_postfix(self._texts, refresh=False)
 

@@ -398,7 +398,7 @@ class Ensemble(OfFlows):
         return histories
 
     def _resampled(self, x: Any, weights: Any, key: int, member: int) -> Any:
-        """Weights of rows drawn with replacement from those of a weight above 0."""
+        """Weights that count the draws of each row, with replacement, from all rows of a weight above 0."""
         caller = self._flows[0]._caller()
         n = _arrays.matrix("x", x, self.features, caller, whole=True).shape[0]
         shares = _arrays.row_weights("weights", weights, n, caller)[0]

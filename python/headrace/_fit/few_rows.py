@@ -52,7 +52,7 @@ class Fold(RowPart):
         self.part, self.size = whole, self.places.size
 
     def at(self, places: Index) -> Index:
-        """The rows at these indices of the part."""
+        """The rows at given indices of the part."""
         return self.part.at(self.places[places])
 
 
@@ -91,7 +91,7 @@ class Chosen:
     """and the weights of the rows."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of such losses; infinity where it is not finite."""
+        """The weighted mean of losses; infinity where it is not finite."""
         loss = float((losses * self.weights).sum() / self.weights.sum())
         return loss if math.isfinite(loss) else math.inf
 
@@ -234,7 +234,7 @@ def best_beginnings(
 
 
 def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
-    """Standardised rows, their weights, and the log determinants of the way from the data to these."""
+    """Standardised rows, their weights, and the log determinants of the map from the data."""
     data, rows = source.data, source.library.asarray(source.part.all())
     x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
     if source.support is not None:
@@ -281,7 +281,7 @@ class Seen:
     def of(
         cls, z: Floats, share: Floats, fold: int, limit: float, curves: bool, circles: Sequence[int], dtype: Any
     ) -> Seen:
-        """All rows but those of a fold, and these."""
+        """All rows outside of a fold, and the rows of the fold."""
         out = np.arange(len(z)) % FOLDS == fold
         links_inside, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
         links, unseen, slopes = (*links_inside, *residuals.links), z[out], np.zeros(out.sum())
@@ -291,7 +291,7 @@ class Seen:
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under the mixture that is fitted by these arguments to the remaining ones."""
+        """Losses of the rows left out, under a mixture that is fitted to the remaining rows."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 
@@ -325,7 +325,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of such a mixture to train on, and others to judge by."""
+    """Samples of the teacher's mixture to train on, and others to judge by."""
 
     train: ArrayRows
     judge: ArrayRows

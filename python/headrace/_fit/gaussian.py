@@ -47,7 +47,7 @@ class Estimate:
     directions: Floats
     """The eigenvectors of the covariance, as columns."""
     deviations: Floats
-    """Standard deviations along them."""
+    """Standard deviations along the axes."""
     spread: Floats
     """Eigenvalues of the covariance of the residuals, before the identity is mixed in."""
     is_identity: bool

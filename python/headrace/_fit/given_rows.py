@@ -269,7 +269,7 @@ def _kept(part: RowPart, mask: NDArray[np.bool_]) -> RowPart:
 
 
 def _without_far(name: str, table: Any, part: RowPart, names: tuple[str, ...], first: int) -> RowPart:
-    """The rows without cells far out, if these are few; a warning of such cells."""
+    """The rows without cells far out, if such cells are few; a warning of them."""
     asarray, most = _arrays.library(table).asarray, min(part.size, LOOKED_AT)
     some = part.at(np.arange(most, dtype=np.int64) * part.size // most)
     columns = far_columns(table[asarray(some)], (table[asarray(index)] for index in part.chunks(LOOKED_AT)), FAR[name])

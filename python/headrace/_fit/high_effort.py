@@ -209,8 +209,8 @@ class _HighEffort:
     # ---- the mixture and its student
 
     def _mixture(self) -> tuple[Ensemble, float]:
-        """The mixture, with weights that are best on held-out rows, and its held-out loss; of few rows the equal one,
-        and its loss of rows left out.
+        """The mixture with the weights that are best on held-out rows, or with equal ones of few rows; and its loss, on
+        held-out rows or rows left out.
         """
         flows = [member.flow for member in self.found]
         if self.is_few:

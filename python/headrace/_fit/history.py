@@ -31,18 +31,18 @@ class History:
     """The epoch of the weights that were kept, counted from 1; 0 if none was better than those before the fit. An epoch
     that ended early counts, though it is in no list; see `partial_epoch`."""
     best_loss: float = math.inf
-    """The validation loss of these weights, or the epoch's training loss without validation. In long epochs of
+    """The validation loss of the kept weights, or the epoch's training loss without validation. In long epochs of
     sequences it is that of a fixed sample of the steps held out (docs/sequences.md)."""
     partial_epoch: float = 0.0
     """The finished share of an epoch that Ctrl-C or the time budget ended early, which is in no list."""
     elapsed: float = field(default=0.0, compare=False)
-    """Seconds of the whole fit, with such an epoch."""
+    """Seconds of the whole fit, an unfinished epoch included."""
     stopped: str = "epochs"
     """Why it ended: "epochs" (all done), "patience", "time_budget", "interrupted" or "non-finite"."""
     weight_decay: float = math.nan
     """Weight decay of the weights that were kept."""
     schedule: str = "constant"
-    """The schedule of the learning rate by which these weights were reached."""
+    """The schedule of the learning rate by which the kept weights were reached."""
     weight_decays: dict[float, float] = field(default_factory=dict)
     """Weight decays tried, in this order, and the lowest validation loss with each; empty without held-out rows."""
     still_falls: bool = False

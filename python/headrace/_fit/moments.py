@@ -156,7 +156,7 @@ class Effective:
     """The sums in Kish's effective number of rows, over weights that come in blocks."""
 
     def __init__(self, weights: Floats | None = None) -> None:
-        """The sums over these weights, or empty sums."""
+        """The sums over weights, or empty sums."""
         self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
         if weights is not None:
             self.add(weights)

@@ -71,7 +71,7 @@ class OfFlows:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, allow_non_finite: bool = False) -> Self:
-        """Read a file that has such a density; see `Flow.load`."""
+        """Read a file with a density of this class; see `Flow.load`."""
         return files.load_as(cls, path, allow_non_finite)
 
     def to_onnx(self, path: str | os.PathLike[str], verb: str = "log_prob") -> None:

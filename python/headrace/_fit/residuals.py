@@ -53,7 +53,7 @@ class Residuals:
 
 
 def looked_for(interior: Interior) -> bool:
-    """Whether a fit searches for such columns: in a first fit, over a base of one mode and for few columns."""
+    """Whether a fit searches for columns to replace: in a first fit, over a base of one mode and for few columns."""
     return interior.is_fresh and interior.is_over_a_bell and interior.standardize is not None
 
 

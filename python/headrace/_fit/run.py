@@ -36,7 +36,7 @@ class HeldOut:
     """Rows to judge by. Few rows are copied together; many are read in place, in blocks."""
 
     def __init__(self, source: RowSource, on_device: bool = False, density: Any = None) -> None:
-        """`density`: whose parameters those of a run's flow are, where it is not the flow itself."""
+        """`density`: the owner of a run's parameters, where it is not the flow itself."""
         self.source, self.weight, self.density = source, source.weight(), density
         self.size, self.copied = source.size, source.copied(on_device)
 

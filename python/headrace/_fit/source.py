@@ -164,7 +164,7 @@ class RowSource(abc.ABC):
 
     @abc.abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of these rows, by name."""
+        """The fingerprint of the rows, by name."""
 
 
 class ArrayRows(PlainSums, RowSource):
@@ -183,7 +183,7 @@ class ArrayRows(PlainSums, RowSource):
         self.features, self.contexts = int(data.x.shape[1]), 0 if data.context is None else int(data.context.shape[1])
 
     def of(self, part: RowPart) -> ArrayRows:
-        """Another part of the table."""
+        """The rows of another part of the table."""
         return ArrayRows(self.data, part)
 
     def taking_part(self) -> tuple[int, Any]:

@@ -38,7 +38,7 @@ def waiting(flow: Flow) -> list[int]:
 
 
 def start_act_norms(flow: Flow, source: RowSource) -> None:
-    """Set each of these ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
+    """Set each `ActNorm` so that its outputs over training rows have mean 0 and standard deviation 1.
 
     At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of each depend on those
     before it.

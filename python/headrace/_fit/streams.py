@@ -112,7 +112,7 @@ class StreamRows(ArrayRows):
         return ArrayRows(self._data_of(Block.joined(out))) if isinstance(judge, RowPart) else judge
 
     def _far_rows(self) -> NDArray[np.int64]:
-        """Indices of the rows with cells far out, if these are few; a warning of such cells."""
+        """Indices of the rows with cells far out, if such cells are few; a warning of them."""
         far = []
         for i, (name, table) in enumerate(_tables_of(self.data)):
             some, limit = table[:: -(-len(table) // _rows.LOOKED_AT)], _rows.FAR[name]
@@ -254,7 +254,7 @@ def _cut(blocks: Iterator[Block], bounds: list[int]) -> Iterator[Block]:
 
 
 class _Checks:
-    """Errors in the rows, with the indices of the first ones, and a checksum of them."""
+    """Errors in the rows, with the index of the first of each kind, and a checksum of the rows."""
 
     def __init__(self, support: Support | None, checksums: bool) -> None:
         self.support, self.makes_checksums = support, checksums
@@ -326,7 +326,7 @@ class _Checks:
 def check_stream(
     stream: Stream, support: Support | None, progress: bool, also: Callable[[Block], None] | None = None
 ) -> None:
-    """Read all rows, and raise a fit's errors, with the index of the first such row.
+    """Read all rows, and raise a fit's errors, with the index of the first bad row.
 
     `also`: further functions of each block.
     """

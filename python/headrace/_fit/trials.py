@@ -119,7 +119,7 @@ class Trials:
         self.each: Floats | None = None
 
     def takes(self, choice: Choice, least: float = 0.0, errors: float = 0.0) -> None:
-        """Try a choice, which becomes the best if it gains more than these nats and this many standard errors."""
+        """Try a choice, which becomes the best if it gains more than the given nats and standard errors."""
         run = self.made(choice)
         if not run.clock.has(0.0):
             return

@@ -56,7 +56,7 @@ class Base(abc.ABC):
         return self._block().pack_named({name: array.astype(dtype) for name, array in self._start.items()})
 
     def _with_parameters(self, packed: NDArray[Any]) -> Base:
-        """The base with these parameters."""
+        """The base with the given parameters."""
         return self
 
     def _part(self, kept: Sequence[int]) -> Base:

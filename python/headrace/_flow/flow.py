@@ -437,7 +437,7 @@ class Flow(Chained, Density):
         return self._made_of(chain, self.base._part(latent)), latent
 
     def _made_of(self, chain: Sequence[Transform], base: Base) -> Flow:
-        """A flow of these transforms, with this flow's dtype, device and scale of the context."""
+        """A flow of other transforms, with this flow's dtype, device and scale of the context."""
         scale = self._standardize_context if any(t.context for t in chain) else None
         return self._placed_here(Flow(chain, base, dtype=self._dtype, standardize_context=scale))
 

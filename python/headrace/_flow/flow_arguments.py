@@ -118,4 +118,4 @@ class PlanarKeywords(NetworkKeywords, Bend, Named, total=False):
 
 
 TABLES = (Sizes, Linked, Named, Bend, Settings)
-"""The tables behind these classes."""
+"""The tables of arguments, by the classes of flows."""

@@ -81,7 +81,7 @@ class Columns:
         return not self.table.is_plain or self.table.missing == "drop"
 
     def opened(self, x: Any, *others: Any, x_name: str = "x") -> list[Any]:
-        """The used columns of such a table as an array, NaN for missing values, with context and weights.
+        """The used columns of a table as an array, NaN for missing values, with context and weights.
 
         Raises:
             ValueError: other columns than those of the fit, or a frame with the same in another order.

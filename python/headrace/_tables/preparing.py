@@ -64,7 +64,7 @@ def prepared(rows: Block | Stream, kinds: Sequence[str] | None, how: Treatment, 
 
 
 def present(rows: Block, how: Treatment) -> Block:
-    """Rows without missing values, in context and weights too, if such rows are dropped; else NaN is refused."""
+    """Rows without missing values, in context and weights too, if the others are dropped; else NaN is refused."""
     total, labels = len(rows), [_columns.label(i, how.names) for i in range(rows.x.shape[1])]
     good = _table.without_missing(rows.x, labels, how.missing, how.x_name, how.dashes)
     if how.missing == "drop":

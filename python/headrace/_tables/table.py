@@ -47,7 +47,7 @@ class Column:
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
-    """One of the whole numbers, or of the values on a grid."""
+    """A whole number, or a value on a grid."""
     constant: float | None = None
     """The only value, of a column that has no other."""
     bounds: Pair | None = None

@@ -272,7 +272,7 @@ class DualAscentFlow:
         return flow
 
     def support(self, features: int, names: Sequence[str] | None) -> Support | None:
-        """The support of this number of columns, with these names if they are known."""
+        """The support of n columns, with their names if these are known."""
         own = (("bounds", self.bounds), ("periodic", self.periodic))
         bounds, periodic = (by_column(name, value, features, names) for name, value in own)
         return support_or_none(bounds, features, periodic)

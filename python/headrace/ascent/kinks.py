@@ -146,7 +146,7 @@ class KinkAscent(Ascent):
         return parts[0][self.library.asarray(self.rng.permutation(count)[:ANCHORS])]  # on the points' device
 
     def _centers(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats]:
-        """Centers of the next kinks: half of them at values of these rows of the anchors, half drawn from the base.
+        """Centers of the next kinks: half of them at values of chosen anchors, half drawn from the base.
 
         The row of a drawn one is -1.
         """

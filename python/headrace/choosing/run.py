@@ -151,7 +151,7 @@ def _of_classes(
 
 
 def search(sample: Sample, names: Names, clock: Clock, **keywords: Unpack[OfSearch]) -> Choice:
-    """`auto` for preprocessed rows, whose columns have these names."""
+    """`auto` for preprocessed rows, whose columns have names."""
     args = taken_from(OfSearch, keywords)
     if len(sample) < LEAST:
         raise ValueError(f"x: expected at least {LEAST} rows of a weight above 0, got {len(sample)}")

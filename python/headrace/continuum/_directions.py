@@ -132,7 +132,7 @@ class Stages:
 
 
 def log_density(rho: Density, stages: list[Stage], points: Floats) -> Floats:
-    """The logarithm of rho after these stages."""
+    """The logarithm of rho after the stages."""
     total = np.zeros(len(points))
     for stage in reversed(stages):
         points, log_jacobian = stage.inverse(points)

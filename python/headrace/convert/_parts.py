@@ -97,7 +97,7 @@ class Place:
         return replace(self, path=f"{self.path}[{name}]" if isinstance(name, int) else f"{self.path}.{name}")
 
     def turned(self) -> Place:
-        """The same path with the other direction of its call."""
+        """The place of the same part, called in the other direction."""
         way = "to_data" if self.way == "to_latent" else "to_latent"
         return Place(self.path, way, not self.is_turned)
 
@@ -378,11 +378,11 @@ class Layers:
         }
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
-        """The masked transform with these layers as its network, in the direction of `place`."""
+        """The masked transform whose network has the layers, in the direction of `place`."""
         options = {"formula": place.way, **settings}  # a map of zuko may be the inverse of one
         return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:
-        """The coupling with these layers as its network, in the direction of `place`."""
+        """The coupling whose network has the layers, in the direction of `place`."""
         sides: dict[str, Any] = {"features": features, "passive": [int(i) for i in passive]}
         return Coupling.from_dense(**self._dense(), **sides, **{"formula": place.way, **settings})

@@ -26,7 +26,7 @@ def is_file(model: Any) -> bool:
 
 
 class Stand:
-    """An object with these attributes that represents one of a class."""
+    """An object with given attributes that stands for one of a library's class."""
 
     def __init__(self, package: str, name: str, parts: Any = (), **attributes: Any) -> None:
         self._stands_for = package, name

@@ -340,5 +340,5 @@ class Inverted:
     univariate: Any
 
     def __call__(self, *raw: Any) -> Any:
-        """The inverse of the transform with these parameters."""
+        """The inverse of the transform with given parameters."""
         return self.univariate(*raw).inv

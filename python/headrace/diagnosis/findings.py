@@ -36,7 +36,7 @@ class Finding:
     looked: int
     """The number of statistics in the test, which `p_value` takes into account."""
     sentence: str
-    """A description of the most extreme of them with its size."""
+    """A description of the most extreme number of the test, with its size."""
     adjusted: float = 1.0
     """The p-value among all tests, by Holm's method: at most 0.05 if the test speaks against the density."""
 

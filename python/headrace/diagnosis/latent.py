@@ -57,7 +57,7 @@ def scores(base: Base, z: NDArray[Any], seed: int) -> Floats:
 
 
 def quantile(lower: Floats, upper: Floats) -> Floats:
-    """The score that has these tails, by the smaller one."""
+    """The normal score with given tail probabilities, by the smaller one."""
     return np.where(lower < upper, of.normal_quantile(lower), -of.normal_quantile(upper))
 
 

@@ -53,7 +53,7 @@ class Record(Tested):
     copies: int
     """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether these are more than half of x, without copies that are explained by repeated values."""
+    """Whether copies of training rows are more than half of x, without those that repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
@@ -76,7 +76,7 @@ class Record(Tested):
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
-    """The same number of draws with the same context, in the same columns."""
+    """Draws with the context of the rows held out, one for each, in the same columns."""
     made: tuple[tuple[str, str], ...] = ()
     """The origin and the date of the diagnosis: pairs of a name and a value."""
     on_the_command_line: bool = False

@@ -72,7 +72,7 @@ class Size:
         return ", ".join(parts)
 
     def beside(self, likelihoods: Sequence[Likelihood]) -> Size:
-        """These sizes with the nats by which a simple density exceeds the flow, if these are more."""
+        """The size with the nats by which a simple density exceeds the flow, if these are more."""
         more = [(-density.gain, density.gain_error) for density in likelihoods[1:] if math.isfinite(density.gain)]
         nats, error = max(more, default=(math.nan, math.nan))
         known = 0.0 if math.isnan(self.nats) else self.nats

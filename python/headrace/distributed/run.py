@@ -66,7 +66,7 @@ class Chunks:
         self.batches = -(-count // self.of_a_batch)
 
     def some(self, numbers: NDArray[np.int64]) -> list[Chunk]:
-        """The chunks with these indices, from 0 to `count` - 1."""
+        """The chunks of given indices, from 0 to `count` - 1."""
         found = (numbers, self._shard[numbers], self._begin[numbers], self._end[numbers])
         return [Chunk(*of) for of in zip(*(one.tolist() for one in found), strict=True)]
 

@@ -94,7 +94,7 @@ def _is_flow(part: Any) -> bool:
 
 
 def _outermost(model: Any, is_wanted: Any) -> dict[str, Any]:
-    """Parts of a module by their paths, without parts inside of these."""
+    """Outermost parts of a module, by their paths."""
     parts: dict[str, Any] = {}
     for path, part in model.named_modules():
         if is_wanted(part) and not any(path.startswith(f"{above}.") or not above for above in parts):

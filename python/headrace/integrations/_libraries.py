@@ -29,7 +29,7 @@ CLASSES = {
 
 
 def accelerate_libraries(*names: str) -> Acceleration:
-    """From now on each flow that these libraries make is replaced by `headrace.accelerate` of it where possible.
+    """Replace each flow that the libraries make from now on by `headrace.accelerate` of it, where possible.
 
     Classes do not change: those that were imported before, `isinstance`, subclasses and pickles. Fresh weights are
     those that the library draws, and later random values are the same. Flows stay as they are where headrace refuses

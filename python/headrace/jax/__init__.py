@@ -212,7 +212,7 @@ class FlowModule:
         return freeze(self)
 
     def to_flow(self) -> Flow:
-        """A separate flow with these parameters, for example to save it."""
+        """A separate flow with the module's parameters, for example to save it."""
         own = self.structure
         if self.params is None:
             return own.flow.astype(own.dtype)

@@ -97,11 +97,11 @@ class SequenceModule:
         return self
 
     def with_params(self, params: Any) -> SequenceModule:
-        """The same with other parameters, shape (n,)."""
+        """The module with other parameters, shape (n,)."""
         return SequenceModule.tree_unflatten(self._flow, (params,))
 
     def to_flow(self) -> SequenceFlow:
-        """A new flow with these parameters, to sample and save."""
+        """A new flow with the module's parameters, to sample and save."""
         flow = copy(self._flow)
         flow.parameters = np.asarray(self.params)
         return flow

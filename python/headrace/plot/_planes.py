@@ -82,7 +82,7 @@ def plane(a: NDArray[Any], b: NDArray[Any], edges: tuple[Floats, Floats], deviat
 
 
 def levels_of(density: Floats, shares: Sequence[float]) -> list[float]:
-    """The densities above which these shares of the mass lie, ascending and all different.
+    """The densities above which given shares of the mass lie, ascending and all different.
 
     Args:
         density: Of any shape; values that are not finite count as 0.

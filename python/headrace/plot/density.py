@@ -140,7 +140,7 @@ def panel(
     table: PlottedRows | None = None,
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Panel:
-    """The density of these columns, on a grid around the draws, or between `ends`."""
+    """The density of one or two columns, on a grid around the draws, or between `ends`."""
     found = ends
     if found is None:
         others = [None if table is None else table.x[:, i] for i in columns]
@@ -197,7 +197,7 @@ def _closer(edges: Floats, value: Floats) -> tuple[float, float] | None:
 
 
 def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
-    """A flow of only these columns; None where it cannot be derived."""
+    """The flow of some columns alone; None where it cannot be derived."""
     if len(columns) == flow.features:
         return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are no density
     try:

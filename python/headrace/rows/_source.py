@@ -86,7 +86,7 @@ class Source(abc.ABC):
         """The rows of one piece, in blocks."""
 
     def dtype(self, columns: Sequence[int]) -> np.dtype[Any]:
-        """float32 or float64, the dtype in which these columns are read."""
+        """float32 or float64, the dtype in which columns are read."""
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
@@ -98,7 +98,7 @@ class Source(abc.ABC):
         return _columns.label(column, self.names)
 
     def choosing(self, columns: Sequence[int] = ()) -> str:
-        """The end of an error: the argument that takes these columns, or some if it is empty."""
+        """The end of an error: the argument that takes columns, or some arguments if it is empty."""
         if not columns:
             return f"; {self.dashes}columns chooses other columns"
         chosen = f"--columns {_columns.ranges(columns)}" if self.dashes else f"columns={list(columns)}"

@@ -176,7 +176,7 @@ class Stream(abc.ABC):
 
     @takes_rng
     def split(self, share: float, seed: int = 0, *, rng: Rng = None) -> tuple[Stream, Block | None]:
-        """A stream without some rows, and these rows: a share of all, at most as many as the buffer holds.
+        """A stream without some rows, and the left-out rows: a share of all, at most as many as the buffer holds.
 
         They are drawn from the whole stream: one row of each run of neighbours.
 

@@ -105,7 +105,7 @@ class Sequences:
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Convert such results for the caller."""
+        """Convert results of all sequences for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
@@ -171,7 +171,7 @@ class Covariates:
             self.check(np.full(self._rows, steps, np.intp))
 
     def check(self, lengths: NDArray[np.intp]) -> None:
-        """Refuse too few frames for sequences of these lengths."""
+        """Refuse frames that are too few for the lengths of sequences."""
         for i, frames in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
             if len(frames) < (least := -(-steps // self._hop)):

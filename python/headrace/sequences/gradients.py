@@ -202,6 +202,6 @@ class SequenceDerivatives(Sequential):
         return back.of_sides("grad_x", grad_x, grad_log_det)
 
     def _back(self, wrt: Any, inverse: bool, *arguments: Any) -> Backward:
-        """The gradients of a call with these arguments, as `Run.opened` has them."""
+        """The gradients of a call, with the arguments of `Run.opened`."""
         kinds = kinds_of(wrt, _KINDS)
         return Backward(self._run_of(*arguments), kinds, inverse)

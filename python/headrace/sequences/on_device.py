@@ -257,7 +257,7 @@ class ProgramOnDevice:
         return SimpleNamespace(set_weights=partial(self._set_on, stream))
 
     def _set_on(self, stream: Any, values: CuPyArray) -> None:
-        """Replace the parameters by a copy of these, where entries that are no weights become zero."""
+        """Copy a vector into the parameters; entries that are no weights become zero."""
         with self.device.on(stream):
             vector = np.where(self._is_weight, values, self.dtype.type(0))
             self._current = vector, stream

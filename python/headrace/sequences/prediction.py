@@ -75,7 +75,7 @@ class LinearPrediction(OverTime):
 
     @classmethod
     def of_reflections(cls, reflections: Any, dtype: DTypeLike = "float32") -> Self:
-        """A prediction with these reflection coefficients, shape (features, order), between -1 and 1."""
+        """A prediction with given reflection coefficients, shape (features, order), between -1 and 1."""
         k = np.atleast_2d(np.asarray(reflections, np.float64))
         if not (np.abs(k) <= 1.0).all():
             raise ValueError(f"reflections: expected numbers between -1 and 1, got {k[~(np.abs(k) <= 1.0)][0]:g}")

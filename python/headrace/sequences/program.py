@@ -106,7 +106,7 @@ class SequenceProgram:
         return self._current[0].copy()
 
     def set_weights(self, values: Array) -> None:
-        """Replace the parameters by a copy of these, where entries that are no weights become zero."""
+        """Copy a vector into the parameters; entries that are no weights become zero."""
         self._take(packed(self._blocks, values, self.dtype))
 
     def _take(self, vector: Array) -> None:
@@ -160,5 +160,5 @@ def size_of(transform: Any) -> int:
 
 
 def slices(*sizes: int, first: int = 0) -> list[slice]:
-    """Parts of a vector of these sizes, one after another."""
+    """Slices of a vector, by the sizes of its parts, one after another."""
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]

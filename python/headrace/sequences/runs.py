@@ -145,7 +145,7 @@ Cotangents = dict[str, Array]
 
 
 class Backward:
-    """The gradients of one call, of these kinds; `inverse`: from data to latent."""
+    """The gradients of one call, by `kinds`; `inverse`: from data to latent."""
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse
@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """Minus the mean log density of steps with these weights."""
+        """Minus the weighted mean log density of steps."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")

@@ -125,7 +125,7 @@ class Stream:
         self._core.set_frames(joined)
 
     def copies(self, n: int) -> Stream:
-        """n streams with the same past for each of these, which then proceed independently.
+        """n streams for each stream, with its past, which then proceed independently.
 
         Row j * rows + r of the result is copy j of row r.
 

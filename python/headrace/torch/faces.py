@@ -1,4 +1,4 @@
-"""Flows with the methods of other libraries' models, so that code written for these runs unchanged."""
+"""Flows with the methods of other libraries' models, so that code for such models runs unchanged."""
 
 from __future__ import annotations
 
@@ -408,5 +408,5 @@ class ConditionalNormflowsFace(NormflowsFace):
     def reverse_kld(  # type: ignore[override]
         self, num_samples: int = 1, context: Tensor | None = None, beta: float = 1.0, score_fn: bool = True
     ) -> Tensor:
-        """As `NormflowsFace.reverse_kld`, with a row of the context for each draw."""
+        """`NormflowsFace.reverse_kld` with a row of the context for each draw."""
         return self._reverse_kld(num_samples, context, beta, score_fn)

@@ -130,7 +130,7 @@ class Paths:
         self.gradient = np.empty(flow._interior.program.n_weights, flow.dtype)
 
     def draw(self, seed: int, context: NDArray[Any] | None) -> None:
-        """New noise and samples: those of `Flow.sample_and_log_prob` with this seed."""
+        """New noise and samples: those of `Flow.sample_and_log_prob` with the given seed."""
         self.noise = noise_of(self.flow, len(self.x), seed)
         self.flow._program.from_noise(self.noise, value=self.x, log_prob=self.log_q, context=context)
 

@@ -218,7 +218,7 @@ def _gradient(
     by: dict[str, Array],
     by_values: Array | None,
 ) -> Any:
-    """One gradient of these sequences, whose values are not checked; see `Backward.add`."""
+    """One gradient of given sequences, whose values are not checked; see `Backward.add`."""
     rows, caller = signals.shape[:1], Caller()
     run = Run(flow._program, caller, rows, batch.context, Covariates(flow, caller, batch.covariates, rows), vector)
     run.given = Sequences(caller, "", signals, flow.features)

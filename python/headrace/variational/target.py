@@ -57,7 +57,7 @@ class Contexts:
         return self.table[rng.choice(len(self.table), most, replace=False)]
 
     def standardize(self, flow: Flow, rng: Rng) -> None:
-        """Let a flow standardise its context by these contexts, unless it standardises it already."""
+        """Let a flow standardise its context by given contexts, unless it standardises it already."""
         if self.vary and flow.standardize_context is None:
             rows = self._rows(SCALED, rng) if self.table is None else self.table
             flow._interior.rescale(None, ArrayRows(Data(rows, rows, None)).moments(of_context=True, say=True))

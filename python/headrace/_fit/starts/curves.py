@@ -123,7 +123,7 @@ class Curve:
         return Curve(x, latent, slope)
 
     def is_longer(self, latent: Floats) -> bool:
-        """Whether the curve has knots beyond these."""
+        """Whether the curve has knots beyond the outermost quantiles."""
         return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
 
     def mirrored(self) -> Curve:

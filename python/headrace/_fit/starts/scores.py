@@ -170,7 +170,7 @@ def smoothed(mass: Floats, width: float) -> Floats:
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
-    """The quantiles of ascending values at these shares, and the variance.
+    """The quantiles of ascending values at given shares, and the variance.
 
     A quantile is a value up to which there is that share, the mean of the first and the last such value: the same for
     any order of equal values, mirrored for mirrored ones, and never a value of weight 0.
@@ -266,5 +266,5 @@ def _key(x: Floats) -> NDArray[np.int64]:
 
 
 def _number(key: NDArray[np.int64]) -> Floats:
-    """The floating-point values of such integers."""
+    """The floating-point values whose sortable integers are given."""
     return (key ^ ((key >> 63) & np.int64(2**63 - 1))).view(np.float64)

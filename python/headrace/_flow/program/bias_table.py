@@ -33,7 +33,7 @@ class BiasTable:
 
     @classmethod
     def of_lines(cls, features: int, shift: str, log_scale: str, **options: Any) -> BiasTable:
-        """Two values by these names for each coordinate, of an affine map."""
+        """Two named values for each coordinate, of an affine map."""
         settings = Settings(features=features, map="affine", scale="exp", reads="latent")
         return cls(unread(settings, **options), dict.fromkeys((shift, log_scale), (features,)), features)
 

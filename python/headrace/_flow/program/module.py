@@ -195,7 +195,7 @@ class Parametrised(abc.ABC):
     def _remade(
         self, parameters: NDArray[Any], dtype: np.dtype[Any] | None, device: Device | None, products: str = "exact"
     ) -> Self:
-        """A module of this structure with these parameters, which are on the host."""
+        """A module of this structure with other parameters, which are on the host."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._dtype = dtype

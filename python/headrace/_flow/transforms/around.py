@@ -106,6 +106,6 @@ class Inverse(Around):
 
 
 def _turned(vector: NDArray[Any], blocks: Sequence[tuple[str, Block]]) -> NDArray[Any]:
-    """The parameters of these blocks, with the last block first."""
+    """The parameters of all blocks, with the last block first."""
     ends = np.cumsum([block.size for _, block in blocks])
     return np.concatenate(np.split(vector, ends)[-2::-1]) if blocks else vector

@@ -77,7 +77,7 @@ class OnColumns(Around):
         return [StepSpec("PermutationStep", order=first), turn, StepSpec("PermutationStep", order=back)]
 
     def _network(self, network: MaskedNetwork) -> MaskedNetwork:
-        """A network of the transform that reads and moves these columns, with the same layout of weights."""
+        """The transform's network, reading and moving the chosen columns, with the same layout of weights."""
         if id(network) not in self._networks_here:
             self._networks_here[id(network)] = network, network.among(self.columns, self._features)
         return self._networks_here[id(network)][1]
