@@ -398,7 +398,7 @@ LoweredSteps<T> finished(Drafts<T> drafts, const std::string& place) {
         for (Draft<T>& draft : drafts) {
             if (Network<T>* const network = std::get_if<Network<T>>(&draft)) {
                 lowered.steps.push_back(finished(*network, lowered.weights));
-                *network = {};  // its values are copied to the weights
+                *network = {};  // values of the network are copied to the weights
             } else {
                 lowered.steps.push_back(std::move(std::get<StepSpec>(draft)));
             }

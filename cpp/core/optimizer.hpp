@@ -26,7 +26,7 @@ class Adam {
     bool has_average() const { return average_ != nullptr; }
 
     AdamMemory<T> memory() const;
-    void set_memory(const AdamMemory<T>& memory);  // its vectors must have the present lengths
+    void set_memory(const AdamMemory<T>& memory);  // vectors must have the present lengths
 
     const Program<T>& program() const { return *program_; }
 

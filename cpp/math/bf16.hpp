@@ -16,7 +16,7 @@
 namespace headrace {
 namespace {
 
-constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 - 47) << 23;  // their bits in float32
+constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 - 47) << 23;  // bits in float32
 constexpr int32_t bf16_nan = 0x7fc00000, float_infinity = 0x7f800000;
 
 // The bits of a lane of float32 rounded to bf16, to nearest even; the lower half is zero. `least`: the bits of the

@@ -72,7 +72,7 @@ struct DeviceTape {
 
 template <class T>
 struct DeviceChain {
-    Chain<T> chain;  // its pointer to steps is null: they are in this struct
+    Chain<T> chain;  // the pointer to steps is null: steps are in this struct
     const DeviceStep<T>* steps;
     int units;            // scratch lines of the largest step, of the last layer one window
     bool has_networks;    // or steps that are like networks in the backward pass

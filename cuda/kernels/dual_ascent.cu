@@ -96,7 +96,7 @@ struct Shared {
     T *moved, *matrix, *shift, *center, *square, *logs;
     LineMap<T>* maps;
     double* sums;  // replaces `moved` when a chunk is done
-    T* staged;     // and so do the threads' own sums, after them
+    T* staged;     // sums of each thread lie behind them
 
     static constexpr int sum_slots =
         (threads / warp) * (warp / (S::row_threads < warp ? S::row_threads : warp)) * S::lines * ascent_sum_count;
@@ -220,7 +220,7 @@ __device__ void add_products(const Shared<S>& shared, int lines, typename S::T (
     using T = typename S::T;
     constexpr int P = Rows<T>::count;
     const int group = int(threadIdx.x) / S::row_threads, place = int(threadIdx.x) % S::row_threads;
-    HR_ROLLED  // more lines at once would not leave enough registers
+    HR_ROLLED  // unrolled lines would need too many registers
     for (int k = 0; k < lines; ++k) {
         T factor[S::lines];
         read_lines<S>(shared.matrix + k * S::width + group * S::lines, factor);

@@ -97,7 +97,7 @@ struct ParamsInLine {
 template <class Map>
 constexpr bool is_of_steps = !has_bins<Map> || std::is_same_v<Map, LogisticMixture>;
 
-// One value, with its log-derivative in the direction of the call.
+// Maps a value, with its log-derivative in the direction of the call.
 template <class T>
 __device__ __forceinline__ T map_value(const CausalMap<T>& map, T given, const ParamsInLine<T>& params, T& log) {
     T level = 0;

@@ -112,7 +112,7 @@ def test_rotations_in_blocks_raise_the_likelihood_of_many_features(map):
 
 @every_rule
 def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
-    """The same ascent with the whole matrices of its turns, in float64; 1e-9 as above."""
+    """An ascent with the whole matrices of its turns is the same in float64, to 1e-9."""
     x = bent(300, 70)
     model = hr.DualAscentFlow.notes(steps=6, rule=rule, rotations="blocks", kinks=2, seed=5, dtype="float64")
     flow = model.fit(x, validation=None, progress=False)

@@ -49,7 +49,7 @@ def test_log_det_is_that_of_the_whole_chain(name):
 @every_model
 @pytest.mark.parametrize("precision", [1.0, 4.0])
 def test_a_slice_is_the_flow_after_its_steps(name, precision):
-    """The history has its likelihood, of the points that the fit moved: equal to rounding in float64."""
+    """The history has the flow's likelihood of the points that the fit moved: equal to rounding in float64."""
     x = bent(300)
     model = MODELS[name](precision=precision, dtype="float64")
     if name == "refined":
@@ -355,7 +355,7 @@ def test_an_interruption_before_the_joint_training_keeps_the_ascent(where, monke
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_an_interruption_of_the_ascent_that_competes_keeps_the_better_flow(after, monkeypatch):
-    """Ctrl-C comes at the start of that ascent, or after two of its splines."""
+    """Ctrl-C comes at the start of the competing ascent, or after two of its splines."""
     started = []
 
     def interrupted(ascent):

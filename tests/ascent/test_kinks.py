@@ -134,7 +134,7 @@ def test_a_normal_density_has_no_kink_to_gain():
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():
-    """One coordinate, ascended long; the gradient of any kink wide enough is then less than the rows' own noise."""
+    """After a long ascent of one coordinate the gradient of any kink wide enough is less than the noise of the rows."""
     x = bent(2000, 1)
     flow = hr.DualAscentFlow.notes(steps=400, dtype="float64").fit(x, validation=None, progress=False)
     z = flow.to_latent(x)[0]

@@ -158,7 +158,7 @@ def test_rows_that_weights_leave():
 
 
 def test_a_normal_marginal_is_left_alone_at_any_bandwidth():
-    """The reason for the correction: without it the slope would be 1 / sqrt(1 + h²)."""
+    """Without the correction the slope would be 1 / sqrt(1 + h²)."""
     x = np.array([NormalDist(3.0, 2.0).inv_cdf((i + 0.5) / 20_000) for i in range(20_000)])
     for bandwidth in (0.5, 2.0, 4.0):
         curve = normal_score(x, Shares.of(None, 20_000), bandwidth)

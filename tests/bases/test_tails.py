@@ -118,7 +118,7 @@ def test_student_at_both_ends(dtype):
 
 @pytest.mark.parametrize("df", [1e-3, 0.5, 1.0, 31.9, 32.0, 32.1, 1e3, 1e8, 1e15])
 def test_the_constant_of_student_is_exact(df):
-    """At 0 it is compared with the logarithm of Γ where that does not cancel, else with the asymptotic series."""
+    """At 0 the density is compared with log Γ where that does not cancel, else with the asymptotic series."""
     got = hr.Flow([], hr.StudentT(1, df, trainable=False), dtype="float64").log_prob(np.zeros((9, 1)))
     if df < 1e5:
         want = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -247,7 +247,7 @@ def test_the_derivative_by_log_df_is_that_of_the_constant_near_zero_and_far_away
 
 
 def _log_density_constant(df):
-    """The constant by lgamma, and where that cancels by its series."""
+    """The density's constant by lgamma, or by a series where lgamma cancels."""
     if df > 1e5:
         return -0.5 * math.log(2 * math.pi) - 1 / (4 * df)
     return math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(df * math.pi) / 2
@@ -436,7 +436,7 @@ def test_degrees_of_freedom_beyond_the_dtype_are_refused():
 @pytest.mark.parametrize("make", [hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow])
 @pytest.mark.parametrize("name", NAMED)
 def test_flows_take_bases_by_name(make, name):
-    """The same bits as with the object."""
+    """A base by name has the bits of the object."""
     x = cases.rng("named").standard_normal((20, 2))
     named, given = (make(2, transforms=1, hidden=(4,), base=base) for base in (name, NAMED[name](2)))
     np.testing.assert_array_equal(named.log_prob(x), given.log_prob(x))

@@ -99,7 +99,7 @@ def test_high_effort_is_that_of_python(folder, result):
 
 
 def test_members_have_a_file_of_their_own(folder, result):
-    """The file of the flow is the same with and without it, and the mixture is that of Python."""
+    """The file of the flow is the same with and without `--keep`, and the mixture is that of Python."""
     x = table(600)
     write_csv("t.csv", x, NAMES)
     fit = ("fit", "t.csv", "--seed", 5, "--effort", "high", *SHORT)

@@ -164,7 +164,7 @@ def test_names_of_columns_do_no_harm_in_a_spreadsheet_or_a_terminal(folder, run)
     written = (folder / "s.csv").read_text("utf-8")
     for text in (written, run("sample", "f.safetensors", "-n", 2)[1]):
         assert next(csv.reader(text.splitlines())) == HARMLESS
-    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # they are stored unchanged
+    assert run("score", "f.safetensors", "t.csv", "-o", "s.npy")[0] == 0  # names are stored unchanged
     write("bad.csv", "a,b\n1,\x1b[31mred\n")
     write("\x1b[31m.csv", "a,b\n1,x\n")
     for name in ("bad.csv", "\x1b[31m.csv", "none\x1b.csv"):

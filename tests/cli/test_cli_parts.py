@@ -150,7 +150,7 @@ def test_a_process_that_is_killed(folder, result):
     report = result("score", "flow.safetensors", "data", "-o", "scores/")
     assert (report["rows"], report["tables_done_before"]) == (100_000, len(done))
     after = kept("scores")
-    assert len(after) == 20  # and no temporary file
+    assert len(after) == 20  # no temporary file is left
     assert all(after[name] == before[name] for name in done)
     want = hr.load("flow.safetensors").log_prob(np.load("data/part-7.npy"))
     assert_array_equal(np.load("scores/part-7.npy"), want)

@@ -444,7 +444,7 @@ def cut(path):
 
 
 def coded(path, code):
-    """A file whose header has another code of its format."""
+    """A WAV file whose header has another code of a format."""
     with open(write_wave(path, values(100)), "r+b") as file:
         file.seek(20)
         file.write(code.to_bytes(2, "little"))

@@ -203,7 +203,7 @@ def test_a_loss_without_score_has_the_gradient_of_the_path_alone(torch):
     torch.manual_seed(0)
     (whole,) = torch.autograd.grad(fast.reverse_kld(4000), fast.flow.vector)
     assert torch.isfinite(by_path).all()
-    # They differ by the score's mean over draws, which is zero up to noise.
+    # Gradients differ by the score's mean over draws, which is zero up to noise.
     assert 0 < (by_path - whole).norm() < 0.5 * whole.norm()
     fast.p = None
     with pytest.raises(AttributeError, match="p: expected a model with a target"):

@@ -265,7 +265,7 @@ def test_a_converted_flow_is_a_flow(torch, tmp_path):
 
 @pytest.mark.parametrize("column", [None, 0, 2])
 def test_one_column_of_data_that_is_wrong_is_found(column):
-    """Of three columns the median over all values would not detect it."""
+    """The median over all values of three columns would not detect a wrong column."""
     flow = hr.MAF(3, transforms=1, hidden=(8,), dtype="float64", seed=1)
 
     def to_data(z, context):

@@ -358,7 +358,7 @@ def test_a_module_that_does_more_is_refused():
 
 @pytest.mark.parametrize("name", ["nflows's MLP", "torch's Linear"])
 def test_a_net_that_takes_no_context_is_refused_by_name(name):
-    """nflows' couplings raise a TypeError with it."""
+    """nflows' couplings raise a TypeError with a context."""
     nets, base = library("nflows.nn.nets"), library("nflows.distributions").StandardNormal([N])
     linear = library("torch").nn.Linear
     model = nflows_on(base, 0, lambda i, o: linear(i, o) if "Linear" in name else nets.MLP([i], [o], [8]))

@@ -23,7 +23,7 @@ torch = library("torch")
 FOLDER = Path(convert.__file__).parent / "plain"
 
 VERBS = ("log_prob", "to_latent", "to_data")
-# Both round alike; terms are at most of this size in the examples, and splines divide by the sizes of bins.
+# Core and PyTorch round alike; terms are at most of this size in the examples, and splines divide by sizes of bins.
 LIMITS = {"float32": 3e-5, "float64": 1e-11}
 
 

@@ -106,7 +106,7 @@ def test_a_path_switched_off_gives_the_same_bits(name, way, dtype):
 
 @pytest.mark.parametrize("name", [*FLOWS, *ROUNDED])
 def test_one_context_for_all_rows_is_one_of_each(name):
-    """Folded into the first biases once, it adds the same as the products of each row."""
+    """A context that is folded into the first biases adds the same as the products of each row."""
     flow, x, one = made(name), cases.rows(ROWS, 5, "float32"), cases.rows(1, CONTEXT, "float32", "context")
     each = np.repeat(one, ROWS, 0)
     for got, want in zip(calls(flow, x, one), calls(flow, x, each), strict=True):
@@ -115,7 +115,7 @@ def test_one_context_for_all_rows_is_one_of_each(name):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # that set has no multiply-adds
+@pytest.mark.parametrize("isa", [isa for isa in hr.info()["isas"] if isa != "v2"])  # x86-64-v2 has no multiply-adds
 def test_every_instruction_set_gives_the_same_bits(isa, tmp_path):
     """For at least 8 rows, including products in bf16, by instructions and emulated."""
     path = tmp_path / "results.npz"

@@ -83,7 +83,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     x = np.repeat(rows, 200, axis=0)
     thread = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     thread.start()
-    with contextlib.suppress(KeyboardInterrupt):  # it is raised if no epoch was better yet
+    with contextlib.suppress(KeyboardInterrupt):  # raised if no epoch was better yet
         assert flow.fit(x, epochs=1000, batch_size=len(x), progress=False).stopped == "interrupted"
     thread.join()
     assert np.isfinite(flow.parameters).all()

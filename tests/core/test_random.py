@@ -161,7 +161,7 @@ def test_moments_are_those_of_the_base(base, dtype):
 
 @every_base
 def test_tails_are_reached(base, dtype):
-    """The largest of 200,000 draws: the chance to fall outside these limits is below one in ten thousand."""
+    """The largest of 200,000 draws lies outside the limits with a chance below one in ten thousand."""
     x = draw(base, dtype)
     low, high = {"normal": (3.8, 6.3), "logistic": (9.9, 22.0)}[base]
     for largest in (x.max(), -x.min()):

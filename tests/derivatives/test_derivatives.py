@@ -257,7 +257,7 @@ def test_flows_on_every_base(core, base, verb):
     subject = chain_of("end", base=base)
     given, context = 3.0 * cases.rows(9, 4, "float64"), cases.rows(9, 2, "float64", "context")
     gradients.check(subject, verb, given, context, least=10.0)
-    if verb != "log_prob_vjp" and base == "normal":  # the base has no part in these
+    if verb != "log_prob_vjp" and base == "normal":  # the base has no part in these derivatives
         gradient = gradients.call(subject.library, verb, given, context)["parameters"]
         assert not any(g.any() for g in gradients.dense_gradient(subject.library, gradient)[:2])
 

@@ -103,7 +103,7 @@ def test_device_memory_is_given_back_once(emu):
 def test_threads_that_wait_for_ever_are_named(emu, thread_order, bug, message):
     with pytest.raises(emu.module.EmulationError, match=message):
         emu.module.planted(bug)
-    assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # and the next launch succeeds
+    assert_array_equal(values(emu, "none"), np.roll(np.arange(THREADS), -1))  # the next launch succeeds
 
 
 @pytest.mark.parametrize(

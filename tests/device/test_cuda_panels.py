@@ -107,7 +107,7 @@ def test_flows_are_the_cpus(kind, settings, device, dtype):
 
 @pytest.mark.parametrize("architecture", [80, 90])
 def test_the_wide_lines_in_global_memory(architecture, emu):
-    """The same bits wherever lines are."""
+    """Bits do not depend on where lines are."""
     dense = structure("levels that are no multiple of eight").astype("float32")
     flow = hr.Flow(
         [gradients.masked(dense, reads="data").library, hr.transforms.MaskedAutoregressive(19, hidden=(900, 800))]

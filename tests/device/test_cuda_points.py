@@ -151,7 +151,7 @@ def test_tiles_of_one_chunk_follow_each_other(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # none of these waits
+QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # no call waits
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):

@@ -423,7 +423,7 @@ def test_uses_of_the_weights_wait_for_each_other_on_the_device(emu):
 
 
 def test_parameters_of_one_call_are_a_use_of_the_program(emu):
-    """A program without such a use could free its memory while the call's kernels read the steps."""
+    """Without a use on the stream a program could free its memory while the call's kernels read the steps."""
     flow = cases.randomise(hr.PlanarFlow(3, transforms=2))
     twin = Twin(emu, flow)
     x, log_det = np.zeros((4, 3), "f4"), np.zeros(4, "f4")

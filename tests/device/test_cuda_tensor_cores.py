@@ -145,7 +145,7 @@ def test_flows_are_as_near_as_factors_of_11_bits_allow(kind, device):
 
 @pytest.mark.parametrize("name", network_cases.NETWORKS)
 def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(name, device):
-    """A run stores them rounded, one that is recorded rounds its inputs; sums and gates keep their digits."""
+    """A run stores rounded units, a recorded run rounds its inputs; sums and gates keep their digits."""
     flow = cases.randomise(hr.MAF(5, context=2, transforms=1, hidden=hr.Network(network_cases.NETWORKS[name])), 0.4)
     fast, exact = twins(device, flow)
     x, context = cases.rows(50, 5, "float32"), cases.rows(50, 2, "float32", "context")

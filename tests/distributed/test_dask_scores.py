@@ -46,7 +46,7 @@ def test_samples_have_the_bits_of_one_call(n, local_cluster):
 def test_columns_are_chosen_as_those_of_a_stream():
     """Names may have any type; a name that is given twice is refused."""
     dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
-    frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # its columns are called 0, 1, 2
+    frame = dd.from_pandas(pd.DataFrame(rows()), npartitions=3)  # columns are called 0, 1, 2
     flow = hr.MAF(2, 1, hidden=(8,))
     found = hr.dask.log_prob(flow, frame, 2).compute()
     np.testing.assert_array_equal(found.to_numpy(), flow.log_prob(rows()[:, :2], rows()[:, 2:]))

@@ -47,7 +47,7 @@ class Ranks:
     def __exit__(self, *error):
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its children hold its output open
+                os.killpg(process.pid, signal.SIGKILL)  # children hold the output open
             process.communicate(timeout=WAIT)
 
     def finish(self, which=None):

@@ -87,7 +87,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
     weights = cases.rng("weights").integers(1, 4, 3000).astype(float)
     want, found = tail_of(np.repeat(x, weights.astype(int)), np.ones(int(weights.sum()))), tail_of(x, weights)
     assert found.threshold == want.threshold
-    assert found.shape == pytest.approx(want.shape, rel=0.3)  # fewer rows are left of weighted ones
+    assert found.shape == pytest.approx(want.shape, rel=0.3)  # weighted rows leave fewer
     scaled = tail_of(x, 1e-100 * weights)
     assert (scaled.threshold, scaled.is_clear) == (found.threshold, found.is_clear)
     assert_allclose([scaled.shape, scaled.scale], [found.shape, found.scale])

@@ -81,7 +81,7 @@ def test_weights_count_as_rows_that_are_repeated():
     rows = cases.rng("weights").exponential(size=(2000, 1)) - 1.0
     weights = np.arange(2000) % 4
     (weighted,), (repeated,) = of_sample(Sample(rows, weights)), of_sample(Sample(np.repeat(rows, weights, 0), None))
-    inner = slice(4, -4)  # fewer rows are left of weighted ones for the tails
+    inner = slice(4, -4)  # weighted rows leave fewer for the tails
     x = weighted.data[0, inner]
     assert_allclose(weighted.inverse(x[:, None])[0], repeated.inverse(x[:, None])[0], atol=0.15)
 

@@ -97,7 +97,7 @@ PARQUET = (
 @pytest.mark.costly
 @pytest.mark.parametrize("way", ["command line", pytest.param("Python", marks=pytest.mark.nightly)])
 def test_a_fit_of_parquet(way, tmp_path):
-    """Two million rows are 153 MiB, in row groups of 1.9: Arrow keeps some of these, and spare memory."""
+    """Two million rows are 153 MiB, in row groups of 1.9 MiB: Arrow keeps some groups, and spare memory."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 

@@ -239,7 +239,7 @@ def same_order(monkeypatch, x, orders):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, context, weighted, tmp_path, monkeypatch):
-    """The same bits of losses, on held-out rows too, and of parameters; nearly so of weights, whose sum is rounded."""
+    """Losses, on held-out rows too, and parameters have the same bits; with weights, whose sum is rounded, nearly."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
     flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # a fit that standardises: sums in another order

@@ -178,7 +178,7 @@ def test_without_held_out_rows_the_last_weights_are_kept():
 
 
 def test_the_text_of_a_history_has_its_attributes():
-    """Each name in its text is an attribute with this value, except for `seconds`, of which the text has the last."""
+    """Names in a history's text are attributes with these values, but `seconds`, of which the text has the last."""
     history = overfit(gaussian(60), epochs=3)[1]
     shown = dict(re.findall(r"(\w+)=([^,)]+)", repr(history)))
     assert history.epochs == len(history.train_loss) == 3

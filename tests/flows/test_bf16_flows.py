@@ -39,7 +39,7 @@ def given(flow, n, *key):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", FLOWS)
 def test_to_data_inverts_to_latent(name, matmul):
-    """In few rows some value is rounded otherwise in the inverse; these differ by bf16's precision."""
+    """The inverse rounds some value of few rows otherwise; such rows differ by bf16's precision."""
     flow = made(name, matmul)
     z, context = given(flow, 2000, name)
     x, log_det = flow.to_data(z, context)

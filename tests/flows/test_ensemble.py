@@ -81,7 +81,7 @@ def test_infinities_and_nan_are_exact_and_stay_in_their_rows():
     assert log_prob[3] == pytest.approx(np.log(1 / 3) - 0.5 * np.log(2 * np.pi), abs=1e-15)
     assert spread[1] == 0.0
     same = lines(0.0, 3.0)
-    assert same.spread(np.array([[1e200]])) == 0.0  # both are -inf at that row
+    assert same.spread(np.array([[1e200]])) == 0.0  # both members have -inf at the row
     assert lines(0.0, 1e200, weights=[1.0, 1.0]).spread(np.array([[0.0]])) == np.inf
 
 

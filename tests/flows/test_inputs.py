@@ -82,7 +82,7 @@ def transforms_of(features, context, dtype):
 def test_transforms_read_any_strides_and_either_precision(
     strides, context_strides, n, features, context, input_dtype, context_dtype, dtype
 ):
-    """The same bits as for a contiguous copy in the transform's own precision."""
+    """Results have the bits of those for a contiguous copy in the transform's own precision."""
     z = array_of(strides, n, features, input_dtype)
     row_context = array_of(context_strides, n, context, context_dtype, "context") if context else None
     plain = np.array(z, dtype, order="C")

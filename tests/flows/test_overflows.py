@@ -26,7 +26,7 @@ def flow_of(dtype):
 
 
 def batch(dtype, n, row, columns=slice(None)):
-    """Ordinary rows, and these rows with one that overflows."""
+    """Ordinary rows, and a copy of them in which one row overflows."""
     clean = cases.rows(n, FEATURES, dtype)
     given = clean.copy()
     given[row, columns] *= SIZES[dtype][1]

@@ -145,7 +145,7 @@ def test_frames_pipelines_and_clones():
 
 @pytest.mark.filterwarnings("ignore:fit. held-out rows prefer a Gaussian")
 def test_a_response_with_a_frequent_value():
-    """Has a warning that names it: a density spikes there."""
+    """A frequent value has a warning that names it, because a density spikes there."""
     x, y = table(100)
     model = FlowRegressor(trees=False, settings=FitSettings(epochs=1), **SHORT)
     words = rf"y: one value is frequent in response 1 \(0 in {(y <= 0.0).sum()} of 100 rows"

@@ -40,7 +40,7 @@ def registered(module):
 def emu(monkeypatch):
     """Let structures that are made inside of the test compute in the emulation, on `STREAM`."""
     module = cuda_arrays.load("emu").module
-    _xla.register()  # those of the CPU, under their own names
+    _xla.register()  # handlers of the CPU, under their own names
     registered(module)
     monkeypatch.setattr(_xla, "_on_devices", lambda: module)
     monkeypatch.setattr(_xla.Structure, "target", "headrace_emulated")

@@ -27,7 +27,7 @@ def rows(*shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-FAST = "FAST_COMPILE"  # these graphs are too small to compile
+FAST = "FAST_COMPILE"  # graphs are too small to compile
 
 
 @pytest.mark.parametrize("shapes", [((3,), None), ((4, 3), None), ((3,), (2,)), ((5, 4, 3), (4, 2)), ((3,), (4, 2))])

@@ -44,7 +44,7 @@ def not_expected(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": reason}
 
 
-@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # those of irises, which are rounded
+@pytest.mark.filterwarnings("ignore:X. values repeat:RuntimeWarning")  # columns of irises, which are rounded
 @parametrize_with_checks(
     [estimator(epochs=3), estimator("nsf", epochs=2, dtype="float32", validation=0.0, bins=4)],
     expected_failed_checks=not_expected,
@@ -387,7 +387,7 @@ def test_a_base_of_the_caller():
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda base: pickle.loads(pickle.dumps(base))])
 def test_a_trainable_base_can_be_copied(duplicate):
-    """`clone` copies it, and so do processes of a grid search."""
+    """`clone` copies the settings, and so do processes of a grid search."""
     base = hr.Normal(2, loc=[1.0, -1.0], scale=2.0)
     flows = [hr.MAF(2, transforms=2, hidden=(8,), base=each) for each in (base, duplicate(base))]
     assert_array_equal(flows[0].parameters, flows[1].parameters)

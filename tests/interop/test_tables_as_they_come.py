@@ -200,7 +200,7 @@ def test_pickles_keep_the_table_and_old_ones_load(fitted):
 def test_a_table_is_kept_as_json():
     table = Table((Column("integer", 2.0, 1.0), Column("float", constant=3.0), Column("boolean", 1.0)))
     assert Table.of_header(table.header()) == table
-    assert Table.of_header(table.header()[1:2]).kept == [0]  # all of its columns are constant
+    assert Table.of_header(table.header()[1:2]).kept == [0]  # all columns are constant
     for wrong in ([], "x", [{"kind": "odd"}], [{**table.header()[0], "width": -1.0}]):
         with pytest.raises((ValueError, TypeError, KeyError)):
             Table.of_header(wrong)

@@ -33,7 +33,7 @@ def ends_of(bound):
 
 
 def raw_parameters(map, n, bins, spread, dtype):
-    """One spline a row."""
+    """Raw parameters of a spline for each row."""
     shape = n, reference.MAPS[map].count(bins)
     return (spread * cases.rng("additive", map, *shape, spread).standard_normal(shape)).astype(dtype)
 

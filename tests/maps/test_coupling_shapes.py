@@ -49,7 +49,7 @@ def batch(leading, shared, map="affine", dtype="float64"):
     together=("shape", "direction"),
 )
 def test_values_and_gradients_are_those_of_the_rows(core, shape, map, direction, dtype):
-    """The same bits; but the gradients of shared parameters are sums."""
+    """Shared parameters give the bits of copies for each row; but their gradients are sums."""
     value, params, (by_value, by_log_det), each = batch(*shape, map, dtype)
     flat = value.reshape(len(each), ACTIVE)
     got = KERNELS[direction](value, params, map)

@@ -19,7 +19,7 @@ every_kind = pytest.mark.parametrize("coupling", [False, True], ids=["autoregres
 
 
 def raw_parameters(n, bins, spread, dtype, *key):
-    """One spline a row."""
+    """Raw parameters of a spline for each row."""
     return (spread * cases.rng("raw", n, bins, spread, *key).standard_normal((n, 3 * bins - 1))).astype(dtype)
 
 

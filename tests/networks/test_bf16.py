@@ -32,7 +32,7 @@ def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
 @pytest.mark.parametrize("matmul", PARTS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_sequential_direction_has_the_bits_of_the_reference(name, matmul):
-    """Each unit has them, for any order of its inputs: levels end inside pairs."""
+    """Each unit has the bits, for any order of its inputs: levels end inside pairs."""
     transform, judge, dense = network_case(name, matmul)
     rows = 30
     z, context = np.zeros((rows, dense.features), "float32"), cases.rows(rows, dense.context, "float32", name)

@@ -32,7 +32,7 @@ def errors(matmul, scale=1.0, rows=400):
 
 
 def test_two_parts_keep_sixteen_bits():
-    """Each number loses at most 2^-18 of it, and a product of two the 2^-18 of it that is left out."""
+    """Each number loses at most 2^-18 of its size, and a product of two the omitted 2^-18."""
     found = errors("bf16x3")
     assert found.max() <= 2.0**-16
     assert np.sqrt(np.mean(np.square(found))) <= 2.0**-19
@@ -43,7 +43,7 @@ def test_two_parts_keep_sixteen_bits():
 @pytest.mark.parametrize("matmul", ["bf16x6", "bf16x6_tiles"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**-12, 2.0**20])
 def test_three_parts_are_as_exact_as_float32(scale, matmul):
-    """The omitted part of a product is some 2^-26 of it: the sums' own roundings are all that counts."""
+    """The omitted part of a product is some 2^-26: only the roundings of sums count."""
     found, exact = errors(matmul, scale), errors("exact", scale)
     assert found.max() <= 1.5 * exact.max() + 2.0**-26
     assert np.sqrt(np.mean(np.square(found))) <= 1.5 * np.sqrt(np.mean(np.square(exact)))

@@ -22,7 +22,7 @@ every_network = pytest.mark.parametrize("name", cases.NETWORKS)
 
 
 def pair(dense, activation="relu", **settings):
-    """The same network twice: in the library and in the reference."""
+    """A network in the library and in the reference."""
     settings = {"outputs": dense.outputs, "layout": dense.layout} | settings
     library = hr.transforms.MaskedAutoregressive.from_dense(
         *dense.arrays, activation=activation, context=dense.context, **settings
@@ -343,7 +343,7 @@ def test_mu_and_sigma_in_one_formula_are_minus_mu_over_sigma_and_one_over_sigma_
         weights, biases = [w.copy() for w in dense.weights], [b.copy() for b in dense.biases]
         weights[-1][0::2] /= -sigma[:, None]
         biases[-1][0::2] /= -sigma
-        weights[-1][1::2] *= -1.0  # both scales are odd in the raw output
+        weights[-1][1::2] *= -1.0  # the logarithms of both scales are odd in the raw output
         biases[-1][1::2] *= -1.0
         _, judge = pair(dense, scale=scale, reads=reads, formula="to_data")
         other = hr.transforms.MaskedAutoregressive.from_dense(

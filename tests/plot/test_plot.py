@@ -439,7 +439,7 @@ def test_corner_with_titles_truths_and_ranges():
     assert second.lines[0].get_xdata()[0] == 0.5
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in pair.lines[2:]} == {(3.0, 0.5)}
     middle, up, down = map(float, re.fullmatch(r"\$(.*)\^\{\+(.*)\}_\{-(.*)\}\$", first.get_title("left")).groups())
-    assert middle == pytest.approx(4.0, abs=0.1)  # its median, and its standard deviation of 3, by 20,000 draws
+    assert middle == pytest.approx(4.0, abs=0.1)  # median, and standard deviation of 3, by 20,000 draws
     assert (up, down) == (pytest.approx(3.0, abs=0.12), pytest.approx(3.0, abs=0.12))
     by_name = hr.plot.corner(flow, names=["a", "b", "c"], truths={"b": 2.0}, range={"b": (1.0, 3.0)}, draws=200)
     assert [len(axis.lines) for axis in by_name.axes] == [0, 1, 1, 0, 1, 0]

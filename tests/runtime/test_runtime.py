@@ -145,7 +145,7 @@ def test_single_files_in_double_have_more_digits(runtime, name):
 def test_rows_that_are_not_finite_or_overflow_spoil_only_themselves(runtime, name, dtype):
     module = file_cases.EXAMPLES[name](dtype)
     if isinstance(module, hr.Ensemble):
-        return  # its members are flows, tested by themselves
+        return  # members are flows, tested by themselves
     rows, context = file_cases.inputs_of(module)
     loaded = runtime.load(hr.to_bytes(module), rows.dtype)
     is_flow = isinstance(module, hr.Flow)

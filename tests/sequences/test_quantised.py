@@ -92,7 +92,7 @@ def test_pushes_of_a_stream_have_the_bits_of_whole_sequences(flow, rows):
         assert stream.position == 60
     stream = flow.stream(rows)
     stream.push(x[:, :20], quantised=1)
-    cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])  # both are its past
+    cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])  # both parts are the past
     cases.assert_same_bits(stream.push(x[:, 40:], quantised=1), want[:, 40:])
 
 

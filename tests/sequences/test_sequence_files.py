@@ -74,7 +74,7 @@ def test_kept_files_are_small_and_of_every_example():
 
 def test_every_kind_of_sequences_has_an_example():
     kinds = {name for name, kind in _stored.KINDS.items() if issubclass(kind, Sequential)}
-    kinds -= {"AdaptivePrediction"}  # it has no parameters: sequence_cases.adaptive
+    kinds -= {"AdaptivePrediction"}  # without parameters: sequence_cases.adaptive
     assert {type(example(name)).__name__ for name in NAMES} == kinds, "sequence_cases.EXAMPLES lacks a kind"
 
 

@@ -152,7 +152,7 @@ def _transform(header, tensors, prefix):
     layers = sum(name.startswith(f"{prefix}layers.") and name.endswith(".weight") for name in tensors)
     lists = [[tensors[f"{prefix}layers.{i}.{what}"] for i in range(layers)] for what in ("weight", "bias", "mask")]
     hidden = [reference.Hidden(part["activation"], part.get("adds")) for part in header.get("network", [])]
-    # This reader has no layers with a context.
+    # The reader has no layers with a context.
     network = reference.Network(*lists, header["activation"], hidden or None)
     settings = {key: header[key] for key in ("map", "scale", "slope", "formula", "bound", "layout")}
     settings["outputs"] = tuple(header["outputs"])

@@ -194,7 +194,7 @@ def test_samples(density):
 
 def test_files_and_pickles(density, tmp_path, monkeypatch):
     x, context = rows(30, seed=4), np.zeros((30, 1))
-    monkeypatch.setattr(density.head, "rows", 200_000)  # more than a flow may have columns
+    monkeypatch.setattr(density.head, "rows", 200_000)  # more columns than a flow may have
     density.save(tmp_path / "mixed.safetensors")
     for again in (hr.load(tmp_path / "mixed.safetensors"), pickle.loads(pickle.dumps(density))):
         assert isinstance(again, MixedDensity)

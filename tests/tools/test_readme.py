@@ -224,7 +224,7 @@ def test_every_public_name_has_its_place_in_the_api_page():
     assert described >= {f"headrace.transforms.{name}" for name in hr.transforms.__all__}
     for name in described:
         place, _, last = name.rpartition(".")
-        if place and not name.startswith(("headrace.torch", "headrace.jax")):  # these need their library
+        if place and not name.startswith(("headrace.torch", "headrace.jax")):  # both need their library
             assert hasattr(importlib.import_module(place), last), name
 
 

@@ -331,7 +331,7 @@ void SequenceChain<T>::back(const ChainWeights<T>& weights, const LinkCall<T>& c
         own.context = place(reads_context, has_context, to.context, by_context, n_context);
         own.frames = place(reads_frames, has_frames, to.frames, by_frames, n_frames);
         by_sizes.clear();
-        if (reads_sizes(i) && n - 2 - i >= first) {  // its adaptive prediction is the next link
+        if (reads_sizes(i) && n - 2 - i >= first) {  // the adaptive prediction is the next link
             by_sizes.resize(size_t(call.values() * adaptive_sizes));
             own.frames = by_sizes.data();
         }

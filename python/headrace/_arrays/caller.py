@@ -195,7 +195,7 @@ class Caller:
     _first: Any = None
     _out: Any = None
     foreign = False  # whether an array was left in another byte order or width
-    device: Any = None  # where it computes, a `_device.Device`; None: on the CPU
+    device: Any = None  # the device of the call, a `_device.Device`; None: the CPU
     core: Any = cpu  # the compiled module
     names: Names | None = None  # of the columns that frames have to have
 

@@ -317,7 +317,7 @@ class DeviceCaller(Caller):
 def caller_of(first: Any) -> Caller:
     """For a call without a flow or transform: the caller for the device of its first array."""
     if type(first) is np.ndarray or not _is_on_device(first) or _core.cuda_unavailable():
-        return Caller()  # its error explains why an array on a device cannot be opened
+        return Caller()  # whose error explains why an array on a device cannot be opened
     return DeviceCaller(device_at(_index_of(first)))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace._base.array_errors import argument_of
 
-Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # its label, its dtype, its values in a dtype
+Column = tuple[Any, Any, Callable[[np.dtype[Any]], NDArray[Any]]]  # label, dtype, and values in a given dtype
 
 MOST_LABELS = 128  # of a column
 

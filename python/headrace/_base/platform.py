@@ -113,7 +113,7 @@ class _Beside(Temporary):
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-            with suppress(OSError):  # another process may see it as abandoned at once
+            with suppress(OSError):  # another process may take the file for abandoned at once
                 os.unlink(_lock_of(self.name))
 
 

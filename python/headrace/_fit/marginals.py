@@ -36,7 +36,7 @@ from headrace._flow.transforms.transform import Transform
 _NORMAL = NormalDist()
 
 ROWS = 1 << 14  # the largest number of rows that represent all,
-NUMBERS, FEWEST = 1 << 19, 1 << 11  # and of values in all columns, but with at least as many rows as the second value
+NUMBERS, FEWEST = 1 << 19, 1 << 11  # the most values in all columns, and the fewest rows of them
 LEAST_ROWS = 200
 TAIL = 10.0  # rows beyond the outermost knots
 COUNTS = (9, 17, 33)  # of quantiles, from which rows choose

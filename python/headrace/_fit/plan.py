@@ -76,7 +76,7 @@ class Plan:
     gaussianize: bool | None  # whether a fresh flow starts with nearly normal marginals; None: if they help
     optimizer: str  # of all else
     bends: bool  # whether the flow has splines
-    overfits: bool  # whether it has, and the rows are few for these
+    overfits: bool  # whether the flow has splines, and the rows are few for them
     begun: int = 0  # epochs that are a trial's
 
     def after(self, begun: int, share: float) -> Plan:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace._tables.facts import Seen
 
-LEAST_ROWS = 5  # fewer count up by accident
+LEAST_ROWS = 5  # fewer rows count up by accident
 LEAST_DIFFERENT = 50  # fewer whole numbers may differ by accident
 CROWDED = 8  # factor between the square of the number of rows and the range: among measured values some would be equal
 WIDE = 2.0**31  # a range of whole numbers that is unusual for quantities

@@ -106,7 +106,7 @@ class _Fits:
         ascent: Ascent = KinkAscent(*arguments) if s.map == "kink" else SplineAscent(*arguments, bins=bins)
         fitted = Fitted(ascent.go(self.progress, clock), ascent.history, ascent.whole)
         if fitted.history.stopped == "interrupted" and fitted.history.best_step == 0:
-            raise KeyboardInterrupt  # there is no step to return
+            raise KeyboardInterrupt  # no step to return
         return fitted
 
     def _refined_bins(self) -> int:

@@ -127,7 +127,7 @@ def _directed(source: Density, target: Density, grid: Grid, times: Floats, vecto
     history = [rho]
     for k, theta in enumerate(vectors):
         frame = _directions.Frame.of(grid, theta)
-        # Both by the same sums over points across: equal densities have equal marginals, to the last bit.
+        # Sums over points across are the same for rho and mu: equal densities have equal marginals, to the last bit.
         shape, width = (frame.along.cells[0], -1), frame.across.volume
         rho_s, mu_s = (part.reshape(shape).sum(axis=1) * width for part in densities(frame.points()))
         marginal = evolve(rho_s, mu_s, frame.along, times[k : k + 2])

@@ -69,7 +69,7 @@ def register(kind: type, reader: Reader) -> None:
         TypeError: no class, or no function.
 
     >>> import numpy as np, headrace as hr
-    >>> class Doubled:  # its forward, as of nflows, halves the data
+    >>> class Doubled:  # nflows' forward, which halves the data
     ...     pass
     >>> hr.convert.register(Doubled, lambda part, n: [hr.transforms.Standardize(np.zeros(n), np.full(n, 2.0))])
     """
@@ -332,7 +332,7 @@ class Layers:
         if not isinstance(activation, Leaky):
             self.layers[-1] = Layer(last.units, activation, last.adds, last.context, last.context_activation)
             return
-        if last.adds is not None or last.context is not None:  # its sums are those of single units
+        if last.adds is not None or last.context is not None:  # sums are those of single units
             self._add(np.eye(last.units), None, np.eye(last.units))
             self.layers.append(last)
         self.weights[-1] = np.concatenate([self.weights[-1], -self.weights[-1]])

@@ -105,7 +105,7 @@ def _distances(points: Floats, rows: Floats) -> Floats:
     step = max(_TILE // len(points), 1)
     for begin in range(0, len(rows), step):
         part = rows[begin : begin + step]
-        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # then without the terms that cancel
+        nearest = (squares - 2.0 * (part @ points.T)).argmin(axis=1)  # differences without the terms that cancel
         distances[begin : begin + step] = np.sqrt(np.square(part - points[nearest]).sum(axis=1))
     return distances
 

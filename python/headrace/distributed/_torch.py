@@ -83,7 +83,7 @@ class _Torch(_groups.Ranks):
 
         def give_back() -> None:
             while groups:
-                with suppress(Exception):  # all groups may have been destroyed meanwhile
+                with suppress(Exception):  # torch.distributed may have destroyed its groups meanwhile
                     self._distributed.destroy_process_group(groups.pop())
 
         thread = threading.Thread(target=give_back, name="headrace leaves gloo", daemon=True)

@@ -43,7 +43,7 @@ _ORDER, _BATCHES, _DROPOUT = 0x0DE2, 0xBA7C, 0xD209  # distinguish draws from ot
 class Chunk(NamedTuple):
     """A run of rows that are adjacent in the order of a shard."""
 
-    number: int  # its index among all chunks
+    number: int  # the index among all chunks
     shard: int
     begin: int
     end: int

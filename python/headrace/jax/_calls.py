@@ -119,7 +119,7 @@ def register() -> None:
     try:
         for name, handler in handlers.items():
             places = {"cpu": handler, "CUDA": on_cuda.get(name, elsewhere), "ROCM": elsewhere}
-            for platform, own in places.items():  # the same name on each: one compiled function works on all
+            for platform, own in places.items():  # one name on all platforms: a compiled function works on each
                 jax.ffi.register_ffi_target(f"{Structure.target}_{name}", own, platform=platform)
     except Exception as error:  # jaxlib's error, whose class depends on the version
         why = f"got {jax.__version__}: {error}"

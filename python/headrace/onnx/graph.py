@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
-IR_VERSION = 8  # that of ONNX 1.12, which has these operators: runtimes since 2022 support it
+IR_VERSION = 8  # version of ONNX 1.12, which has the operators used here: runtimes since 2022 support it
 
 Number = float | int | np.float32 | Sequence[int] | NDArray[Any]
 

@@ -195,7 +195,7 @@ class Operators:
     def logsumexp(self, x: Value) -> Value:
         """Over the last axis."""
         top = self.largest(x)
-        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all are infinitely unlikely
+        top = where(top < float(np.finfo(np.float32).min), 0.0, top)  # all components are infinitely unlikely
         return ((x - top).exp().sum(keep=True).log() + top).sum()
 
     def sums_below(self, x: Value) -> Value:

@@ -154,7 +154,7 @@ class Covariates:
         with caller.queue():
             stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
             if caller.device is not None:
-                self._on_device, stacked = stacked, stacked[:1]  # all have as many frames
+                self._on_device, stacked = stacked, stacked[:1]  # all sequences have as many frames
             else:
                 self._finite("covariates", array)
             self.arrays = list(stacked)

@@ -261,7 +261,7 @@ class SequenceFit(Fit):
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
-        self._cut(tried._interior)  # both are judged by the same steps
+        self._cut(tried._interior)  # both runs are judged by the same steps
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
         if gains is None and self.clock.left() >= least:

@@ -138,7 +138,7 @@ class _RunAtOnce(torch.autograd.Function):
 
 # ---- the operators ---------------------------------------------------------------------------------------------------
 
-# Their arguments after tensors are the keywords of `coupling`, and whether the direction is "inverse".
+# The operators' arguments after tensors are the keywords of `coupling`, and whether the direction is "inverse".
 How = tuple[Any, ...]
 _TYPES = {"float | tuple[float, float]": "float[]", "int | None": "int?"}
 _TEXTS = {name: type_text(one) for name, one in Keywords.__annotations__.items()}

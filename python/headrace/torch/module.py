@@ -352,7 +352,7 @@ class FlowModule(_Module):
         fixed = ("_chain", "_base", "_standardize_context")
         rounded = {flow.matmul, own.matmul} & BF16_KINDS.keys()
         if rounded or any(getattr(flow, name) is not getattr(own, name) for name in fixed):
-            self._become("flow", flow)  # another structure, or another standardisation after a fit
+            self._become("flow", flow)  # a fit may change structure and standardisation
         vector = torch.as_tensor(flow._vector())
         if self.layers is not None:
             self.layers.assign(vector.to(self.layers.entries.device))

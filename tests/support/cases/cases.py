@@ -323,7 +323,7 @@ def dense_network(
     return fill(masks, generator, gain=gain, features=features, context=context, outputs=outputs, layout=layout)
 
 
-# One line for each kind of network a user may bring: name -> keywords of made().
+# Kinds of networks that a user may bring: name -> keywords of made().
 NETWORKS = {
     "no hidden layer": {"hidden": ()},
     "one hidden layer": {"hidden": (20,)},

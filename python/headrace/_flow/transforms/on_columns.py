@@ -68,7 +68,7 @@ class OnColumns(Around):
         if step.kind == "NetworkStep":
             return [StepSpec(step.kind, **{**fields, "transform": self._network(fields["transform"])})]
         assert step.kind == "RotationStep"
-        # Its blocks lie on the diagonal, so that the columns come first while it acts.
+        # Blocks of a rotation lie on the diagonal, so that the columns come first while it acts.
         first = [*columns, *(c for c in range(n) if c not in set(columns))]
         rest = n - len(columns)
         matrix, blocks = np.concatenate([fields["matrix"], np.ones(rest)]), [*fields["blocks"], *[1] * rest]
