@@ -88,7 +88,7 @@ class U1(Energy):
 class _Confined(Energy):
     """An energy of z2 given z1, which would not fall along z1: C(z1) = ½(max(|z1| - 4, 0) / EDGE)² is added to it."""
 
-    _width: float  # for z2 given any z1: the integral over z2 is this times √2π
+    _width: float  # the integral over z2 at any z1, over √2π
 
     def __init__(self) -> None:
         """The integral over z2 is the same for every z1."""

@@ -25,7 +25,7 @@ C = ["cc", "-std=c11", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", 
 CXX = ["c++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
-@functools.cache  # nearly every program needs the same
+@functools.cache  # nearly all programs need the same libraries
 def config(*options):
     """The output of ``python -m headrace.config``."""
     run = [sys.executable, "-m", "headrace.config", *options]

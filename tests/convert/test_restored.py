@@ -25,7 +25,7 @@ from pairs import pairwise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations within the libraries
 
-# Kinds of the page whose conversions only move parameters, ...
+# Kinds of the page whose conversions only move parameters.
 GATHERED = {
     "zuko": (
         "MAF",
@@ -90,7 +90,7 @@ def glasflow_plain(kind, d, **options):
 
 _TAILS = {"num_bins": 6, "tails": "linear", "tail_bound": 3.0}
 
-# ... those that do so without a layer or an option of the page's kind, ...
+# Kinds that only move parameters without a layer or an option of the page's kind.
 PARTLY = {
     ("zuko", "MAF inverted (IAF), fixed affine maps, rotations, LU maps, permutations"): zuko_inverted,
     ("nflows", "NSF of couplings"): functools.partial(
@@ -124,7 +124,7 @@ PARTLY = {
     },
     ("sbi", "maf"): functools.partial(sbi_estimator, kind="maf", use_batch_norm=False),
 }
-# ... those that compute parameters of several others, and those that have constants or need a weight twice.
+# Kinds that compute parameters of several others, have constants, or need a weight twice.
 FOLDED = {
     "nflows": {
         "MAF with batch norm in blocks": "BatchNorm1d",

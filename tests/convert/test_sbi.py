@@ -265,8 +265,8 @@ def test_each_draw_outside_of_the_prior_is_drawn_again_for_its_own_observation(p
         if len(calls) == 1:
             drawn[3, 1], drawn[7, 4], drawn[8, 4, 0] = 9.0, -9.0, 2.5
         elif len(calls) == 2:
-            drawn[:2, 0] = 9.0  # the first two tries for the first of those three
-            drawn[:, 2] = 9.0  # and all tries for the last
+            drawn[:2, 0] = 9.0  # the first two tries for the first of three parameters
+            drawn[:, 2] = 9.0  # all tries for the last parameter
         return drawn
 
     monkeypatch.setattr(fast.posterior_estimator, "sample", sample)

@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     print(-flow.log_prob(rows).mean(), -want.mean())
     """
     after, before = map(float, run(code))
-    assert after <= before + 0.1  # the best on held-out rows, which include these
+    assert after <= before + 0.1  # the best loss on held-out rows, which include x
 
 
 @pytest.mark.long

@@ -112,7 +112,7 @@ def test_context_that_the_density_does_not_use():
     assert "context column 1" in found.sentence
     right = hr.diagnose(flow, normal_rows("used", features=3), context)
     assert right.misses == ()
-    shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)  # another fault, which the context is
+    shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)  # another fault: the context has a role
     assert not by_name(shifted, "dependence on the context").misses  # none of
 
 

@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from dask_cases import BATCH, CHUNKS, MAKE, SHARD, WAIT, context, dask, lazy, rows
 
-# Warnings of these libraries: sockets of a killed worker, and versions.
+# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

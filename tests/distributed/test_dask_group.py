@@ -9,7 +9,7 @@ import headrace as hr
 from dask_cases import distributed
 from headrace.distributed.groups import GroupError
 
-# Warnings of these libraries: sockets of a killed worker, and versions.
+# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

@@ -13,7 +13,7 @@ import headrace as hr
 from dask_cases import BATCH, SHARD, WAIT, both, cut, distributed, lazy, rows, same, wait_for_both, weights
 from headrace.distributed.groups import GroupError, local
 
-# Warnings of these libraries: sockets of a killed worker, and versions.
+# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

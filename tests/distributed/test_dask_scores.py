@@ -6,7 +6,7 @@ import pytest
 import headrace as hr
 from dask_cases import CHUNKS, MAKE, context, da, lazy, rows
 
-# Warnings of these libraries: sockets of a killed worker, and versions.
+# Warnings of Dask and its libraries: sockets of a killed worker, and versions.
 pytestmark = [pytest.mark.programs, pytest.mark.filterwarnings("default")]
 
 

@@ -88,7 +88,7 @@ def test_decays_that_follow_one_another_have_twice_the_epochs():
 
     assert epochs() == 2 * epochs(judged=False) == 2 * epochs(weight_decay=None) == 2 * epochs(weight_decay=0.1) == 600
     assert epochs(schedule="cosine") == epochs(patience=None) == 300
-    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # whose decay is the least one already
+    assert epochs(rows=60_000) == epochs(rows=60_000, judged=False)  # the decay is the least one already
     assert epochs(epochs=7) == 7
 
 

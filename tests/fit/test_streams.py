@@ -189,10 +189,10 @@ def test_rows_are_mixed_over_the_whole_buffer():
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))
-    stays = (np.arange(10_000) - out + 100)[100:9800]  # the number of rows since its own
+    stays = (np.arange(10_000) - out + 100)[100:9800]  # the number of rows between a row and its turn
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
-    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # of turns of 50, from any place in the first
+    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # turns of 50, from any place in the first
     assert len(np.unique(out[5000:5050] // 50)) >= 4
     # each of two neighbours comes first as often
     turns = 0

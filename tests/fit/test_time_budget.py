@@ -98,7 +98,7 @@ def test_an_incomplete_epoch_counts_and_has_no_losses(monkeypatch):
     Time(monkeypatch)
     _, history = fitted(25.0, epochs=100, learning_rate=1e-3)
     assert len(history.train_loss) == len(history.validation_loss) == len(history.seconds) == 2
-    assert history.best_epoch == 3  # the one that was cut
+    assert history.best_epoch == 3  # the epoch that was cut short
     assert history.best_loss < min(history.validation_loss)
 
 
@@ -246,5 +246,5 @@ def test_short_fits_that_choose_take_half_of_the_time_and_the_cosine_ends_with_i
     assert history.epochs > 2
     assert time.rates[33] < 0.1 * time.rates[0]  # a whole trial
     ends = [i for i in range(1, len(time.rates)) if time.rates[i] > 2 * time.rates[i - 1]]
-    assert [i for i in ends if 45 < i < 52]  # the second one was cut short
+    assert [i for i in ends if 45 < i < 52]  # the second fit was cut short
     assert time.rates[-1] < 0.1 * max(time.rates[ends[-1] :])

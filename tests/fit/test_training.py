@@ -244,7 +244,7 @@ def test_held_out_rows_choose_the_weight_decay():
         if history.best_epoch:  # fresh weights may be the best for noise
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             decided = history.weight_decays[history.weight_decay]
-            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # longer tails, after the last step
+            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # tails are mapped after the last step
                 assert_allclose(loss_of(hr.Flow(flow.transforms[1:]), held_out), decided, rtol=1e-5, atol=1e-5)
             else:
                 assert decided == history.best_loss

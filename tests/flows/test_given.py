@@ -29,7 +29,7 @@ def mixed_chain(dtype="float64", context=0):
     """Every kind of transform that has an order, with permutations between; the columns' order is 2, 0, 3, 1."""
     chain = [
         hr.transforms.MaskedAutoregressive(4, (9,), order=[1, 3, 0, 2], context=context, dtype=dtype),
-        hr.transforms.Permutation([3, 2, 1, 0]),  # now 2, 0, 3, 1
+        hr.transforms.Permutation([3, 2, 1, 0]),  # coordinates are now 2, 0, 3, 1
         hr.transforms.Inverse(
             hr.transforms.MaskedAutoregressive(4, (8, 7), order=[2, 0, 3, 1], context=context, dtype=dtype)
         ),

@@ -67,7 +67,7 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
     # The record of a loss with different factors changes no bit.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
-    other = made()  # which has no recorded loss yet
+    other = made()  # a flow without a recorded loss
     for given in ((x, c), (x, c[:1]), (jnp.tile(x, (20, 1)), c[:1])):
         rows, contexts = given
         same = jnp.full(len(rows), 0.3)

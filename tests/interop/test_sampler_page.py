@@ -23,7 +23,7 @@ def section(page, heading):
 def run(heading, tmp_path, monkeypatch, page="samplers.md", **names):
     """The names of a section's code after it ran."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # taken back at the end
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # removed at the end of the test
     names["__name__"] = "__main__"
     for code in re.findall(r"^```python\n(.*?)^```$", section(page, heading), re.MULTILINE | re.DOTALL):
         exec(compile(code, f"{page}, {heading}", "exec"), names)

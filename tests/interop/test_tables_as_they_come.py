@@ -328,7 +328,7 @@ def test_a_diagnosis_takes_the_estimator(monkeypatch):
     assert (weights == np.delete(np.arange(200.0), 9)).all()
     assert (np.round(rows[:, 0]) == others["count"].drop(9)).all()
     assert (found.rows, found.features, found.copies) == (199, 3, 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although their noise differs
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although the noise of both differs
         again = hr.diagnose(density, x.copy(), training=x, names=["a", "b", "c", "d"], progress=False)
     assert (again.copies, again.of_training) == (300, True)
     assert seen[1][6] == ("a", "b", "c")

@@ -88,7 +88,7 @@ def test_the_support_is_where_the_density_is_positive(name, dtype):
     assert support.check(drawn).all()
     assert support.check(drawn).shape == (2000,)
     near = drawn[:1].numpy().repeat(2 * len(ends), axis=0)
-    for c in range(len(ends)):  # a little inside of each end, and a little outside
+    for c in range(len(ends)):  # points a little inside of each end, and a little outside
         span = high[c] - low[c] if np.isfinite(high[c] - low[c]) else 1.0
         for row, end, inward in ((2 * c, low[c], 1e-3), (2 * c + 1, high[c], -1e-3)):
             if np.isfinite(end):

@@ -139,7 +139,7 @@ def test_parts_of_a_long_sequence():
     """A long sequence is computed in parts, and gradients cross their borders: those by the first values
     are those of the sequence's first half where the rest has no weight, and a sum has the terms of both halves."""
     flow = sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, dtype="float64")
-    steps = 4000  # a tape of 32 MB has about 2000
+    steps = 4000  # a tape of 32 MB has about 2000 steps
     x = sequence_cases.sequences(1, steps)
     first, second = np.zeros((1, steps)), np.zeros((1, steps))
     first[:, : steps // 2], second[:, steps // 2 :] = 1.0, 1.0

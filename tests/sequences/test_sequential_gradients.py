@@ -211,7 +211,7 @@ def test_bits_depend_on_nothing_else(dtype, features):
 def test_parts_of_a_long_sequence():
     """A long sequence is computed in parts, and gradients cross their borders."""
     flow = calm(sequence_cases.wavenet("parts", layers=12, channels=48, kernel=2, map="affine", reads="latent"))
-    steps = 4000  # a tape of 32 MB has about 2000
+    steps = 4000  # a tape of 32 MB has about 2000 steps
     u = sequence_cases.sequences(1, steps)
     draw = cases.rng("parts")
     by_v, by_log_det = draw.standard_normal(u.shape), draw.standard_normal(1)

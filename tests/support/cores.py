@@ -57,7 +57,7 @@ class OnDevice:
     def call(self, function, *arguments, **named):
         """Copies arrays to the device, calls, and copies the outputs back."""
         place = lambda array: (array.ctypes.data, array.shape, array.strides)  # noqa: E731
-        given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # one that is given twice is one
+        given = {place(a): a for a in arguments if isinstance(a, np.ndarray)}  # arrays given twice are one
 
         def once():
             held = {key: self.device.array(array) for key, array in given.items()}

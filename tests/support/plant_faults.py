@@ -77,7 +77,7 @@ def prepare():
 def written(*faults, marks=False):
     """Put the faults, or marks in their places, into the clone."""
     numbers = {id(fault): i for i, fault in enumerate(faults)}
-    for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):  # places of the earlier ones hold
+    for fault in sorted(faults, key=lambda fault: fault.begin, reverse=True):  # positions of earlier faults stay valid
         path = TREE / fault.path
         text = path.read_text()
         new = MARK.format(numbers[id(fault)], fault.old) if marks else fault.new

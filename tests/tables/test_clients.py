@@ -69,7 +69,7 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
     others = frame(columns(300, seed=4))
     found = hr.diagnose(fitted.density, others, training=frame(columns()), progress=False)
     assert (found.rows, found.names, found.copies) == (300, ("count", "yes", "size"), 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although their noise differs
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # although the noise of both differs
         again = hr.diagnose(fitted.density, others, training=others, names=["a", "b", "c", "d"], progress=False)
     assert again.names == ("a", "b", "c")
     figure = hr.plot.corner(fitted.density, others, draws=300)

@@ -26,7 +26,7 @@ class Finder(doctest.DocTestFinder):
         if not inspect.isclass(object):
             return super()._from_module(module, object)
         nodes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
-        first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]  # of another class of this name it is another
+        first = inspect.cleandoc(object.__doc__ or "\n").splitlines()[:1]  # another class of the name has another text
         return any(
             node.name == object.__name__ and (ast.get_docstring(node) or "").splitlines()[:1] == first for node in nodes
         )

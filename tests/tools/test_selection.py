@@ -24,7 +24,7 @@ def test_every_pair_of_values_is_there(sizes):
         assert {(row[a], row[b]) for row in rows} == set(itertools.product(axes[a], axes[b]))
     if len(sizes) > 1:
         largest = sorted(sizes)[-1] * sorted(sizes)[-2]
-        assert largest <= len(rows) <= max(1.4 * largest, largest + 4)  # a product of the two largest is the least
+        assert largest <= len(rows) <= max(1.4 * largest, largest + 4)  # the least is a product of two
     assert rows == pairs.pairs_of(axes)
 
 

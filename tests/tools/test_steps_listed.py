@@ -32,7 +32,7 @@ JUDGES = {
 }
 MADE_IN = {"marginal": "cpp/core/shared_maps.hpp"}  # kinds that a transform makes by itself
 ARRAYS_IN = {"rotation": "cuda/host/placing.cpp"}  # arrays that a device lays out in its own way
-COMBINED = {"Inverse", "Linear", "OnColumns"}  # of several of them, or of any
+COMBINED = {"Inverse", "Linear", "OnColumns"}  # transforms made of several kinds, or of any
 
 
 def kinds_in(text):
@@ -109,7 +109,7 @@ def test_a_new_kind_is_reported_by_every_list():
         return text.replace("    X(move, MoveStep)", "    X(move, MoveStep) X(twist, TwistStep)")
 
     missed = [one for one in lacking(read) if ": twist: " in one]
-    # Of the struct's file two things, of the kernels' three on the CPU and two on a device.
+    # The struct's file has two of the names, kernels have three on the CPU and two on a device.
     assert len(missed) == len({one.split(": twist: ")[0] for one in missed}) + 1 + 2 + 1
 
 

@@ -133,7 +133,7 @@ def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
         got = vector_cases.call(variant, name, x, given)
         for one, other in zip(got, want, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-    if size >= 1e-30:  # the gradient by w is as large as 1 / w: that of a shorter one overflows
+    if size >= 1e-30:  # the gradient by w is as large as 1 / w: of a shorter w it overflows
         backward = backward_of(variant, "inverse")
         arrays = x, params, *weights
         check_near(backward(*arrays), arrays, backward)

@@ -115,7 +115,7 @@ def _check_output(arguments: Namespace, *inputs: str) -> None:
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
     with suppress(OSError):  # no such file, or the standard output is no file
-        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # the report would overwrite it
+        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # a report would overwrite it
             raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
 

@@ -34,7 +34,7 @@ class Scores:
     def __init__(self) -> None:
         """Statistics of no rows."""
         self.rows = self.finite = 0
-        self.mean = self.squares = 0.0  # the latter of deviations from the mean
+        self.mean = self.squares = 0.0  # squares of deviations from the mean
         self.least, self.most = math.inf, -math.inf
 
     def add(self, log_prob: NDArray[Any]) -> None:

@@ -64,7 +64,7 @@ def score(arguments: Namespace) -> int:
 def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> int:
     """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    content = getattr(made.source, "content", None)  # of the standard input
+    content = getattr(made.source, "content", None)  # the bytes of the standard input
     marks = [digest(content)] if isinstance(content, bytes) else [mark(file) for file in files]
     kept = Kept(output, {**_inputs(arguments, made.density), "tables": marks})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]

@@ -259,7 +259,7 @@ class Fit:
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
         standing, choice, run = source.standing(), Choice(), None
         if source.is_first:
-            # the others take its choice, because NumPy's rounding depends on its version and processor
+            # other ranks take its choice, because rounding depends on NumPy's version and the processor
             choice, run = self._tried(start, standing, judge, curves=curves)
         if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
@@ -311,7 +311,7 @@ class Fit:
             links = _marginals.gaussianizing(standing, *scale, clock, self.progress, replaced.links) if curves else ()
             return replace(start, linear=replaced.links), links
 
-        if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and processor
+        if source.is_first:  # other ranks take its links: rounding depends on NumPy's version and the processor
             residuals, more = candidates(standing, scale, flow)
             if before is not None:
                 residuals = more if set(more.shares) == set(before) else residuals

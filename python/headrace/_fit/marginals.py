@@ -56,7 +56,7 @@ NO_GAIN = (
 )
 _ENDS, LONGER = np.arange(3.0, 7.0), 1.25  # latents, and the growth of their gaps in a long tail: 1 in a straight one
 _INNER, _OUTER = np.linspace(-UNCHANGED, UNCHANGED, COUNTS[0]), _long_tails.beyond(UNCHANGED)
-_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # the knots of such maps
+_FAR = np.concatenate([-_OUTER[::-1], _INNER, _OUTER])  # knots of maps for tails alone
 TRIED = 4000  # steps that a fit may take, at least, for a trial to be worth it
 
 

@@ -14,7 +14,7 @@ from headrace._arrays.sums import Sums
 from headrace._base.types import Floats
 
 GAP = 100.0  # times the distance of all others, at least, for the nearest of the cells far out
-SOME = 0.1  # the largest share of such cells: a larger one is a mode
+SOME = 0.1  # the largest share of far cells: a larger one is a mode
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:

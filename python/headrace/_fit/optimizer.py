@@ -124,7 +124,7 @@ class VectorMuon(VectorAdam):
             parameters[matrix], self._mean[matrix], self._square[matrix] = values, mean, dtype(0.0)
 
 
-LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the latter over the units of the widest hidden layer, if this is less
+LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the smaller of a rate and a number over the units of the widest layer
 MUON_RATE_OVER_TIME = 2e-2  # docs/notes/sequences.md
 
 

@@ -33,7 +33,7 @@ BATCHES, LEAST_BATCH, MOST_BATCH = 64, 32, 512  # the number of batches an epoch
 STEPS, LEAST_EPOCHS, MOST_EPOCHS = 20_000, 10, 300
 STAGED = 2  # factor of the epochs where successive decays share them
 MANY_FOR_COSINE = 8000  # rows to train on from which a run with a cosine is tried; fewer lose by it
-DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the former over the rows, at most the latter
+DECAY_BY_ROWS, MOST_DECAY = 1e3, 1.0  # the first decay: a number over the rows, and its largest value
 LEAST_DECAY = 0.02  # least value with an effect; below it none is chosen
 
 LEAST_HELD_OUT = 50  # rows held out that are too few to judge by

@@ -139,7 +139,7 @@ def _round(
         if deviation * std[j] < least or _has_few_values(residual, deviation, share):
             rounding[line[j]] = max(deviation**2, LEAST_SHARE)
             continue
-        if deviation**2 >= limit:  # without the columns that were removed after it
+        if deviation**2 >= limit:  # too large without the columns that were removed later
             continue
         weights = slopes * std[j] / std[readers]
         matrix[line[j], [line[k] for k in readers]] = weights

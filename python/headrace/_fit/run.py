@@ -28,8 +28,8 @@ from headrace._fit.source import ArrayRows, RowSource
 from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.flow import Flow
 
-LAST, FALLING = 10, 0.01  # the share of the last epochs is one over the former; nats that held-out rows gain in them
-GAINED = 0.2  # nats that they gain after a trial of a quarter of the epochs
+LAST, FALLING = 10, 0.01  # one over the share of the last epochs; nats that held-out rows gain in them
+GAINED = 0.2  # nats that held-out rows gain after a trial of a quarter of the epochs
 
 
 class HeldOut:
@@ -124,7 +124,7 @@ class Run(abc.ABC):
         self.begin = _clock.now()
         self.step = self.judged_step = plan.begun * plan.batches
         self.spent = self.begin - self.clock.begin if plan.tries else 0.0  # seconds of trials
-        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the latter of the plateau schedule
+        self.rate, self.rate_factor = plan.learning_rate, 1.0  # the factor of the plateau schedule
         self._prepare()
 
     @abc.abstractmethod

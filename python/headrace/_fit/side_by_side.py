@@ -133,7 +133,7 @@ class _Team(Generic[T]):
         except KeyboardInterrupt:
             self.finished.interrupted = True
         finally:
-            self.stopped = True  # where all went well, nothing runs by now
+            self.stopped = True  # after a success no fit runs by now
             while self.running:  # Ctrl-C once more changes nothing
                 with suppress(KeyboardInterrupt):
                     self._join()

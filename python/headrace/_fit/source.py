@@ -72,7 +72,7 @@ class RowSource(abc.ABC):
         for shard in self.shards:
             size, asarray = shard.part.size, self.library.asarray
             first, end = self.share_of(shard, self.size if most is None else min(most, self.size))
-            if (some := end - first) == size:  # which may be too many for a list
+            if (some := end - first) == size:  # all indices may be too many for a list
                 yield from ((shard.data, asarray(index)) for index in shard.part.chunks())
                 continue
             places = np.arange(some, dtype=np.int64) * size // max(some, 1)

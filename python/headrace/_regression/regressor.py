@@ -25,8 +25,8 @@ from headrace._regression.trees import Boosting, Forest
 
 LEAST_ROWS = 200  # fewer rows have neither trees nor held-out rows for weights
 HELD_OUT, LEAST_HELD_OUT = 0.15, 50
-ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # for the members' weights; the prior in rows of each
-POINTS, DRAWS, HALVINGS = 64, 512, 50  # for means, for several responses, for quantiles
+ROUNDS, PRIOR, LEAST_WEIGHT = 200, 3.0, 0.01  # of the members' weights; the prior counts rows of each member
+POINTS, DRAWS, HALVINGS = 64, 512, 50  # quantiles of a mean, draws of several responses, bisections of a quantile
 
 
 class FlowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace._arrays.columns import SPIKE
 
 NEAR_GRID = 0.01  # of a step: values of float32 lie off a grid by rounding
-SLACK = 1e-6  # of a width or a step, by which rounded values make it differ
+SLACK = 1e-6  # share of a width or step by which rounded values change it
 
 
 def learn(x: NDArray[Any], width: float) -> dict[str, Any]:

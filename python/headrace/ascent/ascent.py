@@ -184,7 +184,7 @@ class Ascent(abc.ABC):
 
         if agrees(best):
             return flow
-        low, high = 0, best  # 0 steps agree; `high` steps do not
+        low, high = 0, best  # history and flow agree after `low` steps and not after `high`
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if agrees(middle) else (low, middle)

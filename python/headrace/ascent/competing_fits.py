@@ -29,7 +29,7 @@ BINS = 40  # of an ascent's splines
 
 # Shares of a time budget.
 ASCENDING = 0.2  # for the ascent before a joint training
-REFINING = 0.6  # of the rest, for the joint training where another ascent competes
+REFINING = 0.6  # of the remaining time, for a joint training beside a competing ascent
 
 # Defaults of an ascent that is trained as a whole afterwards.
 COMPETES_BELOW = 5000  # below, an ascent without a joint training competes

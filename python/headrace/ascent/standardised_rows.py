@@ -73,7 +73,7 @@ Parts = list[tuple[Any, Any]]
 # Defaults of docs/notes/dual_ascent.md.
 LOOKED_AT = 16_384  # rows in which repeated values are looked for
 REPEATED = 0.01  # the share of rows with another row's value from which a column counts as repeating
-LEAST_SPREAD = 1e-3  # standard deviations over which its values are spread at least
+LEAST_SPREAD = 1e-3  # standard deviations over which repeated values are spread at least
 FLAT = 1e-100  # below, in units of the deviation, a column has no spread
 
 _SPREAD_SEED = 0x5EED  # seed of draws on which no other draw depends

@@ -19,7 +19,7 @@ from headrace._tables.preparing import Prepared, prepared, present
 from headrace.rows._stream import Block
 
 SHARE = 0.1  # share of the rows to choose by, and of those to judge by
-MOST_JUDGED = 5000  # the most rows of either
+MOST_JUDGED = 5000  # the most rows to choose by, and to judge by
 
 
 @dataclass(frozen=True)

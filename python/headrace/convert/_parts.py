@@ -379,7 +379,7 @@ class Layers:
 
     def autoregressive(self, place: Place, **settings: Any) -> Transform:
         """The masked transform whose network has the layers, in the direction of `place`."""
-        options = {"formula": place.way, **settings}  # a map of zuko may be the inverse of one
+        options = {"formula": place.way, **settings}  # settings of zuko's inverted maps have another formula
         return MaskedAutoregressive.from_dense(**self._dense(), reads=place.reads, **options)
 
     def coupling(self, place: Place, features: int, passive: Any, **settings: Any) -> Transform:

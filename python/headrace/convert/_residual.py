@@ -43,7 +43,7 @@ class _Block:
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # empty or two, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # none, or two batch norms, each a factor and a shift
     dropout: Any = None
 
 
@@ -193,7 +193,7 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
     """Linear layers, each followed by an activation but the last one."""
-    modules = [*modules]  # of a file they can only be gone through
+    modules = [*modules]  # modules of a file have no indices
     kept = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
     if not kept or class_of(kept[-1][1])[1] != "Linear":
         i, module = kept[-1] if kept else (0, None)

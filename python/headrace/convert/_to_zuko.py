@@ -186,7 +186,7 @@ class _Maker:
         transform = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
         if hyper is not None:
             transform.hyper = hyper
-        elif self.context:  # zuko's are all given the context of a flow that has one
+        elif self.context:  # zuko gives each transform the flow's context
             weight = np.zeros((len(constants), self.context), constants.dtype)
             transform.hyper = torch.nn.Sequential(_layer(weight, constants, None))
         else:
@@ -282,7 +282,7 @@ class _Maker:
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
-        if not context and (self.context or not len(order)):  # zuko's networks read all of it
+        if not context and (self.context or not len(order)):  # zuko's networks read the whole context
             more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
             weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
         elif context and self.scale is not None:

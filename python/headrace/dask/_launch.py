@@ -193,5 +193,5 @@ def _give_up(launch: Launch, job: _rank.Job, futures: list[Any], gone: set[str])
 def _end(client: Any, job: _rank.Job, why: str) -> None:
     """Wake ranks that wait for another rank."""
     with suppress(Exception):  # the cluster may be gone
-        there = set(client.nthreads()) & set(job.workers)  # other calls would be waited for
+        there = set(client.nthreads()) & set(job.workers)  # calls of lost workers would be waited for
         client.run(_rank.end, job.name, why, workers=sorted(there), on_error="ignore")

@@ -115,7 +115,7 @@ def _places(client: Any, shards: list[Pieces]) -> list[str]:
     who, threads = client.who_has(parts), client.nthreads()
     total = sum(threads.values())
     room = {address: len(shards) * n // total for address, n in threads.items()}
-    left, more = len(shards) - sum(room.values()), set(room)  # the workers that may have one more
+    left, more = len(shards) - sum(room.values()), set(room)  # workers that may have another shard
 
     def takes(address: str) -> bool:
         nonlocal left

@@ -103,7 +103,7 @@ def diagnose(
     if hasattr(density, "as_table"):  # a FlowDensity, a Choice, or a file's density of a table
         if context_names is None and (context_columns := getattr(context, "columns", None)) is not None:  # of a frame
             context_names = [str(name) for name in context_columns]
-        again = is_training(x, context, training)  # before whole numbers get noise, which is another one in each call
+        again = is_training(x, context, training)  # before whole numbers get noise, which differs in each call
         table = density.as_table()
         x, context, weights, training, names = table.to_look_at(x, context, weights, training, names)
         density, used = table.flow, table.columns.used

@@ -59,7 +59,7 @@ class _Torch(_groups.Ranks):
             distributed.new_group(self._ranks, timedelta(seconds=t), "gloo", **local)
             for t in (timeout, timeout + _groups.GRACE)
         ]
-        self._group, self._watch = made  # the second is complete when the first breaks
+        self._group, self._watch = made  # the work of `_watch` is complete when the group breaks
         self._ended = "group: it was closed"
 
     def broadcast(self, part: NDArray[Any], root: int = 0) -> NDArray[Any]:
@@ -107,7 +107,7 @@ class _Torch(_groups.Ranks):
             call(torch.from_numpy(array))
         except RuntimeError as error:  # such as DistBackendError
             self._ended = f"{self._who()}; PyTorch says: {error}"
-            traceback.clear_frames(error.__traceback__)  # PyTorch's hold the group
+            traceback.clear_frames(error.__traceback__)  # PyTorch's frames hold the group
             self._leave()
             raise GroupError(self._ended) from error
         return array

@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 
 _LOWEST = -1074  # the exponent of the last bit of a float64
 _WORDS = (1024 - _LOWEST) // 32 + 3  # a value's own digits, and those that carries may reach
-_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # indices of their counts
+_NAN, _INF, _MINUS_INF = _WORDS, _WORDS + 1, _WORDS + 2  # indices of the counts of such values
 DIGITS = _WORDS + 3
 
 
@@ -113,7 +113,7 @@ class FixedSum:
         """Add a gradient; one that is too large, or not finite, is counted."""
         scale = math.ldexp(1.0, exponent)
         least, most = (float(end(initial=0.0)) * scale for end in (gradient.min, gradient.max))
-        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # NaN is not within them either
+        self.parts[-1] += not (least > -self._LIMIT and most < self._LIMIT)  # NaN is outside of the limits, too
         with np.errstate(over="ignore", invalid="ignore"):
             for begin in range(0, self.size, self._BLOCK):
                 part = gradient[begin : begin + self._BLOCK]

@@ -111,7 +111,7 @@ class SharedRun(Run):
     def _begin_stage(self) -> None:
         super()._begin_stage()
         self.taken = 0  # the exponent at each step count of this optimiser
-        self.exponents: dict[int, int] = {}  # for the next step and, during a step, the one after it
+        self.exponents: dict[int, int] = {}  # exponents of the next step and, during a step, of the following one
 
     def also_kept(self, clock: int) -> dict[str, Any]:
         """See `Run`."""

@@ -68,7 +68,7 @@ class Kind:
     names: tuple[str, ...]
     support: Support | None
     weighted: bool
-    is_float32: bool  # whether some rows are
+    is_float32: bool  # whether some rows are float32
 
 
 class ShardedRows(RowSource):

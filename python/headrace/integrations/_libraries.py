@@ -63,7 +63,7 @@ class Acceleration(MetaPathFinder):
 
     def __init__(self, names: Iterable[str]) -> None:
         self._waiting = {module: kinds for name in names for module, kinds in CLASSES[name].items()}
-        self._patched: list[tuple[Any, Any]] = []  # with their former constructors
+        self._patched: list[tuple[Any, Any]] = []  # classes with their former constructors
         for module in [*self._waiting]:
             if module in sys.modules:
                 self._patch(sys.modules[module])

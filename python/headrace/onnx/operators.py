@@ -204,7 +204,7 @@ class Operators:
 
     def last_not_above(self, edges: Value, target: Value, bins: int) -> Value:
         """1 for the last bin that begins at or below a target, 0 for other bins: for `pick`."""
-        begins = (target >= edges).number()  # 1 up to that bin, so that differences of neighbours are 1 for it alone
+        begins = (target >= edges).number()  # 1 up to a value's bin: differences of neighbours are 1 there
         return begins.apply("MatMul", np.eye(bins) - np.eye(bins, k=-1))
 
     def pick(self, table: Value, here: Value) -> list[Value]:

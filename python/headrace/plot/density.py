@@ -202,7 +202,7 @@ def _marginal(flow: Any, columns: tuple[int, ...]) -> Any:
         return flow if isinstance(flow, (Flow, Ensemble)) else None  # probabilities of labels are no density
     try:
         return flow.marginal(columns) if isinstance(flow, Flow) else None
-    except ValueError:  # the columns depend on others
+    except ValueError:  # chosen columns depend on others
         return None
 
 
@@ -239,7 +239,7 @@ def _draw(panels: list[Panel], names: tuple[str, ...], table: PlottedRows | None
                     x, y = table.some(POINTS, seed)[:, one.columns].T
                     axis.scatter(x, y, s=3, color="white", alpha=0.6, linewidths=0, rasterized=True)
                 name_colours(figure, shown, axis)
-            kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # no others are left
+            kind = "exact" if len(one.columns) == len(names) and one.kind == "slice" else one.kind  # a full slice
             axis.set_title(titles[kind], fontsize=9, color=GREY)
     return figure
 

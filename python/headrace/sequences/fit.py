@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
-LEAST_TAILS = 1280  # steps of the optimiser for the former: its trials take a tenth of them, at most
-LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
-FRONT, JUDGING = 0.25, 2**15  # the share of a budget's steps for it, at most; steps that judge it
+LEAST_TAILS = 1280  # steps of the optimiser for a trial of a base, which takes a tenth of them
+LEAST_ADAPTIVE = 50_000  # steps to train on for a trial of a prediction
+FRONT, JUDGING = 0.25, 2**15  # largest share of a budget's steps for a prediction's trial; steps to judge by
 _BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
 # or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a

@@ -181,7 +181,7 @@ _KL = (
 
 @register_kl(FlowDistribution, Distribution)
 @register_kl(Distribution, FlowDistribution)
-@register_kl(FlowDistribution, FlowDistribution)  # without this one, neither of the two would be the nearer match
+@register_kl(FlowDistribution, FlowDistribution)  # otherwise neither of the two below would be the nearer match
 def _no_kl(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(_KL)
 
@@ -304,5 +304,5 @@ def _column(name: str, shape: tuple[int, ...], device: Any) -> Tensor:
     if name == "normal":
         return torch.randn(shape, dtype=torch.float64, device=device)
     uniform = torch.rand(shape, dtype=torch.float64, device=device)
-    # below 1, and maybe 0
+    # uniform values below 1, 0 included
     return torch.logit(uniform, eps=2.0**-54) if name == "logistic" else 2.0 * uniform - 1.0

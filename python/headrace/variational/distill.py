@@ -40,8 +40,8 @@ from headrace.variational.target import Contexts, Target, contexts_of
 # Many steps of few samples: at equal time their result is nearer than that of fewer steps of more
 # (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
-STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without these; in closed form
-RATE, FIRST_RATE = 0.3, 6.0  # of the default of `Flow.fit`; of this for single transforms and in closed form
+STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms, without them, in closed form
+RATE, FIRST_RATE = 0.3, 6.0  # times the rate of `Flow.fit`; times that for single transforms and in closed form
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 

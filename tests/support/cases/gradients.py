@@ -269,7 +269,7 @@ def check_float32(narrow, wide, verb, given, context=None, *, depth=64):
     """All float32 gradients of one verb against those of float64, which were checked: rounding makes the difference.
 
     ``given`` and ``context`` are float32 and the two libraries have the same numbers. A gradient goes through all
-    layers twice, once up and once down, and a parameter's adds up all rows.
+    layers twice, once up and once down, and is a sum over rows by a parameter.
     """
     got = call(narrow, verb, given, context, dtype="float32")
     wide_context = None if context is None else context.astype(float)

@@ -80,7 +80,7 @@ def of_command_line(table, folder, **how):
     """The command line on a file of Parquet, whose columns have kinds."""
     pytest.importorskip("pyarrow")
     flow, options = str(folder / "f"), []
-    for name, value in {"categories": None, **how}.items():  # as for the other clients
+    for name, value in {"categories": None, **how}.items():  # without probabilities of labels, as other clients have it
         options += [f"--{name}", _text(value)]
 
     def told_by(*words):

@@ -43,7 +43,7 @@ class LongTail:
         There are fewer knots where the curve would leave `room` before the last value of `beyond`; after them it is
         straight. None where the curve leaves `room` even without knots.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # beyond it the distribution is of the same kind
+        scale = self.scale + self.shape * (knot - self.threshold)  # beyond a knot the distribution is of the same kind
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)
