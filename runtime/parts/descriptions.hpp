@@ -318,8 +318,8 @@ VectorDescription<T> read_vector(Stored& stored, int features, int context, bool
 }
 
 // Blocks are orthogonal. Small ones are checked like in Python: every entry of the transpose times the block is that of
-// the identity to 1e-6. Large ones, where that would take minutes: some vectors of 1 and -1 keep their product with
-// themselves and each other to the largest effect of a matrix of 1e-6 on a sum of n of them.
+// the identity to 1e-6. Large ones, whose products would take minutes, keep products of some vectors of 1 and -1 to
+// the largest effect of a matrix of 1e-6 on a sum of n of them.
 class RotationReader {
   public:
     RotationReader(Stored& stored, int features) : stored_(stored), n_(features) {}

@@ -131,7 +131,7 @@ def compared(name, kind, seed, context, dtype):
 
 
 def within_circles(kind, x):
-    """Angles between -π and π, beyond which zuko's densities are no continuation."""
+    """Angles between -π and π, because zuko's densities are not periodic beyond."""
     return (np.mod(x + np.pi, 2.0 * np.pi) - np.pi).astype(x.dtype) if "NCSF" in kind else x
 
 

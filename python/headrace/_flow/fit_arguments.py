@@ -122,11 +122,11 @@ class Arguments:
             column gains.
         seed: Of the choice of held-out rows and of the order of rows.
         progress: Whether to show a bar on the standard error.
-        checkpoint: A file for the state of the fit. Where it is there already, the same call with a flow made in the
-            same way goes on from it, to the same bits as if nothing had stopped it; that of another fit is refused. It
-            is removed when the fit ends, but for Ctrl-C (docs/training.md).
-        checkpoint_every: Seconds between two writes of it, or "epoch", or as "10 epochs". After Ctrl-C it is written
-            too.
+        checkpoint: A file for the state of the fit. Where the file exists, the same call with a flow made in the same
+            way goes on from it, to the same bits as without a stop; that of another fit is refused. The file is removed
+            when the fit ends, but for Ctrl-C (docs/training.md).
+        checkpoint_every: Seconds between two writes of the checkpoint, or "epoch", or as "10 epochs". After Ctrl-C it
+            is written too.
         group: Who fits together (`headrace.distributed`). Then x, context, weights and rows of your own to judge by are
             dicts of the shards that this rank holds, ``{number: array}``; all ranks end with the same flow, which has
             the same bits for any number of them (docs/scale.md). None: this process alone.

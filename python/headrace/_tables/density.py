@@ -345,7 +345,7 @@ def of_file(flow: Any, notes: Mapping[str, str]) -> Any:
     return TableDensity(flow, columns) if columns.matter else flow
 
 
-# ---- `headrace.load` and `headrace.from_bytes`: `files` reads without imports of the classes that it makes ---------------
+# ---- `headrace.load` and `headrace.from_bytes`: `files` reads without imports of the classes that it makes -----------
 
 Loaded: TypeAlias = (
     "Flow | Ensemble | MixedDensity | TableDensity | SequenceFlow | Transform | CausalConvolution | LinearPrediction"

@@ -33,7 +33,7 @@ class Evolution:
     Attributes:
         grid: The grid.
         times: Shape (times,).
-        rho: The density at these times, shape (times,) and the grid's cells.
+        rho: The density at given times, shape (times,) and the grid's cells.
         mu: The target, scaled to the mass of rho, shape grid.cells.
         kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
         kl_rate: Its derivative in time, the right-hand side of eq. 14.

@@ -417,7 +417,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
 
     @property
     def _interior(self) -> SequenceInterior:
-        """The private parts, in their present state."""
+        """The flow's parts for a fit, in their present state."""
         return SequenceInterior(self)
 
     def _scored(self, quantised: Any, x: Any, *arguments: Any) -> Any:

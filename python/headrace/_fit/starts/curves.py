@@ -274,7 +274,7 @@ def of_few_rows(rows: Floats, share: Floats, circles: Sequence[int] = ()) -> tup
 
 @lru_cache(maxsize=16)
 def _kept(bytes_: bytes, shape: tuple[int, ...], shares: bytes, circles: tuple[int, ...]) -> tuple[Gaussianize, ...]:
-    """Kept, because cross-validation uses the curves of each fold again and again."""
+    """The curves are kept, because cross-validation uses those of each fold again and again."""
     rows, share = np.frombuffer(bytes_).reshape(shape), np.frombuffer(shares)
     size = float(share.sum() ** 2 / np.square(share).sum())
     if size < LEAST_ROWS:

@@ -40,7 +40,7 @@ class Support(Fixed):
     A periodic column is wrapped into [low, high), and this is taken to [-1, 1): inverse gives the same for x and for x
     plus any number of periods, up to rounding, and forward wraps numbers outside of [-1, 1) likewise.
 
-    All these maps increase. An interval has the logistic function: its inverse and its derivatives are elementary
+    All maps increase. An interval has the logistic function: its inverse and its derivatives are elementary
     functions, so that they are exact near both ends, which is not so of a normal distribution function. The transform
     has no parameters. At the data end of a flow it is computed in float64 whatever the flow's dtype, from the original
     rows, so that float64 rows close to a bound keep their distance to it.
