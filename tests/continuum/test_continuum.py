@@ -29,7 +29,7 @@ BIMODAL = mixture(normal(-1.0, variance=0.5), normal(1.0, variance=0.5))
 def test_exact_solutions_with_a_front_on_a_line(box, mu, exact):
     """L1 errors that were seen, with 200 and 800 cells: 3.8e-4, 3.3e-5 and 4.5e-4, 3.2e-5; masses are 3.3 and 4.5.
 
-    They depend on the position of the front in its cell, so that single doublings gain factors from 2 to 6.
+    Errors depend on the position of the front in its cell, so that single doublings gain factors from 2 to 6.
     """
     errors = []
     for n in (200, 800):

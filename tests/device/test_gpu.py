@@ -256,7 +256,7 @@ SPIN = """extern "C" __global__ void spin(long long cycles) {
 def test_adam_does_not_wait_for_its_norm(cupy):
     """A step returns while a kernel is busy that was queued before it, of about a second.
 
-    It may come later where other processes keep the host busy, but not every time.
+    The host may return later where other processes keep it busy, but not every time.
     """
     flow = made_flow("float32", context=0)
     device, x = flow.to("cuda:0"), cases.rows(500, FEATURES, "float32")

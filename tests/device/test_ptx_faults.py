@@ -41,7 +41,7 @@ def gradient(emu):
 
 
 def exact_gradient(emu):
-    """The same sums without tensor cores, of several tiles a block."""
+    """The sums without tensor cores, of several tiles a block."""
     flow = network((4,))
     x = cases.rows(4200, flow.features, "float32")
     return Twin(emu, flow).inverse_vjp(x, x, np.ones(len(x), "float32"), wrt=("parameters",))[0]

@@ -41,7 +41,7 @@ def saved_and_loaded(module, folder):
 
 
 def assert_same(got, want):
-    """The same class, conventions, parameters and results, bit for bit."""
+    """Class, conventions, parameters and results are the same, bit for bit."""
     assert type(got) is type(want)
     assert got.dtype == want.dtype
     assert repr(got) == repr(want)

@@ -141,7 +141,7 @@ def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
 
 
 def test_flows_of_shifts_and_scales_go_on_by_muon_after_their_trials(weak):
-    """Such fits are better than stages after as many epochs."""
+    """Fits with a cosine are better than stages after as many epochs."""
     (_, history), (_, before) = fits_of(bent(1200), shifts_and_scales, batch_size=32)
     assert history.schedule == "cosine"
     assert history.epochs < before.epochs

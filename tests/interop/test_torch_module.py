@@ -420,7 +420,7 @@ def test_an_exported_graph_has_gradients():
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.nightly)])
 def test_a_distribution_and_a_transform_compile_whole(backend):
-    """Both are one graph; inductor, which takes seconds, compiles in the test of a step alone."""
+    """Forward and backward are one graph; inductor, which takes seconds, compiles in the test of a step alone."""
     compiled = functools.partial(torch.compile, fullgraph=True, backend=backend)
     transform = TransformModule(hr.transforms.MaskedAutoregressive(3, (8,), context=CONTEXT, seed=1, dtype="float64"))
     module, x, context = module_of("maf"), rows(20, 3), rows(20, CONTEXT)

@@ -263,7 +263,7 @@ def test_fresh_transforms_are_near_the_identity(reads, formula):
 def test_fresh_hidden_units_bend_at_different_places():
     """Biases are uniform within one over the root of a unit's number of inputs: 512 of them deviate by 1 / sqrt(3).
 
-    Their deviation has a standard error of 2 %, their mean one of 0.026.
+    The deviation of 512 biases has a standard error of 2 %, the mean one of 0.026.
     """
     transform = hr.transforms.MaskedAutoregressive(8, (512, 512), map="additive", context=2, dtype="float64", seed=3)
     _, biases, masks = transform.to_dense()

@@ -1,6 +1,6 @@
 """Rational-quadratic splines whose bins have a least size and whose derivatives are softplus, as several libraries do.
 
-They differ in which knots have derivatives of their own and in the map outside of the interval.
+Such splines differ in which knots have derivatives of their own and in the map outside of the interval.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A conditioner over time, ``echo``, and a step, ``bend``, that the library does not have.
 
-They are in the lists of _emu alone (tests/cuda_emulation/added).
+Added kinds are in the lists of _emu alone (tests/cuda_emulation/added).
 
 This file has the other parts of a new kind (docs/notes/recipes.md): its class in Python, and its reference.
 """

@@ -279,7 +279,7 @@ def at_import(path):
 
 
 def to_read(*names):
-    """These modules and all that they import at once, beside the package's face."""
+    """Named modules and all that they import at once, beside the package's face."""
     waiting, read, paths = [*names], set(), modules()
     while waiting:
         read.add(module := waiting.pop())

@@ -333,7 +333,7 @@ def test_ctrl_c_keeps_the_best_weights(monkeypatch):
 
 
 def test_samples_that_are_not_finite_are_left_out():
-    """One of eight, by its context; more of them end the steps."""
+    """A sample in eight has no finite density, by its context; more of them end the steps."""
     teacher, student = small("t", "data", context=1), small("s", "latent", context=1)
     context = np.zeros((1, 1))
     inputs = Inputs(teacher, 9, context, None, None)

@@ -122,7 +122,7 @@ def test_float64_gradients_at_any_scale_against_differences(scale, direction):
 @pytest.mark.parametrize("size", [1e-19, 1e-22, 1e-30, 1e-38, 1e-41])
 @pytest.mark.parametrize("per_row", [False, True])
 def test_a_short_w_moves_as_its_direction_says(variant, size, per_row):
-    """Such are a w whose square is 0 in float32, and a subnormal one, whose rounding is the only error."""
+    """A w may have a square that is 0 in float32, or be subnormal, with its rounding as the only error."""
     x, params, *weights = problem(4, 1.0, 30, 30)
     params[:, :4] *= np.float32(size)
     if not per_row:

@@ -528,7 +528,7 @@ def row_weights(
 ) -> tuple[NDArray[Any] | None, float]:
     """Weights of rows, checked to be finite, not negative and not all zero, and their sum; None: all 1.
 
-    They have this shape, by default one axis. On a device this waits. With `any_sum` the caller scales them.
+    Weights have the given shape, by default one axis. A call on a device waits. With `any_sum` the caller scales them.
     """
     if value is None:
         return None, float(rows)

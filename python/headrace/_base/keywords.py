@@ -32,10 +32,10 @@ def argument(
     """An argument of a table.
 
     Args:
-        default: Its default.
-        checked: Its check, of a name and of a value that is not None, if None is among its types.
+        default: The argument's default.
+        checked: The check of a name and a value, which is not None if None is among the types.
         of_plan: Whether it affects how steps of a fit are taken, and so distinguishes fits in a checkpoint.
-        option: Its help on the command line; True: the first sentence of its meaning; False: that does not take it.
+        option: The help on the command line; True: the first sentence of the meaning; False: no option.
     """
     return field(default=default, metadata={"checked": checked, "of_plan": of_plan, "option": option})
 
@@ -82,7 +82,7 @@ def takes(settings: type, /, *tables: type, **defaults: Any) -> Callable[[F], F]
     """Give a function that ends in ``**settings: Unpack[...]`` a signature with each name, and refuse all others.
 
     Args:
-        settings: That `TypedDict`, which may itself be a table.
+        settings: The `TypedDict`, which may itself be a table.
         *tables: Tables with the keywords' defaults and meanings, of which the first that has a keyword counts. Tables
             may have other parameters of the function, too.
         **defaults: Defaults of the function that differ from those of the tables.

@@ -117,7 +117,7 @@ class Stored:
 
     Args:
         header: The object's header, in JSON's types.
-        arrays: Those of the whole file by their full names.
+        arrays: Arrays of the whole file by their full names.
         dtype: Of all parameters; None where there are none.
         prefix: The start of the names of this object's arrays.
     """

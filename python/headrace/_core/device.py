@@ -374,8 +374,7 @@ class Points:
 def ascent(points: Points, anchors: Points, held_out: Points | None, *rules: Any) -> OnStream:
     """An ascent by kinks that stays on the device, on the stream of its points: see `_points.Chosen`.
 
-    Its calls have the arguments of those on the CPU, and only reads wait; log-likelihoods are the first two of those
-    there.
+    Calls have the arguments of those on the CPU, and only reads wait; log-likelihoods are the first two of the CPU's.
     """
     kind = "AscentF32" if points.dtype == np.float32 else "AscentF64"
     make = getattr(OnStream(points.device, _core.cuda, points.stream), kind)

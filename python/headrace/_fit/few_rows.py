@@ -1,6 +1,6 @@
 """Fits of few rows: where they begin, the number of epochs, and whether training helps at all, by cross-validation.
 
-Such fits begin at the best density that needs no training. That is a Gaussian or a small mixture of normal densities,
+Fits of few rows begin at the best density that needs no training, a Gaussian or a small mixture of normal densities,
 of the columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with or without residuals
 in place of columns that others nearly determine.
 

@@ -148,7 +148,7 @@ def tails_of(sample: Sample, circles: Sequence[int] = ()) -> tuple[Gaussianize, 
 def tails_of_latents(features: int, links: Sequence[Transform] = ()) -> tuple[Gaussianize, ...]:
     """A link for the latent end of a flow whose splines were fitted to few rows.
 
-    They follow the rows that lie far out, and of new rows five times as many as of normal ones lie beyond four
+    Splines follow the rows that lie far out, and of new rows five times as many as of normal ones lie beyond four
     deviations (docs/notes/training.md): from `UNCHANGED` on the base has a longer tail. A side of a column that `links`
     give a long tail has none here, because with both rows far out would be too likely.
     """

@@ -152,7 +152,7 @@ def searched(
         made: Makes the run of a trial.
         held_out: The rows that judge.
         first: The choice to begin with, without rate and decay.
-        more: The same with more residual columns; None without any.
+        more: The trials with more residual columns; None without any.
         plan: The plan of the fit.
         progress: Whether to show a bar.
     """

@@ -23,7 +23,7 @@ def link_before(
     No transform precedes the first network, and its order is ascending.
 
     Args:
-        network: Its number in the flow, from 0.
+        network: The link's number in the flow, from 0.
         link: "reverse": orders alternate, and there is no transform; "linear": they alternate, with a `Linear` between;
             "random": orders are all ascending, with a random `Permutation` between; "none": they are, without one.
         features: Number of coordinates.

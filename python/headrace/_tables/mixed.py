@@ -60,7 +60,7 @@ class MixedDensity(OfFlows):
         head: The probabilities of the discrete columns.
         flow: The flow of the continuous columns, with the head's context and inputs as its context; None without any.
         continuous: The columns of the flow.
-        gates: Those whose numbers may not exist.
+        gates: Columns whose numbers may not exist.
     """
 
     def __init__(

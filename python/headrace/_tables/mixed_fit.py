@@ -75,7 +75,7 @@ def fit_table(
 
     Args:
         train: The rows.
-        columns: Their treatment.
+        columns: The treatment of the columns.
         make: As of `fitted`.
         seed: Of the fit.
         **how: Other arguments of `fitted`, or of the flow's fit.

@@ -36,9 +36,9 @@ class Evolution:
         rho: The density at given times, shape (times,) and the grid's cells.
         mu: The target, scaled to the mass of rho, shape grid.cells.
         kl: KL(mu || rho_t) of both as probability densities, shape (times,); infinite where rho is 0.
-        kl_rate: Its derivative in time, the right-hand side of eq. 14.
+        kl_rate: The derivative of `kl` in time, the right-hand side of eq. 14.
         gap: KL(rho_t || mu): the mean log-likelihood that the estimate rho~_t still lacks, shape (times,).
-        gap_rate: Its derivative in time, minus the integral of the square of u (eq. 11), divided by the mass.
+        gap_rate: The derivative of `gap` in time, minus the integral of the square of u (eq. 11), divided by the mass.
         marginals: For each direction the evolution of rho's marginal between its two times; empty without directions.
     """
 

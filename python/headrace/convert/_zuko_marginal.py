@@ -16,7 +16,7 @@ class Marginal(Transform):  # type: ignore[misc]
     """The spline of a `headrace.transforms.Gaussianize`, from data to latent.
 
     Args:
-        header: Its settings in the form of a file's header.
+        header: The curve's settings in the form of a file's header.
         width, height, derivative: Raw parameters, shape (features, numbers).
     """
 

@@ -68,7 +68,7 @@ def sample(
 ) -> Any:
     """Draw n rows, lazily: an array of Dask, shape (n, features), in chunks of `chunks` rows.
 
-    It has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks, and each chunk is drawn separately.
+    The sample has the bits of ``flow.sample(n, seed=seed, first_row=0)`` in any chunks; each chunk is drawn alone.
 
     Args:
         flow: A flow, or anything with such a `sample` that can be pickled.

@@ -1,8 +1,8 @@
 """Tests of latent rows: under the right density they are independent rows of the base.
 
-They are tested as scores, standard normal values that have the same probability in the base's distribution. Scores of a
-conditional flow are the probability integral transforms of each coordinate given those before it and the context. No
-parameter is estimated from the rows, so that all p-values are those of completely known distributions.
+Latent rows are tested as scores, standard normal values that have the same probability in the base's distribution.
+Scores of a conditional flow are the probability integral transforms of each coordinate given those before it and the
+context. No parameter is estimated from the rows, so that all p-values are those of completely known distributions.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     takes longer than gloo or MPI. `headrace.dask` makes such groups.
 
     Args:
-        workers: Their addresses, in the order of the ranks, the same on all of them.
-        name: The same on all ranks, and another one for each group.
+        workers: Addresses of the workers, in the order of the ranks, the same on all of them.
+        name: The group's name, the same on all ranks, another one for each group.
         timeout: Seconds that a rank may let the others wait. 5 seconds later at the latest they raise `GroupError`,
             which names the ranks that do not answer.
         start: Seconds that tasks may take to be all there.

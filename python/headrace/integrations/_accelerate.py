@@ -126,8 +126,8 @@ def _module(model: Any, **options: Any) -> Any:
 def restore(accelerated: Any) -> Any:
     """The model that was accelerated, in its own library, with the current weights.
 
-    Its `state_dict` can be loaded where headrace is not installed. Each parameter of the flow has to be one of the
-    model, as it is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation was
+    The model's `state_dict` can be loaded where headrace is not installed. Each parameter of the flow has to be one of
+    the model, as it is or shifted and scaled. Training may have changed nothing else: a flow whose standardisation was
     changed by `Flow.fit` has no such model.
 
     Args:

@@ -53,11 +53,11 @@ def _module_and_context(module: FlowModule | Flow, context: Any) -> tuple[FlowMo
 class FlowDistribution(Distribution):
     """The density of a flow, given one context or many.
 
-    Its support consists of the vectors of real numbers, or those between the flow's bounds; if bounds depend on other
+    The support consists of the vectors of real numbers, or those between the flow's bounds; if bounds depend on other
     columns it is unbounded, too, and log densities outside are -inf.
 
-    It is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. It can therefore be
-    made outside of a model or inside, be an argument of compiled functions, and be trained.
+    The distribution is a pytree; its leaves are the module's parameters, if it is not frozen, and the context. It can
+    therefore be made outside of a model or inside, be an argument of compiled functions, and be trained.
 
     Args:
         module: A `headrace.jax.FlowModule`; one from `headrace.jax.freeze` if the flow is final: no gradient by its

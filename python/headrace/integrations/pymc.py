@@ -124,7 +124,7 @@ def _checked(flow: Any, context: Any) -> Flow:
 def FlowDistribution(name: str, flow: Flow, context: Any = None, **more: Any) -> Any:  # as PyMC's
     """A random variable of a model with a flow's density, given one context or none.
 
-    Its initial value is the median of some draws, because zeros may lie outside of the support.
+    The variable's initial value is the median of some draws, because zeros may lie outside of the support.
 
     Args:
         name: Of the variable.

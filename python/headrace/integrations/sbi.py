@@ -44,7 +44,7 @@ class FlowEstimator(Replacing, ConditionalDensityEstimator):
     data as context.
 
     Args:
-        flow: Its context is the output of the embedding net.
+        flow: The flow, whose context is the output of the embedding net.
         embedding_net: From conditions to contexts; None: conditions are contexts.
         input_shape: Of an input; None: (features,).
         condition_shape: Of a condition; None: (context,).

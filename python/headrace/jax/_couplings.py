@@ -92,7 +92,7 @@ def _called(kind: str, function: Callable[..., Any], how: How, results: Any, *ar
 
     Args:
         kind: The name of the call of compiled code.
-        function: The same for arrays of NumPy.
+        function: The coupling for arrays of NumPy.
         how: The settings, and whether the direction is the inverse one.
         results: Shapes and dtypes.
         arrays: Values, parameters with as many leading dimensions, and cotangents.

@@ -66,7 +66,7 @@ class SequenceModule:
     data, by sequences, context, covariates and parameters, but no second derivatives.
 
     Args:
-        flow: Its parameters are copied. Later changes of it change nothing here.
+        flow: The flow, whose parameters are copied: later changes of it change nothing here.
 
     >>> import jax, headrace as hr, headrace.jax
     >>> module = headrace.jax.SequenceModule(hr.WaveNet(layers=4, channels=8))

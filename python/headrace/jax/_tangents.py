@@ -34,7 +34,7 @@ def pushed(direction: Any, wanted: Flags, tangents: Arrays, given: Arrays, known
     Args:
         direction: A `headrace.jax._calls.Direction`, whose method `transposed` gives gradients.
         wanted: Whether parameters, rows and context have tangents.
-        tangents: Those of the wanted.
+        tangents: Gradients of the wanted arguments.
         given: Parameters, rows and context.
         known: As `Direction.transposed` takes it.
     """

@@ -99,7 +99,7 @@ class Chosen:
     On a device only reads wait.
 
     Args:
-        points: Those that choose the kinks, with the weights that they count, part by part; on a device one part.
+        points: Points that choose the kinks, with their weights, part by part; on a device one part.
         anchors: In float64: where centers may be.
         held_out: Points that are carried along, part by part; none without any.
         sums: Adds the sums of the parts, and those of other processes.
@@ -140,7 +140,7 @@ class Chosen:
     def kink(self, blocks: Sequence[Floats], order: Sequence[int], rows: list[int], drawn: list[float]) -> None:
         """Move all points by the kinks chosen last, turn them to ``blocks x[order]``, and choose the next kinks.
 
-        That of coordinate k is where row rows[k] of the anchors then is, or at drawn[k] where rows[k] is -1.
+        The center of coordinate k is where row rows[k] of the anchors then is, or drawn[k] where rows[k] is -1.
         """
         numbers, sizes = np.concatenate([np.ravel(block) for block in blocks]), [len(block) for block in blocks]
         self.compiled.kink(numbers, sizes, list(order), rows, drawn)

@@ -37,7 +37,7 @@ def open_table(
     """The table in a file.
 
     Args:
-        path: Its suffix defines the format; "-" is text from the standard input.
+        path: A path, whose suffix defines the format; "-" is text from the standard input.
         array: Which array of an .npz file; None where there is but one.
         delimiter: Between the columns of text; None to find out.
         header: Whether the first line of text has names: "yes", "no", or "auto", if none of its fields is a number.

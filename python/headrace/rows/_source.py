@@ -60,11 +60,11 @@ class Source(abc.ABC):
         return ["float"] * self.n_columns
 
     def read(self, columns: Sequence[int]) -> NDArray[Any]:
-        """These columns, shape (rows, len(columns)), float32 or float64."""
+        """The chosen columns, shape (rows, len(columns)), float32 or float64."""
         return np.concatenate([np.empty((0, len(columns)), self.dtype(columns)), *self._parts(columns)])
 
     def blocks(self, columns: Sequence[int]) -> Iterator[NDArray[Any]]:
-        """These columns in blocks, of which none is so short that its scores would differ in bits; at least one."""
+        """Columns in blocks, of which none is so short that its scores would differ in bits; at least one."""
         held = None
         for part in self._parts(columns):
             if held is not None and len(part) >= LEAST:

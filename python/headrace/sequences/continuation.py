@@ -182,9 +182,9 @@ def quantiles_of_base(flow: Any) -> Quantiles | None:
 class Forecast:
     """The distribution of each step after a prefix, in NumPy; `Continuation.forecast` makes it.
 
-    It is that of draws. That of the **first** step is exact where the flow has one value a step, on the base `Logistic`
-    or `StandardNormal`, and no inner flow, as `WaveNet` has it: then a step rises with its latent value, and so do its
-    quantiles.
+    The distribution is that of draws; of the **first** step it is exact where the flow has one value a step, on the
+    base `Logistic` or `StandardNormal`, and no inner flow, as `WaveNet` has it: then a step rises with its latent
+    value, and so do its quantiles.
     """
 
     def __init__(self, draws: Array, first: Quantiles | None) -> None:
@@ -231,8 +231,8 @@ class Forecast:
     def crps(self, x: Array) -> Floats:
         """The continuous ranked probability score of each value that came, in its units: less is better.
 
-        It is ∫ (F(v) − 1{x ≤ v})² dv, the absolute error of a forecast without spread (Gneiting and Raftery 2007),
-        without bias by draws; of an exact first step from as many quantiles.
+        The score is ∫ (F(v) − 1{x ≤ v})² dv, the absolute error of a forecast without spread (Gneiting and Raftery
+        2007), without bias by draws; of an exact first step from as many quantiles.
 
         Args:
             x: Shape ``(*shape, steps, features)``: the steps that came, NaN for missing ones.

@@ -62,7 +62,7 @@ class OpenSequences:
         hop: Steps of a frame.
         quantised: The step of the grid on which values lie, each of which gets noise of its cell; None for none.
         dtype: Of the flow.
-        support: Its bounds.
+        support: The bounds of the flow.
     """
 
     def __init__(

@@ -212,7 +212,7 @@ class SequenceFlow(Chained, SequenceDerivatives):
     ) -> Any:
         """Log density of each step given those before it, log p(x_t | x_<t); see `log_prob`.
 
-        Its negative is a score of how unusual each step is.
+        The negative is a score of how unusual each step is.
 
         Returns:
             Shape (rows, steps), (steps,) for one sequence, or a list of arrays (steps,) for a list. Steps beyond

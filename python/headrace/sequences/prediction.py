@@ -169,8 +169,8 @@ class AdaptivePrediction(OverTime):
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
         start: The size of each residual before the first step.
-        damping: Its power i is a factor of a[i], from 0 to 1. With 1, resonances of drawn steps become sharper from
-            solution to solution, and signals become too loud.
+        damping: A number from 0 to 1, whose power i is a factor of a[i]. With 1, resonances of drawn steps become
+            sharper from solution to solution, and signals become too loud.
 
     Raises:
         ValueError: an option out of its range.

@@ -370,7 +370,7 @@ class NormflowsFace(_Face):
 
         Args:
             num_samples: Number of draws.
-            alpha: Its order.
+            alpha: The order of the divergence.
             dreg: Whether gradients are doubly reparametrised (arXiv 1810.04152).
         """
         x, log_q, log_p = self._drawn(num_samples, None)

@@ -106,7 +106,7 @@ def fit_to_density(
     call, and Ctrl-C is raised. The same seed gives the same bits for any number of threads, if the density does.
 
     Args:
-        flow: Its weights are changed in place. A `Standardize` in it stays as it is.
+        flow: The flow, whose weights are changed in place. A `Standardize` in it stays as it is.
         log_density: A function of rows, shape (samples, features), in the flow's dtype: the log density of each row, up
             to one constant for all. Its arguments and results depend on `gradient`. Where contexts vary it takes them
             too, ``log_density(x, context)``, shape (samples, context), in the flow's dtype; the constant may differ

@@ -88,7 +88,7 @@ def check_hard_inputs(kernel, judge, direction, map, scale, largest_raw, dtype):
 def hard_splines(bins, dtype, bound, inverse):
     """Raw parameters from zero to huge, and for each spline: values on its knots and beside them, huge and tiny ones.
 
-    One spline a row of parameters; every one of its coordinates has the same.
+    A spline for each row of parameters, which all coordinates share.
     """
     generator = cases.rng("hard splines", bins)
     raw = [np.zeros(3 * bins - 1)]

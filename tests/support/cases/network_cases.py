@@ -73,7 +73,7 @@ def hidden_of(network):
 
 
 def subject(dense, network, joins, **settings):
-    """The same network in the library and in the reference."""
+    """A network in the library and in the reference."""
     settings = {"outputs": dense.outputs} | settings
     bins = reference.MAPS[settings.get("map", "affine")].bins(len(dense.biases[-1]) // dense.features)
     library = hr.transforms.MaskedAutoregressive.from_dense(

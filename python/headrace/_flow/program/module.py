@@ -123,7 +123,7 @@ class Parametrised(abc.ABC):
 
         Args:
             parameters: Zero where they are no weights (padding, masked entries), as `Block.pack_named` makes them.
-            program: One that was compiled of this structure before, to be used again.
+            program: A program that was compiled of this structure before, to be used again.
             structure: Attributes that change at the same time.
         """
         with _changes:

@@ -18,7 +18,7 @@ from headrace._flow.transforms.transform import OfBlock, Transform
 class ActNorm(OfBlock):
     """x = shift + e^log_scale · z for each coordinate, started from the rows of a fit (Kingma, Dhariwal 2018).
 
-    It is `Elementwise` with ``map="affine", scale="exp"``, and the identity while it is fresh. Before its first step
+    An `ActNorm` is `Elementwise` with ``map="affine", scale="exp"``, and fresh the identity. Before its first step
     `Flow.fit` sets each one of a flow, beginning at the data's side, so that training rows leave it towards the latent
     side with mean 0 and standard deviation 1. Then its values are trained like all other parameters. A later fit starts
     from them. `Flow.fit` does not set one that is no longer the identity, or one inside an `Inverse`.

@@ -116,7 +116,7 @@ class PlainFlow(nn.Module):
 
     Args:
         header: The JSON object under the key "headrace" of the file's metadata.
-        tensors: Those of the file by name.
+        tensors: Arrays of the file by name.
     """
 
     _like: Tensor
