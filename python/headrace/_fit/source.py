@@ -257,6 +257,6 @@ def held_out(
     if not 1 <= len(parts) <= 3 or not _arrays.is_array(parts[0]):
         kinds = ", ".join(check.kind_of(part) for part in parts)
         raise TypeError(f"validation: expected a share, x, or a tuple (x, context, weights), got {kinds}")
-    filled: list[Any] = [*parts, *[None] * (3 - len(parts))]
-    opened = open_rows("validation ", source.features, source.contexts, caller, *filled, source.support)
+    x, context, weights, *_ = (*parts, None, None)
+    opened = open_rows("validation ", source.features, source.contexts, caller, x, context, weights, source.support)
     return whole, ArrayRows(opened)
