@@ -57,7 +57,7 @@ EDITS = {
     "look": [
         ("diagnosis/run.py", "        seed: Of all that is drawn.\n", ENTRY),
         ("diagnosis/arguments.py", "    seed: Annotated[int, ", LINE),
-        ("diagnosis/run.py", "    given = taken_from(Diagnosed, keywords)\n", "given.{0}"),
+        ("diagnosis/run.py", "    settings = taken_from(Diagnosed, keywords)\n", "settings.{0}"),
     ],
     "search": [
         ("choosing/run.py", "        seed: Of the rows held out, of fresh", ENTRY),
@@ -76,7 +76,7 @@ EDITS = {
     "wave": [
         ("sequences/wavenet.py", "        seed: Of the fresh weights.\n", ENTRY),
         ("sequences/wavenet.py", "    seed: Annotated[int, ", LINE),
-        ("sequences/wavenet.py", "        n = check.integer(", "own.{0}"),
+        ("sequences/wavenet.py", "        n = check.integer(", "settings.{0}"),
     ],
 }
 WITH_OPTION = ("fit", "flow", "ascent", "wave")
