@@ -63,8 +63,8 @@ def test_text_has_a_probability(folder, run, result):
     assert np.mean([row[0] == "oak" for row in drawn]) == pytest.approx(0.5, abs=0.1)
     assert np.isfinite(scores(run, "s.csv")).all()
     seen = result("diagnose", "f", "h.csv")
-    assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
-    assert seen["discrete"] == ["kind", "rain"]
+    assert seen["rows"] == len(held)
+    assert seen["discrete"] == ["kind", "rain (frequent or missing values)"]
 
 
 def test_labels_that_no_row_of_the_fit_has(folder, run):
@@ -227,4 +227,4 @@ def test_the_script_of_a_report_fits_labels(folder, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "made_by_a_report", module)
     spec.loader.exec_module(module)
     assert isinstance(module.density.flow_, hr.MixedDensity)
-    assert module.diagnosis.features == 2
+    assert module.diagnosis.features == 3
