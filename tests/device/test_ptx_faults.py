@@ -170,6 +170,7 @@ def plant(emu, tmp_path):
                 os.symlink(file, tmp_path / file.name)
         (tmp_path / f"{name}.ptx").write_text(text)
         emu.module.ptx_use(str(tmp_path))
+        emu.module.ptx_forget()  # an array of before, freed by now, may have lain behind one of the exercise
 
     yield planted
     emu.module.ptx_use(interpreted.FOLDER)

@@ -84,14 +84,23 @@ def _wanted(ctx: Any) -> list[bool]:
 
 
 class _Vjp(Last):
-    """The vector-Jacobian product in a form for vmap; options are `handle`, `inverse`, `of_log_prob` and `wrt`."""
+    """The vector-Jacobian product in a form for vmap."""
 
     @staticmethod
-    def forward(
-        value: Tensor, context: Any, parameters: Tensor, grad_value: Any, grad_row: Any, *options: Any
+    def forward(  # without `*options`: PyTorch 2.13 counts the names to see that no context comes first
+        value: Tensor,
+        context: Any,
+        parameters: Tensor,
+        grad_value: Any,
+        grad_row: Any,
+        handle: int,
+        inverse: bool,
+        of_log_prob: bool,
+        wrt: list[bool],
     ) -> tuple[Tensor, ...]:
         if is_batched_the_old_way(grad_value, grad_row):
             raise RuntimeError(NO_BATCHED_GRADS)
+        options = handle, inverse, of_log_prob, wrt
         return tuple(operators.ops.vjp(value, context, parameters, grad_value, grad_row, *options))
 
     @staticmethod
