@@ -268,7 +268,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return kept
 
     def _inner(self, nested: str) -> dict[str, Any]:
-        """The settings of this name."""
+        """The settings of a name."""
         value, kind = vars(self)[nested], _NESTED[nested]
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"{nested}: expected None or {kind.__name__}, got {check.kind_of(value)}")

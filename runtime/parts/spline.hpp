@@ -1,7 +1,7 @@
 // Monotone rational-quadratic splines (Durkan, Bekasov, Murray, Papamakarios 2019). Within a bin all is in its own
 // units: t and eta run from 0 to 1, derivatives are divided by the bin's slope. Then, with r = 1 - t,
 //   eta = (t^2 + d0 t r) / D,   D = t^2 + r^2 + (d0 + d1) t r,   dy/dx = slope N / D^2,   N = d0 r^2 + 2 t r + d1 t^2,
-// sums of positive terms. So is the discriminant of the inverse: q^2 + 4 eta (1 - eta), q = d0 (1 - eta) - d1 eta.
+// sums of positive terms, as the inverse's discriminant is: q^2 + 4 eta (1 - eta), q = d0 (1 - eta) - d1 eta.
 #pragma once
 
 #include "numbers.hpp"

@@ -11,7 +11,7 @@ from headrace.ops._points import Points
 from points_cases import a_step, assert_sums, points_on, reference, weights_of
 
 COMPILED = {"float32": cpu.PointsF32, "float64": cpu.PointsF64}
-# Tiles have 512, 128 or 64 rows up to 4, 16 and beyond; sums are kept in lanes for 4096.
+# Tiles have 512, 128 or 64 rows up to 4, up to 16 and with more features; sums are kept in lanes for 4096 rows.
 ON_CPU = [(0, 3), (1, 1), (7, 2), (513, 4), (129, 5), (4096, 10), (4097, 16), (9973, 7), (100, 17), (300, 50)]
 # On a device 512, 256 or 128 rows (half of that in float64) up to 10, 16 and more features; sums belong to chunks of
 # tiles. From 64 features on an affine map has several tiles of features.

@@ -1,7 +1,7 @@
 """A conditioner and a step that are only in the emulation's lists support all operations.
 
-Where one needs more than its recipe (docs/notes/recipes.md), it fails here. The kinds: tests/cuda_emulation/added
-and tests/support/added_kinds.py.
+A kind that needs more than its recipe (docs/notes/recipes.md) fails here. The kinds: tests/cuda_emulation/added and
+tests/support/added_kinds.py.
 """
 
 import re

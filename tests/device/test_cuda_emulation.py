@@ -253,7 +253,7 @@ BUILDS = [  # (compute capability, architectures of the build, whether kernels r
     (100, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 90-real 90-virtual", True, True),
     (120, "80-real 120-real 90-virtual", True, False),
-    (120, "80", True, True),  # an architecture without a kind has both
+    (120, "80", True, True),  # an architecture alone is real and virtual
     (89, "80", True, False),
     (80, "90-real", False, False),
     (80, "86-real", False, False),

@@ -122,7 +122,7 @@ def wrong_device(name: str, what: str, device: Any, call: str) -> TypeError:
 
 
 def on_another_device(name: str, index: int, device: Any, call: str) -> TypeError:
-    """For an array on the CUDA device of this index."""
+    """The error for an array on a CUDA device, by its index."""
     other = f"cuda:{index}"
     return wrong_kind(
         name, f"an array on {device}", f"one on {other}", f"call {call}, or .to({other!r}) of the flow or transform"

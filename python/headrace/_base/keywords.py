@@ -64,7 +64,7 @@ def checked(name: str, entry: Field[Any], annotation: Any, value: Any) -> Any:
 
 
 def checked_fields(self: Any) -> dict[str, Any]:
-    """The arguments of an object of a table that is a dataclass, checked."""
+    """Checked arguments of an object whose class is a table and a dataclass."""
     return {e.name: checked(e.name, e, e.type, getattr(self, e.name)) for e in fields(self) if e.metadata}
 
 

@@ -60,7 +60,7 @@ class Grid:
         return [max(map(len, texts)) for texts in zip(*every, strict=True)]
 
     def widths(self, columns: int) -> list[int] | None:
-        """The width of each column in a terminal of this width; None where they do not fit beside each other."""
+        """The width of each column in a terminal; None where columns do not fit beside each other."""
         widths = self.natural()
         room = columns - len(self.indent) - GAP * (len(widths) - 1)
         least = {i: min(widths[i], max(LEAST, min(widths[i] // 4, MANY), self._longest_word(i))) for i in self.wraps}

@@ -39,7 +39,7 @@ def bar(total: float | None, what: str, unit: str, progress: bool, **others: Any
 
 
 def seconds_bar(total: float, what: str, progress: bool) -> Any:
-    """A bar of the elapsed seconds of this many."""
+    """A bar of elapsed seconds, with their total."""
     return bar(total, what, "s", progress, bar_format=SECONDS, miniters=0)
 
 

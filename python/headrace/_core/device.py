@@ -84,7 +84,7 @@ def matmul_on_cpu(matmul: Any) -> str:
 
 @cache
 def device_at(index: int) -> Device:
-    """The device of this index, one object for all.
+    """The device of an index, one object for all calls.
 
     Raises:
         CudaUnavailable: it cannot be used; the message gives the reason.
@@ -258,7 +258,7 @@ class OnStream:
         self._where = {"stream": stream.ptr}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The function of this name; where memory runs out it is called twice, except functions of `ONCE`."""
+        """A function by its name; where memory runs out it is called twice, except functions of `ONCE`."""
         function, device = getattr(self._core, name), self._device
 
         def call(*arguments: Any, **named: Any) -> Any:

@@ -172,6 +172,6 @@ class Effective:
         self.most = most
 
     def in_units_of(self, weight: float) -> Floats:
-        """The sums of weights and of their squares, in units of this weight."""
+        """The sums of weights and of their squares, in units of a weight."""
         share = self.most / weight
         return np.array([self.total * share, self.square * share**2])

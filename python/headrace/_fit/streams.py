@@ -346,7 +346,7 @@ def check_stream(
 
 
 def rows_bar(rows: int | None, what: str, progress: bool) -> Any:
-    """A bar of the rows read so far, of this many; it is cleared at the end, because another may follow."""
+    """A bar of the rows read so far; it is cleared at the end, because another may follow."""
     return _progress.bar(rows, what, "row", progress, unit_scale=True, leave=False)
 
 

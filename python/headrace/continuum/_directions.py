@@ -78,7 +78,7 @@ class Stage:
         return self._moved(points, self._to)
 
     def inverse(self, points: Floats) -> tuple[Floats, Floats]:
-        """Initial positions of points at the end, and the log-Jacobian of this inverse."""
+        """Initial positions of points at the end, and the log-Jacobian of the inverse map."""
         return self._moved(points, self._back)
 
     def _moved(self, points: Floats, spline: Any) -> tuple[Floats, Floats]:

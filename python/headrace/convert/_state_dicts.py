@@ -62,7 +62,7 @@ class UnrecordedSettings:
             raise TypeError(f"{sorted(extra)[0]}: expected only {names} beside a state_dict")
 
     def take(self, name: str) -> Any:
-        """The setting of this name."""
+        """The setting of a name."""
         if name not in self._given:
             raise ValueError(f"{name}: expected a value, because a state_dict does not record it; {self._known[name]}")
         return self._given[name]

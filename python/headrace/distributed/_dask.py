@@ -229,7 +229,7 @@ class DaskGroup(Ranks):
     # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _begin(self, seconds: float) -> None:
-        """The next verb, with this time limit."""
+        """Begin the next verb, with a time limit in seconds."""
         stop_if_unwanted(self._worker, self._key)
         self._verb += 1
         self._until = time.monotonic() + seconds

@@ -101,7 +101,7 @@ class FixedSum:
 
     @classmethod
     def exponent_for(cls, largest: float) -> int:
-        """The exponent for gradients with this largest entry."""
+        """The exponent for gradients, by their largest entry."""
         return min(max(cls._KEPT - math.frexp(largest)[1], -1000), 1000)
 
     def clear(self) -> None:

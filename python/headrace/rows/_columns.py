@@ -61,7 +61,7 @@ def select(source: Source, option: str, text: str) -> list[int]:
 
 
 def find(source: Source, option: str, name: str) -> int:
-    """The column of this name."""
+    """The column of a name."""
     count = (source.names or ()).count(name)
     if source.names is None or count == 0:
         raise _missing(source, option, name)

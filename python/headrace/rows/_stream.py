@@ -192,7 +192,7 @@ class Stream(abc.ABC):
         return Without(self, chosen), self._gathered(chosen)
 
     def _drawn(self, rows: int, seed: int) -> NDArray[np.int64]:
-        """Indices of this many rows, ascending."""
+        """Indices of a number of rows, ascending."""
         key = int(np.random.default_rng(check.integer("seed", seed)).integers(1 << 63))
         return RowPart(self.count(), rows, key, out=True).all()
 

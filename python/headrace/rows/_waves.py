@@ -115,7 +115,7 @@ def rounded(values: NDArray[Any]) -> tuple[NDArray[np.int16], int]:
 
 
 def write(path: str, rate: int, channels: int, steps: int, parts: Iterable[NDArray[np.int16]]) -> None:
-    """Write a signal of this many steps, part by part, each of shape (steps, channels).
+    """Write a signal of known length, part by part, each of shape (steps, channels).
 
     Raises:
         ValueError: more steps than a WAV file holds.

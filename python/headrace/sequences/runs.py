@@ -110,7 +110,7 @@ class Run:
         return given.give(values), sums
 
     def drawn(self, steps: int, key: int) -> Any:
-        """Samples of this many steps, (rows, steps, features), for the caller."""
+        """Samples of a number of steps, (rows, steps, features), for the caller."""
         self.covariates.check_steps(steps)
         with self.caller.queue():
             x = self.caller.empty((*self.batch, steps, self.program.features), self.dtype)

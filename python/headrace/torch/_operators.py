@@ -84,7 +84,7 @@ def _restored(content: bytes, matmul: str) -> Compiled:
 
 
 def compiled(handle: int) -> Compiled:
-    """The entry with this index."""
+    """The entry of an index."""
     with _lock:
         found = _table.get(handle)
     if found is None:

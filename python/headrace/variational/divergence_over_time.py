@@ -85,7 +85,7 @@ class Inputs:
         return bool(self._frames) and bool(self.signals)
 
     def draw(self, rows: int, rng: Rng) -> Batch:
-        """Inputs of this many samples."""
+        """Inputs for a number of samples."""
         seed, context = seed_of(rng), self._contexts(rows, rng)
         if context is not None and len(context) != rows:
             context = np.repeat(context, rows, axis=0)
@@ -105,7 +105,7 @@ class Inputs:
         return Batch(seed, context, np.stack(covariates), np.stack(signals) if signals else None)
 
     def draw_twice(self, rows: int, rng: Rng) -> Batch:
-        """Inputs of this many samples, where two adjacent samples each have the same."""
+        """Inputs for a number of samples, of which two adjacent ones each have the same."""
         origin = np.arange(-(-rows // 2))
         return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
