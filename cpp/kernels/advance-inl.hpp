@@ -2,7 +2,7 @@
 //   advance(c, known, from, to)        positions [from, to): from given ones, the parameters of their coordinates
 //   advance_back(c, known, from, to)   from the gradients by these parameters to those by its inputs, and by weights
 //   fold_context(c, weights, context, n, out)   if one context row for all may be taken in once a call
-// The first exists for tiles and for small batches; without the latter, chains with the kind run in tiles only.
+// `advance` exists for tiles and for small batches; without the second, chains with the kind run in tiles only.
 #pragma once
 
 #include "tape-inl.hpp"

@@ -38,7 +38,7 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
 }
 
 // The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` of them, `step` apart.
-// In the latter case those from `head` on are `skipped` further on.
+// Of single elements those from `head` on are `skipped` further on.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;

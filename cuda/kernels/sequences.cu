@@ -2,8 +2,8 @@
 //
 // A block of a layer takes a tile of positions of a row: the gates' sums, then the gated values in shared memory, then
 // the sums of the residual and skip outputs. A position of 32 channels is 12,000 operations a layer, and moves 1 KB.
-// Each value is read from the previous layer's memory and stored in the next one's, because other tiles read the
-// former.
+// Each value is read from the previous layer's memory and stored in the next one's, because other tiles read
+// the previous layer's.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
 

@@ -462,7 +462,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
     def predict(self, X: Any, *, context: Any = None) -> NDArray[np.int64]:
         """1 for rows like those that were fitted, -1 for outliers and for rows without a density, shape (rows,).
 
-        The latter are rows with missing values (if ``missing="drop"``; otherwise they are refused).
+        Rows without a density are those with missing values (if ``missing="drop"``; otherwise they are refused).
         """
         return np.where(self.decision_function(X, context=context) >= 0.0, 1, -1)
 

@@ -142,7 +142,7 @@ def test_a_stream_outlives_its_flow_and_copies_their_stream(library):
     flow = sequence_cases.wavenet("c outlives", dtype="float32")
     copies = library.open(hr.to_bytes(flow)).stream().copies(3)
     assert copies.rows == 3
-    copies.flow = library.open(hr.to_bytes(flow))  # the test's class reads the dtype from it
+    copies.flow = library.open(hr.to_bytes(flow))  # the test's class reads the dtype of `flow`
     cases.assert_same_bits(copies.pull(5, 0), flow.sample(3, 5, seed=0))
 
 

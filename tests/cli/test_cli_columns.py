@@ -140,7 +140,7 @@ def test_missing_rows_are_left_out_later_too(folder, run, result):
     x = rows(200)
     write("t.csv", x)
     lines = (folder / "t.csv").read_text().splitlines()
-    lines[4], lines[7] = "3,,2.5", "2,0.5,nan"  # the latter in the column that is constant
+    lines[4], lines[7] = "3,,2.5", "2,0.5,nan"  # the second gap is in the constant column
     (folder / "u.csv").write_text("\n".join(lines) + "\n")
     assert run("fit", "u.csv", "-o", "f", "--discrete", "count", *SHORT)[0] == 1
     dropped = ("--discrete", "count", "--missing", "drop")

@@ -322,7 +322,7 @@ def test_very_skewed_columns_become_about_normal(sigma, rows):
         assert stats.kstest(column, "norm").statistic < 2.0 / math.sqrt(rows) + 0.01
     truth = stats.lognorm(sigma).logpdf(np.abs(new)).sum(axis=1)
     log_prob = flow.log_prob(new)
-    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # most of it in rows farther out
+    assert (truth - log_prob).mean() < (0.35 if rows == 1000 else 0.1)  # most of the loss is in rows farther out
     assert_allclose(flow.to_data(z[:1000])[0], new[:1000], rtol=1e-6)
 
 

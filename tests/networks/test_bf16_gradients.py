@@ -109,7 +109,7 @@ SUMMED = {"odd degrees": "bf16x6", "wide levels": "bf16_tiles", "panels": "bf16x
     ],
 )
 def test_gradients_are_near_sums_in_float64(name, matmul):
-    """Of the same rounded numbers; where a gradient lies at the middle of two, either is right."""
+    """Both have the same rounded numbers; where a gradient lies at the middle of two, either is right."""
     transform, judge, dense = network_case(name, matmul)
     n = 9000  # of more than 8192 rows the sums are added in float64
     x, context = (cases.rows(n, size, "float32", name, size) for size in (dense.features, dense.context))

@@ -19,7 +19,7 @@ def likelihood(a, b, c, x, center, epsilon, precision, weights=None):
 
 
 def derivatives(x, center, epsilon, precision, weights=None):
-    """Gradient and minus the Hessian of the likelihood at the identity, the latter in its two parts."""
+    """Gradient and minus the Hessian of the likelihood at the identity, the Hessian in its two parts."""
     r = np.sqrt(epsilon**2 + (x - center) ** 2)
     value = np.array([x, np.ones_like(x), r])
     slope = np.array([np.ones_like(x), np.zeros_like(x), (x - center) / r])

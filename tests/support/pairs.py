@@ -7,7 +7,7 @@ import pytest
 
 
 def pairs_of(axes, together=(), empty=()):
-    """Rows, one value of each axis, so that each value meets each value of every other axis. The same on every run.
+    """Rows, one value of each axis, so that each value meets each value of every other axis; equal on every run.
 
     ``together`` has the numbers of axes of whose values every combination comes, as those that choose a kernel; then it
     meets different values of the other axes. ``empty`` has those values, as pairs of an axis and a place in it, with

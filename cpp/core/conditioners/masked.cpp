@@ -105,7 +105,7 @@ std::vector<int> levels_of(const MaskedOptions& o, const BitRows& reach, int n_p
                          " depend on each other in a cycle; expected an order in which each depends on earlier ones");
 }
 
-// Layer l adds the sums of hidden layer `added` to its own: the latter must be below, and as wide. sizes[l + 1]: the
+// Layer l adds the sums of hidden layer `added` to its own: `added` must be below, and as wide. sizes[l + 1]: the
 // width of layer l.
 void check_added(int added, int l, const std::vector<int>& sizes) {
     if (added < 0) return;

@@ -42,7 +42,7 @@ def chosen(name: str, columns: Any, features: int, names: Sequence[str] | None, 
 
     Args:
         name: Of the argument in messages.
-        columns: An iterable of these.
+        columns: Indices or names, any iterable.
         features: The number of columns.
         names: Of all columns; None for unknown ones.
         table_name: The table's name in messages.

@@ -152,7 +152,7 @@ def coded(
 
 
 def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]:
-    """Codes of texts, the indices of their labels; -1 for unknown texts."""
+    """Codes of texts, their indices among labels; -1 for unknown texts."""
     place = {text: float(i) for i, text in enumerate(labels)}
     return np.array([place.get(value, -1.0) for value in texts])
 

@@ -37,7 +37,7 @@ class Argument:
 
     name: str
     entry: Any
-    """Of its table."""
+    """The entry of the argument's table."""
     type: str
     default: Any
     meaning: str
@@ -56,7 +56,7 @@ class Argument:
 
     @property
     def placeholder(self) -> str:
-        """The form of its values."""
+        """The form of the argument's values."""
         return READERS[next(part for part in self.types if part != "None")][0]
 
     def read(self, text: Any) -> Any:

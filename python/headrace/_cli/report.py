@@ -80,7 +80,7 @@ def _fit(arguments: Namespace, written: dict[str, str]) -> tuple[Density, dict[s
 
 
 def _script(arguments: Namespace, density: TableDensity, apart: fitting.Apart, written: dict[str, str]) -> str:
-    """The Python that does the same."""
+    """Python that takes the steps of the report."""
     path, (features, context, weights) = arguments.data[0], apart.columns
     kind = "parquet" if suffix_of(path) == ".parquet" else "csv"
     has_kinds = any(column.kind != "float" for column in density.columns.table.columns)

@@ -74,7 +74,7 @@ def matmul_on_cpu(matmul: Any) -> str:
     """How products of networks are computed on the CPU: the user's value, checked.
 
     Raises:
-        ValueError: there is no such way.
+        ValueError: an unknown way.
     """
     if matmul in MATMULS["cpu"]:
         return str(matmul)
@@ -87,7 +87,7 @@ def device_at(index: int) -> Device:
     """The device of an index, one object for all calls.
 
     Raises:
-        CudaUnavailable: it cannot be used; the message gives the reason.
+        CudaUnavailable: the device cannot be used; the message gives the reason.
     """
     cupy, cuda = _cupy(), _core.cuda
     if reason := cuda.device_reason(index):

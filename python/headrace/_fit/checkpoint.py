@@ -52,7 +52,7 @@ class Checkpoint:
     """Whether the state of a finished fit stays, so that the same fit is at its end at once."""
 
     def __init__(self, path: Any, every: Any) -> None:
-        """The two arguments as `Flow.fit` takes them."""
+        """`checkpoint` and `checkpoint_every`, as `Flow.fit` takes them."""
         name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
         if path is not None and not isinstance(name, str):
             raise TypeError(f"checkpoint: expected a str or an os.PathLike of one, got {check.kind_of(path)}")

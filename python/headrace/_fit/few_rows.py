@@ -330,7 +330,7 @@ class Samples:
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The mixture's own loss on the latter."""
+    """The mixture's own loss on the samples of `judge`."""
 
 
 def best_teacher(

@@ -63,7 +63,7 @@ class Fit:
     named: Names = Names()
     """Names of the columns of frames."""
     what = "fit"
-    """The name of its bar."""
+    """The name of the fit's bar."""
     decays = 1.0
     """The factor of weight decays that the fit chooses."""
     mixes = True
@@ -224,7 +224,7 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """The best choice of trials and its run; only the former where a stopped fit had it."""
+        """The best choice of trials and its run; the choice alone where a stopped fit had made it."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):

@@ -115,7 +115,7 @@ class Far:
     middle: float
     """The median."""
     inner: float
-    """The largest distance of the other cells from it."""
+    """The largest distance of all other cells from the middle."""
     rows: NDArray[np.int64]
     values: Floats
 

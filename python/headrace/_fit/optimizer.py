@@ -138,7 +138,7 @@ class Adam:
         flow: Its parameters are updated in place.
         learning_rate: Can be set between steps.
         betas: Decay of the running means of the gradient and of its square.
-        epsilon: Added to the root of the latter.
+        epsilon: Added to the root of the mean square.
         weight_decay: The matrices of networks shrink by learning_rate · weight_decay in each step; biases and the
             base's parameters, which may have to be large, do not.
         clip: The largest norm of a gradient; longer ones are shortened to it. None: no limit.

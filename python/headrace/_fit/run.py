@@ -83,7 +83,7 @@ class RunArguments:
     kept: Checkpoint | None = None
     """The file of the run's state, from which it resumes."""
     what: str = "fit"
-    """The name of its bar."""
+    """The name of the run's bar."""
 
 
 class Run(abc.ABC):

@@ -91,7 +91,7 @@ def run(
         threads: The number of fits at a time.
         total: The number of jobs, for the bar.
         what, unit: The bar's texts.
-        progress: Whether to show it.
+        progress: Whether to show the bar.
         is_interrupted: Whether a result is that of an interrupted fit, after which the others end, too.
         named: A warning's text, from the index of the fit that gave it, and the fit's own text.
 

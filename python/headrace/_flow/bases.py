@@ -33,7 +33,7 @@ class Base(abc.ABC):
         self.features = check.integer("features", features, least=1)
 
     def _steps(self) -> list[StepSpec]:
-        """Steps between the standard density and this one."""
+        """Steps between the standard density and the base."""
         return []
 
     def _standard(self) -> tuple[str, list[StepSpec]]:

@@ -40,7 +40,7 @@ class AscentHistory:
     """The step after which the flow was cut, the best on rows held out, or the last without any."""
     stopped: str = "steps"
     """Why the ascent ended: "steps" (all done), "patience", "time_budget", "constant" (no column has a spread) or
-    "interrupted", the latter also after the ascent."""
+    "interrupted", that also after the ascent."""
     lengths: dict[int, float] = field(default_factory=dict)
     """The held-out loss for each number of steps that competed, after its joint training."""
     refinement: History | None = None

@@ -194,7 +194,7 @@ class _Gloo:
         self._store: Any = None
 
     def start(self) -> None:
-        """Start gloo on all ranks or on none; `problem` is the reason in the latter case."""
+        """Start gloo on all ranks, or on none for the reason `problem`."""
         port = np.zeros(1, np.int64)
         self._on_all(lambda: self._open(port))
         if self.problem:

@@ -80,7 +80,7 @@ def files_of(paths: Any, suffixes: Sequence[str] = READ, *, name: str = "paths",
     """The files of a path, a folder, a pattern or a list of these, each expanded in alphabetical order.
 
     Args:
-        paths: The former.
+        paths: The path, the folder, the pattern or the list.
         suffixes: Of the files of folders.
         name: Of the argument in messages.
         deep: Whether folders inside folders count.

@@ -156,7 +156,7 @@ def vjp(
 ) -> list[Tensor]:
     """Gradients from those by the resulting rows and by their log-determinants, or log densities.
 
-    The latter are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
+    Log densities are written to `log_prob`. `dropout` is a seed, as in `Flow.nll_and_grad`.
     """
     program, opened = _placed(handle, parameters)
     context, rows = _as_rows(context), value.shape[0]

@@ -118,7 +118,7 @@ def distill(
             student's parameters held fixed in its own density. "closed_form": the KL of each coordinate's conditional
             densities, which are normal in both, in closed form: less noise. It takes affine or additive autoregressive
             transforms throughout, all in one order, those of the student reading latent and those of the teacher data,
-            and normal bases. "auto": the latter where that is so, else the former.
+            and normal bases. "auto": "closed_form" where that is so, else "pathwise".
         temperature: The student learns the teacher with its base's deviations from the mean times this factor:
             below 1, samples nearer to the mode.
         steps: Of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in closed

@@ -199,7 +199,7 @@ def distill_sequences(
         student: A flow of as many features, context columns and covariates; its weights are changed in place.
         context: Shape (rows, context): each step draws rows of it at random. Or (context,): the row for all.
         estimator: "pathwise": the gradient along the student's samples. "closed_form": the KL of each step's densities,
-            which are normal in both: less noise. "auto": the latter where that is so, else the former.
+            which are normal in both: less noise. "auto": "closed_form" where that holds.
         steps: By default 2000.
         samples: Sequences of each step, by default 16.
         first_steps: Steps at the beginning that only learn the spectra of `signals`, by default a quarter of `steps`.

@@ -67,7 +67,7 @@ def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None
     """The upper tail of ascending values and their shares; None where a power law is not supported.
 
     `standard`: whether a standard normal tail is the alternative, in place of an exponential one. Where rows support no
-    power, the smallest shape stands for the latter.
+    power, the smallest shape stands for an exponential one.
     """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1

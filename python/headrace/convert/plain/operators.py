@@ -74,7 +74,7 @@ class Operators:
         return torch.tensor(which, device=like.device)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
-        """The sum of their logarithms."""
+        """The sum of the logarithms of numbers."""
         return math.fsum(map(math.log, numbers))
 
     def tiny(self, like: Tensor) -> float:
