@@ -182,7 +182,7 @@ def quantiles_of_base(flow: Any) -> Quantiles | None:
 class Forecast:
     """The distribution of each step after a prefix, in NumPy, as returned by `Continuation.forecast`.
 
-    Sampled paths represent the distribution. The **first** step is exact for a flow with one value a step, on `Logistic`
+    Sampled paths represent the distribution. The **first** step is exact for flows of one value a step, on `Logistic`
     or `StandardNormal`, and no inner flow, like `WaveNet`: a step then rises with its latent value, and so do its
     quantiles.
     """
