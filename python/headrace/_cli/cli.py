@@ -66,7 +66,7 @@ def _run(given: Sequence[str]) -> int:
     parser = options.parser()
     if not given:
         parser.print_help()
-        return USAGE  # as in git: a script whose command is empty has not done its task
+        return USAGE  # not 0, because a script whose command is empty has not done its task
     arguments, extra = parser.parse_known_args(given)
     if extra:
         arguments.refuse(extra)

@@ -51,7 +51,7 @@ def report(arguments: Namespace) -> int:
     inputs = tables.files_of(arguments.data, name="DATA")
     for path in written.values():
         _check_output(Namespace(output=path), *inputs)
-    arguments.categories = "auto"  # as in FlowDensity
+    arguments.categories = "auto"  # the default of FlowDensity
     with fitting._nothing_saved(written["density"]):
         flow, notes, apart = _fit(arguments, written)
     fitting._save(written["density"], flow, notes)

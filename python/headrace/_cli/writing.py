@@ -106,7 +106,7 @@ def _arrow_table(path: str, values: NDArray[Any], names: Sequence[str] | None, k
 
 
 def _typed(column: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Whole numbers and truth values as integers and booleans; a column with other values stays unchanged."""
+    """Convert whole numbers and truth values to integers and booleans; a column with other values stays unchanged."""
     if kind == "category":
         return column
     column = column.astype(np.float64) if column.dtype == object else column

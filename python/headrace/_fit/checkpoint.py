@@ -158,7 +158,7 @@ class Checkpoint:
             self._write(*self._of_pass(run, self._pass))
 
     def pass_ends(self) -> None:
-        """Note the end of an epoch's batches: later changes of the run belong to no epoch."""
+        """Note that an epoch's batches are finished, so that later changes of the run are outside of epochs."""
         self._pass = None
 
     def epoch_ends(self, run: Any) -> None:

@@ -50,8 +50,8 @@ class Ensemble(OfFlows):
     `spread` measures the difference. The mixture's mean log-likelihood is at least the mean of its members'.
 
     Args:
-        flows: At least one flow, with equal features, context, dtype and device, of any classes. They are copied.
-        weights: A weight of at least 0 for each flow, not all 0, equal by default. They are divided by their sum.
+        flows: At least one flow, with equal features, context, dtype and device, of any classes, which are copied.
+        weights: A weight of at least 0 for each flow, not all 0, equal by default; the sum of weights becomes 1.
 
     >>> import numpy as np, headrace as hr
     >>> ensemble = hr.Ensemble([hr.MAF(2, transforms=2, hidden=(16,), seed=s) for s in range(3)])

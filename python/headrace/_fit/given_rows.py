@@ -211,7 +211,7 @@ def settled(
     names: tuple[str, ...],
     say: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, and deviation, 1 for constant columns, with a warning; `half`: half of the columns' ranges."""
+    """Mean and deviation, which is 1 for constant columns; warns of these. `half`: half of each column's range."""
     constant = (half == 0) | ~(std > np.finfo(np.float64).tiny)
     if say and constant.any():
         labels = names or tuple(f"column {i}" for i in range(std.size))

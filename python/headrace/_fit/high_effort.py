@@ -222,7 +222,7 @@ class _HighEffort:
         return Ensemble(flows, weights), loss
 
     def _fit_student(self, mixture: Ensemble, loss: float) -> tuple[Flow, History] | None:
-        """Fit a student to samples and rows; the result is None if Ctrl-C came before there were better weights.
+        """Fit a student to samples and rows; None if Ctrl-C came before there were better weights.
 
         `loss`: the mixture's loss. Of few rows, the student's loss is that plus the mean difference of both log
         densities over samples held out.

@@ -68,8 +68,8 @@ class History:
     """Whether the fit made columns normal by one or two `headrace.transforms.Gaussianize` at the flow's data end; one
     for tails alone does not count."""
     heavy_tails: bool = False
-    """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps lost
-    nothing."""
+    """Whether the fit of a flow of sequences replaced its base by a `headrace.StudentT`, because held-out steps did
+    not clearly lose."""
     adaptive: bool = False
     """Whether the fit of a `headrace.WaveNet` replaced its linear prediction by a `headrace.AdaptivePrediction`,
     because held-out steps gained."""

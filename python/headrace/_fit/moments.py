@@ -25,7 +25,7 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     Args:
         sums: Sums over the processes.
         columns: The number of columns.
-        parts: Called twice; returns this process's values, shape (rows, columns), and weights, shape (rows,), part by
+        parts: Each call returns this process's values, shape (rows, columns), and weights, shape (rows,), part by
             part.
     """
     library = sums.library

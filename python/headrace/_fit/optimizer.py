@@ -125,7 +125,7 @@ class VectorMuon(VectorAdam):
 
 
 LEARNING_RATE, RATE_BY_UNITS = 5e-3, 1.28  # the rate is RATE_BY_UNITS / units of the widest layer, if that is less
-MUON_RATE_OVER_TIME = 2e-2  # docs/notes/sequences.md
+MUON_RATE_OVER_TIME = 2e-2  # reasons: docs/notes/sequences.md
 
 
 @public()
@@ -242,7 +242,7 @@ class Muon(Adam):
             of about 1.2 times the rate, for any shape.
         momentum: Decay of the running mean of the matrices' gradient.
         betas, epsilon: Settings of the other parameters, as in `Adam`.
-        weight_decay: As in `Adam`. Only its product with the learning rate matters: with twice the rate take half.
+        weight_decay: As in `Adam`. Only the product of decay and learning rate matters.
         clip, average: As in `Adam`.
 
     >>> import numpy as np, headrace as hr

@@ -64,7 +64,7 @@ class Plan:
     learning_rate: float
     has_rate: bool  # whether the caller gave the learning rate
     schedule: str
-    weight_decay: float | None  # None: held-out rows choose it
+    weight_decay: float | None  # None if held-out rows choose the decay
     constant_decay: float  # the decay without held-out rows
     clip: float | None
     average: float | None

@@ -29,7 +29,7 @@ from headrace._flow.fit_arguments import BY_LOSS
 from headrace._flow.flow import Flow
 
 LAST, FALLING = 10, 0.01  # the last epochs are 1 / LAST of all; least gain of held-out rows in them, in nats
-GAINED = 0.2  # the same after a trial of a quarter of the epochs
+GAINED = 0.2  # least gain of held-out rows, in nats, after a trial of a quarter of the epochs
 
 
 class HeldOut:
@@ -218,7 +218,7 @@ class Run(abc.ABC):
             self.kept.interrupted(self)
             history.stopped = "interrupted"
             if self.step:
-                self._keep_if_best(history.epochs + 1)  # an epoch may be long
+                self._keep_if_best(history.epochs + 1)  # because an epoch may be long
         finally:
             self.flow.parameters = self.best
             history.partial_epoch = max(self.step / batches - history.epochs, 0.0)

@@ -136,7 +136,7 @@ def shared_curves(
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, between latent rows and `curves`."""
+    """Links that make a standardised flow the Gaussian of the training rows, with `curves` and the standardisation."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype

@@ -14,7 +14,7 @@ LEAST_ROWS = 5  # fewer rows may count up by accident
 LEAST_DIFFERENT = 50  # fewer whole numbers may differ by accident
 CROWDED = 8  # least rows² over range, from which some of as many measured values would be equal
 WIDE = 2.0**31  # a range of whole numbers that is unusual for quantities
-ENDS = ("id", "index", "idx", "number", "_no")  # of the names of identifiers, also in the plural
+ENDS = ("id", "index", "idx", "number", "_no")  # ends of identifiers' names, in singular or plural
 
 
 def identifiers(x: NDArray[Any], seen: Seen, names: Sequence[str] | None) -> dict[int, str]:

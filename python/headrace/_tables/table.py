@@ -458,7 +458,7 @@ def complete(x: NDArray[Any], *others: NDArray[Any] | None) -> NDArray[np.bool_]
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """Columns of floats without noise in which half of the rows have repeated values, or a twentieth the same."""
+    """Columns of floats without noise in which half of the rows repeat values, or a twentieth have one value."""
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]

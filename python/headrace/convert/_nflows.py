@@ -163,7 +163,7 @@ def _act_norm(t: Any, place: Place, features: int) -> list[Transform]:
 
 def _matrix(t: Any, place: Place, features: int) -> list[Transform]:
     """A linear map with the matrix that its formula without a shift makes of unit vectors, without further rounding."""
-    if hasattr(t, "matrix"):  # of a file
+    if hasattr(t, "matrix"):  # the object is from a file
         return [linear(place, t.matrix, numbers(t.bias))]
     import torch
 

@@ -20,8 +20,8 @@ NOT_RECORDED = {
     "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
 }
 
-BLOCK_EPS = 1e-3  # of the batch norms in blocks, which is not an option
-MAF_EPS = 1e-3  # the least scale of an autoregressive transform, which is not an option
+BLOCK_EPS = 1e-3  # eps of batch norms in blocks, which nflows fixes
+MAF_EPS = 1e-3  # the least scale of an autoregressive transform, which nflows fixes
 
 
 def stand_of(

@@ -43,7 +43,7 @@ class _Block:
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # empty or two, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # no batch norms or two, each a factor and a shift
     dropout: Any = None
 
 

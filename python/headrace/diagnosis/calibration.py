@@ -55,7 +55,7 @@ def coverage(flow: Any, rows: Looked, log_prob: Floats, seed: int) -> tuple[Find
 def calibration(flow: Any, rows: Looked, seed: int) -> tuple[list[Finding], Floats, Floats]:
     """Two tests, and for at most `MOST_ROWS` rows the ranks, as shares, of each column and of the distance to a point.
 
-    Their shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
+    The ranks' shapes are (rows, features) and (rows,). Ranks become uniform values in their part of the unit interval.
     """
     assert rows.context is not None
     rng = stream(seed, 9)

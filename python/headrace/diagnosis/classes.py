@@ -1,7 +1,7 @@
 """Discrete columns in a diagnosis: classes as further latent coordinates, and rows as inputs of a classifier.
 
 A uniform value within the part of the unit interval of a row's class, given the earlier columns,
-is uniform in the unit interval under the right density. Its score is one more latent coordinate.
+is uniform in the unit interval under the right density. The score of the value is one more latent coordinate.
 
 Source: P. K. Dunn, G. K. Smyth, *Randomized quantile residuals*, Journal of Computational and Graphical Statistics 5,
 1996.

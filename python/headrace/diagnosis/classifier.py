@@ -2,7 +2,7 @@
 
 The classifier learns from one half of the pairs of a row and a draw, and then names the row of each other pair.
 Under the right density the answers of any classifier are right with a probability of exactly one half. (Over several
-folds they would depend on each other, because classifiers of different folds err in the same direction.)
+folds the answers would depend on each other, because classifiers of different folds err in the same direction.)
 
 Source: D. Lopez-Paz, M. Oquab, *Revisiting classifier two-sample tests*, ICLR 2017.
 

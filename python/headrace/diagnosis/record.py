@@ -63,7 +63,7 @@ class Record(Tested):
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
     column_ranks: Floats | None = field(default=None, compare=False)
-    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; None without one.
+    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; or None.
     """
     point_ranks: Floats | None = field(default=None, compare=False)
     """Ranks of the distances of the rows of `regions` to random points, as shares; None without context."""

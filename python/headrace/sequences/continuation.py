@@ -25,15 +25,15 @@ from headrace.sequences.sequential import OverTime
 
 Quantiles = Callable[[Floats], Floats]
 
-_TOGETHER = 48  # least number of sequences that take steps together
+_TOGETHER = 48  # sequences that take steps together; more if a prefix has more rows
 
 
 @public("headrace.sequences")
 class Continuation:
     """The exact density of the steps after a prefix, as returned by `SequenceFlow.given`.
 
-    A continuation keeps the flow's parameters of its creation. The prefix is run once, so that a call costs only its
-    further steps.
+    A continuation keeps the flow's parameters of its creation. The prefix is run once, so that calls compute only
+    their own steps.
     """
 
     def __init__(self, run: Run, quantiles: Quantiles | None = None) -> None:

@@ -83,8 +83,8 @@ class SequenceDerivatives(Sequential):
                 zero for steps that are only the past of others.
             wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters", (n,) as in
                 `parameters`; "context" and "covariates", in their shapes. An array shared by sequences gets their sum.
-            values: Whether to return ``(log_prob, gradients)`` from a single run; if `grad_log_prob` has steps,
-                `log_prob` has steps, too.
+            values: Whether to return ``(log_prob, gradients)`` from a single run; for a `grad_log_prob` of steps,
+                `log_prob` is that of steps, too.
 
         Returns:
             A tuple of arrays, in the dtype of the flow.

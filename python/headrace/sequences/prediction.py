@@ -154,7 +154,7 @@ class AdaptivePrediction(OverTime):
     x[t] = Σᵢ a[i] x[t − i] + s[t] z[t], each feature separately. Each `every` steps from the first one, the
     coefficients a are solved again (Levinson 1947) from the autocorrelation of the `window` steps before, so that they
     follow a spectrum that changes; s[t] is the mean size of the last 40 residuals before t, from `floor` to `ceiling`.
-    Both are functions of the past alone, without parameters. A `CausalConvolution` with ``sizes=True`` at its
+    The a and s are functions of the past alone, without parameters. A `CausalConvolution` with ``sizes=True`` at its
     latent side reads logarithms of three running sizes, of 8, 40 and 320 steps.
 
     Before the first step x is zero, and the sizes of residuals are `start`. From data to latent all gradients are
@@ -165,7 +165,7 @@ class AdaptivePrediction(OverTime):
         order: The number of earlier steps that take part in a prediction.
         window: The number of earlier steps that determine the coefficients.
         every: The number of steps from one solution to the next.
-        floor: The least running size, in units of x. Its square is also added to the variance of each step of the
+        floor: The least running size, in units of x. Its square is added to the variance of each step of the
             window, so that rounding and silence have a solution.
         ceiling: The largest running size.
         start: The size of each residual before the first step.

@@ -93,8 +93,8 @@ class CausalSettings(MapSettings):
         dilations: Steps between two taps, one for each layer; by default 16 layers, 1, 2, 4, ..., 128 and again.
         reads: The side that the networks read, "data" or "latent".
         inner: A flow of the values of a step, whose context columns are outputs of the network, such as
-            ``hr.NSF(features, context=16)``. Its base is `StandardNormal`, because the base of a step is that of the
-            `SequenceFlow`; its dtype is `dtype`. The parameters are copied. Beside it there are no settings of a map.
+            ``hr.NSF(features, context=16)``. The flow's base is `StandardNormal`, because a step's base is that of the
+            `SequenceFlow`; its dtype is `dtype`. The parameters are copied. A map then has no settings.
         context: The number of context columns, with one row for a whole sequence.
         covariates: The number of columns that are known over time, also ahead, such as the hour of the day.
         hop: Steps from one frame of the covariates to the next; covariates between frames are interpolated.

@@ -68,13 +68,13 @@ class WaveNet(SequenceFlow):
             given, each value has that map, and values of one step are independent given the past.
         transforms: The number of convolutions; by default 1, and 3 with ``reads="latent"``.
         prediction: Earlier steps in the linear prediction of a step at the data end; 0 for none. By
-            default 32 (``reads="latent"``: 0). `fit` starts with the best prediction of the training steps.
+            default 32 steps, with ``reads="latent"`` none. `fit` starts with the best prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
             reads running sizes. By default `fit` decides.
         companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which resolves levels that
-            lie decades apart. By default true (``reads="latent"``, or adaptive: false).
+            lie decades apart. By default true, but false with ``reads="latent"`` or `adaptive`.
         level: Whether the networks also output a level of each value, the log of its scale; see `CausalConvolution`.
-            By default true without an inner flow (``reads="latent"``: false).
+            By default true, but false with an inner flow or ``reads="latent"``.
         standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
             `headrace.transforms.Support` at the data end. `standardize` is then of the unbounded side. For counts the
