@@ -395,7 +395,7 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
 
 
 def arguments_of_student(given: Arguments, size: int) -> Arguments:
-    """The arguments of a student's fit to `size` samples; arguments without their default value stay."""
+    """The arguments of a student's fit to `size` samples; arguments that differ from their defaults stay."""
     batch = BATCH if given.batch_size is None else given.batch_size
     own: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
     defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}

@@ -59,7 +59,7 @@ class History:
     `gaussianized` too, the flow is a Gaussian copula: a Gaussian behind curves."""
     mixture: int = 0
     """The number of components of the mixture of normal densities that replaced the base in a fit of few rows, or 0. If
-    `best_epoch` is 0, the flow is that mixture."""
+    `best_epoch` is 0, the flow is the mixture itself."""
     from_samples: bool = field(default=False, metadata=NOT_KEPT)
     """Whether a fit of few rows learned from samples of a mixture with a covariance for each component, which
     no base has. `mixture` is then the number of components, and losses of epochs are those of samples."""

@@ -2,7 +2,7 @@
 
 A network hardly learns a narrow direction: x₃ = x₁ + 1e-6 noise costs it 9 nats. Where a column is nearly linear in
 others (its 1 - R² is small), its residual, divided by its deviation, has the same information and is as wide as any
-other column. The columns that explain it stay as they are, so that marginal curves still fit them: the map is
+other column. The explaining columns stay unchanged, so that marginal curves still fit them: the map is
 triangular, with ones on its diagonal, and the logarithm of its determinant is 0. In a flow of one order, whose first
 columns have a density of their own (`Flow.given`), only earlier columns explain one.
 """

@@ -52,7 +52,7 @@ class Columns:
     frame_names: tuple[str, ...] | None = None
     """The names of the frame's columns."""
     taken: tuple[tuple[int, ...], int] | None = None
-    """The used columns, and the number of all, of a table file without names of which columns were left out."""
+    """For a table without names in a file, if columns were left out: the used columns, and the number of all."""
 
     @property
     def used(self) -> Table:

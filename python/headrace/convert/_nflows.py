@@ -127,7 +127,7 @@ def _gives_back(function: Any, columns: int) -> bool:
     rows = torch.from_numpy(np.random.default_rng(23).standard_normal((8, columns)))
     try:
         return bool(torch.equal(function(rows), rows))
-    except Exception:  # an error of the caller's code: the function is a different one
+    except Exception:  # the caller's code has an error: the function is a different one
         return False
 
 

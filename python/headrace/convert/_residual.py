@@ -238,7 +238,7 @@ def _wrapped(net: Any, inputs: int) -> Any:
     try:
         with torch.no_grad():
             same = torch.equal(net(*given), children[0](rows))
-    except Exception:  # an error of the caller's code: the network is a different one
+    except Exception:  # the caller's code has an error: the network is a different one
         return None
     return modules if same else None
 

@@ -112,7 +112,7 @@ def _p(p_value: float) -> str:
 
 
 def _provenance(diagnosis: Record, data: str | None) -> str:
-    """One line: the data, the rows, the seed, the date and the version."""
+    """A line that names the data, the rows, the seed, the date and the version."""
     pairs = [*([] if data is None else [("data", data)]), *diagnosis.made]
     return "; ".join(f"{name}: {value}" for name, value in pairs)
 

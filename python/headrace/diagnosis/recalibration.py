@@ -59,7 +59,7 @@ def recalibrate(
         rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `Flow` of a spline, a scale and the transforms of the given flow, in the same format of files; or the given
+        A `Flow` of a spline, a scale and the transforms of the given flow, which can be saved; or the given
         flow itself, if the map is clearly worse.
 
     Raises:

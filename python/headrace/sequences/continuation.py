@@ -74,7 +74,7 @@ class Continuation:
                 `Standardize`, which the prefix passes in the other direction.
 
         Returns:
-            Shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
+            The draws, shape ``(*n, *shape, steps, features)``, in the framework of the prefix.
 
         Raises:
             TypeError, ValueError: As in `SequenceFlow.sample`.
@@ -101,7 +101,7 @@ class Continuation:
             x: Steps after the prefix, shape ``(*n, *shape, steps, features)`` as from `sample`.
 
         Returns:
-            Shape ``(*n, *shape, steps)``.
+            The log densities, shape ``(*n, *shape, steps)``.
 
         Raises:
             TypeError, ValueError: As in `SequenceFlow.log_prob`.

@@ -45,7 +45,7 @@ STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
 LEAST_TAILS = 1280  # least steps of a fit for a trial of a base, which takes a tenth of them at most
 LEAST_ADAPTIVE = 50_000  # least training steps for a trial of an adaptive prediction
-FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for that trial, and the steps that judge it
+FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for such a trial, and steps that judge it
 _BOUNDING = 2**18  # most steps that set the bounds of an adaptive prediction
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps judge after each WORK or
 # 20th of all steps, or a sample of them if they are more than an EIGHTH of the steps trained on in between. Thus a

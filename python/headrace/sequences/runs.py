@@ -124,7 +124,7 @@ class Run:
 
 
 def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows, repeated n times; None for None."""
+    """All rows, repeated n times; None without rows."""
     return None if rows is None else np.concatenate([rows] * n)
 
 

@@ -77,7 +77,7 @@ class WaveNet(SequenceFlow):
             By default true, but false with an inner flow or ``reads="latent"``.
         standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
-            `headrace.transforms.Support` at the data end. `standardize` is then of the unbounded side. For counts the
+            `headrace.transforms.Support` at the data end. `standardize` is then for unbounded values. For counts the
             bounds are half a step out: ``(-0.5, None)``. A step on a bound or beyond has the log density NaN.
         standardize_context: ``(mean, std)`` of the context, each of shape (context,): the networks read
             (context - mean) / std.
