@@ -293,7 +293,7 @@ class Ensemble(OfFlows):
     def _chosen(self, rows: int, key: int, first: int) -> NDArray[np.intp]:
         """The index of each row's member; the members of the first rows are the same for any number of rows."""
         edges = np.cumsum(self.weights)
-        numbers = np.random.PCG64([key, _STREAM])  # each row takes one step of the generator
+        numbers = np.random.PCG64([key, _STREAM])  # one step of the generator for each row
         drawn = np.random.Generator(numbers.advance(first)).random(rows)
         last = int(np.flatnonzero(self._given)[-1])  # because the last edge may round to below 1
         return np.minimum(np.searchsorted(edges, drawn, side="right"), last)

@@ -45,7 +45,7 @@ class Residuals:
     """Columns of standardised rows that other columns determine."""
 
     links: tuple[Transform, ...] = ()
-    """From latent to standardised data: a scale and a linear map for each round."""
+    """A scale and a linear map for each round, in order from latent to standardised data."""
     shares: dict[int, float] = field(default_factory=dict)
     """1 - R² of each column that is replaced."""
     rounding: dict[int, float] = field(default_factory=dict)

@@ -190,8 +190,8 @@ def not_worse_than_a_gaussian(
 
 
 def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays. `found`: losses of rows under the flow and the Gaussian, and weights, part by
-    part.
+    """Whether the fitted flow stays, from the losses of rows under the flow and under the Gaussian, and the rows'
+    weights, part by part.
     """
     total, weight = held_out.source.total, held_out.weight
     if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):

@@ -91,7 +91,7 @@ SPLINES = ((2.0, 4.0, 0.8), (1.0, 1.0, 1.0))
 AFFINE = ((2.0, 1.0, 1.5), (2.0, 0.2, 1.5))
 """Settings to try: the rate over the plan's, the decay over 1000 / rows, and the epochs of the fit over the plan's."""
 LATE = 0.9  # the least share of a trial's epochs before its best epoch, unless it overfits
-FEW, HALF = 0.2, 0.5  # epochs after a trial that overfits, over the plan's with splines, else over those of the choice
+FEW, HALF = 0.2, 0.5  # factors of a fit's epochs after a trial that overfits, with splines and without
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _of_stream(rows: Stream, kinds: Sequence[str] | None, how: Treatment, progre
     support = how.support(features)
     seen = Passed(rows, support.bounds)
     try:
-        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # before rows are held out
+        check_stream(rows, _of_floats(support, how, kinds), progress, seen.add)  # checks rows before some are held out
     except ValueError as error:
         raise ValueError(f"{how.x_name}: {error}; rows count from 0" if how.dashes else str(error)) from None
     table = _learnt(first.x, seen, kinds or rows.kinds, how)

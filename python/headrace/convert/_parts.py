@@ -44,7 +44,7 @@ def _named(kind: type) -> tuple[str, str]:
 
 
 def class_of(thing: Any) -> tuple[str, str]:
-    """The package and the name of an object's class, which does not require an import of the package.
+    """The package and the name of an object's class, found without importing the package.
 
     A subclass that changes no formula counts as the nearest class of a library.
     """

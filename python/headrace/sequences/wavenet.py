@@ -51,9 +51,9 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
 class WaveNet(SequenceFlow):
     """A flow of `CausalConvolution` and `LinearPrediction`, with a `Standardize` at the data end.
 
-    With ``reads="data"`` (van den Oord et al. 2016) the flow has one convolution: densities of all steps at once,
-    samples step by step, of the residual of a linear prediction, at two scales. With ``reads="latent"`` (van
-    den Oord et al. 2017, Ping et al. 2019) the flow has three: samples of all steps at once, densities step by
+    With ``reads="data"`` (van den Oord et al. 2016) one convolution models the residual of a linear prediction, at two
+    scales: densities of all steps at once, samples step by step. With ``reads="latent"`` (van
+    den Oord et al. 2017, Ping et al. 2019) there are three: samples of all steps at once, densities step by
     step. By default the distribution of a step of one value is a mixture of 10 logistic ones (Salimans et al. 2017),
     and that of a step of several values a neural spline flow, whose context the network computes from the past
     (Rasul et al. 2021).
