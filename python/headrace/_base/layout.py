@@ -43,8 +43,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. If the table is wider than the terminal, texts in wrapping columns wrap, or rows become lists.
-    """
+    """A table of texts. If the terminal is narrower, texts in wrapping columns wrap, or rows become lists."""
 
     head: Sequence[str]
     """Names of the columns; empty for a table without a header."""

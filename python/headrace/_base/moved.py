@@ -113,8 +113,7 @@ def renamed_keywords(owner: str, keywords: dict[str, Any], known: Collection[str
 
 
 def moved_where(is_old: Callable[[Any], bool], successor: Callable[..., Any], *without: str) -> Callable[[F], F]:
-    """Redirect calls with an argument for which `is_old` holds to `successor`, except the keywords `without`, and warn.
-    """
+    """Redirect calls with an argument that `is_old` accepts to `successor`, less some keywords, and warn."""
 
     def marked(function: F) -> F:
         @functools.wraps(function)

@@ -1,5 +1,4 @@
-"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: integers, sequences, and generators of NumPy.
-"""
+"""The argument ``rng`` beside ``seed``, by SPEC 7 of Scientific Python: integers, sequences, NumPy generators."""
 
 from __future__ import annotations
 

@@ -156,8 +156,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """The results of a step: log q - log p of its samples, the number of skipped ones, and the gradient by parameters.
-    """
+    """A step's results: log q - log p of its samples, the number of skipped ones, and the parameters' gradient."""
 
     excess: NDArray[np.float64]  # of the samples that were not skipped
     skipped: int
@@ -331,8 +330,7 @@ class Descent:
 
 
 def judge_of(flow: Flow, target: Target, contexts: Contexts, plan: DescentPlan, seed: int) -> Judge:
-    """A function that evaluates weights on a separate sample with the same noise each time; inf if too few are finite.
-    """
+    """A function that evaluates weights on separate samples with the same noise; inf if too few are finite."""
     rows = JUDGE_BY * plan.samples
 
     def judge(parameters: NDArray[Any]) -> tuple[float, float]:

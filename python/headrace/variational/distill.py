@@ -41,7 +41,7 @@ from headrace.variational.target import Contexts, Target, contexts_of
 # (docs/variational.md).
 SAMPLES, FIRST_STEPS = 128, 4000
 STEPS, STEPS_AT_ONCE, STEPS_CLOSED = 12_000, 16_000, 5000  # after single transforms; without; in closed form
-RATE, FIRST_RATE = 0.3, 6.0  # factors of the default of `Flow.fit`; the second in addition, in closed form
+RATE, FIRST_RATE = 0.3, 6.0  # factor of the rate of `Flow.fit`; a further one for single transforms and in closed form
 TIMED_ROWS, TIMED_CALLS = 8192, 5
 
 

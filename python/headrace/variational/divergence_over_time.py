@@ -110,8 +110,7 @@ class Inputs:
         return replace(self.draw(len(origin), rng), origin=origin).some(np.repeat(origin, 2)[:rows])
 
     def crops(self, rows: int, rng: Rng) -> Array:
-        """Crops of the signals, (rows, steps, features); a signal's share of the crops is proportional to its length.
-        """
+        """Crops of the signals, (rows, steps, features); longer signals have more crops, in proportion."""
         most = np.array([len(signal) - self.length + 1 for signal in self.signals])
         crops = []
         for i in rng.choice(len(most), size=rows, p=most / most.sum()).tolist():

@@ -229,8 +229,7 @@ def _estimate(flow: Flow, target: Target, contexts: Contexts, samples: int, rng:
     is_all = contexts.table is not None and len(rows) == len(contexts.table)
 
     def error(values: NDArray[np.float64], errors: NDArray[np.float64]) -> float:
-        """The standard error of a mean over contexts: over exactly these, or over the population they were drawn from.
-        """
+        """The standard error of a mean: over these contexts alone, or over the population behind them."""
         return math.sqrt(np.square(errors).sum()) / len(rows) if is_all else descent.mean_and_error(values)[1]
 
     pairs = zip(table[:6:2], table[1:6:2], strict=True)  # means and standard errors of the free energy, log Z and KL

@@ -60,8 +60,7 @@ class SequenceDistillation:
     """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A of the student and B of `signals`; NaN
     without signals."""
     level: float
-    """The power of the student's samples over that of `signals`, in decibels: far below 0, samples are too quiet; NaN
-    """
+    """The power of the student's samples over that of `signals`, in decibels: far below 0, samples are too quiet; else NaN."""
     excess: float
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
     more probable than the real signals; NaN without signals."""
@@ -309,8 +308,7 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The range of levels and the strength of the pitch, of one batch each of the student, the teacher and the signals.
-    """
+    """The range of levels and the strength of the pitch, for a batch of the student, the teacher and signals."""
     inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
     batch = inputs.draw(step.plan.samples, rng)
     x, _ = divergence.forth(None, batch, step.plan.samples)

@@ -21,8 +21,7 @@ def range_of_levels(x: NDArray[Any], frame: int) -> float:
 
 
 def strength_of_pitch(x: NDArray[Any], frame: int) -> float:
-    """The mean over the louder half of frames of the highest autocorrelation at lags from an eighth to half of a frame.
-    """
+    """The highest autocorrelation at lags of an eighth to half a frame, its mean over the louder half of frames."""
     frames = sliding_window_view(x.astype(np.float64), frame, axis=1)[:, ::frame].reshape(-1, frame)
     frames = frames - frames.mean(axis=1, keepdims=True)
     energy = np.square(frames).sum(axis=1)

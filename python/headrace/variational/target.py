@@ -113,8 +113,7 @@ GRADIENTS = ("returned", "torch", "jax")
 
 
 def target_of(log_density: Any, gradient: Any, dtype: np.dtype[Any], contexts: Contexts) -> Target:
-    """A function of rows of this dtype and their context that calls `log_density` and checks its values and gradients.
-    """
+    """A function of rows of this dtype and their context that calls `log_density` and checks its results."""
     kind = check.choice("gradient", gradient, GRADIENTS)
     if not callable(log_density):
         raise TypeError(f"log_density: expected a function of rows, got {check.kind_of(log_density)}")
