@@ -1,5 +1,4 @@
-"""Tables in Parquet files and Arrow data sets, read piece by piece: a piece is a row group, or a file without row
-groups."""
+"""Tables in Parquet files and Arrow data sets, in pieces: row groups, or files of formats without them."""
 
 from __future__ import annotations
 

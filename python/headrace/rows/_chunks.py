@@ -31,8 +31,7 @@ def whole_rows(array: Any) -> Any:
 
 
 def checked_array(x: Any, columns: Any, prefix: str = "") -> Any:
-    """A Dask array of rows, checked, with each row in one chunk; `columns` must be None, because only frames have
-    names."""
+    """A Dask array of rows, checked, with each row in one chunk; `columns` must be None, which only frames have."""
     if not is_array(x):
         raise TypeError(f"{prefix}x: expected an array or a frame of Dask, got {check.kind_of(x)}")
     if columns is not None:

@@ -83,8 +83,7 @@ def _choice(path: str, names: list[str], name: str | None, dashes: str) -> str:
 
 
 class Rows:
-    """The rows of an .npy file in C order, read on demand, because pages of a mapped file count as the process's
-    memory."""
+    """The rows of an .npy file in C order, read on demand: pages of a mapped file count as the process's memory."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.shape, self.dtype, self.begin = file.name, shape, dtype, file.tell()

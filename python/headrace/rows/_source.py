@@ -90,8 +90,7 @@ class Source(abc.ABC):
         return np.dtype(np.float64)
 
     def check(self, columns: Sequence[int]) -> None:
-        """Refuse columns that are missing in the file or have no numbers, as far as this is known without reading
-        values."""
+        """Refuse columns that are missing in the file or have no numbers, as far as its head tells."""
         del columns  # a file of text is checked when it is read
 
     def label(self, column: int) -> str:

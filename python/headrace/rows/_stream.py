@@ -93,8 +93,7 @@ class Stream(abc.ABC):
         self.called: tuple[str, ...] | None = None
         """The names of the columns of x, or None; those of blocks are known once a block was read."""
         self.kinds: list[str] | None = None
-        """The kind of each column of x in the blocks read so far, "float", "integer" or "boolean"; None for floats
-        only."""
+        """The kinds of the columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
 
     @abc.abstractmethod
     def _read(self, part: int) -> Iterator[Any]:
@@ -117,8 +116,7 @@ class Stream(abc.ABC):
         return f"{type(self).__name__}({rows}, buffer={self.buffer:,})"
 
     def read(self, part: int) -> Iterator[Block]:
-        """The rows of a part in blocks, checked to have the same number in each pass, one dtype and fixed numbers of
-        columns."""
+        """The rows of a part in blocks; their number, dtype and columns must be the same in each pass."""
         rows, size = 0, self._sizes[part]
         for item in self._read(part):
             block = self._opened(item, part, rows)

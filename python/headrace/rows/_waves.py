@@ -1,5 +1,4 @@
-"""Signals in WAV files of 16-bit PCM, read and written by Python's `wave`: integers in one or more channels, and a
-rate."""
+"""Signals in WAV files of 16-bit PCM, by Python's `wave`: integers in one or more channels, and the rate."""
 
 from __future__ import annotations
 

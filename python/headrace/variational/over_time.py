@@ -60,7 +60,8 @@ class SequenceDistillation:
     """Σ \\|A - B\\| / Σ B of magnitudes of short-time Fourier transforms, A of the student and B of `signals`; NaN
     without signals."""
     level: float
-    """The power of the student's samples over that of `signals`, in decibels: far below 0, samples are too quiet; else NaN."""
+    """The power of the student's samples over that of `signals`, in decibels: far below 0 it whispers; NaN without
+    signals."""
     excess: float
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
     more probable than the real signals; NaN without signals."""
