@@ -31,8 +31,8 @@ def coupling(
 ) -> tuple[jax.Array, jax.Array]:
     """Apply one map to every element, in jit, grad and vmap (docs/ops.md).
 
-    Compiled code calls the core without Python on the CPU. On a device it
-    calls back to Python, which computes on the CPU: arrays are copied to the CPU and back. Examples of a vmap are rows of one call. Only first derivatives in
+    Compiled code calls the core without Python on the CPU. On a device it calls back to Python, which computes on the
+    CPU: arrays are copied to the CPU and back. Examples of a vmap are rows of one call. Only first derivatives in
     reverse mode are supported.
 
     Args:
