@@ -76,15 +76,15 @@ class DualAscentFlow:
         bandwidth: The width of the kernel densities, in units of 1.06 rows^-0.2; by default 2 from five features on,
             else 1.
         rate: The share of the full marginal map that a spline takes, 0 to 1; the first step takes the full map.
-        bins: The bins of a spline, 3 to 64; by default 40. With a joint training 8, or above three features 4, which
-            become 3 with fewer than 5000 training rows.
+        bins: Bins of a spline, 3 to 64; by default 40, and with a joint training 8, or above three features 4 (3 with
+            fewer than 5000 training rows).
         copies: The number of noisy copies of each training row; 0 for the rows themselves. By default 16
             for the joint training in up to three dimensions (fewer from 10,000 rows on), otherwise 0.
         jitter: The standard deviation of the noise of `copies`, in units of the columns' standard deviations.
         refine: Whether to train the steps jointly after the ascent, which itself then takes rows without noise. By
             default splines are trained so; with fewer than 5000 training rows a longer ascent of finer splines competes
             on the held-out rows, and without held-out rows such an ascent replaces the joint training.
-        patience: The steps without a new best on held-out rows after which the ascent ends; None for no such end.
+        patience: Steps without a new best on held-out rows after which the ascent ends; None for no such end.
         bounds: The bounds of the columns, as in `MAF`: the ascent first maps the rows to unbounded values.
         periodic: For each column ``(low, high)``, one period of it, or None. Because rotations mix all columns, a
             circle is cut where its rows are rarest and mapped to the line between the two ends of the cut. All
