@@ -58,8 +58,7 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """`flow`: the whole flow; `chain`: on a standard base; `base`: alone; `marginal`: of the known columns.
-
+        """`flow`: the whole flow; `chain`: that on a standard base; `base`: its base alone; `marginal`: the known columns.
         `latent` has the latent coordinates that belong to the known columns.
         """
         caller = flow._caller()
