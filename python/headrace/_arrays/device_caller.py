@@ -46,7 +46,7 @@ class _CuPy:
         return self.device.current_stream()
 
     def view(self, name: str, value: Any, stream: Stream) -> tuple[Any, bool]:
-        """A CuPy view, ordered after its producer's queued work; and whether to hold `value` until the call's is done."""
+        """A CuPy view, ordered after the producer's work, and whether to hold `value` until this call's is done."""
         cupy = self.device.cupy
         if isinstance(value, cupy.ndarray):
             if value.data.device_id != self.device.index:

@@ -157,7 +157,7 @@ def codes_of(texts: Iterable[str], labels: Sequence[str]) -> NDArray[np.float64]
     return np.array([place.get(value, -1.0) for value in texts])
 
 
-TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of the names of text columns' dtypes
+TEXTS = ("str", "utf8", "large_string", "categor", "enum", "dictionary")  # beginnings of dtype names of text columns
 
 
 def kinds_of(x: Any) -> list[str] | None:

@@ -25,7 +25,7 @@ class RowPart:
     """
 
     def __init__(self, rows: int, held: int = 0, key: int = 0, *, out: bool = False, kept: Any = None) -> None:
-        """`out`: whether this is the held-out part. `kept`: indices of the rows that take part, ascending; None for all."""
+        """`out`: whether this is the held-out part. `kept`: the indices of rows that take part; None for all."""
         self.rows, self.held, self.key, self.out, self.kept = rows, held, key, out, kept
         self.size = held if out else rows - held
 

@@ -240,7 +240,7 @@ class Stored:
         return array
 
     def layers(self, columns: int, rows: int, *, masked: bool = True) -> Layers:
-        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks is [] without masks."""
+        """``(weights, biases, masks)`` of a network of `columns` inputs and `rows` outputs; masks may be []."""
         weights: list[NDArray[Any]] = []
         biases: list[NDArray[Any]] = []
         masks: list[NDArray[np.bool_]] = []

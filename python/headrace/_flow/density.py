@@ -69,7 +69,7 @@ class Density(RowModule):
 
         Raises:
             TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-            (docs/arrays.md).
+                (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, or the flow takes no context.
 
         >>> import numpy as np, headrace as hr

@@ -58,7 +58,8 @@ class Conditional:
         x: Any,
         context: Any,
     ) -> None:
-        """`flow`: the whole flow; `chain`: that on a standard base; `base`: its base alone; `marginal`: the known columns.
+        """`flow`: the whole flow; `chain`: that on a standard base; `base`: its base; `marginal`: the known columns.
+
         `latent` has the latent coordinates that belong to the known columns.
         """
         caller = flow._caller()
@@ -190,7 +191,7 @@ class Flow(Chained, Density):
         base: The base; by default `StandardNormal`.
         dtype: "float32" or "float64"; by default that of the transforms.
         standardize_context: ``(mean, std)``, shape (context,) each, by which the networks' context is
-        standardised, (context - mean) / std; `fit` sets it.
+            standardised, (context - mean) / std; `fit` sets it.
         matmul: How products of networks are computed on the CPU, "exact", "bf16", "bf16_tiles", ...; see
             `to`. By default as for the transforms.
 

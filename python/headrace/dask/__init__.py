@@ -82,7 +82,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is no Dask
-        collection. headrace.distributed.GroupError: workers were lost more often than `restarts`.
+            collection.
+        headrace.distributed.GroupError: workers were lost more often than `restarts`.
     """
     if not isinstance(flow, Flow):
         raise TypeError(f"flow: expected a headrace.Flow, got {check.kind_of(flow)}")

@@ -40,8 +40,8 @@ def from_dask(workers: Sequence[str], name: str, *, timeout: float = 60.0, start
     Args:
         workers: The workers' addresses in the order of the ranks, the same list on all of them.
         name: The group's name, the same on all ranks, and different for each group.
-        timeout: The seconds that one rank may let the others wait. At most 5 seconds later the others raise `GroupError`,
-            with the ranks that do not answer.
+        timeout: The seconds that one rank may let the others wait. At most 5 seconds later the others raise
+            `GroupError`, with the ranks that do not answer.
         start: The seconds until all tasks must have started.
 
     Raises:
@@ -81,7 +81,7 @@ class Office:
         """Open the office of a worker; `Office.of` finds an open one."""
         self.id = uuid.uuid4().hex  # the id of this process, because another one may have its address
         self.changed = threading.Condition()
-        self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, verb, index of the message, sending rank
+        self.messages: dict[tuple[str, int, int, int], Any] = {}  # keys: group, verb, message's index, sender
         self.begun: dict[str, int] = {}  # for each group the number of verbs that this rank has begun
         self.broken: dict[str, str] = {}  # for each ended group the reason
         worker.handlers |= {f"{_NAME}_{op}": getattr(self, op) for op in ("put", "asked", "end")}
@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two exchange through another rank."""
+        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two exchange by another rank."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)

@@ -78,7 +78,7 @@ class ShardedRows(RowSource):
     def __init__(
         self, group: Group, shards: list[Shard], sizes: Integers, taken: Integers, seed: int, kind: Kind
     ) -> None:
-        """`shards`: of this rank, ascending. `sizes`: the rows of each shard; `taken`: the rows of these in the part."""
+        """`shards`: of this rank, ascending. `sizes`: the rows of each shard; `taken`: its rows in the part."""
         self.group, self.shards, self.sizes, self.taken, self.seed, self.kind = group, shards, sizes, taken, seed, kind
         self.size, self.rows, self.is_first = int(taken.sum()), int(sizes.sum()), group.rank == 0
         self.names, self.support = kind.names, kind.support
@@ -126,7 +126,7 @@ class ShardedRows(RowSource):
         return list(self.parts())
 
     def standing(self) -> ArrayRows:
-        """A sample of all ranks' rows: each adds its rows to zeros, as integers that keep every bit; see `RowSource`."""
+        """A sample of all ranks' rows: each adds its own to zeros, as integers that keep every bit; see `RowSource`."""
         n, contexts, most = self.kind.features, self.kind.contexts, min(self.size, STANDING)
         sample = np.zeros((most, n + contexts + 1))
         shares = [self.share_of(shard, most) for shard in self.shards]

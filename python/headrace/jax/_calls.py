@@ -245,8 +245,8 @@ class Direction:
         return tuple(compress(results[1:], (ones, *wanted)))
 
     def _backward_of_sum(self, wanted: Flags, params: Any, x: Any, context: Any) -> Arrays:
-        """The value of each row, and gradients of the values' sum: whether the one by parameters was computed, that one, and
-        those by rows and context.
+        """The value of each row, and gradients of the values' sum: whether the one by parameters was computed, that
+        one, and those by rows and context.
         """
         parameters, *of_rows = self._gradient_shapes(params, x, context)
         by_rows = (s if w else (0,) for s, w in zip(of_rows, wanted[1:], strict=True))

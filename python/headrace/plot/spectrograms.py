@@ -37,7 +37,7 @@ def spectrograms(signals: Mapping[str, Any], *, rate: float = 1.0, window: int =
         ImportError: matplotlib is not installed.
         TypeError: `signals` is no mapping, or a signal has no numbers.
         ValueError: there are no signals or too many, or a signal has another shape, values that are not finite, or
-        fewer steps than a window.
+            fewer steps than a window.
 
     >>> import headrace as hr
     >>> flow = hr.WaveNet(layers=4, channels=8)

@@ -93,7 +93,7 @@ class Stream(abc.ABC):
         self.called: tuple[str, ...] | None = None
         """The names of the columns of x, or None; those of blocks are known once a block was read."""
         self.kinds: list[str] | None = None
-        """The kinds of the columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
+        """The kinds of columns of x in blocks read so far, "float", "integer" or "boolean"; None for floats only."""
 
     @abc.abstractmethod
     def _read(self, part: int) -> Iterator[Any]:

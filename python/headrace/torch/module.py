@@ -343,7 +343,7 @@ class FlowModule(_Module):
 
     @property
     def flow(self) -> Flow:
-        """A copy with the current parameters, to fit, sample and save; assigning a flow of equal sizes copies its values."""
+        """A copy with the current parameters, to fit, sample and save; assigning a flow of these sizes copies it in."""
         return self._current()
 
     @flow.setter

@@ -221,7 +221,7 @@ def distill_sequences(
 
     Raises:
         TypeError, ValueError: an argument is not as expected, or the flows have no closed form and the estimator is
-        "closed_form".
+            "closed_form".
         KeyboardInterrupt: Ctrl-C came before the student had better weights; the student is then as before the call.
 
     >>> import headrace as hr

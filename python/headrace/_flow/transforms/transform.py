@@ -45,7 +45,7 @@ class Transform(RowModule):
             context: Shape (rows, context), or (context,) for all rows; any leading dimensions that broadcast.
             parameters: Shape (n,): a vector that replaces the transform's `parameters` in this call only.
             out: A pair ``(x, log_det)`` of arrays that receive the result and are returned, in the transform's dtype; x
-            may be z itself.
+                may be z itself.
 
         Returns:
             ``(x, log_det)``: shapes (rows, features) and (rows,); `log_det` is log \\|det dx/dz\\|. A row with a NaN or
@@ -53,7 +53,7 @@ class Transform(RowModule):
 
         Raises:
             TypeError: an argument is not float32 or float64, or not of the framework and device of the call
-            (docs/arrays.md).
+                (docs/arrays.md).
             ValueError: a shape is wrong, a required context is missing, the transform takes no context, or `out`
                 overlaps an input in another way.
 

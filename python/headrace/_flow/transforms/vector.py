@@ -81,8 +81,7 @@ class _Vector(OfBlock):
 class Planar(_Vector):
     """Planar transform (Rezende, Mohamed 2015; eq. 28-29 of the notes): x = z + û h(wᵀz + b).
 
-    û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) equals 1
-    at
+    û is u, moved along w so that 1 + wᵀû is positive(wᵀu), where positive(a) = 1e-3 + softplus(a + 0.5397...) is 1 at
     0: all parameters have an inverse, and u = 0 is the identity (unlike in the paper, where 1 + wᵀû is
     softplus(wᵀu)). With h = tanh the inverse is the root of one scalar equation, found to its last digits; log_det is
     log(1 + h'(wᵀz + b) wᵀû).
