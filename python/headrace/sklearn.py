@@ -438,7 +438,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):  # type: ignore[mi
         return self.as_table().scores(rows, self._context(context, len(rows)), x_name="X", alone=True)
 
     def spread_samples(self, X: Any, context: Any = None) -> NDArray[Any]:
-        """How much the members of an ensemble differ in `score_samples`, shape (rows,); see `Ensemble.spread`.
+        """The spread of the ensemble's members in `score_samples`, shape (rows,); see `Ensemble.spread`.
 
         Args:
             X, context: As in `score_samples`.

@@ -200,9 +200,7 @@ class Caller:
     names: Names | None = None  # the column names that frames must have
 
     def answer_like(self, like: Any) -> None:
-        """Return results in the framework of `like`, an array or the name of a framework, which all arrays must then
-        have.
-        """
+        """Return results in the framework of `like`, an array or a framework's name; all arrays must be of it, too."""
         if (name := name_of(like)) is not None:
             self._framework = _NAMED[check.choice("like", name, tuple(_NAMED))]
             importlib.import_module(name)

@@ -91,8 +91,7 @@ class Density(RowModule):
     def to_latent(
         self, x: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
-        """Transform data to latent: ``(z, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det
-        dz/dx\\|.
+        """Transform data to latent: ``(z, log_det)``, (rows, features) and (rows,), log_det = log \\|det dz/dx\\|.
 
         Other leading dimensions are those of x, broadcast against the context's, as in `log_prob`. `out` is a pair
         ``(z, log_det)`` of arrays in the flow's dtype that receive the result and are returned; z may be x itself.
@@ -108,8 +107,7 @@ class Density(RowModule):
     def to_data(
         self, z: Array, context: Array | None = None, *, parameters: Array | None = None, out: Pair | None = None
     ) -> Pair:
-        """Transform latent to data: ``(x, log_det)``, shapes (rows, features) and (rows,), log_det = log \\|det
-        dx/dz\\|.
+        """Transform latent to data: ``(x, log_det)``, (rows, features) and (rows,), log_det = log \\|det dx/dz\\|.
 
         Other leading dimensions are those of z, broadcast against the context's, as in `log_prob`. `out` is a pair
         ``(x, log_det)`` of arrays in the flow's dtype that receive the result and are returned; x may be z itself.
@@ -159,8 +157,7 @@ class Density(RowModule):
             parameters: As in `log_prob`.
             noise: Values that replace random draws, in the shape of the result: rows of independent **standard
                 normal** values for the bases `StandardNormal` and `Normal`, which applies its mean and standard
-                deviation to them, of standard logistic values for `Logistic`, and of the base itself for any other
-                base.
+                deviation to them, of standard logistic values for `Logistic`, and of the base itself for others.
             dtype: "float64", or by default the flow's dtype. Draws of a float32 flow are scaled to
                 the data's units in float64, which data far from zero, such as time stamps, need.
             like: An array, or the name of a framework ("numpy", "torch", "jax"; "cupy" on a device) for the result.
@@ -230,8 +227,7 @@ class Density(RowModule):
             x, context, parameters: As in `log_prob`.
             grad_log_prob: Shape (rows,), or the shape of the log densities.
             wrt: The gradients to return, in this order: "inputs", in the shape of x; "parameters" (n,), as in
-                `parameters`; "context", in the context's shape. The gradient of a broadcast array is the sum over its
-                uses.
+                `parameters`; "context", in the context's shape. A broadcast array's gradient is the sum over its uses.
             values: Whether to return ``(log_prob, gradients)`` from one run.
 
         Returns:

@@ -113,8 +113,7 @@ class Arguments:
             ``effort="high"`` the time is for everything: as many flows are fitted as it allows; None: four flows, for
             as long as they need.
         matmul: How steps compute products of networks: "exact", on the CPU "bf16", "bf16_tiles", ..., on a device
-            "tf32" or "3xtf32"; by default as the flow does, see `to`. Held-out rows are judged by the flow's own
-            products (docs/bf16.md).
+            "tf32" or "3xtf32"; by default as the flow does, see `to`. Held-out rows use the flow's (docs/bf16.md).
         gaussianize: Whether the first fit also sets a `Gaussianize` before the `Standardize` at the data end: it makes
             a column about normal if rows gain by that in cross-validation. "auto": unless held-out rows lose by
             it, by more than a standard error (with heavy tails, two), in trials of 400 steps with and without it, in
@@ -134,7 +133,7 @@ class Arguments:
         effort: "high", for about ten times as long: several flows are fitted to the same rows, this one among them, and
             then this flow is fitted to samples of their mixture and to the rows. It ends as the best on held-out rows
             of the flows that have its structure; with few rows by cross-validation (docs/training.md).
-        keep: Whether `History.members` keeps the flows of effort="high", as a `headrace.Ensemble`.
+        keep: Of effort="high": whether `History.members` keeps the fitted flows, as a `headrace.Ensemble`.
     """
 
     weights: Array | None = argument()

@@ -361,8 +361,7 @@ class Flow(Chained, Density):
     @overload
     def __getitem__(self, index: int) -> Any: ...
     def __getitem__(self, index: slice | int) -> Any:
-        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both have copies of the flow's
-        parameters.
+        """``flow[:t]``: the flow of the first t transforms; ``flow[i]``: one transform. Both copy the parameters.
 
         >>> import headrace as hr
         >>> flow = hr.Flow([hr.transforms.Permutation([1, 0]), hr.transforms.Planar(2)])
@@ -453,8 +452,7 @@ class Flow(Chained, Density):
             columns: The columns of x; by default the first k. These columns must not depend on other columns; see
                 `marginal`.
 
-        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. Later changes of the flow do not
-            affect it.
+        Returns: A `Conditional`, whose `columns` are the unknown ones, ascending. It ignores later changes of the flow.
 
         Raises:
             TypeError, ValueError: an argument is not as expected, as in `log_prob` and `marginal`.
@@ -512,8 +510,7 @@ class Flow(Chained, Density):
             **arguments: As `headrace._flow.fit_arguments` has them.
 
         Returns:
-            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and the reason of the
-            end.
+            A `History`: losses and times of the epochs, the best epoch, the chosen weight decay, and why it ended.
 
         Raises:
             TypeError: the arrays are not float32 or float64 of one framework, where the fit computes (docs/arrays.md).

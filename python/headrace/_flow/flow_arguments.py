@@ -78,7 +78,7 @@ class Named(TypedDict, total=False):
             (at most five in `PlanarFlow` and `RadialFlow`), with networks of the same `hidden` (docs/conventions.md).
             The base of periodic columns is uniform. Dependences between these columns are left to shears of the
             circles.
-        seed: The seed of the fresh weights.
+        seed: Of the fresh weights.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: How products of networks are computed: "exact", or for float32 "bf16", "bf16x3" or "bf16x6";

@@ -194,8 +194,7 @@ class Interior(Restorable):
         replaced: int = 1,
         base: Base | None = None,
     ) -> None:
-        """Set the standardisation of data (links for `standardize`) or of context; the parameters stay, or are replaced
-        by `parameters`.
+        """Set the standardisation of data (links for `standardize`) or of context, and `parameters` if given.
 
         Links replace `standardize` and transforms before it, `replaced` transforms in all. The links may have
         parameters, which follow those of the flow; the replaced transforms must have none. A `base` replaces the

@@ -91,7 +91,7 @@ class DualAscentFlow:
             dependence is therefore kept, and the density is normalised around the circle, but **it need not be
             continuous at the cut**, where there are few rows. The named flows, as `MAF`, have densities that are
             continuous everywhere.
-        seed: The seed of all random draws.
+        seed: Of all that is drawn.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
 

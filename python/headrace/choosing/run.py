@@ -91,7 +91,7 @@ def auto(x: Array, time_budget: float = 60.0, **keywords: Unpack[AutoKeywords]) 
         effort: "high": the search has a third of the time, and an `NSF` with residual blocks, fitted with
             ``effort="high"``, has the rest; only from 500 rows on.
         keep: Whether `Choice.members` keeps the mixture that this `NSF` has learnt; only with effort="high".
-        seed: The seed of the held-out rows, of fresh weights and of the order of rows.
+        seed: Of the rows held out, of fresh weights and of the order of rows.
         rng: A generator or seed in place of `seed`; see `Flow.sample`.
         progress: Whether to show a bar on the standard error.
 

@@ -88,8 +88,8 @@ class Evolution:
         """Move points with the velocity from the first time on: the map phi_t of the notes.
 
         Returns:
-            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). Positions are in the box,
-            although directions may move a point past a corner. A row that is not finite has the result NaN.
+            Positions, shape (times, rows, d), and log-Jacobians, shape (times, rows). All positions are in the box:
+            where directions lead past a corner, the nearest point in it. A row that is not finite has the result NaN.
 
         Args:
             x: Points of the box, shape (rows, d).

@@ -130,7 +130,9 @@ class Text(Source):
         return np.loadtxt([line for _, line in lines], dtype, None, mark, quotechar=quote, ndmin=2)
 
     def _cells(self, lines: Lines, dtype: type[np.generic]) -> NDArray[Any] | None:
-        """The cells of lines; None if the number of columns differs from the first line's, or a text is no `dtype`."""
+        """The cells of lines; None if a text is not of `dtype`, or their number of columns differs from the first
+        line's.
+        """
         try:
             found = self._loaded(lines, dtype)
         except ValueError:

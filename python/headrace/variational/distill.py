@@ -119,14 +119,14 @@ def distill(
             densities, which are normal in both flows, in closed form, with less noise. It requires affine or additive
             autoregressive transforms throughout, all in one order, where the student's read latent values and the
             teacher's read data, and normal bases. "auto": "closed_form" if the flows allow it, otherwise "pathwise".
-        temperature: A factor of the deviations of the teacher's base samples from the base's mean: below 1 the student
-            learns samples nearer to the mode.
+        temperature: The student learns the teacher with its base samples' deviations from the mean times this factor:
+            below 1, samples nearer to the mode.
         steps: The steps of the whole student, by default 12,000 after steps of single transforms, else 16,000; 5000 in
             closed form.
         samples: The samples of each step, by default 128.
         first_steps: The steps of each single transform, by default 4000, or half of `steps` if less; 0 for none.
-        learning_rate: The rate at the start, six times this for single transforms; by default 1.5e-3, or 0.38 over the
-            units of the widest hidden layer if less, and six times that default in closed form.
+        learning_rate: The rate at the start; single transforms are fitted at six times this rate. The default is
+            1.5e-3, or 0.38 over the units of the widest hidden layer if less; in closed form it is six times as much.
         **keywords: Those of `OfSteps`.
 
     Returns:

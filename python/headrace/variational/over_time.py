@@ -213,7 +213,8 @@ def distill_sequences(
             The loss pulls the short-time Fourier magnitudes of samples towards those of the signals, first alone, then
             beside the divergence. With covariates each is sampled twice, and the loss also pushes the two samples apart
             (Gritsenko et al. 2020).
-        power: The weight of the spectra's relative distance, by default 1, beside a divergence in nats a step.
+        power: The weight of their relative distance (that of the two sets of spectra), by default 1, beside a
+            divergence in nats a step.
         **keywords: Those of `OfSteps`.
 
     Returns:

@@ -117,7 +117,7 @@ def stored_dense(stored: Stored, settings: Settings, reads: int, active: int) ->
 
 
 def stored_staircase(stored: Stored, settings: Settings, dense: Dense) -> Staircase | None:
-    """The levels and degrees in a file; None if the file has none, because they follow from the masks."""
+    """The levels and degrees in a file; None if the file omits them, because they follow from the masks."""
     levels, degrees = stored.take("levels"), stored.take("degrees")
     if levels is None and degrees is None:
         check_derivable(dense.masks, settings)

@@ -97,8 +97,7 @@ class Linear(Transform):
             for a `Rotation`, and each factor is applied as one float64 matrix; L and U are then inverted once.
 
     The parameters are "upper" (D, D), U above its diagonal; "log_diagonal" (D,), the logarithms of D's diagonal;
-    "lower" (D, D), L below its diagonal; and "shift" (D,). All other entries of the two matrices are zero, also after
-    an assignment.
+    "lower" (D, D), L below its diagonal; and "shift" (D,). The matrices' other entries stay zero, even if assigned.
 
     >>> import numpy as np, headrace as hr
     >>> t = hr.transforms.Linear.from_matrix([[0.0, 2.0], [1.0, 0.5]], dtype="float64")

@@ -104,8 +104,7 @@ class MaskedAutoregressive(_Masked):
     With ``reads="data"`` (MAF; Papamakarios, Pavlakou, Murray 2017; eq. 37-38 of the notes) the conditioner reads x,
     with ``reads="latent"`` (IAF; Kingma et al. 2016; eq. 39-41) it reads z. With ``formula="to_data"`` the map is
     x = shift + scale · z, with ``"to_latent"`` it is z = shift + scale · x. **Both directions cost one pass of the
-    network**: hidden units are sorted by the last coordinate that they depend on, and each is computed once, as soon as
-    possible.
+    network**: hidden units are sorted by the last coordinate that they depend on, each computed once, when possible.
 
     Args:
         features: The number of coordinates D.
