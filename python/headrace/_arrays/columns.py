@@ -86,7 +86,7 @@ def by_column(name: str, value: Any, features: int, names: Sequence[str] | None,
 def is_spike(counts: NDArray[Any]) -> bool:
     """Whether one value is frequent and other values hardly repeat, as in a column of zeros and continuous values.
 
-    `counts`: the count of each different value. Noise as wide as the smallest gap leaves a frequent value a spike.
+    `counts`: the count of each different value. With noise as wide as the smallest gap, a frequent value stays a spike.
     """
     remaining, most = np.delete(counts, counts.argmax()), counts.max()
     is_frequent = most >= max(SPIKE * counts.sum(), LEAST_EQUAL)

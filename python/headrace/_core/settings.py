@@ -321,7 +321,7 @@ class Settings(NetworkSettings, MapSettings):  # this order of bases puts the ma
     )
 
     def options(self, reads: Sequence[int], active: Sequence[int]) -> dict[str, Any]:
-        """Arguments of `MaskedOptions`: columns are `reads`, then the context; rows are the parameters of `active`."""
+        """The arguments of `MaskedOptions` for a network that reads `reads` and the context, and maps `active`."""
         low, high = maps.interval_of(self.map, self.bound)
         return {
             **self.core_options(),

@@ -38,7 +38,7 @@ from headrace.ascent.standardised_rows import StandardisedRows, counted, cut_ope
 from headrace.rows._as_stream import arrays_of, stream_of
 
 # Defaults from docs/dual_ascent.md.
-RATE = 0.3  # the share of the full marginal map that a step takes, the first step apart
+RATE = 0.3  # the share of the full marginal map that a step takes, except the first step
 NEIGHBOURS = 800.0
 PATIENCE = 60
 JITTER = 0.03
@@ -169,9 +169,9 @@ class DualAscentFlow:
             weights: Shape (rows,): weights of the rows, not negative; rows of weight 0 take no part.
             validation: The share of rows to hold out, or rows of the caller: ``x_val`` or ``(x_val, None,
                 weights_val)``; None holds out no rows, and then all steps are kept.
-            time_budget: Seconds for the whole fit, about: an ascent ends before a step that would exceed its
-                share (a fifth where the steps are trained as a whole afterwards), and the joint training within the
-                rest. Two fits with a time budget may differ.
+            time_budget: Seconds for the whole fit, approximately: an ascent ends before a step that would exceed its
+                share (a fifth if a joint training follows), and the joint training ends within the rest. Two fits with
+                a time budget may differ.
             progress: Whether to show a bar on the standard error.
             group: The group of the fit, as in `Flow.fit`: the array arguments are then dicts of the shards that this
                 rank holds, ``{number: array}``, and all ranks get the same flow.

@@ -81,7 +81,7 @@ def fit(
         The history, as `Flow.fit` does.
 
     Raises:
-        TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is no Dask
+        TypeError, ValueError: an argument is not as expected, as in `Flow.fit` with a group, or x is not a Dask
             collection.
         headrace.distributed.GroupError: workers were lost more often than `restarts`.
     """

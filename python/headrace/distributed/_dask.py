@@ -195,7 +195,7 @@ class DaskGroup(Ranks):
         return work(part.reshape(-1), np.add if operation == "SUM" else np.maximum).reshape(part.shape)
 
     def _doubled(self, flat: NDArray[Any], operation: Callable[..., Any]) -> NDArray[Any]:
-        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two exchange by another rank."""
+        """Sum by pairs of ranks, pairs of pairs, and so on; ranks beyond a power of two take part through another."""
         rank, whole = self.rank, 1 << (self.size.bit_length() - 1)
         if rank >= whole:
             self._exchanged({rank - whole: flat}, [], 0, flat)

@@ -188,7 +188,7 @@ class FlowModel(NessaiFlowModel):
             samples: Shape (rows, n_inputs).
             weights: Shape (rows,).
             conditional: Shape (rows, context_features).
-            max_epochs, patience, val_size: Values that replace those of `training_config`; None for the latter.
+            max_epochs, patience, val_size: Values that replace those of `training_config`; None keeps them.
             output: The folder for the weights and the plot.
             plot: Whether to make the plot.
 

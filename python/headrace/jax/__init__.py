@@ -60,7 +60,7 @@ def structure(flow: Flow) -> Structure:
     needs its structure to exist: keep the structure, the flow's `FlowModule` or the function that uses either.
 
     Raises:
-        TypeError: `flow` is no flow.
+        TypeError: `flow` is not a flow.
         ValueError: the flow is on a CUDA device, or of float64 while `jax_enable_x64` is off.
     """
     return _structure(flow)

@@ -47,7 +47,7 @@ def folded(size: int, batched: Flags, given: Arrays) -> list[Any]:
 
     Args:
         size: The length of the mapped axis.
-        batched: For each array whether it has the mapped axis; the parameters do not.
+        batched: Whether each array has the mapped axis; the parameters do not have it.
         given: Parameters, rows, context, and further arrays with one entry for each row.
     """
     params, x, context, *by = given

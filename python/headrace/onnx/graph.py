@@ -110,7 +110,7 @@ class Value:
     exp, log, sqrt = _unary("Exp"), _unary("Log"), _unary("Sqrt")
 
     def softplus(self) -> Value:
-        """log(1 + e^x) by two branches without overflow, which the operator of some runtimes lacks."""
+        """log(1 + e^x) by two branches, which prevent overflow; the operator of some runtimes lacks them."""
         return highest(self, 0.0) + (1.0 + (-abs(self)).exp()).log()
 
     def clip(self, low: Number, high: Number) -> Value:

@@ -74,10 +74,10 @@ class Spectrum:
     """The distance Σ |A - B| / Σ B of magnitudes A of samples and B of real signals.
 
     If samples belong to signals, by shared covariates, magnitudes are compared frame by frame, else as means over all
-    frames (van den Oord et al. 2017, 3.3, where the means are of powers). A distance frame by frame alone is least for
-    samples that are quieter than the signals, by 2.3 dB for noise, because phases differ. The `energy` corrects this:
-    it subtracts Σ |A - A'| of two samples of the same covariates, so that its mean is least if the magnitudes have the
-    signals' law (Gritsenko et al. 2020).
+    frames (van den Oord et al. 2017, 3.3, where the means are of powers). The mean distance by frames is least not for
+    samples with the signals' law but for quieter ones (for noise by 2.3 dB), because phases differ. The `energy`
+    corrects this: it subtracts Σ |A - A'| of two samples of the same covariates, so that its mean is least if the
+    magnitudes have the signals' law (Gritsenko et al. 2020).
     """
 
     def __init__(self, magnitudes: Magnitudes, *, is_paired: bool) -> None:

@@ -31,7 +31,7 @@ class Reads(Exception):
 
 @dataclass(eq=False)
 class Restriction:
-    """The kept coordinates of a network, in lists that have the order of the part."""
+    """The coordinates of a network that a part keeps, in the part's order."""
 
     coordinates: Sequence[int]  # coordinates of the transform
     inputs: Sequence[int]  # columns of the first layer, without the context
