@@ -1,4 +1,4 @@
-"""`import headrace` leaves out the modules above flows: their names are imported when they are first used."""
+"""`import headrace` leaves out the modules above flows, whose names are imported at their first use."""
 
 import ast
 import subprocess
@@ -37,7 +37,7 @@ ABOVE = {
 
 
 def fresh(code, *arguments):
-    """The output of a separate process, which has imported nothing yet."""
+    """Return the words that a new process, without any imports, prints."""
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
