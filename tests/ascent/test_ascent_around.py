@@ -1,4 +1,4 @@
-"""Dual ascent of periodic columns: circles are cut where rows are rare, and the density is whole around them."""
+"""Dual ascent of periodic columns: circles are cut where rows are rare, and the density has no seam."""
 
 import numpy as np
 import pytest

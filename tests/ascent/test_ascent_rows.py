@@ -86,7 +86,7 @@ def test_copies_have_noise_of_their_own(made, weighted):
         assert len(part) == 20 * len(own)
         noise.append((part.reshape(20, len(own), 3) - own) / std)
     noise = np.concatenate([one.reshape(-1, 3) for one in noise])
-    assert_allclose(noise.std(axis=0), 0.5, rtol=0.03)  # of 18,000 values
+    assert_allclose(noise.std(axis=0), 0.5, rtol=0.03)  # the deviation of 18,000 values
     assert np.unique(noise.round(9), axis=0).shape == noise.shape  # no two shards or copies have equal noise
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
     if weighted:
@@ -158,4 +158,4 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
         one = np.average(flow[:0].log_prob(array), weights=weights)
         assert listed[0] == pytest.approx(one, abs=1e-6)
     away = PRECISION * np.average((judge[:, 1] - 7.0) ** 2, weights=counts if weighted else None) / 2.0
-    assert away > 0.2  # without the correction of the history this would be its error
+    assert away > 0.2  # the error of a history without the correction

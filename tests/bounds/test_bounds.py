@@ -131,7 +131,7 @@ def test_float32_rows_that_are_the_bound_in_float32_are_on_it():
     assert np.isfinite(flow.log_prob(x.astype(np.float64))).all()
 
 
-@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # far from a bound values are equal
+@pytest.mark.filterwarnings("ignore:x. column 0 is constant")  # far from a bound the values are constant
 def test_bounds_that_overflow_in_float32():
     """A bound that is infinite in float32 has no effect, or excludes all rows."""
     x = cases.rng("wide").uniform(0.1, 0.9, (100, 1)).astype(np.float32)

@@ -54,7 +54,7 @@ def test_columns_are_wrapped_to_a_circle(dtype, core):
 
 
 def test_just_below_a_period_is_its_end(core, dtype):
-    """Just below 0 a value plus one is rounded to one, the start of the next period; in float32 more values are."""
+    """Just below 0, farther in float32 than in float64, a value plus one is rounded to one, the start of a period."""
     t = hr.transforms.Support(None, [(0.0, 1.0)])
     x = np.array([[-1e-30], [-1e-12], [np.finfo(dtype).tiny], [0.0], [-0.0], [-7.0], [1e30], [-1e30], [1e19]], dtype)
     for given in (x, x[:3]):
@@ -222,7 +222,7 @@ def test_the_estimator_takes_periods():
     drawn = density.sample(200, random_state=0)
     assert ((drawn[:, [0, 2]] >= LOW[[0, 2]].astype("f4")) & (drawn[:, [0, 2]] < HIGH[[0, 2]].astype("f4"))).all()
     there = (x + np.float32([0.0, 0.0, 24.0, 0.0])).astype("float32")
-    assert_allclose(density.score_samples(there), density.score_samples(x), atol=1e-2)  # other float32 digits
+    assert_allclose(density.score_samples(there), density.score_samples(x), atol=1e-2)  # float32 rounds shifted rows
 
 
 @pytest.mark.parametrize("kind", ["maf", "iaf", "realnvp", "nsf", "planar", "radial"])

@@ -65,7 +65,7 @@ def test_kinds_of_columns(chosen):
 
 
 def labelled(rows):
-    """Labels, truth values, and normal values that depend on both; log-likelihoods without and with the latter."""
+    """Labels, truth values, and normal values that depend on both; log-likelihoods of the first two, and of all."""
     rng = np.random.default_rng(rows)
     kind = rng.random(rows) < 0.7
     share = np.where(kind, 0.9, 0.2)
@@ -76,7 +76,7 @@ def labelled(rows):
     return table, law, law - 0.5 * np.square(noise) - np.log(0.5 * np.sqrt(2.0 * np.pi))
 
 
-@pytest.mark.parametrize(("rows", "near"), [(3000, 0.2), (300, 0.5)])  # few rows: few steps
+@pytest.mark.parametrize(("rows", "near"), [(3000, 0.2), (300, 0.5)])  # a linear Gaussian of few rows takes few steps
 def test_labels_have_probabilities_beside_the_density_of_numbers(rows, near, tmp_path):
     table, _, true = labelled(rows)
     frame = pandas.DataFrame(table)

@@ -45,7 +45,7 @@ def test_text_has_a_probability(folder, run, result):
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
     assert "left out: column 'name' (text)" in err
-    assert "Gaussian" not in out  # a Gaussian would have a density of all columns
+    assert "Gaussian" not in out  # no Gaussian has a density of labels
     with pytest.warns(FutureWarning):
         table = hr.load("f")
     assert isinstance(table.flow, hr.MixedDensity)
@@ -100,7 +100,7 @@ def test_missing_values_have_a_probability(folder, run):
 
 @pytest.mark.parametrize("missing", ["drop", "model"])
 def test_scores_are_those_of_python_to_the_last_bit(folder, run, missing):
-    """Scores are equal for labels, a frequent value, repeated values that get noise, and missing values."""
+    """Scores are those of Python for labels, a frequent value, repeated values that get noise, and missing values."""
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(1)
     rows = [[kind, rain, size, f"{rng.normal():.1f}"] for kind, rain, size, _ in lines()]

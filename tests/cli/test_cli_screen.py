@@ -167,7 +167,7 @@ def test_arguments_of_set_stand_in_groups_by_the_flows_that_take_them(run):
 
 
 def test_headrace_alone_prints_the_help(run):
-    """Without a command the help is printed with the status of a wrong command line, as git's is: scripts fail."""
+    """Without a command headrace prints its help with the status of a wrong command line, as git does."""
     code, out, err = run()
     assert (code, err) == (2, "")
     assert out == run("--help")[1]
@@ -219,7 +219,7 @@ def test_values_are_no_unknown_options(folder, run):
 
 
 def test_the_error_for_a_class_label_names_the_option(folder, run):
-    """The advice works for archives without a header, with numbers and a class in the last column."""
+    """Advice about a class label works for archives without a header, with a class in the last column."""
     with open("t.csv", "w") as file:
         file.writelines(f"{a:.6f},{b:.6f},{c:.6f},{'gh'[i % 2]}\n" for i, (a, b, c) in enumerate(table()))
     outcome = run("fit", "t.csv", "-o", "f.safetensors", *SHORT)
@@ -409,7 +409,7 @@ def test_samples_and_scores_have_the_digits_of_the_flow(folder, run, result, dty
 
 
 def test_whole_numbers_and_columns_far_from_zero_keep_their_digits(folder, run, result):
-    """Times have as many more digits than nine as their mean is away from zero, and counts may have more than nine."""
+    """Samples of times far from zero have more than nine digits, by the size of the mean, and counts may have more."""
     rng = np.random.default_rng(0)
     x = np.stack(
         [rng.standard_normal(400), 1.7e9 + 30.0 * rng.standard_normal(400), 10**12 + rng.integers(0, 50, 400)], axis=1

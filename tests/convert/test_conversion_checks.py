@@ -103,7 +103,7 @@ def test_a_subclass_of_a_linear_map_of_normflows(torch):
 def test_nflows_with_a_permutation_and_a_composition_of_a_users_own(torch):
     transforms, flows = library("nflows.transforms"), library("nflows.flows")
 
-    class Shuffled(transforms.Permutation):  # such classes are in simulations of calorimeters
+    class Shuffled(transforms.Permutation):  # calorimeter simulations subclass Permutation
         def __init__(self, features):
             super().__init__(torch.arange(features).flip(0))
 

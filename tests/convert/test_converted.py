@@ -131,7 +131,7 @@ def compared(name, kind, seed, context, dtype):
 
 
 def within_circles(kind, x):
-    """Angles between -π and π, beyond which zuko's densities are no continuation."""
+    """Return angles between -π and π, beyond which zuko's densities do not continue periodically."""
     return (np.mod(x + np.pi, 2.0 * np.pi) - np.pi).astype(x.dtype) if "NCSF" in kind else x
 
 
@@ -144,7 +144,7 @@ def rounded(context):
 
 
 def close(ours, theirs, exact, limit):
-    """Check that our error is at most five times that of the source, beside rounding."""
+    """Check that headrace's error is at most five times that of the source, beside rounding."""
     size = 1.0 + np.abs(exact)
     own, other = (np.abs(a - exact) / size for a in (ours, theirs))
     assert own.max() <= 30 * limit + 5 * other.max(), f"{own.max():.3g}, and the source {other.max():.3g}"

@@ -1,4 +1,4 @@
-"""Flows that other libraries make, accelerated without a change of the program that uses them."""
+"""Flows of other libraries are accelerated without a change of the program that uses them."""
 
 import copy
 import logging
@@ -86,7 +86,7 @@ def test_flows_of_nflows_and_normflows(torch):
         assert type(model) is not kind
         x = torch.randn(4, 3)
         assert_allclose(model.log_prob(x).detach(), hr.restore(model).log_prob(x).detach(), rtol=1e-5, atol=1e-5)
-    assert type(norms) is flows.SimpleRealNVP  # in training mode its density is another
+    assert type(norms) is flows.SimpleRealNVP  # in training mode the model has another density
 
 
 @pytest.mark.costly

@@ -97,7 +97,7 @@ GLASFLOW_SETTINGS = {
     "RealNVP": {"scale_activation": "nflows_general", **LINKS},
     'RealNVP, `scale_activation="nflows"`': {"scale_activation": "nflows", "batch_norm_eps": 1e-5},
     'RealNVP, `scale_activation="log1"`, "log2", ...': {
-        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # the first option
+        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # the first of the options
     },
     "RealNVP, `volume_preserving=True`": {"batch_norm_eps": 1e-5},
     "CouplingNSF": {"bound": None, "min_bin": 1e-3, "slope": 1e-3, **LINKS},

@@ -124,7 +124,8 @@ PARTLY = {
     },
     ("sbi", "maf"): functools.partial(sbi_estimator, kind="maf", use_batch_norm=False),
 }
-# FOLDED: models that compute parameters from several others. OTHERS: those with constants, or that need a weight twice.
+# FOLDED: models that compute parameters from several others. OTHERS: models with constants, or that need a weight
+# twice.
 FOLDED = {
     "nflows": {
         "MAF with batch norm in blocks": "BatchNorm1d",

@@ -46,7 +46,7 @@ def normflows(dropout=None):
 
 
 def normflows_maf():
-    """A network with dropout runs once from data to latent, but back once a column, each time without other units."""
+    """A network with dropout runs once to latents, but once a column to data, and omits other units each time."""
     nf = library("normflows")
     masked = nf.flows.MaskedAffineAutoregressive(D.features, 8, dropout_probability=0.2)
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(D.features), [nf.flows.Reverse(masked)])
@@ -231,7 +231,7 @@ def moved(fast, direction, size):
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 1.0], [1.0, -2.0, 0.5, 3.0]], ids=["equal", "of rows"])
 @pytest.mark.parametrize("context", ["each", "one"])
 def test_gradients_are_those_of_the_units_that_were_kept(weights, context):
-    """A second run has the units of the first one where rows weigh differently."""
+    """If rows have different weights, gradients need a second run, which omits the units of the first."""
     torch = library("torch")
     fast = hr.accelerate(
         shaken(nflows(dropout_probability=0.3, context_features=2), 1).double().train(), dropout="keep"

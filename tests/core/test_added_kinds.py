@@ -118,7 +118,7 @@ def chain(dtype):
     )
 
 
-def test_a_flow_of_them_is_inverted_and_gives_its_gradient(emu):
+def test_a_flow_of_the_added_parts_is_inverted_and_has_gradients(emu):
     flow = chain("float64")
     z = cases.rows(9, 4, "float64")
     x, log_det = flow.to_data(z)
@@ -149,7 +149,7 @@ def test_files(emu, tmp_path):
     assert [*flow.transforms[0].named_parameters()] == ["first.weight", "first.bias", "second.weight", "second.bias"]
 
 
-def test_the_library_itself_does_not_have_them():
+def test_the_library_itself_lacks_the_added_parts():
     assert not hasattr(hr._core.cpu, "EchoTransform")
     assert not hasattr(hr._core.cpu, "BendStep")
 

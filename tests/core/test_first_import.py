@@ -75,7 +75,7 @@ def test_a_file_of_a_later_kind_is_read_by_a_fresh_process(kind, tmp_path):
     assert fresh("import sys, headrace; print(type(headrace.load(sys.argv[1])).__name__)", str(path)) == [kind]
 
 
-def test_the_message_about_an_unknown_kind_has_them_all():
+def test_the_message_about_an_unknown_kind_has_all_kinds():
     code = "from headrace._base import stored as _stored\n"
     code += "try: _stored.Stored({'kind': 'none'}, {}, None).build(object)\nexcept ValueError as error: print(error)"
     assert set(ABOVE) <= {word.strip("',") for word in fresh(code)}

@@ -67,7 +67,7 @@ def test_rows_of_a_shape_are_counted_in_the_order_of_the_result():
 
 
 def test_values_depend_on_all_bits_of_the_row_index():
-    """Rows 2^32 apart have different values, and the last possible rows have values."""
+    """Rows 2^32 apart have different values, and the last possible rows have finite values."""
     flow = hr.Flow([], hr.StandardNormal(3))
     near, far, last = (flow.sample(20, seed=1, first_row=k) for k in (5, 5 + 2**32, 2**63 - 1 - 20))
     assert not (near == far).any()

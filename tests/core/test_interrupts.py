@@ -1,5 +1,5 @@
 """Ctrl-C, handlers that call again or fork, and arrays that change, in the middle of a call; incomplete objects as
-arguments. Each runs in a separate process, which must not crash.
+arguments. Each case runs in a separate process, which must not crash.
 """
 
 import subprocess

@@ -36,7 +36,7 @@ def test_a_sample_begins_with_every_smaller_sample(name, dtype):
         if n >= 8:
             cases.assert_same_bits(head, x[:n])
             cases.assert_same_bits(head_log_prob, log_prob[:n])
-        else:  # batches below 8 rows may round differently
+        else:  # batches below 8 rows take a path that may round differently
             cases.assert_close(head, x[:n], depth=16)
             cases.assert_close(head_log_prob, log_prob[:n], magnitude=10.0, depth=16)
 
@@ -210,7 +210,7 @@ def test_columns_differ_for_any_number_of_features(features):
 
 
 def test_the_first_values_are_those_of_the_published_generator():
-    """The values are those of Philox-4x32-10 with counter and key 0 by Random123, through Box and Muller's formula."""
+    """Values come from Random123's words of Philox-4x32-10 with counter and key 0, by Box and Muller's formula."""
     words = np.array([0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], np.uint64)
     uniform = (words >> np.uint64(1)) * 2.0**-31 + 2.0**-33
     radius, angle = np.sqrt(-2.0 * np.log(uniform[::2])), 2.0 * np.pi * uniform[1::2]

@@ -97,7 +97,7 @@ def test_a_row_has_the_same_bits_at_any_index_of_any_batch(name, dtype):
         for n in cases.TILED_SIZES:
             for start in (0, 1, 5, 500):
                 cases.assert_same_bits(call(flow, verb, x[start : start + n]), want[start : start + n])
-        for n in (1, 2, 3, 7):  # fewer than eight rows may round differently
+        for n in (1, 2, 3, 7):  # below 8 rows a path may round differently
             got = call(flow, verb, x[5 : 5 + n])
             cases.assert_close(got, want[5 : 5 + n], magnitude=10.0, depth=32)
 

@@ -128,7 +128,7 @@ def test_a_rows_gradient_has_the_same_bits_beside_any_companions(name, verb, dty
         for gradient, expected in zip(got, want, strict=True):
             cases.assert_same_bits(gradient, expected[part])
     got = getattr(holder, verb)(given[5:9], *(w[5:9] for w in weights), context[5:9], wrt=wrt)
-    for gradient, expected in zip(got, want, strict=True):  # few rows may round differently
+    for gradient, expected in zip(got, want, strict=True):  # few rows take a path that may round differently
         gradients.assert_near(gradient, expected[5:9].astype(float), cases.tolerance(dtype, 512))
 
 

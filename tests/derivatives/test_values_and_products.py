@@ -40,7 +40,7 @@ def assert_pairs(got, value, gradients):
         np.testing.assert_array_equal(one, other)
 
 
-def test_both_are_those_of_the_two_calls(flow):
+def test_values_and_products_are_those_of_two_calls(flow):
     options = {"wrt": WRT, "parameters": flow.parameters * 0.9}
     given = {"parameters": options["parameters"]}
     got = flow.log_prob_vjp(X, BY_ROW, CONTEXT, **options, values=True)
@@ -53,7 +53,7 @@ def test_both_are_those_of_the_two_calls(flow):
         assert_pairs((pair[0], gradients), expected[0], pull(X, BY_VALUE, BY_ROW, CONTEXT, **options))
 
 
-def test_the_same_for_transforms_and_with_parameters_of_one_call(flow):
+def test_values_and_products_of_transforms_and_with_parameters_of_one_call(flow):
     for t in flow.transforms:
         context = CONTEXT if t.context else None
         vector = t.parameters * 0.9
@@ -255,6 +255,6 @@ def test_a_vector_that_changes_in_place_is_read_anew():
         for _ in range(2):
             np.testing.assert_array_equal(flow.log_prob(x, parameters=vector), other.log_prob(x))
     np.testing.assert_array_equal(flow.log_prob(x), hr.MAF(3, transforms=2, hidden=(8,), seed=0).log_prob(x))
-    noisy = vector + np.where(vector == 0, np.float32(1.0), np.float32(0.0))  # padding and masked entries are not zero
+    noisy = vector + np.where(vector == 0, np.float32(1.0), np.float32(0.0))  # padding and masked entries become 1
     other.parameters = noisy
     np.testing.assert_array_equal(flow.log_prob(x, parameters=noisy), other.log_prob(x))

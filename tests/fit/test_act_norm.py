@@ -45,7 +45,7 @@ def test_values_and_gradients(verb, dtype):
     gradients.check(wide, verb, cases.rows(9, 3, "float64"), number_by_number=True)
 
 
-def test_a_fresh_one_is_the_identity(dtype):
+def test_a_fresh_act_norm_is_the_identity(dtype):
     x = cases.rows(9, 3, dtype)
     z, log_det = hr.transforms.ActNorm(3, dtype=dtype).inverse(x)
     cases.assert_same_bits(z, x)
@@ -55,7 +55,7 @@ def test_a_fresh_one_is_the_identity(dtype):
 # --- the start of a fit ---------------------------------------------------------------------------------------------
 
 
-def test_rows_leave_it_standardised(dtype):
+def test_a_fit_standardises_the_outputs_of_an_act_norm(dtype):
     x = rows()
     flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype=dtype)]), x)
     assert norms_of(flow)[0].is_started
@@ -65,7 +65,7 @@ def test_rows_leave_it_standardised(dtype):
     assert_standard(flow.to_latent(x)[0].astype(float), allowed=1e-4)
 
 
-def test_each_of_a_chain_is_started_behind_those_before_it():
+def test_each_act_norm_of_a_chain_is_started():
     """A fit standardises the outputs of each ActNorm in a chain, and not only of the last, for any networks between."""
     n, x = 3, rows()
     context = 7.0 + 2.0 * cases.rows(400, 2, "float64", "context")
@@ -112,7 +112,7 @@ def test_training_rows_alone_count():
     assert_standard(flow.to_latent(x)[0])
 
 
-def test_a_later_fit_keeps_it(tmp_path):
+def test_a_later_fit_keeps_an_act_norm(tmp_path):
     flow = started(hr.Flow([hr.transforms.ActNorm(3, dtype="float64")]), rows())
     before = flow.parameters
     for other in (flow, copy.copy(flow), hr.from_bytes(hr.to_bytes(flow))):
@@ -141,7 +141,7 @@ def test_an_overflow_before_a_fit_leaves_the_identity():
     assert not flow[0].parameters.any()
 
 
-def test_a_fit_goes_on_from_there():
+def test_a_fit_goes_on_from_started_act_norms():
     flow = hr.Flow(
         [
             hr.transforms.ActNorm(3),

@@ -147,7 +147,7 @@ def test_a_fit_of_shifts_and_scales_goes_on_as_its_trials_chose(dtype, tmp_path,
             fitted(**kept)
     kill.after(0)
     assert_same_fit(fitted(**kept), want)
-    assert kill.steps == 4  # the last four steps, and no trials
+    assert kill.steps == 4  # only the last four steps are taken, and no trials
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -392,7 +392,7 @@ def test_the_state_of_adam(dtype):
 
 
 def test_a_time_budget_and_a_checkpoint(tmp_path):
-    """A fit that its time budget ends leaves its checkpoint, and goes on with a new budget."""
+    """A fit that ends by its time budget leaves its checkpoint, and goes on with a new budget."""
     path, losses = tmp_path / "fit.state", []
     for _ in range(3):
         history = fit_other(path, epochs=10**6, patience=None, time_budget=0.3, checkpoint_every=1e9)

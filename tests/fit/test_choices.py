@@ -1,4 +1,4 @@
-"""When the stages of a fit end, and when a flow is better than another beyond chance."""
+"""Stages of a fit end without a gain, and comparisons of flows allow for chance."""
 
 from types import SimpleNamespace
 

@@ -128,7 +128,7 @@ def shifts_and_scales():
     return hr.MAF(3, transforms=1, hidden=(16,))
 
 
-def test_flows_of_shifts_and_scales_try_none_by_adam(weak):
+def test_flows_of_shifts_and_scales_try_no_cosine_by_adam(weak):
     (flow, history), (plain, before) = fits_of(bent(1200), shifts_and_scales, optimizer="adam", **ROUGH)
     assert len(history.train_loss) == len(before.train_loss)
     cases.assert_same_bits(flow.parameters, plain.parameters)

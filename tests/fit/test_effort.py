@@ -1,4 +1,4 @@
-"""`fit(effort="high")`: members, their mixture, its student, and the flow's end."""
+"""`fit(effort="high")`: the members, their mixture, the student of the mixture, and the flow that a fit returns."""
 
 import math
 import sys
@@ -72,7 +72,7 @@ def test_the_flow_is_the_one_that_history_names(which, monkeypatch):
 
 @pytest.mark.costly
 def test_a_student_is_better_than_one_fit(monkeypatch):
-    """A student with more steps than members is better than the fit of the same flow, and near the mixture."""
+    """A student with more steps than the members have is better than the fit of its flow, and near the mixture."""
     monkeypatch.setattr(_effort, "STEPS", 1500)
     monkeypatch.setattr(_effort, "SAMPLES", 30_000)
     x, new = gaussian(700), gaussian(4000, "new")

@@ -9,7 +9,7 @@ import headrace as hr
 from headrace._fit import few_rows
 from headrace._fit.starts import curves, mixture
 
-pytestmark = pytest.mark.long  # whole fits
+pytestmark = pytest.mark.long  # tests of whole fits
 QUIET = {"progress": False}
 
 
@@ -85,7 +85,7 @@ def test_unseen_rows_gain_by_curves_of_skewed_columns():
     assert_allclose(curve.forward(z)[0], (new - mean) / std, rtol=1e-6, atol=1e-6)
 
 
-def test_columns_that_do_not_gain_have_none():
+def test_columns_that_do_not_gain_have_no_curves():
     z = standardised(cases.rng("normal few").standard_normal((200, 2)))
     assert curves.of_few_rows(z, np.ones(200)) == ()
     assert curves.of_few_rows(standardised(skewed(30)), np.ones(30)) == ()  # 30 rows are too few for curves

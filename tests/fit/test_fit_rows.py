@@ -50,7 +50,7 @@ def test_a_share_holds_out_at_least_a_row_and_leaves_one(rows, share, held):
 
 
 def test_every_row_is_held_out_as_often():
-    """In 4000 splits that hold out 4 of 20 rows, each row is held out in a fifth, within five standard deviations."""
+    """In 4000 splits that hold out 4 of 20 rows, each row is held out in a fifth of them, within five deviations."""
     times = np.zeros(20)
     for key in range(4000):
         times[RowPart(20, 4, key * 7919, out=True).all()] += 1

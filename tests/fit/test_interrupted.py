@@ -32,7 +32,7 @@ MOMENTS = {
 
 
 def rows(n=2000, features=2, key="interrupted"):
-    """Rows with marginal curves, and with a dependence that a flow learns."""
+    """Rows with skewed columns, and with a dependence that a flow learns."""
     z = cases.rng(key).standard_normal((n, features))
     z[:, 1] += 2.0 * np.sin(2.0 * z[:, 0])
     return np.exp(z).astype("float32")
@@ -49,7 +49,7 @@ def at(monkeypatch, moment, flow):
 
 
 def state(flow):
-    """The state of a flow: the bytes of its file, and densities of rows."""
+    """Return the state of a flow: the bytes of its file, and densities of rows."""
     x = cases.rng("state").standard_normal((20, flow.features)).astype("float32")
     context = np.zeros(flow.context, "float32") if flow.context else None
     return hr.to_bytes(flow), flow.log_prob(x, context).tobytes()
@@ -178,7 +178,7 @@ def test_an_error_before_there_are_better_weights(monkeypatch):
 
 @pytest.mark.parametrize("moment", ["not_worse_than_a_gaussian", "taking the Gaussian"])
 def test_better_weights_stay_when_the_last_comparison_is_interrupted(moment, monkeypatch):
-    """An interrupted comparison leaves no mixture of both densities: trained weights behind the Gaussian's links."""
+    """An interrupted comparison leaves no mixture of densities, such as trained weights behind the Gaussian's links."""
     flow, trained = hr.MAF(2, transforms=2, hidden=(16,)), []
     compare = "headrace._fit.fit:", "not_worse_than_a_gaussian"
 
@@ -252,7 +252,7 @@ def test_flow_density(monkeypatch):
 
 
 def joint(x, context):
-    """Log density and gradient of a normal around the context."""
+    """Return the log density of a normal around the context, and its gradient."""
     away = x - context
     return -0.5 * (away**2).sum(axis=1), -away
 

@@ -63,7 +63,7 @@ def test_long_tails_are_detected_by_column(true, is_long):
     ids=lambda value: value.dist.name if hasattr(value, "dist") else "",
 )
 def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
-    """3,000 rows distinguish an exponential tail from a normal one; few normal columns count as long."""
+    """3,000 rows distinguish an exponential tail from a normal one; few normal columns count as long-tailed."""
     found = []
     for seed in range(20):
         x = np.sort(drawn(true, 3000, "standard", seed)[:, 0])
@@ -96,7 +96,7 @@ def test_tails_depend_on_weights_and_not_on_their_scale():
 @pytest.mark.parametrize(
     "x", [np.arange(500.0), np.zeros(5000), np.repeat([0.0, 1.0], 2500)], ids=["few", "one", "two"]
 )
-def test_no_tail_without_rows_there(x):
+def test_few_rows_or_values_have_no_tail(x):
     assert tail_of(x, np.ones(x.size)) is None
 
 
@@ -158,7 +158,7 @@ def test_a_column_without_room_leaves_others_their_tails(edge):
 
 
 def test_one_row_far_out_does_not_prevent_a_curve():
-    """The loss of a normal density comes from one row of 500 alone, and its standard error is as large as the loss."""
+    """One row at 500 makes nearly all of the loss of a normal density, whose standard error is as large as the loss."""
     rows = drawn(stats.t(3.0), 3000, "far")
     rows[0] = 500.0
     (curve,) = of_sample(Sample((rows - rows.mean()) / rows.std(), None))
@@ -220,7 +220,7 @@ def test_a_fit_without_curves_has_the_tails_of_its_columns(monkeypatch, tmp_path
     wanted = true.logpdf(far[:, 0]) + stats.norm.logpdf(0.0)
     assert_allclose(flow.log_prob(far), wanted, atol=3.0)
     latents = flow.transforms[0].inverse(np.array([[6.0, 6.0], [-6.0, -6.0]]))[0]
-    assert_array_equal(latents[:, 0], [6.0, -6.0])  # a column with long tails has none in the latents
+    assert_array_equal(latents[:, 0], [6.0, -6.0])  # a column with long tails gets no tails in the latents
     assert (np.abs(latents[:, 1]) < 5.0).all()
     assert hr.from_bytes(hr.to_bytes(flow)).log_prob(far).tolist() == flow.log_prob(far).tolist()
     stopped = {"epochs": history.epochs, "checkpoint": tmp_path / "state", "checkpoint_every": "epoch"}
@@ -253,7 +253,7 @@ def test_splines_of_few_rows_end_with_longer_tails():
     assert flow.parameters.size == size
     assert_allclose(-flow.log_prob(held).mean(dtype="f8"), history.best_loss, rtol=1e-6)
     drawn = flow.sample(200_000, seed=0)
-    assert 2e-4 < (np.abs(hr.Flow(flow.transforms[1:]).to_latent(drawn)[0]) > 4.0).mean() < 6e-4  # 6e-5 for a normal
+    assert 2e-4 < (np.abs(hr.Flow(flow.transforms[1:]).to_latent(drawn)[0]) > 4.0).mean() < 6e-4  # a normal has 6e-5
     plain.fit(x, validation=held, gaussianize=False, progress=False)
     affine.fit(x, validation=held, progress=False)
     for other in (plain, affine):

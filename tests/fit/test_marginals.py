@@ -1,4 +1,4 @@
-"""The marginal maps that a fit starts with: which columns get one, gains, and columns that stay unchanged."""
+"""Marginal maps with which a fit starts: which columns get a map, what fits gain, and columns that stay unchanged."""
 
 import types
 
@@ -66,7 +66,7 @@ def test_normal_columns_stay_as_they_are_beside_others():
     assert of_sample(Sample(rows, None), [1]) == ()  # column 1 is a circle
 
 
-def test_few_rows_and_values_that_repeat_get_none():
+def test_few_rows_and_values_that_repeat_get_no_curves():
     draw = cases.rng("few")
     rows = draw.exponential(size=(3000, 1)) - 1.0
     assert of_sample(Sample(rows[:150], None)) == ()
@@ -172,7 +172,7 @@ def test_a_sample_comes_from_the_density_of_the_fit():
     ("rows", "settings", "base"),
     [
         (1200, {"validation": None, "epochs": 200}, None),
-        (1200, {"epochs": 20}, None),  # fewer than 4000 steps
+        (1200, {"epochs": 20}, None),  # 20 epochs have fewer than 4000 steps
         (1200, {}, hr.NormalMixture(3, 2, seed=0)),
     ],
     ids=["nothing held out", "few steps", "modes in the base"],
@@ -275,7 +275,7 @@ def run_of(losses, passes, ran_out_at=None):
 
 
 def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights=None):
-    """Whether curves stay, by the losses of held-out rows in each pass with curves (`first`) and without (`second`)."""
+    """Return whether curves stay, by the losses of held-out rows in each pass with (`first`) and without (`second`)."""
     runs = [
         run_of([np.broadcast_to(np.array(one, float), 4) for one in first], passes),
         run_of([np.broadcast_to(np.array(one, float), 4) for one in second], passes, ran_out_at),
@@ -297,7 +297,7 @@ def test_curves_stay_unless_rows_lose_by_more_than_a_standard_error():
     assert [judged([losses], [NONE]) for losses in (LITTLE, MORE, MOST)] == [True, False, False]
 
 
-def test_long_tails_stay_unless_rows_lose_by_more_than_two():
+def test_long_tails_stay_unless_rows_lose_by_more_than_two_errors():
     assert [judged([losses], [NONE], has_tails=True) for losses in (LITTLE, MORE, MOST)] == [True, True, False]
 
 

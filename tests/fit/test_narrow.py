@@ -80,7 +80,8 @@ def test_nearly_collinear_columns_keep_their_gaussian(kind, eps, dtype, short):
     found, least = flow.log_prob(new).mean(dtype="float64"), gaussian.LEAST_ROOT
     if not eps:
         inner = stats.multivariate_normal([0.0, 0.0]).logpdf(new[:, :2]).mean()
-        assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)  # √2 √(2π), √2 of x₀ - x₂
+        # Along (x₀ - x₂) / √2, whose slope in x₂ is 1 / √2, the density is 1 / (least √(2π)).
+        assert_allclose(found, inner - math.log(least * 2.0 * math.sqrt(math.pi)), atol=0.02)
         return
     true = (stats.norm.logpdf(new[:, :2]).sum(axis=1) + stats.norm.logpdf(new[:, 2], new[:, 0], eps)).mean()
     assert_allclose(found, true, atol=0.02)  # 9 parameters fitted to 900 rows cost 0.005, rounding 0.005
@@ -292,7 +293,7 @@ def test_contexts_far_out_are_named(kind, short):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contexts_of_a_few_values_or_with_a_tail_are_not(kind, short):
+def test_contexts_of_a_few_values_or_with_a_tail_are_not_named(kind, short):
     x, context = near_context(2000, 0.5, "rare")
     rare = np.zeros(2000)
     rare[[5, 1500]] = 1.0

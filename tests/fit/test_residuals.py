@@ -15,7 +15,7 @@ QUIET = {"progress": False}
 
 
 def rows(size, eps, *key):
-    """A bent column and two nearly linear in others: x₂ = x₀ + eps noise, x₄ = x₁ - 3 x₃ + eps noise."""
+    """Rows of a bent column, and of x₂ = x₀ + eps noise and x₄ = x₁ - 3 x₃ + eps noise, nearly linear in others."""
     z = cases.rng("residual columns", *key).standard_normal((size, 5))
     z[:, 1] = z[:, 0] ** 2 + 0.3 * z[:, 1]
     z[:, 2] = z[:, 0] + eps * z[:, 2]
@@ -188,7 +188,7 @@ def test_streams_and_groups_find_the_links_of_arrays(kind, short):
     assert list(found.residuals) == list(history.residuals) == [2, 4]
     for one, another in zip(flow._interior.links, other._interior.links, strict=True):
         if isinstance(one, hr.transforms.Linear):
-            assert_allclose(another.to_matrix()[0], one.to_matrix()[0], atol=5e-3)  # arrays hold out other rows
+            assert_allclose(another.to_matrix()[0], one.to_matrix()[0], atol=5e-3)  # held-out rows differ by `kind`
         else:
             assert_allclose(another.std, one.std, rtol=0.05)
 
@@ -212,7 +212,7 @@ def test_a_trial_decides_about_less_collinear_columns(gains, monkeypatch):
 
     monkeypatch.setattr(trials._marginals, "gain", judged)
     monkeypatch.setattr(trials, "LEAST_GAIN", -np.inf)
-    x = rows(1200, 0.2)  # 1 - R² of 0.04 for x₂, 0.004 for x₄
+    x = rows(1200, 0.2)  # 1 - R² is 0.04 for x₂, and 0.004 for x₄
     flow = small(5)
     history = flow.fit(x, time_budget=3.0, **QUIET)
     assert asked[0] == [False, True]

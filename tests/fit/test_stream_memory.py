@@ -74,7 +74,7 @@ def test_a_fit_of_blocks_takes_the_memory_of_its_buffer():
 
 @LARGE
 def test_a_fit_of_gigabytes_takes_the_same():
-    """A fit of thirty million rows, 2.2 GiB, has the bound of a fit of a million."""
+    """A fit of thirty million rows, 2.2 GiB, stays below the bound for a million rows."""
     assert grown(FIT, 30_000_000) < 60.0
 
 
@@ -129,7 +129,7 @@ def sparse(path, rows):
 
 @pytest.mark.parametrize("rows", [1_500_000, pytest.param(40_000_000, marks=LARGE, id="gigabytes")])
 def test_scores_in_a_folder_take_memory_that_does_not_grow(tmp_path, rows):
-    """Scores of a file of 114 MiB, and of 3 GiB among large files, are written while later rows are read."""
+    """Scores of a file of 114 MiB, or of 3 GiB if large files are tested, are written while later rows are read."""
     hr.MAF(COLUMNS, transforms=1, hidden=(8,)).save(tmp_path / "flow")
     sparse(tmp_path / "x.npy", rows)
     os.mkdir(tmp_path / "scores")

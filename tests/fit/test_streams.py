@@ -192,7 +192,7 @@ def test_rows_are_mixed_over_the_whole_buffer():
     stays = (np.arange(10_000) - out + 100)[100:9800]  # rows that left the buffer since the row entered
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
-    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # a turn has 50 rows
+    assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # rows leave in turns of 50
     assert len(np.unique(out[5000:5050] // 50)) >= 4
     # Each of two neighbours comes first about as often.
     turns = 0
@@ -239,10 +239,10 @@ def same_order(monkeypatch, x, orders):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, context, weighted, tmp_path, monkeypatch):
-    """Losses, also of held-out rows, and parameters have equal bits; weights, whose sum is rounded, allow less."""
+    """Losses, held-out rows included, and parameters have equal bits; weights, whose sum is rounded, change a little."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
-    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # standardises; a stream would add up in another order
+    flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # this fit standardises: sums of a stream differ
     other = copy.copy(flow)
     orders = []
     same_order(monkeypatch, x, orders)
@@ -416,7 +416,7 @@ def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("known", [False, True], ids=["of unknown length", "of known length"])
 def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
-    """Before the epochs rows are read once, with weights or of unknown length twice, beside one or two first blocks."""
+    """Before the epochs all rows are read once, or twice with weights or an unknown length, besides a first block."""
     reads, whole = [], _sources.Mapped._read
     x, _, w = streams.rows(1000, weighted=weighted)
     stream = hr.rows.memmap(x, None, w, buffer=100)
@@ -437,7 +437,7 @@ def test_rows_are_read_as_often_as_the_guide_says(known, weighted, monkeypatch):
 
 
 def test_no_bar_is_shown_without_a_terminal(capsys):
-    small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, stderr is no terminal
+    small().fit(hr.rows.memmap(streams.rows(300)[0], buffer=50), epochs=1)  # progress is on, but stderr is no terminal
     _streams.check_stream(hr.rows.memmap(streams.rows(300)[0]), None, True)
     assert capsys.readouterr().err == ""
 

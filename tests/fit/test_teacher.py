@@ -122,7 +122,7 @@ def test_no_component_collapses_onto_a_row(components):
 
 @whole
 def test_a_flow_learns_from_samples(dtype, request):
-    if dtype == "float64":  # the case of float32, whose mixtures are in float64, chooses among all
+    if dtype == "float64":  # the case of float32, whose mixtures are in float64, chooses among all mixtures
         request.getfixturevalue("one_mixture")
     x, new = ellipsoids(200), ellipsoids(4000, "new")
     flow = small(3, dtype=dtype)
@@ -172,7 +172,7 @@ def test_losses_of_rows_left_out_are_in_the_units_of_the_data():
 
 @whole
 def test_losses_of_rows_left_out_include_the_slopes_of_curves():
-    """Behind their curves lognormal columns are normal; densities of the data differ by the slopes, log x."""
+    """Behind curves lognormal columns are normal; densities of the data differ by the slopes of the curves, log x."""
     x = np.exp(cases.rng("lognormal", "curves").standard_normal((400, 2)))
     out = np.arange(400) % 5 == 0
     seen = few_rows.Seen.of(x, np.ones(400), 0, 0.0, True, (), np.float64)

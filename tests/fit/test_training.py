@@ -35,7 +35,7 @@ def test_one_affine_transform_reaches_the_maximum_likelihood_of_a_gaussian(dtype
 
     best = gaussian_log_prob(held_out, x.mean(axis=0), np.cov(x.T)).mean()
     assert abs(flow.log_prob(held_out).mean() - best) < 1e-2
-    # The linear map that the flow is at the middle of its data has the covariance of the data.
+    # In the middle of its data the flow is about a linear map, with the covariance of the data.
     jacobian = reference.jacobian(lambda z: flow.astype("float64").to_data(z)[0], np.zeros(FEATURES))
     assert_allclose(jacobian @ jacobian.T, COVARIANCE, atol=0.15)
     centre = flow.to_data(np.zeros((1, FEATURES)))[0][0]
@@ -138,7 +138,7 @@ def test_rows_of_weight_zero_take_no_part():
 
 
 def test_weights_change_the_fitted_density():
-    """The mean of samples of two clouds is that of the weights, which are nine to one."""
+    """Samples of two clouds, whose weights are nine to one, have the weighted mean."""
     x = np.vstack([cases.rows(300, 2, "float64"), 10.0 + cases.rows(300, 2, "float64", "other")])
     flow = small("float64", 2)
     flow.fit(x, weights=np.repeat([9.0, 1.0], 300), epochs=30, batch_size=100, learning_rate=1e-2, **QUIET)
@@ -244,7 +244,7 @@ def test_held_out_rows_choose_the_weight_decay():
         if history.best_epoch:  # fresh weights may be the best for noise
             assert history.weight_decays[history.weight_decay] == min(history.weight_decays.values())
             decided = history.weight_decays[history.weight_decay]
-            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # longer tails come last
+            if isinstance(flow.transforms[0], hr.transforms.Gaussianize):  # longer tails follow the steps
                 assert_allclose(loss_of(hr.Flow(flow.transforms[1:]), held_out), decided, rtol=1e-5, atol=1e-5)
             else:
                 assert decided == history.best_loss

@@ -190,7 +190,7 @@ def test_a_linear_flow_s_conditional_is_the_gaussian_s():
 
 
 def closed_sets(masks, features, n_params, adds=None):
-    """Yield, for each coordinate, this one and all on which it depends, in a random order."""
+    """Yield, for each coordinate, the set of it and of all on which it depends, in a random order."""
     reach = reference.reads(masks, adds)[:, :features].reshape(features, n_params, features).any(axis=1)
     for i in range(features):
         found = {i}
@@ -280,7 +280,7 @@ def test_parts_keep_each_map_s_rows(map, layout):
 
 
 def test_parts_of_constructed_networks_are_staircases():
-    """Weights of such parts are stored as in a fresh transform, and files have levels and degrees."""
+    """Weights of a part of a network are stored as in a fresh transform, and files have levels and degrees."""
     for k in range(1, 7):
         part, _ = hr.transforms.MaskedAutoregressive(7, (20, 20), context=2)._restricted(tuple(range(k)))
         assert part._network.staircase is not None
@@ -332,7 +332,7 @@ def test_shapes(dtype):
 
 @pytest.mark.parametrize("base", [None, hr.Normal(4, 0.5, 2.0)])
 def test_rows_far_from_zero_in_float64(base):
-    """Rows are like time stamps: draws of a float32 flow are taken to the data's units in float64."""
+    """Rows are like time stamps: samples of a float32 flow become float64 in the units of the data."""
     chain = [hr.transforms.MaskedAutoregressive(4, (8,)), hr.transforms.Standardize([1.7e9] * 4, [30.0] * 4)]
     flow = cases.randomise(hr.Flow(chain, base), 0.3)
     x = flow.sample(50, seed=3, dtype="float64")

@@ -1,8 +1,8 @@
 """A map that only the emulation's list has, with its entry and its reference, passes through the whole core.
 
-An addition that needs more than the recipe (docs/notes/recipes.md), or a kernel, call or file that has maps by name,
-fails here. The other readers of files have maps by name, as the recipe states, and refuse the added map. Its formula is
-in tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
+An addition that needs more than the recipe (docs/notes/recipes.md), or a kernel, call or file that names maps, fails
+here. The other readers of files name maps, as the recipe states, and refuse the added map. The formula of the added map
+is in tests/cuda_emulation/polyline.hpp and tests/support/added_map.py.
 """
 
 import numpy as np

@@ -93,7 +93,7 @@ def test_huge_parameters_give_numbers(map, direction, bins, dtype):
     """Huge parameters make no intermediate value overflow, although derivatives are not bounded."""
     generator = cases.rng("huge", map, bins)
     count = reference.MAPS[map].count(bins)
-    largest = 1e10 if MAPS[map][1] == "linear" else 1e30  # linear tails multiply it by values far outside
+    largest = 1e10 if MAPS[map][1] == "linear" else 1e30  # linear tails multiply `largest` by values far outside
     raw = (generator.choice([-1.0, 1.0], (40, count)) * generator.choice([0.0, 1.0, 1e4, largest], (40, count))).astype(
         dtype
     )

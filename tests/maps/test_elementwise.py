@@ -45,7 +45,7 @@ def test_both_directions_match_the_reference(map, formula, rows, dtype):
 
 @every_map
 @every_formula
-def test_fresh_ones_are_the_identity(map, formula, dtype):
+def test_fresh_elementwise_maps_are_the_identity(map, formula, dtype):
     t = hr.transforms.Elementwise(4, map=map, formula=formula, dtype=dtype)
     z = cases.rows(20, 4, dtype)
     x, log_det = t.forward(z)
@@ -154,7 +154,7 @@ def test_a_poisoned_row_leaves_all_others_alone(map, dtype):
         assert np.isnan(result[20]).any()
 
 
-def test_a_flow_of_them_is_fitted():
+def test_a_flow_of_elementwise_maps_is_fitted():
     """A flow of elementwise maps is fitted to two independent skewed coordinates."""
     g = cases.rng("skewed")
     x = np.expm1(g.standard_normal((2000, 2)))

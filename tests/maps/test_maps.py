@@ -53,7 +53,7 @@ def test_hard_inputs_match_the_reference(core, direction, map, scale, largest_ra
 
 @every_core(
     bins=[2, 3, 8, 11, 64], bound=[5.0, 0.5], direction=KERNELS, dtype=cases.DTYPES, product=("cpu",)
-)  # bins of devices: shared memory with and without padding, and blocks of fewer threads
+)  # a device has shared memory with and without padding, and smaller blocks
 def test_hard_splines_match_the_reference(core, direction, bins, bound, dtype):
     """Elements have different scales; rows have one coordinate, so that log-derivatives are compared one by one."""
     kernel, judge = KERNELS[direction]
@@ -137,7 +137,7 @@ def test_a_poisoned_row_leaves_all_others_alone(core, direction, map, where, poi
     kernel, _ = KERNELS[direction]
     values, params = batch(*shape, map, dtype)
     row, column = shape[0] // 2, shape[1] - 1
-    values[row, column] = 0.5  # inside of each spline's interval, where parameters have an effect
+    values[row, column] = 0.5  # parameters have an effect inside of a spline's interval
     want = kernel(values, params, map)
     if where == "value":
         values[row, column] = poison

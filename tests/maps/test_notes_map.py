@@ -104,7 +104,7 @@ def elementwise(dtype, formula="to_data", **raw):
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_the_inverse_near_the_largest_number(sign, dtype):
-    """A bend of 1 is γ = 0.706, with a slope of up to 1.706; rows share parameters, or each row has some."""
+    """A bend of 1 is γ = 0.706, with a slope of up to 1.706; rows share parameters, or have separate ones."""
     large = np.array([[sign * (3e38 if dtype == "float32" else 1.5e308)]], dtype)
     gamma = 0.999 / np.sqrt(2)
     want = (large / (1 + gamma)).astype(dtype)

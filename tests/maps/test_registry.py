@@ -51,7 +51,7 @@ def assert_table_fits(core):
             assert list(MAPS[name].groups(bins).items()) == list(map.sizes(bins).items())
             settings = SimpleNamespace(scale="exp", slope=1e-3, bins=bins, n_params=map.count(bins))
             assert len(MAPS[name].identity(settings)) == map.count(bins)
-            made = hr.transforms.MaskedAutoregressive(3, (), map=name, bins=bins)  # by the count of the core
+            made = hr.transforms.MaskedAutoregressive(3, (), map=name, bins=bins)  # the core counts the parameters
             assert made.to_dense()[0][-1].shape == (3 * map.count(bins), 3)
 
 
@@ -131,7 +131,7 @@ def test_the_next_index_is_free_beside_the_map_of_the_tests(tmp_path):
     assert names[-2:] == ["tilt", added_map.NAME]  # each map has a kernel of its index
 
 
-FORGET = {  # by each list, a function that leaves the added map out
+FORGET = {  # for each list, a function that leaves the added map out
     "cpp/math/maps.hpp": lambda patch, core: core.forget(),
     "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),
     "headrace.ops": lambda patch, core: patch.setattr(hr.ops, "MAPS", hr.ops.MAPS[:-1]),

@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 7, 8, 9, 47, 49, 97, 200)  # numbers of rows: few, tiles, and 
 def test_a_coupling_has_the_bits_of_the_reference(name, matmul):
     transform, judge, inputs, active, context = coupling_case(name, matmul)
     z = cases.rows(max(SIZES), inputs + active, "float32", name)
-    z[:, inputs:] = 0  # an additive map then gives the network's outputs
+    z[:, inputs:] = 0  # from zeros an additive map gives the network's outputs
     c = cases.rows(max(SIZES), context, "float32", name, "context") if context else None
     want = judge(np.hstack([z[:, :inputs], *([c] if context else [])]))
     for n in SIZES:

@@ -365,7 +365,7 @@ def test_later_coordinates_change_no_bit_of_earlier_ones(reads, formula, dtype):
     library, _ = pair(dense, reads=reads, formula=formula)
     depends = reference.reads(dense.masks).reshape(9, 2, 9).any(axis=1)
     given, _ = inputs(dense, 60, dtype)
-    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i has the coordinates on which i depends, and i
+    reached = np.linalg.matrix_power(np.eye(9) + depends, 9) > 0  # row i has i, and the coordinates on which i depends
     for direction in (library.forward, library.inverse):
         want = direction(given)[0]
         for column in range(9):

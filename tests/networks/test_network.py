@@ -66,7 +66,7 @@ def test_splines_of_a_residual_network_match_the_reference(dtype):
 
 
 def test_a_coupling_takes_any_network(dtype):
-    """The dense layers of a coupling make its reference."""
+    """The reference of a coupling is made from its dense layers."""
     network = Network.residual((8, 8), "silu", context="gate")
     library = cases.randomise(hr.transforms.Coupling(5, [0, 3], network, context=2, dtype=dtype), 0.3)
     joins = list(zip(*library.context_to_dense(), strict=True))
@@ -292,7 +292,7 @@ def test_files_keep_every_layer(name, tmp_path, dtype):
 
 
 def test_a_plain_network_is_recognised_by_its_activation():
-    """A network has the file of older versions, equal for both ways to describe the network."""
+    """The file of a plain network is that of older versions, for both ways to describe the network."""
     by_argument = hr.MAF(3, hidden=(8, 9), activation="elu", last_activation="elu")
     described = hr.MAF(3, hidden=Network.plain((8, 9), "elu"))
     assert hr.to_bytes(by_argument) == hr.to_bytes(described)

@@ -222,7 +222,7 @@ def test_classes_given_the_rest(density):
 
 
 def test_held_out_rows_choose_counts():
-    """Each of some hours with spikes has a probability; smooth ages have a density."""
+    """Each value of hours with spikes has a probability, and smooth ages have a density."""
     rng = np.random.default_rng(0)
     ages = np.round(rng.normal(40.0, 9.0, 2000))
     hours = np.where(rng.random(2000) < 0.5, 40.0, np.round(rng.uniform(0.0, 80.0, 2000)))
