@@ -239,7 +239,7 @@ def same_order(monkeypatch, x, orders):
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize(("context", "weighted"), KINDS)
 def test_steps_of_a_stream_are_those_of_arrays_in_that_order(source, dtype, context, weighted, tmp_path, monkeypatch):
-    """Losses, held-out rows included, and parameters have equal bits; weights, whose sum is rounded, change a little."""
+    """Losses, held-out rows included, and parameters have equal bits; weights, whose sum is rounded, change little."""
     x, conditions, weights = streams.rows(1500, dtype, context, weighted)
     flow = small(dtype, context=context)
     flow.fit(x, conditions, weights=weights, epochs=1, **QUIET)  # this fit standardises: sums of a stream differ
