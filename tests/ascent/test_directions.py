@@ -141,7 +141,8 @@ def test_blocks_equal_a_dense_ascent(rule, monkeypatch):
         (40, {"rotations": "blocks"}, [32, 8]),
         (20, {"rotations": "blocks"}, [20]),
         (1, {"rotations": "blocks"}, [1]),
-        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),  # another test: splines of 130
+        # Dense sliced directions are tested with splines of 130 features below.
+        pytest.param(128, {"directions": "sliced"}, [128], marks=pytest.mark.nightly),
         (64, {"directions": "sliced", "rotations": "blocks"}, [32, 32]),
     ],
 )

@@ -141,7 +141,7 @@ def test_arrays_noise_and_bounds():
     counts = rng.poisson(RATE, (600, 2))
     choice = hr.auto(counts, bounds=[(0, None), None], **QUICK)
     assert [one.kind for one in choice.columns.table.columns] == ["integer", "integer"]
-    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and no sample is below
+    assert choice.sample(3000, seed=0)[:, 0].min() == 0.0  # zeros are on the bound, and no sample is below 0
     assert choice.columns.dtype == "float64"
     assert hr.auto(counts.astype(float), discrete=[1], spread={0: 0.5}, **QUICK).columns.table.columns[0].width == 0.5
     rounded = rng.standard_normal((600, 2)).round(1)

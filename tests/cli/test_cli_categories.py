@@ -69,7 +69,7 @@ def test_text_has_a_probability(folder, run, result):
 
 
 def test_a_fit_reads_a_table_equally_often_for_any_number_of_columns(folder, run, monkeypatch):
-    """The kinds of all columns come from one look at the first lines; they had taken two looks for each column."""
+    """The kinds of all columns are found by one look at the first lines, for any number of columns."""
     looks, cells = [], _text.Text._cells
     monkeypatch.setattr(_text.Text, "_cells", lambda *rest: looks.append(rest) or cells(*rest))
     counts = []

@@ -236,7 +236,7 @@ def test_scores_take_memory_that_does_not_grow_with_the_rows(folder, kind):
     done = subprocess.run([sys.executable, "-c", MEASURED, f"t.{kind}"], check=True, capture_output=True, text=True)
     code, grown = done.stdout.splitlines()[-1].split()
     assert int(code) == 0
-    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # Parquet includes the memory of pyarrow
+    assert int(grown) < (45 if kind == "npy" else 90) * 1024  # the limit of Parquet includes the memory of pyarrow
     assert np.load("s.npy", mmap_mode="r").shape == (1_500_000,)
 
 

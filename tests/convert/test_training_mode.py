@@ -296,7 +296,8 @@ def test_dropout_that_cannot_be_kept_is_refused():
     message = r"^model\.transform\.\S+: expected a dropout behind the activation of a hidden layer, got Dropout\(p=0\.3"
     with pytest.raises(NotImplementedError, match=message):
         hr.accelerate(zuko_dropout(), dropout="keep")
-    with pytest.raises(NotImplementedError, match="expected a dropout behind the activation"):  # LeakyReLU: two units
+    # A leaky ReLU becomes two units, between which dropout cannot be shared.
+    with pytest.raises(NotImplementedError, match="expected a dropout behind the activation"):
         hr.accelerate(nflows(dropout_probability=0.3, activation=torch.nn.LeakyReLU(0.2)), dropout="keep")
     with pytest.raises(ValueError, match=r"^dropout: expected one of .*'keep'.*, got 'drop'"):
         hr.accelerate(nflows(), dropout="drop")

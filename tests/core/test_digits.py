@@ -51,6 +51,7 @@ def test_errors_are_right_beyond_float64():
     nearest = case.errors([high])
     np.testing.assert_allclose(nearest, np.abs(low) / (np.finfo(float).eps * np.maximum(np.abs(high), 2.3e-308)))
     assert 0.1 < nearest.max() <= 0.5
-    beside = case.errors([np.nextafter(high, np.where(low < 0, np.inf, -np.inf))])  # a neighbour farther from the value
+    # The neighbour on the side away from the exact value has a larger error.
+    beside = case.errors([np.nextafter(high, np.where(low < 0, np.inf, -np.inf))])
     assert (beside > nearest).all()
     assert 1.0 < beside.max() <= 1.5

@@ -26,7 +26,8 @@ from headrace.choosing.run import _SuccessiveHalving
 from interrupts import ctrl_c
 from terminal import Stream
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]  # whole fits
+# The tests run whole fits.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]
 HIGH = QUIET | {"effort": "high", "epochs": 3}
 
 

@@ -10,7 +10,8 @@ from fitting import QUIET
 from headrace._fit import few_rows as _few_rows
 from headrace._fit import high_effort as _effort
 
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]  # whole fits
+# The tests run whole fits.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:fit. no epoch:RuntimeWarning")]
 
 
 @pytest.fixture

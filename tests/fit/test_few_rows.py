@@ -9,7 +9,7 @@ import headrace as hr
 from headrace._fit import few_rows
 from headrace._fit.starts import curves, mixture
 
-pytestmark = pytest.mark.long  # tests of whole fits
+pytestmark = pytest.mark.long  # the tests run whole fits
 QUIET = {"progress": False}
 
 

@@ -286,7 +286,8 @@ def judged(first, second, has_tails=False, *, passes=1, ran_out_at=None, weights
     return marginals.gain(*runs, held_out, has_tails)
 
 
-LITTLE, MORE, MOST = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.25], [0.1, 0.2, 0.1, 0.2]  # means of 0.6, 1.5, 6 errors
+# Mean losses of 0.6, 1.5 and 6 standard errors.
+LITTLE, MORE, MOST = [-0.2, 0.2, 0.1, 0.1], [-0.1, 0.2, 0.1, 0.25], [0.1, 0.2, 0.1, 0.2]
 NONE = [0, 0, 0, 0]
 
 

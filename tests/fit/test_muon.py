@@ -130,7 +130,7 @@ def test_steps_match_the_reference(name, settings, dtype):
         if key in shapes:
             allowed = STEPS * RATE * NORM * shares(shapes[key], dtype) + rounding * np.abs(want[key])
             assert (np.abs(value - want[key]) <= allowed).all(), key
-        elif not settings:  # tests of Adam have the decay of other matrices
+        elif not settings:  # the decay of other matrices is tested with Adam
             assert_allclose(value, want[key], rtol=rounding, atol=10 * rounding * STEPS * RATE, err_msg=key)
 
 

@@ -142,7 +142,7 @@ def test_default_flows_reach_linear_regression(family):
     (x, context), (new, known) = near_context(2000, 1e-3), near_context(4000, 1e-3, "new")
     flow = getattr(hr, family)(2, 1)
     flow.fit(x, context, **QUIET)
-    assert flow.log_prob(new, known).mean() > 3.9  # the truth has 4.07; without linear regression 2.2 to 3
+    assert flow.log_prob(new, known).mean() > 3.9  # the true density has 4.07, fits without regression 2.2 to 3
 
 
 def test_few_rows_begin_with_linear_regression_and_a_later_fit_keeps_it():
@@ -367,7 +367,8 @@ def test_fits_of_skewed_columns_have_curves(kind, monkeypatch):
     assert history.gaussianized
     assert [type(t).__name__ for t in flow.transforms[-3:]] == ["Gaussianize", "Gaussianize", "Standardize"]
     assert len(flow._interior.links) == 3
-    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2  # the truth has -7.0; a fit without curves -11
+    # The true density has -7.0, and a fit without curves -11.
+    assert flow.log_prob(lognormal(20_000, 2.5, "new")).mean() > -7.2
 
 
 @pytest.mark.long
@@ -377,7 +378,7 @@ def test_more_rows_are_no_worse():
     for rows in (1000, 8000):
         flow = hr.NSF(3)
         assert flow.fit(lognormal(rows, 2.0, rows), **QUIET).gaussianized
-        assert flow.log_prob(new).mean() > -6.6  # the truth has -6.34
+        assert flow.log_prob(new).mean() > -6.6  # the true density has -6.34
 
 
 # --- requested curves -------------------------------------------------------------------------------------------------
@@ -516,7 +517,7 @@ def test_the_gaussian_of_the_warning_has_contexts_weights_and_bounds():
         (0.0, None, {"validation": None}),
         (0.0, None, {"epochs": 0}),
         (0.0, None, {"effort": "high"}),  # high effort chooses epochs of members
-        (0.0, "student_t", {}),  # a flow over Student's t has no Gaussian
+        (0.0, "student_t", {}),  # no Gaussian is a flow over Student's t
     ],
 )
 def test_fits_better_than_the_gaussian_or_without_one_do_not_warn(bend, base, settings):

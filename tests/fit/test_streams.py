@@ -408,8 +408,8 @@ def test_the_bar_has_the_total_of_rows(capsys, monkeypatch):
     x = streams.rows(3000)[0]
     small().fit(hr.rows.memmap(x, buffer=500), epochs=2)
     shown = capsys.readouterr().err
-    assert "/3.00k" in shown  # all rows in the first pass
-    assert "/2.70k" in shown  # the training rows of an epoch
+    assert "/3.00k" in shown  # the bar of the first pass counts all rows
+    assert "/2.70k" in shown  # the bar of an epoch counts training rows
     assert "2/2" in shown
 
 

@@ -12,7 +12,7 @@ from headrace._fit import few_rows as teacher
 from headrace._fit.starts import mixture
 from headrace._flow.fit_arguments import Arguments
 
-whole = pytest.mark.long  # for tests of whole fits
+whole = pytest.mark.long  # marks tests that run whole fits
 QUIET = {"progress": False}
 CENTERS = np.array([[0.0, 0.0, 0.0], [5.0, 0.0, 2.0], [0.0, 5.0, -2.0]])
 ROOTS = np.array(

@@ -11,7 +11,8 @@ from cores import every_core
 from map_cases import batch
 
 KERNELS = {direction: (kernel, map_cases.JUDGES[direction]) for direction, kernel in map_cases.KERNELS.items()}
-SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]  # edges of vectors and tiles
+# Shapes of rows and columns around the sizes of vectors and of tiles.
+SHAPES = [(0, 3), (1, 1), (1, 7), (2, 16), (5, 17), (9, 8), (33, 33), (97, 5), (300, 64)]
 # Shapes have rows around the sizes of a warp, a block and a stretch, rows longer than a stretch, and at the end no
 # rows.
 OF_DEVICES = [(31, 3), (33, 5), (100, 33), (1000, 2), (3, 300), (2, 2049), (1, 5000), (2, 2), (1, 1), (0, 3), (3, 0)]

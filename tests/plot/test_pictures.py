@@ -40,7 +40,8 @@ def gaussian(context=0):
 def diagnosis(path, context=0):
     given = rows(600, seed=1)[:, :context]
     x = 1.2 * rows(600) + np.pad(given, ((0, 0), (0, 2 - context)))
-    with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None):  # as if sklearn were not installed
+    # The classifier uses neither SciPy nor scikit-learn, so that all machines have the same picture.
+    with mock.patch("headrace.diagnosis.classifier.find_spec", return_value=None):
         found = hr.diagnose(gaussian(context), x, given if context else None, names=["a", "b"], progress=False)
     found.plot(path)
 

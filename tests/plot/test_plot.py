@@ -63,7 +63,8 @@ def test_corner(features, rows):
             assert 0.98 < share <= 1.0
             middle = 0.5 * (edges[1:] + edges[:-1])
             expected = scipy.stats.norm.pdf(middle, 2.0 * i, 1.0 + i)
-            assert np.abs(heights - expected).max() < 0.25 * expected.max()  # 6 deviations of counts of 300
+            # A count of 300 in a bin may be wrong by six deviations, and a bin is wide.
+            assert np.abs(heights - expected).max() < 0.25 * expected.max()
         if i > j:
             assert np.allclose(axis.collections[0].get_offsets(), x[:, [j, i]])
     label_below = figure.axes[features * (features - 1) // 2].get_xlabel()
@@ -141,7 +142,8 @@ def test_density_is_the_density(features):
         assert figure.axes[i].get_title("left") == "exact"
     mixture = hr.plot.density(hr.Ensemble([flow]), columns=[0], draws=20_000)
     at, value = mixture.axes[0].lines[0].get_data()
-    assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)  # 4 deviations of counts of 600, and smoothing
+    # A count of 600 in a bin may be wrong by four deviations, and the density is smoothed.
+    assert np.allclose(value, scipy.stats.norm.pdf(at), atol=0.03)
     if features == 2:
         mesh = figure.axes[2].collections[0]
         at = mesh.get_coordinates()

@@ -69,7 +69,8 @@ def test_a_diagnosis_and_pictures_take_the_table(fitted):
     others = frame(columns(300, seed=4))
     found = hr.diagnose(fitted.density, others, training=frame(columns()), progress=False)
     assert (found.rows, found.names, found.copies) == (300, ("count", "yes", "size"), 0)
-    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):  # rows are found although noise differs
+    # Training rows are found although their noise differs.
+    with pytest.warns(RuntimeWarning, match="300 of 300 are training rows"):
         again = hr.diagnose(fitted.density, others, training=others, names=["a", "b", "c", "d"], progress=False)
     assert again.names == ("a", "b", "c")
     figure = hr.plot.corner(fitted.density, others, draws=300)
@@ -178,7 +179,8 @@ def test_bounds_and_noise_agree(client, tmp_path):
     table = {"count": 10 * rng.integers(1, 4, 600), "size": np.round(np.abs(rng.standard_normal(600)), 1) + 0.05}
     fit = CLIENTS[client]
     fitted = fit(table, tmp_path, spread={"size": 0.2}, bounds={"count": (8, 33), "size": (0, None)})
-    assert fitted.density.flow.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))  # outer ends of the cells 10 and 30
+    # Bounds are the outer ends of the cells of 10 and of 30.
+    assert fitted.density.flow.transforms[-1].bounds == ((5.0, 35.0), (0.0, None))
     drawn = fitted.sample(3000)
     assert set(np.unique(drawn[:, 0])) == {10.0, 20.0, 30.0}
     assert drawn[:, 1].min() > 0.0

@@ -108,7 +108,8 @@ def test_a_reference_in_numpy(density):
     expected += density.flow.log_prob(np.stack([number, x[:, 3]], axis=1), given) - closed * gate.log_density
     found = density.log_prob(x, context)
     assert_allclose(found[2:], expected[2:], rtol=0, atol=1e-9)
-    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)  # 4 is two beyond the last
+    # The count 4 of row 0 is two after the last count of the fit, 2.
+    assert found[0] == pytest.approx(expected[0] + np.log(new) - 2 * np.log(2.0), abs=1e-9)
     assert found[1] == -np.inf  # counts begin at 0
 
 
