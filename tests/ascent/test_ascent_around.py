@@ -71,7 +71,7 @@ def test_the_density_integrates_to_one_and_is_periodic():
 def test_no_row_lies_on_an_end_of_the_cut(dtype):
     """Rows on a fine grid, and rows next to the cut, have finite densities."""
     flow = hr.DualAscentFlow.notes(steps=3, periodic=PERIODS, dtype=dtype).fit(angles(300), progress=False)
-    cut = flow.transforms[-2].periodic[0][0]  # the cut in units of half a period, from the middle
+    cut = flow.transforms[-2].periodic[0][0]  # the unit is half a period, from the middle
     seam = np.pi * (np.mod(cut + 1.0, 2.0) - 1.0)
     near = [seam]
     for _ in range(40):
@@ -92,7 +92,7 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     ends = cut_open(support, counts, np.dtype("float64"))
     assert len(ends) == 3
     cut = 12.0 * (np.mod(ends[1].periodic[0][0] + 1.0, 2.0))
-    assert cut == pytest.approx(6.5, abs=0.3)  # the middle of the empty interval from 3 to 10
+    assert cut == pytest.approx(6.5, abs=0.3)  # the cut is in the middle of the empty interval from 3 to 10
     assert cut_open(hr.transforms.Support([(0, 1)]), np.empty((0, BINS), np.int64), np.dtype("float64"))[0].bounds == (
         (0.0, 1.0),
     )
@@ -139,7 +139,7 @@ def test_rows_held_out_are_cut_where_the_others_are():
     for end in reversed(flow.transforms[-3:]):
         z, log_det = end.inverse(z)
         volume += log_det
-    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)  # the ascent judges on the line
+    assert judged == pytest.approx((flow.log_prob(held) - volume).mean(), abs=1e-9)  # the ascent judged on the line
 
 
 def test_a_group_cuts_where_one_process_does():

@@ -65,7 +65,7 @@ def test_each_length_can_win(gains, chosen, monkeypatch):
             for link, other in zip(step, before, strict=True):
                 cases.assert_same_bits(link.parameters, other.parameters)
         result = refined(fits, flow, rng, clock, begun, end, parts)
-        assert result[1].epochs == round(200 * 32 / 360)  # a third of the updates, each of 32 rows
+        assert result[1].epochs == round(200 * 32 / 360)  # a length gets a third of the updates, each of 32 rows
         trained.append(result[0])
         return result
 
@@ -171,7 +171,7 @@ def test_members_are_fits_of_following_seeds():
     for member, flow in zip(ensemble.flows, want, strict=True):
         cases.assert_same_bits(member.log_prob(x), flow.log_prob(x))
     mean = np.logaddexp.reduce([flow.log_prob(x).astype(np.float64) for flow in want], axis=0) - np.log(3.0)
-    np.testing.assert_allclose(ensemble.log_prob(x), mean, atol=1e-5)  # log densities below 10 in float32
+    np.testing.assert_allclose(ensemble.log_prob(x), mean, atol=1e-5)  # log densities are below 10, in float32
 
 
 @pytest.mark.parametrize("last", [0, 1])

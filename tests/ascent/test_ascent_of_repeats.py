@@ -73,7 +73,7 @@ def test_ascent_and_joint_training_compete_by_log_densities_of_rows(dtype, monke
         flow = model.fit(x, validation=held_out, progress=False)
     history = model.history
     recorded = history.validation_log_likelihood[history.best_step]
-    if history.refinement is not None:  # unless an ascent alone wins: its steps, or their joint training
+    if history.refinement is not None:  # either steps of an ascent or their joint training won
         assert history.refined == (-history.refinement.best_loss > max(history.validation_log_likelihood))
         recorded = -history.refinement.best_loss if history.refined else recorded
     assert flow.log_prob(held_out).mean(dtype=float) == pytest.approx(recorded, abs=1e-2 * max(1.0, abs(recorded)))

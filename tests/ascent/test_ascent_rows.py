@@ -105,7 +105,7 @@ def test_columns_without_spread_are_noise_for_a_joint_training(made):
     assert rows.active.tolist() == [0, 2]
     found = joined(rows.to_refine(0, 0.5, np.random.default_rng(0))[0])
     assert_allclose(found[:, [0, 2]], x[:, [0, 2]], rtol=1e-12)
-    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # 900 values of deviation 1
+    assert found[:, 1].mean() == pytest.approx(7.0, abs=0.15)  # the mean is of 900 values
     assert found[:, 1].std() == pytest.approx(1.0, rel=0.1)
     assert len(set(found[:, 1])) == len(x)
     again = joined(rows.to_refine(0, 0.5, np.random.default_rng(5))[0])
@@ -158,4 +158,4 @@ def test_a_history_has_the_densities_of_columns_without_spread(map, group, weigh
         one = np.average(flow[:0].log_prob(array), weights=weights)
         assert listed[0] == pytest.approx(one, abs=1e-6)
     away = PRECISION * np.average((judge[:, 1] - 7.0) ** 2, weights=counts if weighted else None) / 2.0
-    assert away > 0.2  # the error of a history without the correction
+    assert away > 0.2  # a history without the correction would err by this

@@ -79,4 +79,4 @@ def test_the_time_is_shared_among_the_tried_ascents(rows, refine, rivals, monkey
     end = 100.0 * (1.0 - _clock.UNTIMED)
     assert ends[0] == (0.0, pytest.approx(0.2 * end))
     assert joint == [(10.0, pytest.approx(10.0 + 0.6 * (end - 10.0) if rivals else end))]
-    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # all of the remaining time
+    assert ends[1:] == ([(30.0, pytest.approx(end))] if rivals else [])  # a rival has all of the remaining time

@@ -402,7 +402,7 @@ def hard():
 
 @pytest.mark.parametrize("data", hard())
 @every_model
-@pytest.mark.filterwarnings("ignore:x. ")  # warnings of constant columns and of repeated values
+@pytest.mark.filterwarnings("ignore:x. ")  # constant columns and repeated values have warnings
 def test_hard_data_give_a_finite_density(name, data, dtype):
     x = hard()[data]
     flow = MODELS[name](dtype=dtype).fit(x, progress=False)

@@ -130,7 +130,7 @@ def test_a_normal_density_has_no_kink_to_gain():
         next = np.array([[center, epsilon**2]])
         sums = Points(x, None, np.float64).step(np.array([[0.0, 0.0, 1.0]]), 0.0, [np.eye(1)], np.zeros(1), next)
         a, b, c = cpu.choose_kinks(sums, next, precision, float(len(x)), "gradient")[0, :3]
-        assert np.abs([a - 1, b, c]).max() < 1e-4  # quantiles leave out the tails
+        assert np.abs([a - 1, b, c]).max() < 1e-4  # quantiles do not have the tails
 
 
 def test_at_convergence_steins_identities_hold_for_the_rows():

@@ -74,7 +74,7 @@ def test_the_default_is_a_candidate(is_small):
 def test_the_default_comes_first_with_most_of_the_time(monkeypatch, is_best, kept):
     """Trials alone move the clock.
 
-    The default ends early; a part of the remaining time is reserved for a fit to all rows.
+    The default candidate ends early; a part of the remaining time is reserved for a fit to all rows.
     """
     now, asked = [100.0], []
 
@@ -154,7 +154,7 @@ def test_the_best_is_fitted_to_all_rows_as_without_a_choice(monkeypatch):
 def test_the_time_is_kept():
     choice = hr.auto(banana(1000), time_budget=2.0, families=("maf", "nsf", "realnvp"), progress=False)
     begun = [one for one in choice.table if one.flow is not None]
-    assert sum(one.seconds for one in begun) < 6.0  # a wide limit for busy machines
+    assert sum(one.seconds for one in begun) < 6.0  # the limit is wide for busy machines
     states = {one.state.split(" after")[0] for one in choice.table}
     assert states <= {"", "dropped", "not begun", "it ended", "to the end of the time"}
 

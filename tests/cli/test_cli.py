@@ -335,7 +335,7 @@ def test_one_row_and_one_column(folder, run):
     report = json.loads(out)
     assert (report["training_rows"], report["held_out_rows"]) == (1, 0)
     assert report["gaussian_log_likelihood"] is None
-    kept, shifted = err.splitlines()  # warnings of a constant column, and of no other column
+    kept, shifted = err.splitlines()  # both warnings are about the constant column
     assert kept == "headrace: warning: t.npy: column 0 has one number in all rows (1), and is kept aside"
     assert "column 0 is constant in the training part" in shifted
 

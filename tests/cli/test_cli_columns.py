@@ -108,7 +108,7 @@ def test_a_file_without_the_note_is_as_before(folder, result):
     write("t.csv", rows()[:, 1:2], "size")
     result("fit", "t.csv", "-o", "f", *SHORT)
     assert "table" not in files.read_notes("f")
-    files.save(hr.Flow.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # a note that another program wrote
+    files.save(hr.Flow.load("f"), "g", {"table": '{"columns": [{"kind": "odd"}]}'})  # another program wrote this note
     assert result("score", "g", "t.csv", "-o", "l.npy")["rows"] == 400
 
 

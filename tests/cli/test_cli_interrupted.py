@@ -186,7 +186,7 @@ def test_a_signal_to_a_process_that_fits(folder):
     )
     process = command("fit", "t.npy", "-o", "f.safetensors", *FAST, *forever)
     best = 0
-    while not best:  # waits for an epoch better than the fresh weights
+    while not best:  # the loop waits for an epoch better than the fresh weights
         assert process.poll() is None
         time.sleep(0.01)
         if os.path.exists("fit.state"):
@@ -210,7 +210,7 @@ def test_a_reader_that_ends_early(folder):
     assert process.stderr.read() == ""
     process.stderr.close()
     process = command("info")
-    process.stdout.close()  # closed before any output: only the last flush can fail
+    process.stdout.close()  # no output comes before: only the last flush can fail
     time.sleep(0)
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""

@@ -16,7 +16,7 @@ from headrace import convert
 
 pytestmark = [
     pytest.mark.programs,
-    pytest.mark.filterwarnings("ignore"),  # warnings of flowjax's dependencies
+    pytest.mark.filterwarnings("ignore"),  # dependencies of flowjax warn
 ]
 
 N = 3

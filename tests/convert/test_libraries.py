@@ -31,7 +31,7 @@ def test_flows_of_zuko(torch, zuko, caplog):
     class Mine(zuko.flows.NSF):
         pass
 
-    NSF = zuko.flows.NSF  # a name from before the acceleration
+    NSF = zuko.flows.NSF  # the name was imported before the acceleration
     torch.manual_seed(0)
     plain, after = NSF(3, 2, transforms=2), torch.rand(3)
     plain_state = {name: value.clone() for name, value in plain.state_dict().items()}

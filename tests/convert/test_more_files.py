@@ -97,7 +97,7 @@ GLASFLOW_SETTINGS = {
     "RealNVP": {"scale_activation": "nflows_general", **LINKS},
     'RealNVP, `scale_activation="nflows"`': {"scale_activation": "nflows", "batch_norm_eps": 1e-5},
     'RealNVP, `scale_activation="log1"`, "log2", ...': {
-        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # the first of the options
+        "scale_activation": ("log1", "log2", "log3"), "batch_norm_eps": 1e-5,  # `first` takes the first option
     },
     "RealNVP, `volume_preserving=True`": {"batch_norm_eps": 1e-5},
     "CouplingNSF": {"bound": None, "min_bin": 1e-3, "slope": 1e-3, **LINKS},
@@ -113,7 +113,7 @@ GLASFLOW_SETTINGS = {
 def test_glasflow(kind, context, first, monkeypatch):
     library("glasflow")
     d = Draw(18, context)
-    if kind in ("RealNVP", "CouplingNSF"):  # both sorts of links, in turn
+    if kind in ("RealNVP", "CouplingNSF"):  # models have both sorts of links in turn
         links = {"linear_transform": "lu" if context else "svd"}
         options = {"num_bins": d.bins, "tail_bound": d.bound} if kind == "CouplingNSF" else {}
         model = glasflow_flow(d, kind, **options, **links)

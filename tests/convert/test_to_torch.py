@@ -109,7 +109,8 @@ def test_samples_have_the_flows_distribution():
         assert x.shape == own.shape
         quantiles = [np.quantile(one, [0.1, 0.3, 0.5, 0.7, 0.9], axis=0) for one in (x, own)]
         spread = quantiles[1][-1] - quantiles[1][0]
-        assert np.abs(quantiles[0] - quantiles[1]).max() <= 0.05 * spread.max()  # four standard errors of a quantile
+        # A quantile may be wrong by four standard errors.
+        assert np.abs(quantiles[0] - quantiles[1]).max() <= 0.05 * spread.max()
     flow = flow_of("maf-context", "float64")
     assert convert.to_torch(flow).sample(7, torch.zeros(4, 2).double()).shape == (7, 4, 3)
 

@@ -270,7 +270,7 @@ def test_a_seed_of_pytorch_gives_the_same_units_and_each_call_others():
     assert not torch.equal(first.detach(), fast.eval().log_prob(x).detach())
     fast.train()
     loaded = hr.accelerate(nflows(dropout_probability=0.3), dropout="keep")
-    loaded.load_state_dict(hr.restore(fast).state_dict())  # a state of nflows
+    loaded.load_state_dict(hr.restore(fast).state_dict())  # `hr.restore` gives a state of nflows
     for again in (pickle.loads(pickle.dumps(fast)), copy.deepcopy(fast), loaded, hr.accelerate(fast)):
         assert_allclose(drawn(again)[0].detach(), first.detach(), rtol=1e-4)
     assert hr.restore(fast).training

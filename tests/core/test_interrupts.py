@@ -90,7 +90,7 @@ def test_ctrl_c_does_not_apply_half_a_gradient():
     print(-flow.log_prob(rows).mean(), -want.mean())
     """
     after, before = map(float, run(code))
-    assert after <= before + 0.1  # the best weights on held-out rows, which include `rows`
+    assert after <= before + 0.1  # weights are the best on held-out rows, which include `rows`
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ import map_cases
 import reference
 from headrace._core import threads as _threads
 
-ROWS = 1000  # about ten tiles
+ROWS = 1000  # 1000 rows fill about ten tiles
 
 
 def chain(dtype, context):

@@ -16,7 +16,7 @@ from pairs import pairwise
 SIDES = [(reads, formula) for reads in cases.READS for formula in cases.FORMULAS]
 SIZES = (0, 1, 7, 8, 95, 96, 97, 191, 192, 193, 400)  # numbers of rows around tiles and around the rows of a sum
 SMALL = {"features": 4, "hidden": (7, 6), "context": 2}
-SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # small enough for differences of each parameter
+SMALLER = {"features": 3, "hidden": (5, 4), "context": 1}  # few parameters allow differences of each
 MEAN, STD = np.array([1.0, -2.0, 0.5, 3.0]), np.array([2.0, 0.5, 1.0, 0.1])
 
 every_side = pytest.mark.parametrize(("reads", "formula"), SIDES)

@@ -97,7 +97,7 @@ def logistic_mixture(value, raw, inverse):
         return z, mpmath.log(slope)
     places = [mean + scale * value for mean, scale in zip(means, scales, strict=True)]
     low, high = min(places), max(places)
-    for _ in range(mpmath.mp.prec + 20):  # bisections
+    for _ in range(mpmath.mp.prec + 20):  # each bisection halves the interval
         middle = (low + high) / 2
         low, high = (middle, high) if logit_and_slope(middle)[0] < value else (low, middle)
     return low, -mpmath.log(logit_and_slope(low)[1])

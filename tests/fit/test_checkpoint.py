@@ -42,7 +42,7 @@ def short(monkeypatch):
     """Let fits without `epochs` have 6 at most, and let fits of 100 rows try a cosine."""
     monkeypatch.setattr(_plan, "MOST_EPOCHS", 6)
     monkeypatch.setattr(_plan, "MANY_FOR_COSINE", 100)
-    monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # the steps of a trial
+    monkeypatch.setattr("headrace._fit.fit.STEPS", 12)  # a trial has 12 steps
 
 
 def flow_for(name, dtype):

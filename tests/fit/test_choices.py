@@ -19,7 +19,7 @@ def stages_of(tries_cosine=False, **settings):
 
 def test_a_stage_without_a_gain_is_the_last():
     stages, history = stages_of(), History()
-    stages.tried(0, 2.0, history)  # the loss before the first step
+    stages.tried(0, 2.0, history)  # the loss is 2.0 before the first step
     stages.tried(1, 1.0, history)
     assert stages.next_stage(1)
     stages.tried(2, 1.5, history)

@@ -359,7 +359,7 @@ def test_ctrl_c_before_the_flow_has_better_weights(threads, monkeypatch, set_thr
 
     def slow(run, *given):
         found = step(run, *given)
-        time.sleep(0.2 if calls and threads > 1 else 0.0)  # gives the main thread time to stop the others
+        time.sleep(0.2 if calls and threads > 1 else 0.0)  # a pause gives the main thread time to stop the others
         return found
 
     monkeypatch.setattr(_run.ArrayRun, "_find_gradient", slow)

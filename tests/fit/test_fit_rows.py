@@ -170,7 +170,7 @@ def test_columns_whose_spread_float32_cannot_hold_are_named():
         small("float64").fit(x.astype("float32"), **SHORT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "fit: held-out rows prefer")  # a warning of very short fits
+        warnings.filterwarnings("ignore", "fit: held-out rows prefer")  # very short fits warn
         small("float64").fit(x, **SHORT)
         x[:, 2] = 1e3 + x[::-1, 0]
         small().fit(x, **SHORT)

@@ -16,7 +16,7 @@ from interrupts import ctrl_c
 
 QUIET = {"progress": False}
 RUN, MARGINALS = "headrace._fit.run:ArrayRun", "headrace._fit.marginals:"
-# Moments of a default fit: a function, and the index of its argument that is the flow or has an attribute `flow`.
+# Moments for Ctrl-C in a default fit: a function, and the index of its argument that is the flow or has it as `flow`.
 MOMENTS = {
     "reading the rows": ("headrace._fit.source:RowSource", "moments", None),
     "choosing marginal curves": (MARGINALS, "gaussianizing", None),

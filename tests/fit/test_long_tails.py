@@ -27,7 +27,7 @@ def log_density(curve, x):
 
 @pytest.mark.parametrize("side", [1.0, -1.0], ids=["above", "below"])
 def test_rows_beyond_all_others_have_about_their_density(side):
-    true = stats.burr12(2.0, 1.5)  # the survival function falls as the power -3
+    true = stats.burr12(2.0, 1.5)  # the survival function falls with the power -3
     far = true.isf([1e-4, 1e-5, 1e-6])
     rows = side * drawn(true, 6000, "burr")
     (curve,) = of_sample(Sample(rows, None))
@@ -76,7 +76,7 @@ def test_a_standardised_column_is_compared_with_a_normal_one(true, is_long):
 
 def test_the_shape_is_that_of_a_power_law_and_a_little_more():
     shapes = [tail_of(np.sort(drawn(stats.genpareto(0.4), 4000, i)[:, 0]), np.ones(4000)).shape for i in range(20)]
-    error = 1.4 / math.sqrt(0.04 * 4000)  # standard error of the most likely shape
+    error = 1.4 / math.sqrt(0.04 * 4000)  # this is the standard error of the most likely shape
     assert 0.4 < np.mean(shapes) < 0.4 + 1.5 * error
     assert np.max(shapes) <= long_tails.STEEPEST
     assert tail_of(np.sort(drawn(stats.genpareto(3.0), 4000, "steep")[:, 0]), np.ones(4000)).shape == 1.0

@@ -255,7 +255,7 @@ def test_grids_and_constant_columns_have_no_frequent_value(short):
     assert len(warned) == 1
 
 
-@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # a warning of fits with few steps
+@pytest.mark.filterwarnings("ignore:fit:RuntimeWarning")  # fits with few steps warn
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_of_x_far_out_are_named(kind, short):
     x, _ = near_context(2000, 0.5, "far")
@@ -475,7 +475,7 @@ def test_epochs_that_end_below_a_gaussian_give_a_warning_with_both_numbers(kind,
     monkeypatch.setattr("headrace._fit.fit.MANY", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(kind, same, x, validation=given, epochs=1)  # any rows are too many for a Gaussian
+        fit(kind, same, x, validation=given, epochs=1)  # with MANY = 0 no fit has a Gaussian
         assert_array_equal(same.parameters, flow.parameters)
         monkeypatch.undo()
         fit(kind, flow, x, validation=given, epochs=1)

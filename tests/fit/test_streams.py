@@ -189,7 +189,7 @@ def test_rows_are_mixed_over_the_whole_buffer():
     blocks = [Block(np.arange(i, i + 10.0)[:, None]) for i in range(0, 10_000, 10)]
     out = Block.joined(list(_streams._mixed(blocks, 100, np.random.default_rng(0)))).x[:, 0]
     assert_array_equal(np.sort(out), np.arange(10_000.0))
-    stays = (np.arange(10_000) - out + 100)[100:9800]  # rows that left the buffer since the row entered
+    stays = (np.arange(10_000) - out + 100)[100:9800]  # rows that entered the buffer after the row itself
     assert stays.min() >= 1
     assert stays.mean() == pytest.approx(100, rel=0.05)
     assert (stays > 200).mean() == pytest.approx(0.5**4 * 1.5, rel=0.25)  # rows leave in turns of 50

@@ -98,7 +98,7 @@ def test_an_incomplete_epoch_counts_and_has_no_losses(monkeypatch):
     Time(monkeypatch)
     _, history = fitted(25.0, epochs=100, learning_rate=1e-3)
     assert len(history.train_loss) == len(history.validation_loss) == len(history.seconds) == 2
-    assert history.best_epoch == 3  # the epoch that the budget cut short
+    assert history.best_epoch == 3  # the budget cut the third epoch short
     assert history.best_loss < min(history.validation_loss)
 
 
@@ -155,7 +155,7 @@ def test_cross_validation_leaves_time_for_the_fit_that_follows(monkeypatch):
     assert history.judged_by == "cross-validation"
     assert history.stopped == "time_budget"
     assert 400.0 < time.spent < 600.0
-    assert len(history.train_loss) == len(history.validation_loss) > 5  # as many epochs as cross-validation chose
+    assert len(history.train_loss) == len(history.validation_loss) > 5  # cross-validation chose this number of epochs
     assert (flow.parameters != small().parameters).any()
 
 
@@ -175,7 +175,7 @@ def test_a_budget_that_is_too_small_leaves_a_flow_in_the_data_s_units(budget, ro
     flow, history = fitted(budget, rows=rows)
     assert history.stopped == "time_budget"
     assert time.steps == 0
-    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # one judgement, or one of each fold
+    assert time.spent <= (0.3 if rows == 1000 else 5 * 0.3)  # judges once, or once a fold
     assert flow.log_prob(gaussian(rows)).mean() > -8.0
 
 

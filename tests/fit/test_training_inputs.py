@@ -86,7 +86,7 @@ def test_a_constant_column_gets_scale_one_and_a_warning():
     flow = small("float64")
     with pytest.warns(Warning, match=r"constant") as caught:
         flow.fit(x, **SHORT)
-    assert any("1" in str(warning.message) for warning in caught)  # the index of the column
+    assert any("1" in str(warning.message) for warning in caught)  # the warning has the index of the column
     assert flow.transforms[-1].std[1] == 1.0
     assert_allclose(flow.transforms[-1].mean[1], 7.0)
     assert np.isfinite(flow.log_prob(x)).all()

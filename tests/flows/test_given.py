@@ -48,7 +48,7 @@ def mixed_chain(dtype="float64", context=0):
     return cases.randomise(flow, 0.3, "mixed")
 
 
-CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # known columns of `mixed_chain`, in some order, by their count
+CHAIN = {1: [2], 2: [2, 0], 3: [0, 3, 2]}  # by their number, known columns of `mixed_chain` in some order
 
 
 def rows_of(flow, n=9):
@@ -287,7 +287,7 @@ def test_parts_of_constructed_networks_are_staircases():
         assert max(part._network.staircase.levels) == k
     part, _ = hr.transforms.MaskedAutoregressive(7, (24, 18), order=[6, 5, 4, 3, 2, 1, 0])._restricted((6, 5, 4))
     assert list(part._network.staircase.levels) == [1, 2, 3]
-    assert part._hidden() == [12, 9]  # the units of degrees 1 to 3, of six degrees
+    assert part._hidden() == [12, 9]  # the part has the units of degrees 1 to 3, of six degrees
 
 
 def test_the_first_column_without_context_reads_nothing():

@@ -113,7 +113,7 @@ def test_splines_of_nflows_with_other_conventions_are_refused():
     z = low + (high - low) * (s * t**2 + d0 * t * (1.0 - t)) / below
     slope = s**2 * (d1 * t**2 + 2.0 * s * t * (1.0 - t) + d0 * (1.0 - t) ** 2) / below**2
     settings = {"map": "rq_spline", "bins": BINS, "formula": "to_latent"}
-    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # loads without an error
+    hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings)  # weights of nflows load without an error
     with pytest.raises(ValueError, match=r"^verify: .* z differs by up to .* and log_det differs by up to "):
         hr.transforms.MaskedAutoregressive.from_dense(*arrays, **settings, verify=(x, z, np.log(slope[:, 0])))
 

@@ -131,7 +131,7 @@ def test_the_next_index_is_free_beside_the_map_of_the_tests(tmp_path):
     assert names[-2:] == ["tilt", added_map.NAME]  # each map has a kernel of its index
 
 
-FORGET = {  # for each list, a function that leaves the added map out
+FORGET = {  # each function leaves the added map out of a list
     "cpp/math/maps.hpp": lambda patch, core: core.forget(),
     "python/headrace/_core/maps.py": lambda patch, core: patch.delitem(MAPS, added_map.NAME),
     "headrace.ops": lambda patch, core: patch.setattr(hr.ops, "MAPS", hr.ops.MAPS[:-1]),
@@ -166,7 +166,7 @@ def test_an_added_map_that_a_list_lacks_is_reported(forgotten, emu, monkeypatch)
         monkeypatch.undo()
 
 
-WRONG = {  # entries of Python's table that do not fit the core
+WRONG = {  # the core refuses these entries of Python's table
     "a parameter too few": {"groups": lambda bins: {"shift": 1, "slope": bins - 1}},
     "names in another order": {"groups": lambda bins: {"slope": bins, "shift": 1}},
     "another number for the identity": {"identity": lambda s: (0.0,) * (s.n_params + 1)},

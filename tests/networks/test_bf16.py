@@ -72,7 +72,7 @@ def test_a_row_has_the_same_bits_in_any_batch(name, reads, matmul):
         assert not log_det.any()
         for n in SIZES:
             cases.assert_same_bits(way(z[:n], context[:n])[0], want[:n])
-        for n in (1, 7, 8, 100):  # one context for all rows
+        for n in (1, 7, 8, 100):  # all rows have one context
             cases.assert_same_bits(way(z[:n], context[0])[0], way(z[:n], np.repeat(context[:1], n, axis=0))[0])
 
 

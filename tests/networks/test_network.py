@@ -194,7 +194,7 @@ def test_a_row_drops_the_same_in_any_batch(core, dtype):
 
     def log_prob(index):
         out = np.empty(len(x) if index is None else len(index), dtype)
-        unused = (None,) * 3  # no context and no cotangents
+        unused = (None,) * 3  # the call has no context and no cotangents
         flow._program.gradient(True, True, x, index, *unused, 1.0, None, None, out, None, None, None, None, 5)
         return out
 

@@ -94,7 +94,7 @@ def test_corner_of_rows_weights_and_whole_numbers():
     assert edges.tolist() == [-0.5, 0.5, 1.5, 2.5, 3.5]
     assert heights.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert (figure.axes[1].collections[0].get_offsets()[:, 0] == 3).all()
-    drawn(hr.plot.corner(np.zeros((5, 3))))  # a picture of equal rows
+    drawn(hr.plot.corner(np.zeros((5, 3))))  # equal rows have a picture, too
     with pytest.raises(ValueError, match="weights: expected None without x"):
         hr.plot.corner(normal(2), weights=weights)
     with pytest.raises(ValueError, match="at most 20, got 21; choose"):
@@ -205,7 +205,7 @@ def test_conditional_frames_follow_the_context(features):
     assert other.axes[0].get_title("left") == "b = 0.5"
     if features > 1:
         pair = drawn(hr.plot.conditional(flow, CONTEXT[0], values=[-2.0, 2.0], draws=2000))
-        assert len(pair.axes) == 3  # two panels, and a bar of colours
+        assert len(pair.axes) == 3  # two panels have a bar of colours
         assert pair.axes[0].collections[0].get_clim() == pair.axes[1].collections[0].get_clim()
     with pytest.raises(ValueError, match="values: expected a sequence of numbers, as"):
         hr.plot.conditional(flow, CONTEXT[0])
@@ -325,7 +325,7 @@ def test_an_estimator_of_a_table():
     assert (shown != rows[:, [0, 2]]).all()
     figure = hr.plot.corner(density, rows, draws=500)
     assert len(figure.axes) == 6
-    heights, edges, _ = figure.axes[2].patches[-1].get_data()  # samples of the constant column
+    heights, edges, _ = figure.axes[2].patches[-1].get_data()  # the axis has samples of the constant column
     assert edges[:-1][heights > 0] <= 7 <= edges[1:][heights > 0]
     drawn(hr.plot.latent(density, rows))
 
@@ -441,13 +441,13 @@ def test_corner_with_titles_truths_and_ranges():
     assert second.lines[0].get_xdata()[0] == 0.5
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in pair.lines[2:]} == {(3.0, 0.5)}
     middle, up, down = map(float, re.fullmatch(r"\$(.*)\^\{\+(.*)\}_\{-(.*)\}\$", first.get_title("left")).groups())
-    assert middle == pytest.approx(4.0, abs=0.1)  # the median, and the deviation of 3, of 20,000 samples
+    assert middle == pytest.approx(4.0, abs=0.1)  # 20,000 samples have this median, and a deviation of 3
     assert (up, down) == (pytest.approx(3.0, abs=0.12), pytest.approx(3.0, abs=0.12))
     by_name = hr.plot.corner(flow, names=["a", "b", "c"], truths={"b": 2.0}, range={"b": (1.0, 3.0)}, draws=200)
     assert [len(axis.lines) for axis in by_name.axes] == [0, 1, 1, 0, 1, 0]
     assert by_name.axes[2].get_xlim() == (1.0, 3.0)
     low, high = hr.plot.corner(flow, draws=20_000, columns=[0], range=0.5).axes[0].get_xlim()
-    assert -0.8 < low < -0.6745 < 0.6745 < high < 0.8  # quartiles of a standard normal, and a margin
+    assert -0.8 < low < -0.6745 < 0.6745 < high < 0.8  # the range has the quartiles of a standard normal, and a margin
 
 
 def test_corner_in_a_figure_of_the_caller():

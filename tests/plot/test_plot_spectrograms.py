@@ -35,7 +35,7 @@ def test_cells_are_those_of_scipy(window):
         assert axis.get_xlim() == (0.0, len(x) / 8000)
         assert axis.get_ylim() == (0.0, 4000.0)
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("seconds", "Hz")
-    assert len(figure.axes) == 3  # two panels and the bar of colours
+    assert len(figure.axes) == 3  # two panels have a bar of colours
 
 
 def test_a_whisper_is_darker():
