@@ -210,7 +210,7 @@ def test_a_reader_that_ends_early(folder):
     assert process.stderr.read() == ""
     process.stderr.close()
     process = command("info")
-    process.stdout.close()  # no output comes before: only the last flush can fail
+    process.stdout.close()  # stdout is closed before any output: only the last flush can fail
     time.sleep(0)
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""

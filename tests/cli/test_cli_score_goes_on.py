@@ -246,7 +246,7 @@ def test_a_process_that_is_interrupted(folder, result):
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_waiting_write_is_ended_by_one_further_interrupt(patience):
-    """A waiting write ends at one interrupt more than `patience`, because the written part is whole."""
+    """A write that waits ends at the interrupt after `patience` others, because the written part is whole by then."""
     with partial.Watch(patience) as watch:
         parts = watch.until(iter([np.zeros(3), np.ones(3)]))
         next(parts)

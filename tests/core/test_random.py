@@ -130,7 +130,7 @@ def draw(base, dtype="float64", seed=0):
 @every_base
 @pytest.mark.parametrize("seed", [0, 1, 12345])
 def test_samples_pass_the_kolmogorov_smirnov_test(base, seed, dtype):
-    """Each column, each tenth of the rows, and all values pass, by limits at a chance of about one in a million."""
+    """Each column, each tenth of the rows, and all values pass the test, whose limits fail about once in a million."""
     x = draw(base, dtype, seed)
     assert np.isfinite(x).all()
     for values in [*x.T, *x.reshape(10, -1), x.ravel()]:

@@ -350,8 +350,8 @@ def test_rows_that_miss_a_number_are_left_out_as_in_the_fit(whole):
 
 
 def test_a_table_with_labels_and_gaps():
-    """Labels are plotted by their codes, and rows and samples without a value in their other columns; text that the fit
-    leaves out may be in any column; a density of labels is never exact.
+    """Labels are plotted by their codes; rows and samples without a value stay in the panels of their other columns;
+    text that the fit leaves out may be in any column; a density of labels is never exact.
     """
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("sklearn")

@@ -338,7 +338,7 @@ def test_a_diagnosis_of_classes_knows_the_number_of_its_tests(density, monkeypat
 
 
 def test_rows_without_a_density_under_an_ensemble_beside_classes(density, monkeypatch):
-    """Log densities show rows without a density under an ensemble, which has no latent rows."""
+    """An ensemble has no latent rows, but its log densities show which rows have no density."""
     several = copy.copy(density)
     several.flow = hr.Ensemble([density.flow])
     table, x = TableDensity(several, Columns(Table((Column(),) * 4))), rows(200, seed=4)
