@@ -140,7 +140,7 @@ def numbers(tensor):
 
 @contextmanager
 def on(machine, stream):
-    """A block in which this is PyTorch's current stream."""
+    """A block in which the given stream is PyTorch's current one."""
     machine.of_torch.append(stream.ptr)
     try:
         yield
