@@ -18,7 +18,7 @@ from headrace._cli import kept_scores as parts
 
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are not to be seen")
 
-# The first lines of a process, which make it like one on Windows.
+# The first lines of a process, which make it resemble a process on Windows.
 WITHOUT_POSIX = """
 import os, sys
 import numpy, tqdm

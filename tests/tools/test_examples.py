@@ -19,7 +19,7 @@ NUMBER = r"(-?\d+\.\d+)"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run an example as a user does; gives its exit status and its output."""
+    """A function that runs an example as a user does, and returns its exit status and its output."""
 
     def go(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
