@@ -1,4 +1,4 @@
-"""The cost of a call with next to nothing to compute, and of the import."""
+"""The cost of a call that computes next to nothing, and of the import."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def random_flow(family: str, features: int, hidden: tuple[int, ...], transforms:
 @pytest.mark.parametrize("verb", ["log_prob", "to_latent", "to_data", "sample", "sample_and_log_prob"])
 @pytest.mark.parametrize("family", ["MAF", "IAF", "RealNVP"])
 def test_nearly_empty_flow(timed, family, verb):
-    """Time one row of a two-dimensional flow of one small transform, nearly all of it before the kernel."""
+    """Time one row of a two-dimensional flow of one small transform; nearly all of the time passes before the
+    kernel."""
     flow = random_flow(family, 2, (8,), 1)
     row = np.ones((1, 2), np.float32)
     calls = {

@@ -117,9 +117,7 @@ def test_dense_networks_that_require_a_gradient_are_copied():
         assert np.array_equal(made([linear.weight], [linear.bias]).parameters, made(*detached).parameters)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script.*"
-)  # PyTorch's warning, whose category differs between versions
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")  # PyTorch's warning, whose category differs between versions
 def test_tangents_and_transformed_functions_are_refused():
     torch = frameworks.load("torch").module
     flow, x = hr.MAF(4, transforms=1, hidden=(8,)), torch.ones(6, 4)

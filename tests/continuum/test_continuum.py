@@ -75,7 +75,8 @@ def test_periodic_waves_decay_at_their_rate(box, cells, rate):
 
 @pytest.mark.parametrize(("reach", "known"), [(2, 0.3716), (3, 0.1072), (4, 6.843e-3)])
 def test_small_departures_from_a_normal_target_decay_at_the_eigenvalue(reach, known):
-    """The eigenvalues of -(mu^2 g')' = rate mu g with walls, mu normal on [-reach, reach]; known to four digits."""
+    """The rates are eigenvalues of -(mu^2 g')' = rate mu g with walls, for mu normal on [-reach, reach], known to four
+    digits."""
     n = 400
     grid = Grid((-reach, reach), n)
     h, mu = grid.spacing[0], normal(0.0)(grid.points)

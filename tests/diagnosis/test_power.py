@@ -112,9 +112,9 @@ def test_context_that_the_density_does_not_use():
     assert "context column 1" in found.sentence
     right = hr.diagnose(flow, normal_rows("used", features=3), context)
     assert right.misses == ()
-    # The shift is a fault of another kind, which does not depend on the context.
+    # The test of the context does not find a shift, which is a fault of another kind.
     shifted = hr.diagnose(flow, normal_rows("used", features=3) + 1.0, context)
-    assert not by_name(shifted, "dependence on the context").misses  # none of
+    assert not by_name(shifted, "dependence on the context").misses
 
 
 def without_context(features, context):

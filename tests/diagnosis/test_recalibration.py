@@ -22,7 +22,7 @@ def truth(dtype="float32", context=0):
 
 
 def wider(flow, *factors):
-    """A flow whose deviations in both columns are multiplied, with unchanged means."""
+    """The flow on a base whose deviations are multiplied by these factors; the means of the base stay 0."""
     return hr.Flow([hr.transforms.Standardize([0.0, 0.0], factors), *flow.transforms], dtype=flow.dtype)
 
 

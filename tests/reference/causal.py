@@ -177,7 +177,7 @@ class CausalFlow(CausalTransform):
 
 @dataclass(frozen=True)
 class PerStep:
-    """A transform of the channels, the same at each step."""
+    """A transform of the channels, which is the same at each step."""
 
     transform: object
 

@@ -243,7 +243,7 @@ def test_random_networks_are_autoregressive_and_not_trivial(name):
     if dense.features > 2:
         assert depends.sum() >= dense.features - 1
         order = np.argsort(depends.sum(axis=1), kind="stable")
-        # At least one network has another order than the natural one.
+        # The order of the coordinates is not the natural one.
         assert order.tolist() != list(range(dense.features))
     if dense.context:
         assert on_context.any()
