@@ -20,7 +20,7 @@ class Case:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Libraries that take part; compiling with torch takes long and is left to workloads with an aim."""
+        """The libraries that take part; compiling with torch takes long, and is done only for workloads with an aim."""
         if self.workload.family in VECTORS:
             return OURS, "normflows", "flowjax"
         left_out = {"normflows"}

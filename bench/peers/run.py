@@ -39,7 +39,7 @@ class TimingPlan:
 
 @dataclass
 class Cell:
-    """One library in one workload."""
+    """The measurement of one library in one workload."""
 
     estimate: float
     rounds: int

@@ -45,7 +45,7 @@ DENSITIES = (hr.densities.U1, hr.densities.U2, hr.densities.U3, hr.densities.U4,
 SMOOTH = {"activation": "silu"}
 FLOWS: dict[str, Callable[..., hr.Flow]] = {"NSF": hr.NSF, "IAF": hr.IAF, "RealNVP": hr.RealNVP}
 
-# Changed setting -> keywords of the flow, keywords of the fit.
+# The changed setting -> keywords of the flow, keywords of the fit.
 VARIATIONS: dict[str, tuple[dict, dict]] = {
     "defaults, silu": (SMOOTH, {}),
     "relu": ({}, {}),
