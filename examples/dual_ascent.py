@@ -2,9 +2,9 @@
 
 The nonparametric flow of Tabak and Vanden-Eijnden rotates points by a random matrix and bends each coordinate a little,
 so that the likelihood grows, hundreds of times. The picture shows the moving points, the density after several numbers
-of steps, and the likelihood of points held out. It also shows a few steps with marginal splines, which are trained
-together afterwards: the default of `DualAscentFlow`. The density is known, so that the loss against the truth is known,
-too.
+of steps, and the likelihood of points held out. The picture also shows a few steps with marginal splines, which are
+trained together afterwards: the default of `DualAscentFlow`. The density is known, so that the loss against the truth
+is known, too.
 
     python examples/dual_ascent.py [--rows 10000] [--steps 400] [--seed 0] [--output ascent.png]
 """

@@ -2,8 +2,8 @@
 
 The classical model of daily returns is a GARCH(1, 1): a day's variance is a weighted sum of the variance and of the
 squared return of the day before, and the return has Student's t distribution. A `WaveNet` is also a density of each day
-given the days before, but has to learn that dependence. Both are fitted to the first 4,000 days of 1999 to 2018, and
-judged by the log density of the other days, in nats a day.
+given the days before, but has to learn that dependence. Both models are fitted to the first 4,000 days of 1999 to 2018,
+and judged by the log density of the other days, in nats a day.
 
 The prices come from the wheel of the package arch, which `pip download` fetches; where it cannot be fetched, the
 returns are simulated by a GARCH process. The fit of the GARCH needs SciPy.

@@ -6,7 +6,7 @@ the negative log density of each step given the steps before, as a mean over a s
 score, weak events are added at known times: decaying oscillations of 15 Hz, of 15 % of the record's deviation. The
 example prints the area under the ROC curve (AUC: the probability that a window with an event scores higher than one
 without), beside those of the usual detector, the ratio of a short-term and a long-term average (STA/LTA) of the
-record's power between 5 and 45 Hz, and of that power alone. These two need SciPy.
+record's power between 5 and 45 Hz, and of that power alone. The two detectors by power need SciPy.
 
 The record is in the wheel of the package obspy, which `pip download` fetches; where it cannot be fetched, noise is
 simulated.

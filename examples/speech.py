@@ -3,7 +3,8 @@
 A `WaveNet` is fitted to some minutes of one voice, 8000 integers of 16 bit a second, in less than two minutes of a
 core. The example prints the bits a sample of a coder that uses the flow, on recordings that were held out, beside those
 of a normal distribution of independent samples and of a linear prediction of 32 steps with a normal residual. After so
-short a fit, samples are babble; ten minutes give 8.3 bits, and no words either, because the flow has no text.
+short a fit, samples are babble; ten minutes of fitting give 8.3 bits, and no words either, because the flow reads no
+text.
 
 The voice is that of Debian's package asterisk-core-sounds-en-wav (CC BY-SA 3.0, Allison Smith), which `apt-get
 download` fetches; where it cannot be fetched, signals are simulated by an autoregression.

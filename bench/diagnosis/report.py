@@ -67,7 +67,7 @@ def watched(command: list[str]) -> tuple[list[tuple[float, float, str]], float, 
         while True:
             try:
                 text = os.read(ours, 1 << 16).decode(errors="replace")
-            except OSError:  # the other end is closed
+            except OSError:  # the program has closed its end of the terminal
                 break
             if not text:
                 break

@@ -2,8 +2,8 @@
 bench.downstream.proposals``.
 
 The program fits flows to 5000 rows of Rosenbrock's function in 10 dimensions, as flowMC trains them (Adam at one rate,
-batches of 1000, no rows held out, no running mean), from initial weights times a factor. It prints the training loss,
-the loss on new rows, and the share of independent proposals that a chain at the target accepts.
+batches of 1000, no rows held out, no running mean), from initial weights times a factor. The program prints the
+training loss, the loss on new rows, and the share of independent proposals that a chain at the target accepts.
 """
 
 from __future__ import annotations

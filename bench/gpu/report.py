@@ -70,7 +70,7 @@ def is_met(case: Case, row: Mapping[str, Any]) -> bool | None:
     if case.share is None or row["floor"] is None:
         return None
     allowed = row["floor"]["memory"] / case.share
-    if row["floor"]["arithmetic"] > allowed:  # this card copies too fast for its arithmetic
+    if row["floor"]["arithmetic"] > allowed:  # the card copies too fast for its arithmetic
         return None
     return (row["device_seconds"] or row["cells"][OURS]["seconds"]) <= allowed
 

@@ -63,5 +63,6 @@ class Model:
     forward: Callable[[Any], Any] = _not_there  # latent rows -> (rows, log-determinants)
     inverse: Callable[[Any], Any] = _not_there  # the way back
     fit_to_normal: Callable[[Any], Any] = _not_there  # one step of Adam on latent rows; returns the loss before it
-    step: Callable[[Any], Any] = _not_there  # of a dual ascent, on the rows that it was made for -> its sums
+    # One step of a dual ascent on the model's rows; returns the sums of the step.
+    step: Callable[[Any], Any] = _not_there
     fit: Callable[[Any], Any] = _not_there  # a whole dual ascent of the rows -> its log-likelihood

@@ -281,7 +281,7 @@ def wine_lines(results: dict) -> list[str]:
 
 
 def gaussians(jobs: Sequence[Job]) -> dict[str, float]:
-    """The mean over the parts of a Gaussian's log-likelihood on the same rows, by data set."""
+    """The log-likelihood of a Gaussian on the rows of the fits, by data set, as a mean over the parts."""
     values: dict[str, dict] = {}
     for job in jobs:
         values.setdefault(f"{job.data} with noise" if job.noise else job.data, {})[job.fold] = job

@@ -229,7 +229,8 @@ def notes(**choices: object) -> Callable[[Task, int], float]:
 
 
 def sinflow(task: Task, seed: int) -> float:
-    """Another iterative Gaussianisation: Gaussianising iterative slicing (Dai, Seljak 2021) of the package sinflow."""
+    """An iterative Gaussianisation of another library: Gaussianising iterative slicing (Dai, Seljak 2021) of the
+    package sinflow."""
     np.random.seed(seed)  # noqa: NPY002  it also draws from there
     flow = importlib.import_module("sinflow").Flow(random_state=seed)
     flow.fit(task.train.copy())  # a copy, because the fit shuffles it

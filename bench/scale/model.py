@@ -87,7 +87,7 @@ class Assumed:
     failures: float = 30.0  # days between two failures of a worker
     timeout: float = 60.0  # seconds, the timeout of `from_torch` or `from_mpi`
     grace: float = 5.0
-    # The share of failures that the others notice by the timeout; they notice the rest at once.
+    # The share of failures that other workers notice only by the timeout; other failures are noticed at once.
     stands_still: float = 0.3
     checkpoint_every: float = 60.0  # seconds between two checkpoints
     disk: float = 0.2  # GB a second, for the state that rank 0 writes

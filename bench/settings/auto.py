@@ -1,7 +1,7 @@
 """`hr.auto` within a time budget beside a default fit: ``python -m bench.settings.auto [--seconds 60]``.
 
-Both get the same rows, and are judged by the same other rows: a plain ``hr.NSF(features).fit(rows)`` with this many
-seconds at most, and `hr.auto` with this many seconds. Results are mean log-likelihoods in nats, in units of the
+Two densities get equal rows to fit, and are judged by equal new rows: a plain ``hr.NSF(features).fit(rows)`` with this
+many seconds at most, and `hr.auto` with this many seconds. Results are mean log-likelihoods in nats, in units of the
 deviations of the rows to fit. Within the budget `hr.auto` should not be worse by more than 0.02 nats and two standard
 errors of the seeds.
 

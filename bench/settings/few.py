@@ -254,7 +254,7 @@ def run(tables: dict[str, Table], flows: list[str], splits: int, simple: dict[st
 
 
 def without(table: Table) -> Table:
-    """The table without columns that the others determine."""
+    """The table without the columns that its other columns nearly determine."""
 
     def other(seed: int) -> tuple[Floats, Floats]:
         x, new = table(seed)

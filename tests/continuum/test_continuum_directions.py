@@ -67,7 +67,8 @@ def test_evolution_along_an_axis_is_that_in_one_dimension():
         marginal = both.rho.sum(axis=2 - axis) * grid.spacing[1 - axis]
         across = both.rho.sum(axis=1 + axis) * grid.spacing[axis]
         want = np.stack([between(line, rho, grid.axes[axis][1:-1, None]) for rho in alone.rho])
-        # Both grids' errors are of the order of the spacing squared (0.016); 5e-4 of 0.5 was observed.
+        # The errors of both grids are of the order of the spacing squared (0.016); the largest difference was 5e-4 of
+        # 0.5.
         assert_allclose(marginal[:, 1:-1], want, atol=1e-3)
         assert_allclose(across, np.broadcast_to(across[0], across.shape), rtol=1e-3, atol=1e-9)
         z = np.array([[0.3, 1.0], [-1.0, 0.5]])

@@ -67,7 +67,7 @@ def test_shared_memory_holds_nans_until_it_is_written(emu, thread_order):
 def test_shared_memory_does_not_outlive_its_block(emu):
     ascending, descending, _ = in_each_order(emu, "shared memory of the last block")
     assert np.isnan(ascending).all()
-    assert (descending == 1).all()  # the writing block is the last one in this order
+    assert (descending == 1).all()  # in descending order the block that writes comes last
 
 
 def test_device_memory_holds_nans_until_it_is_written(emu):

@@ -157,7 +157,7 @@ def test_both_directions_have_the_same_shifts_of_joined_layers(name, reads, form
 
 @pytest.mark.parametrize("reads", cases.READS)
 def test_both_directions_have_the_same_scales(reads, device, dtype):
-    """Both directions add the logarithms of up to eight coordinates in one order."""
+    """The sequential and the parallel direction add the logarithms of up to eight coordinates in equal order."""
     dense = cases.made(8, (64, 70))
     library = gradients.masked(dense, map="affine", reads=reads, formula="to_data").library
     level_by_level, at_once = sequential(Twin(device, library, dtype), reads)

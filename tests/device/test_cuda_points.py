@@ -153,7 +153,8 @@ def test_tiles_of_one_chunk_follow_each_other(emu):
     assert_sums(sums, want, rows, z, "float64")
 
 
-QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}  # none of these calls waits
+# Calls of the CUDA runtime that do not wait.
+QUEUED = {"launch", "copy to device", "cudaEventRecord", "cudaStreamWaitEvent"}
 
 
 def test_every_value_of_the_points_is_written_before_a_step_reads_it(emu):

@@ -69,7 +69,7 @@ def test_three_products_are_as_near_as_float32s_own(n, signs, device):
         least = 0 if signs == "both" else 1.25 * UNIT
         assert np.sqrt(np.mean(split**2)) <= max(np.sqrt(np.mean(exact**2)), least)
     assert one.max() <= 2.1 * 2.0**-11  # a product has two factors
-    assert np.median(one) > 20 * np.median(split)  # otherwise this test could not distinguish the two settings
+    assert np.median(one) > 20 * np.median(split)  # the check shows that the test distinguishes the two settings
     for matmul in got:  # gradients of biases are sums of float32
         assert errors(got[matmul][1][:, None], grad.T, np.ones((n, 1))).max() <= bound(n)
 
@@ -86,7 +86,7 @@ def test_factors_are_rounded_and_sums_are_not(device):
     error = np.abs(got + rounded(grad.T) @ rounded(read)) / magnitude
     assert error[seen].max() <= 16 * 2.0**-23  # tensor cores cut off each sum of four
     unrounded = errors(-got, grad.T, read)[seen]
-    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # otherwise no factor was rounded
+    assert np.quantile(unrounded, 0.9) > 0.1 * 2.0**-11  # the check shows that factors were rounded
     assert np.all(got[~seen] == 0)
     assert errors(-biases[:, None], grad.T, np.ones((37, 1))).max() <= bound(37)
 

@@ -81,7 +81,7 @@ def assert_a_product(got, added, left, right):
     assert np.all(np.abs(got - (added + rounded(left) @ rounded(right))) <= 8 * np.finfo("float32").eps * magnitude)
     unrounded = np.abs(got - (added + left.astype(float) @ right)) / magnitude
     assert np.all(unrounded <= 2.1 * ROUNDING)  # a product has two factors
-    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # otherwise nothing was rounded
+    assert np.quantile(unrounded, 0.9) > 0.1 * ROUNDING  # the check shows that factors were rounded
 
 
 def test_factors_are_rounded_and_sums_are_not(device):
@@ -124,7 +124,7 @@ def test_three_products_are_as_near_as_float32s_own(terms, signs, device):
     allowed = 2 if terms < 100 else 1
     assert np.sqrt(np.mean(split**2)) <= allowed * np.sqrt(np.mean(exact**2))
     assert split.max() <= max(allowed * exact.max(), 2 * np.finfo("float32").eps)
-    assert np.median(rounded_) > 50 * np.median(split)  # otherwise this test could not distinguish the two
+    assert np.median(rounded_) > 50 * np.median(split)  # the check shows that the test distinguishes both products
 
 
 @pytest.mark.long
@@ -154,7 +154,7 @@ def test_units_are_rounded_alike_where_they_are_stored_and_where_they_are_read(n
     got = fast.log_prob(x, context)
     (recorded,) = fast.log_prob_vjp(x, np.ones(50, "float32"), context, wrt=("log_prob",))
     want = exact.log_prob(x, context)
-    # Otherwise this test could not distinguish the two.
+    # The check shows that the test distinguishes rounded from exact products.
     assert np.median(np.abs(got - want)) > 64 * np.finfo("float32").eps
     # A unit that differs in its last bit, because kernels differ in their multiply-adds, may be rounded the other way.
     assert np.quantile(np.abs(got - recorded), 0.8) <= 16 * np.finfo("float32").eps * np.abs(want).max()

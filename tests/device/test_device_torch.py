@@ -86,7 +86,7 @@ def test_values_are_those_of_the_cpu(machine, name, dtype):
                     assert (a.device, a.dtype, a.shape) == (other.vector.device, b.dtype, b.shape)
                     close(a, b, dtype)
     assert machine.logged("run")
-    assert machine.logged("gradient")  # one run computes log densities with their gradients
+    assert machine.logged("gradient")  # a single run computes log densities and gradients
 
 
 @pytest.mark.parametrize("one_context", [False, True], ids=["contexts", "one context"])
@@ -121,7 +121,7 @@ def test_only_requested_gradients_are_computed(machine, wrt):
     got = torch.autograd.grad(other.log_prob(*its[:2]).sum(), [its[i] for i in wrt])
     for a, b in zip(got, want, strict=True):
         close(a, b, "float64", depth=300)
-    assert len(machine.logged("gradient")) == 1  # one run gives both gradients
+    assert len(machine.logged("gradient")) == 1  # a single run computes the gradients of both arguments
 
 
 def test_an_optimiser_of_pytorch_trains_on_the_device(machine):

@@ -466,7 +466,7 @@ def test_passes_through_banks_are_counted(access, stride, passes, machine):
 )
 def test_lanes_that_read_the_same_words_share_passes(access, passes, machine):
     kind, registers = access.split(" ", 1)
-    # This store takes four passes.
+    # The store of four values takes four passes.
     stored = "mad.lo.u32 %r8, %r1, 16, %r5; st.shared.v4.f32 [%r8], {%f1, %f2, %f3, %f4};"
     machine.run(
         f"{SHARED} {stored} bar.sync 0; ld.shared.{kind} {registers}, [%r5];", np.zeros(32, np.int64), shared=8192

@@ -17,7 +17,8 @@ def correlated(rows, name, features=3):
 
 
 def test_the_gaussian_of_many_points_is_the_one_of_scipy():
-    """Both agree to 5e-3 nats, because for 4000 points the share of the identity that is mixed in is at most 1e-3."""
+    """The densities of headrace and SciPy agree to 5e-3 nats, because for 4000 points the share of the identity that is
+    mixed in is at most 1e-3."""
     stats = pytest.importorskip("scipy.stats")
     points, rows = correlated(4000, "points") * [10.0, 1.0, 0.1], correlated(20, "rows") * [10.0, 1.0, 0.1]
     want = stats.multivariate_normal(points.mean(0), np.cov(points, rowvar=False, bias=True)).logpdf(rows)
@@ -74,7 +75,8 @@ def test_points_in_a_plane_have_no_gaussian(points):
 
 
 def test_the_kernel_density_is_the_one_of_scipy():
-    """Both agree to 1e-5, because distances, of up to 30 kernel widths, are float32.
+    """The kernel densities of headrace and SciPy agree to 1e-5, because distances, of up to 30 kernel widths, are
+    float32.
 
     The factor of the bandwidth is needed because SciPy's covariance divides by n - 1.
     """

@@ -368,13 +368,13 @@ def test_ctrl_c_keeps_finished_tests(monkeypatch):
     assert "Interrupted: these are the tests done so far." in str(diagnosis)
     assert diagnosis.to_html()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "columns_of", stop)  # between the latent rows and the names of their coordinates
+        patch.setattr(run, "columns_of", stop)  # interrupts between the latent rows and the names of their coordinates
         diagnosis = hr.diagnose(flow, x)
     assert diagnosis.interrupted
     assert diagnosis.tests == ()
     assert [one.row for one in diagnosis.worst] == [one.row for one in whole.worst]
     with monkeypatch.context() as patch:
-        patch.setattr(run, "copies", stop)  # after the tests
+        patch.setattr(run, "copies", stop)  # interrupts after the last test
         assert len(hr.diagnose(flow, x, training=x[:50]).tests) >= len(whole.tests) - 2
     monkeypatch.setattr(run, "compare", stop)
     with pytest.raises(KeyboardInterrupt):

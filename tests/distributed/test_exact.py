@@ -126,7 +126,7 @@ def test_losses_add_up_as_all_numbers_do(values):
 
 def test_ranks_without_a_gradient_add_nothing():
     of, found = FixedSum(3), np.empty(3)
-    for clear in (False, True):  # before the first gradient, and after another
+    for clear in (False, True):  # an accumulator before its first gradient, and one after another gradient
         if clear:
             of.clear()
         of.over(local())

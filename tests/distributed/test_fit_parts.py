@@ -154,7 +154,7 @@ def test_a_flow_has_to_beat_the_gaussian_by_the_rule_of_a_plain_fit(weighted):
             assert history.best_epoch == 0
             assert history.best_loss == pytest.approx(np.average(simple, weights=counts), rel=1e-12)
             assert_array_equal(tried.log_prob(x[:50]), gaussian_flow.log_prob(x[:50]))
-    assert 2 < sum(kept) < 12  # both outcomes occur
+    assert 2 < sum(kept) < 12  # some of the fits beat the Gaussian, and some do not
 
 
 def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
@@ -186,7 +186,7 @@ def test_an_interrupted_rank_sends_no_more_messages(monkeypatch):
     flow = hr.MAF(3, hidden=(8,))
     history = flow.fit(cut(ranks.rows(), ALL), group=Group(), epochs=50, **ranks.BATCH)
     assert history.stopped == "interrupted"
-    assert len(history.validation_loss) == 2  # one for each whole epoch
+    assert len(history.validation_loss) == 2  # a loss for each complete epoch
     assert len(asked) == at[-1]
     assert history.best_loss == min([history.best_loss, *history.validation_loss])
 

@@ -64,7 +64,7 @@ def test_log_densities_and_gradients_come_from_one_run_where_memory_allows(monke
         want = flow.log_prob_vjp(*numpy(x, weights, c), wrt=("parameters", "inputs", "context"))
         for g, w in zip(got, want, strict=True):
             np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
-    # Another loss, with different factors of rows, does not change any bit of the first one's gradients.
+    # Another loss, with different factors of rows, does not change any bit of the first loss's gradients.
     for g, w in zip(every(even, p, x, c), first, strict=True):
         np.testing.assert_array_equal(g, w)
     other = made()  # a flow without a recorded loss

@@ -268,7 +268,7 @@ def test_variational_inference_with_a_flow_as_guide(particles):
     state = svi.init(KEY)
     text = str(jax.make_jaxpr(svi.update)(state))
     assert "scan" not in text  # particles are rows of one run
-    assert text.count("ffi_call[") == 2  # one call forward, and one backward
+    assert text.count("ffi_call[") == 2  # one call for the forward pass, and one for the backward pass
     result = svi.run(KEY, 1000, progress_bar=False)
     found = module.with_params(result.params["params"])
     x, log_q = found.sample_and_log_prob(jax.random.key(1), (4000,))

@@ -80,7 +80,7 @@ def test_one_pass_finds_the_kinds_of_rows_in_memory(weighted):
     x = rows()
     weights = np.where(np.arange(len(x)) % 5 == 0, 0.0, 1.0) if weighted else None
     if weighted:
-        x[::5, 0] = 0.5  # these rows have weight 0
+        x[::5, 0] = 0.5  # every fifth row has weight 0
     bounds = [(None, 100.0), *[None] * 4]
     held, free = (Held(x if weights is None else x[weights > 0], ends) for ends in (bounds, [None] * 5))
     kinds, widths = ["integer", "boolean", "float", "float", "float"], [None, None, 0.1, None, None]

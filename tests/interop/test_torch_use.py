@@ -229,7 +229,7 @@ def test_a_transform_for_many_contexts_draws_for_each():
     assert (density.batch_shape, density.event_shape) == ((5,), (3,))
     x = density.rsample((4,))
     assert x.shape == (4, 5, 3)
-    assert len(torch.unique(x[..., 0])) == 20  # no two draws share their noise
+    assert len(torch.unique(x[..., 0])) == 20  # every draw has different noise
     assert density.log_prob(x).shape == (4, 5)
 
 

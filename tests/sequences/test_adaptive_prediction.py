@@ -296,7 +296,8 @@ def test_a_fit_takes_an_adaptive_prediction_where_held_out_steps_gain(tries, tmp
     flow.save(tmp_path / "flow")
     assert_array_equal(hr.load(tmp_path / "flow").sample(2, 50, seed=1), flow.sample(2, 50, seed=1))
     more = flow.fit(x, **TRIED)
-    assert more.best_loss <= history.best_loss + 1e-6  # on the same steps, with the same bounds
+    # The second fit is judged on the steps and with the bounds of the first.
+    assert more.best_loss <= history.best_loss + 1e-6
     assert flow.transforms[1].floor == prediction.floor
 
 
@@ -333,7 +334,7 @@ def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
     x = [cases.rng("many", n).standard_normal((n, 1)) for n in lengths]
 
     def counted(run, batch):
-        if len(seen) == 2 * sequence_fit._SHORT:  # both trials have ended
+        if len(seen) == 2 * sequence_fit._SHORT:  # the trials with and without an adaptive prediction have ended
             raise RuntimeError("stop")
         seen.append((int((batch.weights > 0).sum()), batch.weights.size))
         return own(run, batch)
@@ -371,7 +372,7 @@ def test_a_fit_with_an_adaptive_prediction_goes_on_from_its_checkpoint(tries, tm
 
     def stopped(adam, gradient):
         taken.append(1)
-        if len(taken) == 2 * sequence_fit._SHORT + 5:  # both trials have ended
+        if len(taken) == 2 * sequence_fit._SHORT + 5:  # the trials with and without an adaptive prediction have ended
             raise RuntimeError("stop")
         return step(adam, gradient)
 

@@ -56,7 +56,7 @@ def test_values_and_gradients(kind, dtype, tmp_path):
     for a, b in zip(found[:2], want[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(found[2], want[2] / SCALE[1], rtol=1e-6 if dtype == "float32" else 1e-14)
-    if kind != "student":  # the student's density is tested by the other direction
+    if kind != "student":  # a student's density is tested through its parallel direction
         judge = sequence_cases.judge_of(scaled, tmp_path)
         steps = judge.log_prob_steps(x, given)
         cases.assert_close(scaled.log_prob_steps(x, given), steps, magnitude=np.abs(steps).max(), depth=300)

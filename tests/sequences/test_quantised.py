@@ -92,7 +92,7 @@ def test_pushes_of_a_stream_have_the_bits_of_whole_sequences(flow, rows):
         assert stream.position == 60
     stream = flow.stream(rows)
     stream.push(x[:, :20], quantised=1)
-    # Both pushes are the past of these steps.
+    # The steps of both pushes are the past of the pushed steps.
     cases.assert_same_bits(stream.push(x[:, 20:40].astype("float64")), densities[:, 20:40])
     cases.assert_same_bits(stream.push(x[:, 40:], quantised=1), want[:, 40:])
 

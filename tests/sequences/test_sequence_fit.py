@@ -517,7 +517,7 @@ def test_a_fit_with_heavy_tails_goes_on_from_its_checkpoint(tmp_path, monkeypatc
         fitted(hr.WaveNet(4, **more), x, checkpoint=path, checkpoint_every=0.0, **TRIED)
     assert path.exists()
     taken.clear()
-    monkeypatch.setattr("headrace._fit.marginals.gain", None)  # no second trial
+    monkeypatch.setattr("headrace._fit.marginals.gain", None)  # a second trial would fail
     monkeypatch.setattr(Adam, "step", step)
     flow = hr.WaveNet(4, **more)
     history = fitted(flow, x, checkpoint=path, **TRIED)

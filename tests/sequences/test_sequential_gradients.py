@@ -35,7 +35,7 @@ MAPS = {
     "affine": {"map": "affine"},
     "rq_spline": {"map": "rq_spline", "bins": 5, "bound": 8.0},
 }
-# Both gradients have rounding errors, which grow with the number of later steps that read a step.
+# The gradients of both directions have rounding errors, which grow with the number of later steps that read a step.
 TOLERANCES = {"float64": 1e-11, "float32": 2e-4}
 
 

@@ -1,6 +1,6 @@
 """A conditioner over time, ``echo``, and a step, ``bend``, that the library does not have.
 
-Both kinds are listed by the emulation's module `_emu` alone (tests/cuda_emulation/added).
+The kinds ``echo`` and ``bend`` are listed by the emulation's module `_emu` alone (tests/cuda_emulation/added).
 
 Beside the C++ sources, a new kind has a class in Python and a reference (docs/notes/recipes.md): this file has both.
 """

@@ -1,7 +1,8 @@
 """The library's Python layer over every core: that of the CPU, and the CUDA sources, emulated or on a card.
 
 Tests call transforms, flows and ``headrace.ops`` with NumPy arrays, as users do; under the fixture ``core`` a device's
-module takes the calls of the CPU's core and works on copies of the arrays. One test therefore checks every core::
+module takes the calls of the CPU's core and works on copies of the arrays. A test under the fixture therefore checks
+every core::
 
     @every_core(map=reference.MAPS, shape={"cpu": [(9, 8)], "device": [(33, 5)]})
     def test_something(core, map, shape): ...

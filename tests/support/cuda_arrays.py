@@ -22,8 +22,8 @@ import emulation
 
 ORDERS = {"ascending": 0, "descending": 1, "shuffled": 5}
 EVERY_ORDER = os.environ.get("HEADRACE_EMU_EVERY_ORDER") == "1"
-"""Whether each test runs in every order. Otherwise tests of orders do, and each other test runs in that of
-``order_of``."""
+"""Whether every test runs in all orders. By default only tests of orders do, and ``order_of`` chooses one for any
+other."""
 
 
 @functools.cache

@@ -75,8 +75,8 @@ class _Rows:
         return (one for one in combinations if not self.empty.isdisjoint(one))
 
 
-# Arguments of sizes, each with a function of its values: a case is empty if the result is 0. Of several ``sizes`` in
-# turn, all have to be 0.
+# Arguments of sizes, each with a function of its values: a case is empty if the result is 0. A case with several
+# ``sizes`` is empty only if all of them are 0.
 COUNTS = {"shape": min, "rows": min, "n": min, "sizes": max}
 
 

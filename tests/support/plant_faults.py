@@ -135,7 +135,7 @@ def failures(*options, core=1200):
     """The names of tests that fail, or the way in which the process ended if no test failed."""
     command = (sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *options)
     result = run(*command, core=core, check=False)
-    if result.returncode in (0, 5):  # all pass, or none is chosen
+    if result.returncode in (0, 5):  # all tests pass, or no test is chosen
         return []
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+?(?:\[.*?\])?)(?: - .*)?$", result.stdout, re.MULTILINE)
     ended = "no end" if result.returncode in (-signal.SIGXCPU, -signal.SIGKILL) else "a crash"

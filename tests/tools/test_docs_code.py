@@ -146,7 +146,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for i, code in enumerate(codes):
         exec(compile(code, f"{page.name}, python block {i}", "exec"), names)
-    if page.name in ("table.md", "simulator.md"):  # these pages claim that their fits pass
+    if page.name in ("table.md", "simulator.md"):  # the texts of these pages claim that their fits pass
         assert not names["diagnosis"].misses, names["diagnosis"].verdict
 
 

@@ -289,7 +289,7 @@ def test_the_moons_have_the_density_that_they_are_drawn_from():
 
 
 def test_the_area_counts_pairs():
-    """Of the six pairs, three are in order and one is equal."""
+    """Of the six pairs of scores, three are in ascending order and one has equal scores."""
     area = load("anomaly_scores").area
     assert area(np.array([1.0, 3.0, 4.0]), np.array([2.0, 4.0])) == pytest.approx(3.5 / 6)
     assert area(np.zeros(5), np.ones(3)) == 1.0

@@ -14,7 +14,7 @@ from headrace.variational.divergence_over_time import Divergence, Inputs
 from headrace.variational.spectra import Magnitudes, Spectrum, range_of_levels, strength_of_pitch
 from targets import QUIET, plan_of
 
-# The process x_t = 2 r cos(w) x_{t-1} - r^2 x_{t-2} + e_t, scaled to this deviation.
+# The process x_t = 2 r cos(w) x_{t-1} - r^2 x_{t-2} + e_t, scaled to the deviation DEVIATION.
 DAMPING, ANGLE, DEVIATION = 0.95, 0.4, 2.0
 A1, A2 = 2.0 * DAMPING * math.cos(ANGLE), -(DAMPING**2)
 RATE = 1.2e-2

@@ -260,7 +260,7 @@ def test_gradients_in_a_flow(verb):
 
 
 def test_there_is_one_shift_alone():
-    """The other two factors have no biases, so that neither gradients nor steps reach such entries."""
+    """Two of the three factors have no biases, so that neither gradients nor steps reach entries for them."""
     flow = hr.Flow([randomised(4, "float64")])
     _, gradient = flow.nll_and_grad(cases.rows(50, 4, "float64"))
     assert np.count_nonzero(gradient) == flow.n_parameters == 4 * 4 + 4

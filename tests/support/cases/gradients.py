@@ -14,10 +14,11 @@ import vector_cases
 
 # A central difference errs by h^2 / 6 times a third derivative and by eps / h times a value (reference/derivatives.py).
 # Values in these tests reach some tens, and third derivatives thousands along directions that move all weights at once;
-# therefore the step is below eps^(1/3). Both errors are then some 1e-9, and 1e-6 allows for a deep chain. ReLU has
-# kinks, at which no difference is right, but no third derivatives elsewhere; therefore its step is smaller still: with
-# random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand rows, and
-# random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand rows.
+# therefore the step is below eps^(1/3). The errors of differences are then some 1e-9, and 1e-6 allows for a deep chain.
+# ReLU has kinks, at which no difference is right, but no third derivatives elsewhere; therefore its step is smaller
+# still: with random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
+# rows, and random rows, a step straddles the kink of one of a hundred pre-activations less than once in ten thousand
+# rows.
 STEP, KINKED_STEP = 1e-6, 1e-7
 DIFFERENCES = 1e-6
 
