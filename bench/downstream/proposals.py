@@ -1,5 +1,4 @@
-"""Proposals of a sampler without held-out rows, by the size of initial weights: ``python -m
-bench.downstream.proposals``.
+"""Proposals of a sampler without held-out rows, by the size of new weights: ``python -m bench.downstream.proposals``.
 
 The program fits flows to 5000 rows of Rosenbrock's function in 10 dimensions, as flowMC trains them (Adam at one rate,
 batches of 1000, no rows held out, no running mean), from initial weights times a factor. The program prints the

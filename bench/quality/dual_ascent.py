@@ -1,5 +1,4 @@
-"""The quality of `DualAscentFlow`: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits
-N]``.
+"""Quality of `DualAscentFlow`: ``python -m bench.quality.dual_ascent [--what REGEX] [--method REGEX] [--splits N]``.
 
 Known densities (`--rows`, 10,000 of them) are judged by the nats lost against the truth, tables by the log-likelihood
 of rows that took no part; both in nats a row, in units of the standard deviations of the rows to fit. Other methods are

@@ -1,6 +1,6 @@
 """The reference: normalising flows in float64 NumPy, written from the equations of the lecture notes.
 
-The reference is slow and plain on purpose. Its code shares neither functions nor tricks with the library: a direction
+The reference is slow and plain on purpose. The reference shares neither code nor tricks with the library: a direction
 in which the conditioner reads its own results is solved by running the whole network once per coordinate.
 
 Conventions: *forward* is latent to data (eq. 26), ``z`` is latent, ``x`` is data, and every call returns the value and

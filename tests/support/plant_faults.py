@@ -1,13 +1,12 @@
-"""Plants faults, one at a time, and prints the tests that find each: ``python tests/support/plant_faults.py --seed
-47``.
+"""Plants faults one at a time and prints the tests that find each: ``python tests/support/plant_faults.py --seed 47``.
 
 The last commit is cloned into ``build/faults/tree``, built for this machine's instruction set alone, and changed there.
 No fault is planted in files that need a package or a device that this machine lacks. Each fault first meets the quick
-tests of the files that name it most often, until one fails. Faults that these miss meet all quick tests, and then all
-other tests without emulation: a fault in Python meets those that reach it, which one run with marks in place of the
-faults finds (``reached.py``); a fault in the core meets those of its room, which are the folders of tests of kernels
-and the files that name it. A fault at which tests do not end counts as found; a test that fails without any fault
-counts for none.
+tests of the files that name it most often, until one fails. A fault that passes meets all quick tests, and then other
+tests without emulation: a fault in Python meets the tests that reach it, which one run with marks in place of the
+faults finds (``reached.py``); a fault in the core meets the tests of its room, which are the folders of tests of
+kernels and the files that name it. A fault at which tests do not end counts as found; a test that fails without any
+fault counts for none.
 """
 
 import argparse
