@@ -10,6 +10,7 @@ import pytest
 
 import headrace as hr
 from cli_cases import SHORT
+from headrace.rows import _text
 
 pytestmark = pytest.mark.programs
 KINDS = ("oak", "elm, wet", "fir")
@@ -65,6 +66,22 @@ def test_text_has_a_probability(folder, run, result):
     seen = result("diagnose", "f", "h.csv")
     assert seen["rows"] == len(held)
     assert seen["discrete"] == ["kind", "rain (frequent or missing values)"]
+
+
+def test_a_fit_reads_a_table_equally_often_for_any_number_of_columns(folder, run, monkeypatch):
+    """The kinds of all columns come from one look at the first lines; they had taken two looks for each column."""
+    looks, cells = [], _text.Text._cells
+    monkeypatch.setattr(_text.Text, "_cells", lambda *rest: looks.append(rest) or cells(*rest))
+    counts = []
+    for columns in (3, 30):
+        rows = np.random.default_rng(0).standard_normal((80, columns))
+        write(
+            "t.csv", [["oak", *map("{:.6g}".format, row)] for row in rows], ["kind", *(f"x{i}" for i in range(columns))]
+        )
+        looks.clear()
+        assert run("fit", "t.csv", "-o", "f", *SHORT)[0] == 0
+        counts.append(len(looks))
+    assert counts[0] == counts[1] > 0
 
 
 def test_labels_that_no_row_of_the_fit_has(folder, run):

@@ -31,6 +31,7 @@ def model():
     return FlowRegressor(**SHORT).fit(*table())
 
 
+@pytest.mark.costly
 @parametrize_with_checks(
     [FlowRegressor(hidden=(4,), settings=FitSettings(epochs=2), random_state=0)],
     expected_failed_checks=lambda one: {
@@ -91,6 +92,7 @@ def test_means_and_samples(model):
     assert_array_equal(model.sample(x, 5, random_state=1), model.sample(x, 5, random_state=1))
 
 
+@pytest.mark.costly
 def test_features_of_training_rows_come_from_other_rows():
     """The response is independent of x: features from trees that were grown with a row would reveal its response."""
     rng = np.random.default_rng(0)
@@ -115,6 +117,7 @@ def test_weights_of_members():
     assert sum(found.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.costly
 def test_several_responses():
     x, y = table()
     both = np.stack([y, y + 0.1 * np.random.default_rng(1).standard_normal(len(y))], axis=1)

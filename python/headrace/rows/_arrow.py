@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class Arrow(Source):
         kinds = {self.schema.field(i).type for i in columns}
         return np.dtype(np.float32 if kinds <= {self.arrow.float32(), self.arrow.float16()} else np.float64)
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """See `Source`."""
         return [self._kind(field.type) for field in self.schema]

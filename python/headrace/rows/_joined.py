@@ -30,12 +30,12 @@ class Joined(Source):
             source = opened(path)
             if i == 0:
                 self.names, self.n_columns, self.dashes = source.names, source.n_columns, source.dashes
-                self._wide, self._kinds = np.zeros(source.n_columns, bool), source.kinds
+                self._wide, self.kinds = np.zeros(source.n_columns, bool), source.kinds
             order = self._order(source)
             kinds = source.kinds
             for column, place in enumerate(order):
                 if place is not None:
-                    self._kinds[column] = joint_kind(self._kinds[column], kinds[place])
+                    self.kinds[column] = joint_kind(self.kinds[column], kinds[place])
                     self._wide[column] |= source.dtype([place]) == np.float64
             self._orders.append(order)
             sizes = source.pieces()
@@ -55,11 +55,6 @@ class Joined(Source):
         assert source.names is not None
         assert self.names is not None
         return [source.names.index(name) if source.names.count(name) == 1 else None for name in self.names]
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds on which all tables agree."""
-        return self._kinds
 
     def check(self, columns: Sequence[int]) -> None:
         for path, order in zip(self.paths, self._orders, strict=True):

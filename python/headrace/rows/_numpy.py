@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Array(Source):
             raise ValueError(f"{path}: expected an array (rows, columns) of real numbers, got {got}")
         self.content, self.n_columns = content, content.shape[1] if len(content.shape) == 2 else 1
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """See `Source`."""
         return [KINDS.get(self.content.dtype.kind, "float")] * self.n_columns

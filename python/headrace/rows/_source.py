@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -54,7 +55,7 @@ class Source(abc.ABC):
         own = list(texts)
         return np.where([not one for one in own], np.nan, codes_of(own, self.labels[column]))
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """The kinds of the columns, "float", "integer", "boolean" or "text", as far as the file defines them."""
         return ["float"] * self.n_columns

@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -77,7 +78,7 @@ class Text(Source):
     def _option(self, name: str, value: str) -> str:
         return f"{self.dashes}{name} {value}" if self.dashes else f"{name}={value!r}"
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """The kinds by the first lines with a value of each column: "text" if none of these is a number, "boolean" for
         a first truth value, else "float".
