@@ -36,10 +36,9 @@ def table(dtype="float64", rows=200):
 
 
 def not_expected(estimator):
-    """The checks of scikit-learn that fail. Rows that are given twice make other batches than rows of weight 2, and so
-    another fit.
+    """Checks of scikit-learn that fail, because a row that is given twice makes other batches than a row of weight 2.
 
-    If all rows are in one batch, both fits are equal, which a test below checks.
+    If all rows are in one batch, both ways give equal fits, which another test checks.
     """
     reason = "steps are taken by batches of rows: a row given twice may be in two of them, and a row of weight 2 is not"
     return {"check_sample_weight_equivalence_on_dense_data": reason}
@@ -339,8 +338,7 @@ def test_settings_are_objects_that_others_may_share():
 
 
 def test_earlier_names_work_with_a_warning():
-    """Earlier names of arguments of `fit`, of rare arguments of flows, and of jitter work in the constructor and in a
-    grid."""
+    """Earlier names of arguments of fits and flows, and of jitter, work in the constructor and in a grid."""
     x = table()
     with pytest.warns(FutureWarning, match=r"epochs, dropout: give fit=FitSettings\(epochs=...\), settings=.* 0\.7"):
         old = FlowDensity(transforms=2, hidden=(8,), epochs=3, dropout=0.0, random_state=0)
@@ -582,8 +580,7 @@ def test_refused_arguments_of_an_ensemble():
 
 
 def test_a_checkpoint_reaches_the_fit(tmp_path, monkeypatch):
-    """A fit goes on from its checkpoint after Ctrl-C in its second epoch, when no better weights have been found
-    yet."""
+    """A fit goes on from its checkpoint after Ctrl-C in its second epoch, before any better weights."""
     passes, whole = [], run.ArrayRun.one_pass
 
     def interrupted(self):
