@@ -26,7 +26,7 @@ def followed(flow):
 
 
 def test_copies_of_a_stream_take_the_sum_over_missing_steps():
-    """For x_t = 0.8 x_{t-1} + e_t, the step after k steps has a normal law of mean 0.8^k x and of variance σ² (1 -
+    """For x_t = 0.8 x_{t-1} + e_t, the step k steps later has a normal law of mean 0.8^k x and of variance σ² (1 -
     0.8^2k)."""
     network = hr.CausalConvolution(channels=1, dilations=[1], map="affine")
     for name, array in network.named_parameters().items():
