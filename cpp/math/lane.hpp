@@ -115,7 +115,7 @@ struct Format<float> {
     static constexpr Bits upper_half = ~Bits(0xfff);  // keeps 12 bits of the mantissa, so that the square is exact
     static constexpr Bits sqrt_half = 0x3f3504f3;     // the bits of sqrt(1/2)
     static constexpr float round = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer
-    static constexpr float smallest_normal = 1.17549435e-38f, to_normal = 8388608.0f;  // to_normal is 2^23
+    static constexpr float smallest_normal = 1.17549435e-38f, to_normal = 8388608.0f;  // 2^23
     static constexpr float exp_max = 89.0f, exp_min = -104.0f, expm1_min = -20.0f, tanh_max = 10.0f, cdf_max = 15.0f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 };
@@ -128,8 +128,7 @@ struct Format<double> {
     static constexpr Bits upper_half = ~Bits(0x7ffffff);
     static constexpr Bits sqrt_half = 0x3fe6a09e667f3bcd;
     static constexpr double round = 6755399441055744.0;                                                 // 1.5 * 2^52
-    static constexpr double smallest_normal = 2.2250738585072014e-308, to_normal = 4503599627370496.0;  // to_normal is
-                                                                                                        // 2^52
+    static constexpr double smallest_normal = 2.2250738585072014e-308, to_normal = 4503599627370496.0;  // 2^52
     static constexpr double exp_max = 710.0, exp_min = -746.0, expm1_min = -40.0, tanh_max = 20.0, cdf_max = 40.0;
     static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
 };

@@ -205,7 +205,7 @@ struct Spline : Directions<Spline<Kind>> {
             poison = poison - poison;
         }
 
-        // The width of bin k, in the unit of width_sum.
+        // Sizes of bin k, in the unit of the sums of sizes.
         HR_FN V width(int k, const MapOptions<Scalar<V>>& o) const {
             return Kind::size(shares.get(k), width_sum, k, o);
         }
