@@ -1,5 +1,5 @@
 # Default architectures of _cuda: those of this machine's cards on which kernels run, and without a card a list that
-# serves most cards. This file sets
+# serves most cards. The file sets
 #
 #   cuda_cards                  where the driver shows the cards; empty where there is none
 #   cuda_too_old                "Tesla T4 of compute capability 7.5": the cards, if kernels run on none of them

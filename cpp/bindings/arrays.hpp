@@ -1,4 +1,4 @@
-// What the bindings of every module share: errors for invalid arguments, and host arrays.
+// Code that the bindings of every module use: errors for invalid arguments, and host arrays.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -166,7 +166,7 @@ void check_state(const SequenceChain<T>& chain, const HeldChainState<T>* state, 
     require(!state || state->state->rows == rows, "state: expected one of as many rows as are given");
 }
 
-// Runs steps to the other side, and returns them with their log-derivatives.
+// Runs steps of data to latent steps, or latent steps to data, and returns the results with log-derivatives.
 template <class T>
 py::tuple chain_run(const SequenceChain<T>& chain, const HeldChainWeights<T>& weights, bool inverse,
                     const py::object& given, const py::object& context, const py::object& frames,

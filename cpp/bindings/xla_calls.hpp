@@ -1,5 +1,5 @@
 // Runs of programs as calls of XLA's foreign function interface (xla_ffi.hpp), on every device: compiled JAX code calls
-// the core without Python. This file has all checks and messages.
+// the core without Python. All checks and messages of calls are in this file.
 //
 // `Core` defines the object to which a handle refers, and the place of computation (HostCore, DeviceCore). `Where` has
 // a device's additional argument, the stream; on the CPU it is empty.

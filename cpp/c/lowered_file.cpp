@@ -278,7 +278,8 @@ class Drafting {
         return drafts;
     }
 
-    // Makes the columns of a rotation the first ones while it acts, because its blocks lie on the diagonal.
+    // Orders columns so that those of a rotation are the first ones while the rotation acts, because its blocks lie on
+    // the diagonal.
     static void turn_columns(RotationSpec turn, const std::vector<int>& columns, int features, Drafts<T>& drafts) {
         std::vector<int> first = columns;
         std::vector<bool> is_moved(size_t(features), false);

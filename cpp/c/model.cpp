@@ -45,7 +45,7 @@ struct Model<T>::Call {
         keep_apart(given.rows, input_name, given.context, value, per_row);
     }
 
-    // Has results that overlap an input written only after the input was read.
+    // Requires that results which overlap an input are written only after the input was read.
     template <class... Results>
     static void keep_apart(const headrace_input* rows, const char* name, const headrace_input* context,
                            Results&... results) {

@@ -14,8 +14,8 @@ namespace headrace {
 template <class T>
 class HostAscent {
   public:
-    // A set of points: its parts in this process, and totals over all processes. Some parts have checked blocks, a
-    // subset of their rows.
+    // A set of points: its parts in this process, and totals over all processes. Some parts of the points have checked
+    // blocks, which are a subset of their rows.
     struct Party {
         std::vector<std::shared_ptr<Points<T>>> parts;
         std::vector<bool> is_checked;
@@ -38,8 +38,8 @@ class HostAscent {
     // that coordinate of row rows[k] of the anchors, or at drawn[k] where rows[k] is below 0.
     void kink(const std::vector<double>& matrix, const std::vector<int>& blocks, const std::vector<int>& order,
               const std::vector<int64_t>& rows, const std::vector<double>& drawn);
-    // Moves all points through the kinks that were chosen last, and records log-likelihoods once more. It must be the
-    // last call.
+    // Moves all points through the kinks that were chosen last, and records log-likelihoods once more. `finish` must be
+    // the last call.
     void finish();
 
     // The chosen kinks, (count, features).

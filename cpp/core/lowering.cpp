@@ -225,7 +225,7 @@ class Lowering {
         }
     }
 
-    // Adds a step of a kind that is a separate step.
+    // Adds the step that the description of a transform returns (`lowered`).
     template <class Spec>
     void add(size_t i, const Spec& spec) {
         std::vector<int> slots(where_);

@@ -1,5 +1,5 @@
-// A program: the compiled form of a flow, or of a single transform. It has steps from latent to data and one weight
-// vector.
+// A program: the compiled form of a flow, or of a single transform. A program has steps from latent to data and one
+// weight vector.
 #pragma once
 
 #include <functional>

@@ -49,7 +49,8 @@ class Structure {
     std::vector<WeightRange> parts() const;  // parts of the vector of weights, in order
     std::vector<WeightBlock> blocks() const;
 
-    // Sets each element of a vector like the weights that is no weight (padding, masked entries) to zero.
+    // Sets elements of a vector, of the length of the weight vector, to zero where they are no weights (padding, masked
+    // entries).
     template <class T>
     void clear_masked(T* vector) const;
     // A vector like the weights, with 1 where an element is a weight, and 0 elsewhere.

@@ -244,7 +244,7 @@ class Pool {
                 continue;
             }
             stopped = true;
-            if (forks != forks_) throw Cancelled();  // the threads that took the other tasks do not exist here
+            if (forks != forks_) throw Cancelled();  // forked: the threads that took other tasks do not exist
             others -= withdraw();
             break;
         }

@@ -22,16 +22,16 @@ int limit_thread(int n);      // sets the limit for calls of this thread only, 0
 
 // The threads of another library can serve as workers, by two functions of every OpenMP library: one runs fn(data) on a
 // team and returns when all members have finished, the other returns the size of a team. Threads of a team spin for
-// milliseconds after their last use, and would take that time from workers. They serve as workers in long calls, where
-// both have the same number of threads. Each caller has a separate team, so that only calls of the borrowing thread use
+// milliseconds after their last use, and would take that time from workers. Teams serve as workers in long calls, if a
+// team has as many threads as the call. Each caller has a separate team, so that only calls of the borrowing thread use
 // a team. A forked child has no team. With null functions, no team is used from now on.
 using RunTeam = void (*)(void (*fn)(void*), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
 using TeamSize = int (*)();                                                                 // omp_get_max_threads
 void borrow_team(RunTeam run, TeamSize size);
 
-// The number of threads among which a call for `rows` rows is divided. It is num_threads(), but 1 for a short call
-// while workers rest, because they came too late or calls waited for them too long, for example where other processes
-// occupy the cores.
+// The number of threads among which a call for `rows` rows is divided. The number is num_threads(), but 1 for a short
+// call while workers rest, which they do after they came too late or calls waited for them too long, for example where
+// other processes occupy the cores.
 int threads_for(int64_t rows);
 
 // Waits until `counter`, which only rises and is notified, has reached `least`: the thread spins for some time, then

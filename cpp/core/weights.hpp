@@ -20,8 +20,9 @@ struct WeightRange {
     bool is_bias;
 };
 
-// A block of rows of a weight matrix that read the same inputs, the first units of the layer below. It has no masked
-// entries, but some may be fixed at zero. The entries of a row start at `begin` plus the offset of the row.
+// A block of rows of a weight matrix that read the same inputs, the first units of the layer below. A block has no
+// masked entries, but some entries may be fixed at zero. The entries of a row start at `begin` plus the offset of the
+// row.
 struct WeightBlock {
     int64_t begin = 0;
     std::vector<uint32_t> row;
@@ -52,7 +53,7 @@ class WeightLayout {
     virtual void pack(const std::vector<const double*>& tensors, double* weights) const = 0;
     virtual void unpack(const float* weights, const std::vector<float*>& tensors) const = 0;
     virtual void unpack(const double* weights, const std::vector<double*>& tensors) const = 0;
-    // Sets entries of a vector like the weights to zero where they are no weights.
+    // Sets entries of a vector, of the length of the weight vector, to zero where they are no weights.
     virtual void clear_masked(float* weights) const = 0;
     virtual void clear_masked(double* weights) const = 0;
 };

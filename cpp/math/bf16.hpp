@@ -3,8 +3,8 @@
 // A product of two bf16 values is exact in float32. Sums of such products are computed by multiply-adds with one
 // rounding each, as in AVX512_BF16 and AMX, in the order of core/bf16.hpp. AVX512_BF16 and AMX treat denormal inputs
 // and results as zero. The functions here make values below 2^-63 and weights below 2^-47 zero, so that each product
-// and each sum is a multiple of 2^-124. Hence denormal numbers never occur, and an ordinary multiply-add gives the same
-// bits.
+// and each sum is a multiple of 2^-124. With these limits denormal numbers never occur, and an ordinary multiply-add
+// gives the same bits.
 //
 // A value of P parts is a0 + a1 + ..., where each part is the bf16 value nearest to the remainder after the parts
 // before, or zero by the limits above. For a pair of values a and b, the products a_i b_k with 0 < i + k < P are summed

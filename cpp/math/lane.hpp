@@ -183,8 +183,8 @@ HR_FN V select(M condition, V yes, V no) {
 //
 // Whether a compiler contracts a product and a sum to one multiply-add depends on the compiler and on the function into
 // which code is inlined. Both kernels of a device that evaluate a network must give the same bits, and so must both
-// sizes of a block of rows. Hence every product that is summed in this folder is a call of `fma`, and a product that
-// may be summed elsewhere is a call of `product`.
+// sizes of a block of rows. For this reason every product that is summed in this folder is a call of `fma`, and a
+// product that may be summed elsewhere is a call of `product`.
 
 // The type of the vector among three operands, where the other operands are scalars for all lanes.
 template <class A, class B, class C>

@@ -1,5 +1,5 @@
-// A positive value from a raw one, for parameters that must not reach zero: it is 1 for the raw value 0, above
-// `least_positive` everywhere, and for large raw values approximately the raw value plus a constant.
+// A positive value computed from a raw value, for parameters that must not reach zero: the value is 1 for the raw value
+// 0, above `least_positive` everywhere, and for large raw values approximately the raw value plus a constant.
 #pragma once
 
 #include "lane.hpp"

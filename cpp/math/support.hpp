@@ -30,9 +30,9 @@ HR_FN double circle_turns(double t) {  // t modulo 1, in [0, 1); values without 
     return t < 1 ? t : 0.0;
 }
 
-// Maps an unbounded value to its support. Each map increases: lower + e^y, upper - e^-y, lower + width / (1 + e^-y).
-// `linear` maps [-1, 1] to the interval, so that a density need not vanish at the ends; `inside` moves values beyond an
-// end to the end.
+// Maps an unbounded value to its support. Each of the maps is increasing: lower + e^y, upper - e^-y, lower + width / (1
+// + e^-y). `linear` maps [-1, 1] to the interval, so that a density need not vanish at the ends; `inside` moves values
+// beyond an end to the end.
 HR_CALLED Supported to_support(const SupportColumn& c, double y) {
     const double e = exp(-abs(y)), width = c.high - c.low;
     switch (c.kind) {

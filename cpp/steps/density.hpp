@@ -1,6 +1,6 @@
-// A base density with parameters, or with columns of different kinds. The density as a step leaves coordinates
-// unchanged and computes ready parameters and the gradient by the raw ones. The ends of a chain evaluate the density
-// and sample from it.
+// A base density with parameters, or with columns of different kinds. The step leaves coordinates unchanged; it
+// computes ready parameters of the density, and the gradient by raw parameters. The ends of a chain evaluate the
+// density and sample from it.
 #pragma once
 
 #include <cstdint>

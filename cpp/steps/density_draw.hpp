@@ -1,6 +1,6 @@
 // Samples of a base density with parameters, four columns of a row at a time. Random values are a function of (seed,
 // row, column), here and in all other code. Normal values use the same words as a base without parameters; other values
-// have streams for themselves, so that no word is used for two columns.
+// have separate streams, so that no word is used for two columns.
 #pragma once
 
 #include "../math/random.hpp"

@@ -5,7 +5,7 @@ namespace headrace {
 
 // Layout of bf16 values for products (core/bf16.hpp).
 struct Bf16Layout {
-    int parts = 0;         // number of bf16 values whose sum is a value; 0: products are exact
+    int parts = 0;         // number of bf16 parts of a value; 0: products are exact
     bool steps = false;    // the order of summands: in steps, otherwise in pairs
     int step = 2;          // inputs of one step of a sum
     int quad = 2;          // inputs between the points at which a sum may wait: in small batches, and where `waits` in

@@ -23,7 +23,7 @@ namespace headrace {
 // panel, or the continuation of sums, over the remaining inputs.
 enum class StagePart : uint8_t { whole, begun, continued };
 
-// Units [begin, end) of a layer. All inputs of these units are complete after the stages before.
+// Units [begin, end) of a layer. All inputs of the units are complete after the stages before.
 struct UnitRange {
     int layer, begin, end;
     StagePart part = StagePart::whole;
@@ -56,7 +56,8 @@ struct StagePhase {
     int stage_begin, stage_end, coordinate_begin, coordinate_end, window;
     int panel_end = 0, levels = 0;  // in the first phase of a panel: end of the panel's stages, and number of its
                                     // further levels
-    bool is_level = false;          // whether the phase is a level of a panel; it begins where the phase before it ends
+    bool is_level = false;          // whether the phase is a level of a panel; such a phase begins where the phase
+                                    // before ends
 };
 
 // The number of values that a stage of a panel keeps: weights of its units, from the first term that a sum lacks on,
@@ -68,7 +69,8 @@ inline int kept_numbers(int units, int from, int terms) {
     return 4 * (units * fours_of(terms - from) + fours_of(units));
 }
 
-// The stages and the phases of a network. Both end with an additional element, which is read ahead and never used.
+// The stages and the phases of a network. Stages and phases end with an additional element, which is read ahead and
+// never used.
 struct StagePlan {
     const Stage* stages;
     const StagePhase* phases;

@@ -15,8 +15,8 @@
 
 namespace headrace {
 
-// Refuses calls that are recorded in a CUDA graph. Such a call would be ordered once, while it is recorded, and never
-// when the graph runs, because a graph cannot wait for events of uses outside of it.
+// Refuses calls that are recorded in a CUDA graph. A recorded call would be ordered once, when it is recorded, and
+// never when the graph runs, because a graph cannot wait for events of uses outside of it.
 inline void refuse_capture(cudaStream_t stream) {
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     const cudaError_t error = cudaStreamIsCapturing(stream, &status);

@@ -7,7 +7,7 @@
 // b[h] right factor (8, 8): row t + 4 h, column g
 // c[2 i + j] sums (16, 8): row g + 8 i, column 2 t + j
 //
-// This is the layout of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
+// The layout of fragments is that of PTX's mma.m16n8k8 ("Matrix Fragments for mma.m16n8k8", .tf32).
 #pragma once
 
 #include <cmath>
@@ -131,7 +131,7 @@ __device__ inline double rounded_to_tf32(double x) {  // unused: no kernel has p
 }
 
 // A float32 that is split into two factors: the nearest TF32 value, and the remainder, of which a product reads the
-// bits of TF32. Both together have at least 23 bits. The remainder of a value that is not finite is NaN.
+// bits of TF32. The two factors together have at least 23 bits. The remainder of a value that is not finite is NaN.
 struct SplitNumber {
     uint32_t nearest, rest;
 };

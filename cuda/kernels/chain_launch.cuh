@@ -8,8 +8,8 @@ namespace headrace {
 namespace {
 
 // The number of tiles for which registers must suffice: two tiles of eight warps where lines are in shared memory, and
-// three (or as many warps in smaller blocks) without products, which need most registers. Elsewhere it is one, because
-// warps that wait for the L2 cache should not also wait for spilled registers.
+// three (or as many warps in smaller blocks) without products, which need most registers. For lines in global memory it
+// is one tile, because warps that wait for the L2 cache should not also wait for spilled registers.
 template <bool in_shared, bool products>
 constexpr int tiles_of_multiprocessor = in_shared ? (products ? 2 : 3) : 1;
 

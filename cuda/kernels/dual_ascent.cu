@@ -40,8 +40,8 @@ struct Shape {
     static constexpr int rows_each = packs_each * Rows<T>::count;
     static constexpr int lanes = threads / packs;
     static constexpr int ahead = Lines == 5 ? 5 : 4;  // lines whose loads by a thread are in flight
-    // The number of lines whose sums are in shared memory at once; in float64 all lines would take more memory than
-    // mapped values.
+    // The number of lines whose sums are in shared memory at once. In float64 the sums of all lines would take more
+    // memory than the mapped values.
     static constexpr int staged_lines = sizeof(T) == 4 ? Lines : Lines / 2;
     // Whether a tile may have more lines than shared memory holds, which only shapes with 16 threads in a group have.
     static constexpr bool may_be_unfused = row_threads == 16;

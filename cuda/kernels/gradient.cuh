@@ -65,8 +65,8 @@ __device__ void load_slopes(const TapeLines<T>& values, const MaskedNetwork<T>& 
 }
 
 // Computes gradients of units u, ..., u + N - 1, of which the first n exist, by their sums, by their products, and by
-// the contribution of the context. They follow from gradients by the units' values and by sums of another layer to
-// which the units' sums were added.
+// the contribution of the context. These gradients follow from those by the units' values, and by sums of another layer
+// to which the units' sums were added.
 template <int N, class T>
 __device__ void finish_gradient(const Tape<T>& t, const PlacedStep<NetworkStep<T>>& d, const Layer& layer, int u, int n,
                                 const T (&by_value)[N], int lane) {

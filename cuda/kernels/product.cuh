@@ -66,10 +66,10 @@ struct NothingAside {
 // exist, on the lanes of one warp. `longest` has the terms of the longest block. The order of additions depends only on
 // sizes. The caller waits for the team before and after.
 //
-// One warp computes a block, or several warps with a share of the terms each; where a narrow tile has too few blocks
-// for its many warps, two warps with half of the sums each. Where warps work together, each finishes one of the blocks
-// that they computed at once. sum and finish are called at one place of the code, because they contain all kinds of
-// products and all activations.
+// A block is computed by one warp, or by several warps, each with a share of the terms; where a narrow tile has too few
+// blocks for its many warps, by two warps, each with half of the sums. Where warps work together, each finishes one of
+// the blocks that they computed at once. sum and finish are called at one place of the code, because they contain all
+// kinds of products and all activations.
 template <class T, class TermsOf, class Sum, class Finish, class Aside = NothingAside<T>>
 __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, const TermsOf& terms, const Sum& sum,
                          const Finish& finish, const Rounds& rounds = {}, const Aside& aside = {}) {
@@ -442,8 +442,8 @@ __device__ void sum_rows_in_fragments(bool split_factors, const float* weights, 
 }
 
 // Computes the sums of narrow_warps blocks on a narrow tile, whose rows are columns of the right matrix, while the rows
-// of `weights` are those of the left matrix. Terms have the order of a whole tile, and sums have the same bits. All
-// sums are kept.
+// of `weights` are those of the left matrix. Terms have the order, and sums the bits, of a whole tile. The sums of all
+// blocks are kept.
 template <class WeightsOf>
 __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>& input, Terms terms,
                                    const Existing<true>& exists, const WeightsOf& weights,

@@ -37,8 +37,8 @@ __device__ __forceinline__ int numbers_to_16(const T* p) {
     return int((16 - reinterpret_cast<uintptr_t>(p) % 16) % 16 / sizeof(T));
 }
 
-// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart.
-// In the latter case elements from `head` on are `skipped` places further on.
+// The elements that a thread takes at a time: an adjacent group of 16 bytes, or `count` elements, `step` apart. Where
+// elements are apart, those from `head` on are `skipped` places further on.
 struct Elements {
     bool together;
     int first, count, step, head, skipped;

@@ -4,7 +4,7 @@
 // A block of threads computes one layer for a tile of positions of a row: the sums of gates, then gated values in
 // shared memory, then the sums of residual and skip outputs. For 32 channels, a position needs 12,000 operations for
 // each layer, and moves 1 KB. Values are read from the memory of the previous layer and stored in that of the next,
-// because other tiles read the former.
+// because other tiles read the memory of the previous layer.
 #define HR_SMALL_CODE
 #include "sequences.cuh"
 

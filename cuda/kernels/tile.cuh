@@ -84,8 +84,8 @@ __device__ inline void forget_loads() {
 #endif
 }
 
-// Lines as an argument of a function that is not inlined, which could not determine the memory to which an address
-// belongs.
+// The address of lines, as an argument of a function that is not inlined. From a pointer such a function could not
+// determine whether lines are in shared memory.
 template <class T, bool in_shared>
 using LineAddress = std::conditional_t<in_shared, int, T*>;
 

@@ -10,9 +10,9 @@
 namespace headrace {
 namespace {
 
-// Computes rows that do not fit in shared memory, each by one warp. Such rows are rare, so that one kernel serves one
-// set of parameters for all rows (a.ready) and parameters of each row, whose ready parameters are in `room` for each
-// warp of the grid.
+// Computes rows that do not fit in shared memory, each by one warp. Rows of this length are rare, so that one kernel
+// serves one set of parameters for all rows (a.ready) and parameters of each row, whose ready parameters are in `room`
+// for each warp of the grid.
 template <class T>
 __global__ void __launch_bounds__(vector_threads, long_row_blocks)
     long_rows_forth(VectorRows<T> a, int64_t rows, T* room) {

@@ -50,8 +50,8 @@ __global__ void prepare_ready(StepsOfEither d, NumbersOfEither weights, NumbersO
     for_ready_parts(d, [&](const auto& step, int i) { prepare_part(step, i, d.features, weights, ready); });
 }
 
-// Computes gradients by raw parameters of a step from those by ready ones, for which only runs of vector maps have an
-// overload.
+// Computes gradients by raw parameters of a step from gradients by ready parameters. Only runs of vector maps have an
+// overload that does something.
 template <class S>
 __device__ void finish_step(const S&, int, int, const NumbersOfEither&, const double*, const int*,
                             const NumbersOfEither&) {}

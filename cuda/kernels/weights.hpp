@@ -10,7 +10,7 @@ namespace headrace {
 template <class T>
 void launch_prepare(const DeviceChain<T>& d, const T* weights, T* ready, cudaStream_t stream);
 
-// Computes gradients by raw parameters from gradients by ready ones; NaN where *bad is nonzero.
+// Computes gradients by raw parameters from gradients by ready parameters; results are NaN where *bad is nonzero.
 template <class T>
 void launch_finish(const DeviceChain<T>& d, const T* weights, const double* by_ready, const int* bad, T* gradient,
                    cudaStream_t stream);

@@ -10,7 +10,7 @@ enum class BaseKind { standard_normal, logistic, normal, uniform, independent, s
 enum class ColumnKind { normal, logistic, uniform, student };
 
 // The description of a base density. Trained parameters are raw values from the file, and fixed parameters are those
-// that were passed to the base; each form is computed from the other.
+// that were passed to the base. Parameters and raw values are computed from each other.
 struct BaseDescription {
     BaseKind kind = BaseKind::standard_normal;
     int features = 0;

@@ -1,5 +1,5 @@
-// The container of a model: a safetensors file. Its header is checked before later bytes are read, so that sizes agree
-// with the file, and the bytes are compared with the checksum.
+// The container of a model: a safetensors file. The header of a container is checked before later bytes are read, so
+// that sizes agree with the file, and all bytes are compared with a checksum.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The conditioner: a network whose weights are multiplied by masks. It is computed layer by layer, or in the order of a
-// plan, in which a unit is computed as soon as the coordinates that it reads are available.
+// The conditioner: a network whose weights are multiplied by masks. A network is computed layer by layer, or in the
+// order of a plan, in which a unit is computed as soon as the coordinates that it reads are available.
 #pragma once
 
 #include "layers.hpp"

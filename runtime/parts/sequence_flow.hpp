@@ -142,8 +142,8 @@ class Stream {
         return all;
     }
 
-    // The state of each row after its past, (rows, values). With the position it is all that a stream with the same
-    // context needs to proceed. The order is that of Python's Stream.state, transform by transform.
+    // The state of each row after its past, (rows, values). A stream with the same context needs only the state and the
+    // position to proceed. The order is that of Python's Stream.state, transform by transform.
     std::vector<T> state() const {
         std::vector<T> all;
         for (std::vector<T> own : states_) for_state(own, position_, [&](T& number) { all.push_back(number); });

@@ -1,8 +1,8 @@
 // Monotone rational-quadratic splines (Durkan, Bekasov, Murray, Papamakarios 2019). Within a bin, t and eta are
 // positions from 0 to 1, and derivatives d0 and d1 are divided by the bin's slope. With r = 1 - t,
 //   eta = (t^2 + d0 t r) / D,   D = t^2 + r^2 + (d0 + d1) t r,   dy/dx = slope N / D^2,   N = d0 r^2 + 2 t r + d1 t^2,
-// D and N are sums of positive terms. So is the discriminant of the inverse: q^2 + 4 eta (1 - eta), q = d0 (1 - eta) -
-// d1 eta.
+// D and N are sums of positive terms. The discriminant of the inverse is also such a sum: q^2 + 4 eta (1 - eta), q = d0
+// (1 - eta) - d1 eta.
 #pragma once
 
 #include "numbers.hpp"

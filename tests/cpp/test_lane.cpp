@@ -3,8 +3,8 @@
 //
 //   test_lane [--all | --stride N] [--samples N] [--isa NAME] [--function NAME]
 //
-// Inputs in float32 are every N-th of the 2^32 floats (--all: all floats), and in float64 N sampled values. Both types
-// also have special values, and the neighbours of points at which a function changes its method.
+// Inputs in float32 are every N-th of the 2^32 floats (--all: all floats), and in float64 N sampled values. Inputs of
+// both types include special values, and the neighbours of points at which a function changes its method.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

@@ -2,7 +2,8 @@
 //
 // Each coordinate has a level, 1, 2, ...; a hidden unit has a degree, the highest level of the coordinates that it
 // reads (0: context or bias only). Inputs are sorted with the context first, then by level, hidden units by degree, and
-// outputs by level. Hence the inputs of a unit are a prefix of the layer below, and every weight matrix is a staircase.
+// outputs by level. In this order the inputs of a unit are a prefix of the layer below, and every weight matrix is a
+// staircase.
 #pragma once
 
 #include <cstdint>

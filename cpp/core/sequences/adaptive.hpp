@@ -1,7 +1,7 @@
 // Backward-adaptive linear prediction with a running scale, independently for each column:
 //   residual e[t] = x[t] - sum over lags i of  a[i] x[t - i],  z[t] = e[t] / s[t].
 // Every few steps, a is computed from the autocorrelation of earlier steps and damped; s[t] is a mean size of earlier
-// residuals. Both are functions of the past alone.
+// residuals. The coefficients a and the scale s are functions of the past alone.
 #pragma once
 
 #include <cstdint>

@@ -238,14 +238,15 @@ StepValues SequenceChain<T>::run_apart(const ChainWeights<T>& weights, const Lin
     return StepValues::of(result);
 }
 
-// The base if it has no parameters, so that networks can compute its gradient together with their own; otherwise none.
+// The base of a chain if the base has no parameters, so that networks can compute the base's gradient with their own;
+// otherwise none.
 template <class T>
 Base SequenceChain<T>::standard() const {
     const bool is_own = base_ && base_->structure().steps().empty();
     return is_own && (base_->base() == Base::normal || base_->base() == Base::logistic) ? base_->base() : Base::none;
 }
 
-// The gradient by latent steps; log densities of the steps are added to those in `to`.
+// The gradient by latent steps; log densities of the steps are added to `to.log_prob`.
 template <class T>
 StepValues SequenceChain<T>::base_back(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues z,
                                        const T* by_log_prob, const ChainGradient<T>& to, LinkRoom<T>& room) const {

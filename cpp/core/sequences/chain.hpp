@@ -90,8 +90,8 @@ class SequenceChain {
 
     ChainState<T> state(int64_t rows) const;
 
-    // Runs a block of steps to the other side, in memory of `room`, with log-derivatives (rows, steps) in room.log_det.
-    // A state (null: before the first step) advances by the steps.
+    // Runs a block of steps from data to latent values, or back, in memory of `room`, with log-derivatives (rows,
+    // steps) in room.log_det. A state (null: before the first step) advances by the steps.
     StepValues run(const ChainWeights<T>& weights, const LinkCall<T>& call, StepValues given, ChainState<T>* state,
                    ChainRoom<T>& room) const;
     // Runs steps from the first on, and the backward pass.

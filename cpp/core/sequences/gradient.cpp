@@ -257,7 +257,7 @@ void SequenceBack<T>::finish_record(const Row& r, const CausalSegment<T>& s) con
         map().run(to_data(), r.scratch + scratch_.given, raw, value, log_det, s.positions, r.scratch + scratch_.map);
 }
 
-// Computes gradients by the network's outputs, and by the other inputs of the map.
+// Computes gradients by the network's outputs, and by the values that are mapped.
 template <class T>
 void SequenceBack<T>::raw_gradients(const Row& r, const CausalSegment<T>& s) const {
     T* const by_raw = r.scratch + scratch_.raw_gradient;

@@ -15,8 +15,8 @@ struct SequenceGradient {
     SequenceView log_prob;
     Base base = Base::none;
 
-    // Whether the direction computes one position after another. The call's `given` are then the results of this
-    // direction, which the network has read, and the call computes no other results.
+    // Whether the direction computes one position after another. In that direction the call's `given` are the results,
+    // which the network has read, and the call computes no others.
     bool is_sequential = false;
     // Derivatives of values by outputs, where there is no map: (rows, steps, values * outputs). With them, `raw` are
     // gradients by outputs without the dependence through values, and `given` becomes the gradient by values, which
@@ -29,8 +29,9 @@ struct SequenceGradient {
     T* covariates = nullptr;  // by covariates, (rows, frames, covariates)
 };
 
-// Computes the gradients, and also the call's values, log-determinants and outputs where it has arrays for them. The
-// call has no state. All gradients are of one direction, the one that computes all steps at once unless is_sequential.
+// Computes the gradients of a call, and also values, log-determinants and outputs where the call has arrays for these.
+// The call has no state. All gradients are of one direction, the one that computes all steps at once unless
+// is_sequential.
 template <class T>
 void sequence_vjp(const CausalTransform<T>& transform, const SequenceCall<T>& call,
                   const SequenceGradient<T>& gradient);

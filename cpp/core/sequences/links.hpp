@@ -126,8 +126,8 @@ struct LinkCotangent {
 };
 
 // Arrays (rows, steps, features) from which the gradient by the parameters of a linear prediction is computed, as a sum
-// over steps. `by_residual` are gradients by residuals before the gain, which are the filter's output or, in the other
-// direction, its input.
+// over steps. `by_residual` are gradients by residuals before the gain, which are the filter's output from data to
+// latent values, and its input from latent values to data.
 template <class T>
 struct PredictionTerms {
     size_t link = 0;
@@ -144,7 +144,7 @@ struct LinkGradient {
     PredictionTerms<T>* terms = nullptr;
 };
 
-// A transform of rows as a link. `other` computes a transform without parameters in the other dtype.
+// A transform of rows as a link. `other` is the transform in the second dtype, if it has no parameters.
 template <class T>
 class StepsLink {
   public:

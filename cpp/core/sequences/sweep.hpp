@@ -9,7 +9,7 @@
 //   outputs'[t] = starts[t] + sum over columns c of  v'[t, c] slopes[t, c]
 //
 // From outputs'[t] the gradients by layers' values at position t follow as in the backward pass (back.hpp). After the
-// sweep, that pass computes the other results, which are sums over positions.
+// sweep, the backward pass computes gradients that are sums over positions.
 //
 // Lanes of the sweep are the results of products with transposed matrices, stored as [unit][input]. Terms of a sum are
 // added in a fixed order, so that no bit depends on the length of a segment.

@@ -22,8 +22,8 @@ constexpr int64_t task_work = 500'000'000, chunk_work = 10'000'000'000;
 // The least numbers of steps for which windows are used. A window computes whole vectors of positions, and moves all
 // values before it, so that a few steps are computed one by one.
 constexpr int64_t least_window_stream = 8, least_window_panel = 64;
-// The least ratio of a chunk of a long row to its warm-up: where chunks are needed for threads, and where they are
-// needed for interrupts.
+// The least length of a chunk of a long row, in warm-ups: the first where threads need chunks, the second where
+// interrupts do.
 constexpr int64_t least_overheads = 4, usual_overheads = 32;
 // The number of vectors of streams that have a state at a time, for each thread, where the caller keeps no state.
 constexpr int64_t vectors_at_once = 3;

@@ -276,9 +276,9 @@ HR_FN void values_to_slopes(const MaskedNetwork<T>& c, T* units, int64_t height,
     }
 }
 
-// Computes gradients by the sums, the products and c of units [unit, unit + n) of a layer. They follow from gradients
-// by values, the inputs of the layer above, and from gradients by sums of a later layer to which the layer's sums were
-// added.
+// Computes gradients by the sums, the products and c of units [unit, unit + n) of a layer. These gradients follow from
+// those by values, which are inputs of the layer above, and from gradients by sums of a later layer to which the
+// layer's sums were added.
 template <class T>
 HR_FN void finish_gradients(const MaskedNetwork<T>& net, const Layer& layer, int unit, int n, const Tape<T>& t,
                             T* units) {
@@ -358,7 +358,7 @@ HR_FN void back_op(const MaskedNetwork<T>& c, const KnownBack<T>& known, const B
     if (layer.below >= 0) finish_gradients(c, c.layers[layer.below], begin, end - begin, t, units);
 }
 
-// Computes the backward pass of positions. Afterwards the tape has the gradients by all products and the transposed
+// Computes the backward pass of positions. After the call the tape has the gradients by all products and the transposed
 // inputs of all layers, for the gradient of weights.
 template <class T>
 HR_FN void advance_back(const MaskedNetwork<T>& c, const KnownBack<T>& known, int from, int to) {

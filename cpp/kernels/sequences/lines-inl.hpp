@@ -21,7 +21,7 @@ struct BackLines {
     int64_t row, shift;  // distances of lines and of taps
     int inputs, taps;
     const T* start;  // lines at which sums start; null: zeros
-    const T* open;   // lines that set the result to zero where they are not positive, or null
+    const T* open;   // lines that, where they are not positive, set the result to zero; or null
     T* to;
     int64_t start_row, open_row, to_row;
 };

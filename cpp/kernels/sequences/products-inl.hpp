@@ -1,5 +1,6 @@
 // The products of causal networks with weights [input][unit]: by lines, with lanes of positions or streams, and by
-// units, with lanes of units. Both add the terms of a sum in the order of taps and inputs, and so have the same bits.
+// units, with lanes of units. Both kinds of products add the terms of a sum in the order of taps and inputs, and so
+// give the same bits.
 #pragma once
 
 #include "../../core/sequences/calls.hpp"

@@ -9,8 +9,8 @@
 namespace headrace {
 namespace {
 
-constexpr int sweep_chains = 4;  // number of chains of a sum, because a sum of few lanes would wait for its last
-                                 // addition
+constexpr int sweep_chains = 4;  // number of partial sums of a sum of few lanes, whose additions would otherwise wait
+                                 // for each other
 
 // to[row][unit] = start[row][unit] + sum over taps and inputs of weights[tap][input][unit] x[tap][row][input]; the
 // inputs, a multiple of sweep_chains, are divided into sweep_chains parts.
@@ -244,7 +244,7 @@ void sweep_layer(const SweepRows<T>& s, int64_t in_block, int l, int made) {
     }
 }
 
-// Computes gradients by v of a position and by its outputs, and copies the latter to a line.
+// Computes gradients by v and by the outputs of a position, and copies the gradients by outputs to a line.
 template <class T>
 void sweep_outputs(const CausalSegment<T>& s, const CausalSweep<T>& w, const SweepLines<T>& lines, int64_t t) {
     const CausalNetwork& n = *s.network;

@@ -1,6 +1,6 @@
 // affine: x = shift + scale z and z = (x - shift) / scale; eq. 35-41 of the notes.
 //
-// A map's parameters come through an accessor p(k). `forward` and `inverse` return the value and the log-derivative of
+// The accessor p(k) returns parameter k of a map. `forward` and `inverse` return the value and the log-derivative of
 // their direction. forward_vjp and inverse_vjp receive the input and the output, and the gradients of a scalar by the
 // output and by the log-derivative; these two return the gradient by the input and pass the gradient by parameter k to
 // grad(k, gradient). Because grad(k) may overwrite p(k), p(k) is read before.

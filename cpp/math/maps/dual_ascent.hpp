@@ -2,8 +2,8 @@
 // c = γ, b = φ0, and center and epsilon are divided by 1 - σ): a straight line that bends at the center.
 //
 // Raw parameters of any size: log a is softly clamped as in maps/affine.hpp, c = a γ with |γ| below 1 - slope, so that
-// the map grows; epsilon is positive (positive.hpp). All zeros are the identity. The inverse is closed, and of the same
-// family.
+// the map grows; epsilon is positive (positive.hpp). With all raw parameters zero the map is the identity. The inverse
+// has a closed form, and belongs to the same family.
 #pragma once
 
 #include "../lane.hpp"

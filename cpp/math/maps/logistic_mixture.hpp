@@ -4,8 +4,8 @@
 // raw parameters zero the map is the identity.
 //
 // With u = (x - mean) / scale and weights e^a, F is the sum of e^a sigmoid(u) over S + T, where S is the sum of e^a
-// sigmoid(u), and T the sum of e^a sigmoid(-u). Hence z = log S - log T, in which the normaliser of the weights
-// cancels. The derivative is
+// sigmoid(u), and T the sum of e^a sigmoid(-u). It follows that z = log S - log T, in which the normaliser of the
+// weights cancels. The derivative is
 //   dz/dx = N (1 / S + 1 / T),   N = sum of e^a sigmoid(u) sigmoid(-u) / scale,
 // a product of sums of positive terms. Each sum is stored as its largest exponent and a remainder that is neither large
 // nor small, because far outside of all components, and in a wide gap between two of them, the terms themselves

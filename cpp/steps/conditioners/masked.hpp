@@ -32,7 +32,8 @@ struct BackOp {
     int fresh = 0;  // in bf16: earlier ops have rounded the gradients of units from this index on
 };
 
-// In the backward pass positions come in reverse: the ops of positions [from, to) are [done[to], done[from]).
+// The plan of the backward pass, in which positions are computed in reverse order: the ops of positions [from, to) are
+// [done[to], done[from]).
 struct BackPlan {
     const BackOp* ops;
     const int* done;
@@ -71,7 +72,7 @@ struct Layer {
     int sums;               // start of the sums of the layer's units among those of the transform, for small batches
 };
 
-// Whether derivatives of a layer's activation have lines of their own on the tape.
+// Whether derivatives of a layer's activation have separate lines on the tape.
 HR_FN bool keeps_slopes(const Layer& layer) {
     return layer.dropout > 0 || !has_slope_of_value(layer.activation);
 }

@@ -154,7 +154,7 @@ __device__ void carry_passive(const Team& team, const NetworkStep<T>& s, const T
 }
 
 // The backward pass of a step. Gradients by copied coordinates are added first where the conditioner reads given
-// coordinates, and last where it reads built ones.
+// coordinates, and last where it reads coordinates that are being built.
 template <class T>
 __device__ void backward_step(const Team& team, const PlacedStep<NetworkStep<T>>& d, const Tape<T>& t, int i,
                               const WayBack<T>& way) {

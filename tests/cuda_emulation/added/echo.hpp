@@ -1,6 +1,6 @@
 // echo: a conditioner over time that only tests have, and only in _emu, to show that a new kind needs only lines in the
-// lists. It has properties that the masked network lacks: a position for each step of the input, weights that all
-// positions share, coordinates by a formula, and a state that is passed from step to step.
+// lists. The conditioner echo has properties that the masked network lacks: a position for each step of the input,
+// weights that all positions share, coordinates by a formula, and a state that is passed from step to step.
 //
 // The coordinate of a step is mapped with parameters that depend on earlier steps, with zeros before the first step:
 //   h(t, u) = tanh(first.bias[u] + first.weight[u][0] x(t - 1) + first.weight[u][1] x(t - 2))
@@ -34,8 +34,8 @@ HR_FN int first_coordinate(const Echo<T>&, int position) {
     return position;
 }
 
-// The number of lines of state. Step by step, these are a ring of units, and the parameters of one step follow.
-// Otherwise there is no state: parameters of all steps come first, then all units.
+// The number of lines of state. Step by step, these are a ring of units, and the parameters of one step follow. In the
+// other direction there is no state: parameters of all steps are followed by all units.
 template <class T>
 HR_FN int state_lines(const Echo<T>& c) {
     return c.reads_built ? echo_delay * c.units : 0;

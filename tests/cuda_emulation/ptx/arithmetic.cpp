@@ -230,7 +230,7 @@ void add_arithmetic(std::map<std::string, Decode>& decoders) {
     decoders["sqrt"] = &decode_rounded_one<roots>;
     decoders["rsqrt"] = &decode_reciprocal_root;
     decoders["bfi"] = &decode_insert;
-    // These opcodes also exist for predicates (comparisons.cpp).
+    // Opcodes that also exist for predicates (comparisons.cpp).
     decoders["and"] = &decode_two<ands>;
     decoders["or"] = &decode_two<ors>;
     decoders["xor"] = &decode_two<xors>;

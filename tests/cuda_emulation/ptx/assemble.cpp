@@ -11,7 +11,7 @@ namespace ptx {
 namespace {
 
 constexpr int register_bytes = 4 * lanes_of_warp, wide_register_bytes = 8 * lanes_of_warp;
-constexpr const char* dynamic_shared = "hr_dynamic_shared";  // the name that HR_DYNAMIC_SHARED gives it
+constexpr const char* dynamic_shared = "hr_dynamic_shared";  // name of the array that HR_DYNAMIC_SHARED declares
 
 int aligned(int at, int alignment) {
     return (at + alignment - 1) / alignment * alignment;

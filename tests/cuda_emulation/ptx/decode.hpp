@@ -37,7 +37,7 @@ struct Opcode {
 
     explicit Opcode(const std::string& text);
     bool take(const std::string& modifier);
-    // The modifier among the choices that the opcode has; it must have one.
+    // The one modifier among the choices that the opcode has; an opcode without one is an error.
     std::string take_one_of(const std::vector<std::string>& choices);
     [[noreturn]] void unknown() const;
     bool is_wide() const { return is_wide_type(type); }
@@ -64,7 +64,7 @@ void do_nothing(Warp&, const Instruction&, uint32_t);
 
 const std::string& only_word(const Operands& operands, size_t n);
 
-// The function of a table for the opcode's type; the table must have one.
+// The function of a table for the opcode's type; a missing type is an error.
 template <class Table>
 Run by_type(const Table& table, const Opcode& opcode) {
     const auto found = table.find(opcode.type);

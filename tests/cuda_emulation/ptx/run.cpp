@@ -30,7 +30,7 @@ class Runner {
   public:
     explicit Runner(Warp& w) : w_(w), p_(*w.launch->program), code_(p_.code.data()) {}
 
-    // Runs the warp. Returns true if it waits for its block, and false at its end.
+    // Runs the warp. Returns true if the warp waits for its block, and false if the warp has ended.
     bool run() {
         while (!w_.groups.empty()) {
             join();
@@ -130,7 +130,7 @@ class Runner {
             ++g.at;
             return Then::on;
         }
-        if (lanes != g.lanes) {  // the other lanes continue behind the instruction
+        if (lanes != g.lanes) {  // other lanes of the group continue behind the instruction
             w_.groups.push_back({g.at + 1, g.lanes & ~lanes, false});
             g.lanes = lanes;
         }

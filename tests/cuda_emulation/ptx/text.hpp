@@ -31,8 +31,8 @@ struct FunctionText {
 
 // The number of bytes of a type such as ".b32".
 int bytes_of_type(const std::string& type);
-// Reads the declaration of a variable from words[at] on: ".param .align 8 .b8 name[32]". Afterwards `at` is behind the
-// declaration.
+// Reads the declaration of a variable from words[at] on: ".param .align 8 .b8 name[32]". After the call `at` is behind
+// the declaration.
 Parameter declared(const std::vector<std::string>& words, size_t& at);
 
 class ModuleText {
