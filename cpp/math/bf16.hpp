@@ -17,9 +17,8 @@
 namespace headrace {
 namespace {
 
-constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 - 47) << 23;  // bits in float32 of the
-                                                                                              // least nonzero value and
-                                                                                              // weight
+// The bits in float32 of the least value and of the least weight that stay nonzero.
+constexpr int32_t least_bf16_value = (127 - 63) << 23, least_bf16_weight = (127 - 47) << 23;
 constexpr int32_t bf16_nan = 0x7fc00000, float_infinity = 0x7f800000;
 
 // The bits of a float32 lane rounded to the nearest bf16, ties to even, with a lower half of zeros. `least`: the bits

@@ -130,8 +130,7 @@ class Placing {
         const int n = s.transforms * s.n_ready;
         s.tape_states = lines(int64_t(s.transforms - 1) * d_.chain.features);
         s.tape_gradients = lines(n);
-        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // behind gradients by
-                                                                                             // weights
+        site_.bare_weights(s.tape_gradients, int64_t(structure_.n_weights()) + s.ready, n);  // after those by weights
         d_.has_vectors = true;
     }
 

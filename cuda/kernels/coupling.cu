@@ -140,8 +140,7 @@ __device__ __forceinline__ void run_staged(const AnyMap& map, const MapOptions<T
 // Sums the log-derivatives of whole rows, each row by some lanes of a warp.
 template <class T>
 __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log, int rows, T* log_det) {
-    const int lanes = s.lanes_of_row, active = int(s.active), end = (rows * lanes + 31) / 32 * 32;  // `end` is rounded
-                                                                                                    // up to whole warps
+    const int lanes = s.lanes_of_row, active = int(s.active), end = (rows * lanes + 31) / 32 * 32;  // whole warps
     for (int i = int(threadIdx.x); i < end; i += int(blockDim.x)) {
         const int r = i / lanes, lane = i % lanes;
         T sum = 0;
@@ -152,7 +151,7 @@ __device__ __forceinline__ void sum_short_rows(const Stretches& s, const T* log,
     }
 }
 
-// Sums the shares of a row that the threads of a block have.
+// Sums over a row: each thread of a block passes its share of the sum.
 template <class T>
 __device__ __forceinline__ void sum_long_row(T own, T* shared, T* log_det) {
     const int thread = int(threadIdx.x);

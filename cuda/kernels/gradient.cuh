@@ -294,8 +294,7 @@ void launch_gradient(const DeviceChain<T>& d, const SumTasks<T>& sums, const Cal
         run(0, tiles_of(call.rows), blocks, false, tapes.get());
         return;
     }
-    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // depends only on
-                                                                                                    // sizes
+    const int64_t group = std::clamp<int64_t>(tape_bytes / (tape * int64_t(sizeof(T))), 1, tiles);  // by sizes only
     const DeviceBuffer<T> tapes(size_t(group * tape), stream);
     RowSums<T> row_sums(sums, d.products, group, stream);
     const WeightGradient<T> out{back.weights, is_weight, int64_t(n_weights), bad.get()};

@@ -176,8 +176,7 @@ void run_forth(VectorRows<T> a, bool shared_set, int64_t rows, cudaStream_t stre
     a.ready = shared_set ? prepare(a, ready, stream) : nullptr;
     RowTiles<2> tiles(rows, {a.features, shared_set ? 0 : a.n_ready}, int(sizeof(T)));
     if (!tiles.in_shared) {
-        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // each block has a
-                                                                                                  // buffer
+        const int64_t blocks = std::min(tiles.count, shared_set ? most_blocks : row_sum_blocks);  // one buffer each
         const DeviceBuffer<T> room(shared_set ? 0 : size_t(blocks) * size_t(tiles.rows_of_tile) * size_t(a.n_ready),
                                    stream);
         return launch_long_rows(a, rows, unsigned(blocks), room.get(), stream);

@@ -22,7 +22,7 @@ uint32_t bits(std::initializer_list<int> which) {
     return word;
 }
 
-// The registers of a processor of 2023 with all sets, under a system that saves all registers.
+// The registers of a processor of 2023 that has all instruction sets, under a system that saves all registers.
 X86Registers everything() {
     X86Registers r;
     r.one.c = bits({0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29});

@@ -35,10 +35,10 @@ PlanStorage sequential_plan(const MaskedConditioner& t, int panel, int step = 1,
 // The plan for small batches in bf16, in which sums take all computed inputs for all units at once (bf16.hpp): one op
 // is a layer, or the contribution of a level to a layer, and k0 is the number of inputs that earlier ops of the layer
 // added.
-// Sums take quads. The inputs of a position are added only to the current panel of panel_blocks blocks. Each later
-// panel adds all inputs before its first unit by a separate op, which does not finish units, and reads the weights of
-// each block in one stretch: a few words of every block at each position would not be prefetched where weights do not
-// fit in L2.
+// Sums in the plan take whole quads of inputs. The inputs of a position are added only to the current panel of
+// panel_blocks blocks. Each later panel adds all inputs before its first unit by a separate op, which does not finish
+// units, and reads the weights of each block in one stretch: a few words of every block at each position would not be
+// prefetched where weights do not fit in L2.
 PlanStorage small_batch_plan(const MaskedConditioner& t, bool sequential, int quad);
 
 // Assigns lines to ops whose inputs end inside a step, and to ops that resume such a step, where sums wait: two lines

@@ -32,7 +32,7 @@ HR_FN bool settles(const MaskedNetwork<float>& c, const Layer& layer, const Tile
            layer.dropout == 0 && !(b.is_recorded && c.slopes >= 0);
 }
 
-// Runs an op. Returns whether its units are finished, where it is the last op for them.
+// Runs an op. Returns whether the units of the op are finished, if the op is their last one.
 HR_FN bool bf16_op(const MaskedNetwork<float>& c, const Known<float, TileBuffers<float>>& known, const Op& op) {
     const TileBuffers<float>& b = known.b;
     const Call<float>& call = known.call;

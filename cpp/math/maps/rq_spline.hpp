@@ -375,8 +375,7 @@ struct Spline : Directions<Spline<Kind>> {
             grad_log_det = fma(grad_y, rise, grad_log_det);
         }
         const T range = Kind::range(o);
-        const V width = bin.width / knots.width_sum, height = bin.height / knots.height_sum;  // as shares of the
-                                                                                              // interval
+        const V width = bin.width / knots.width_sum, height = bin.height / knots.height_sum;  // shares
         const V n = at.n(bin), d = at.d(bin), tr = at.t * at.r, eta = at.eta(bin);
         const V grad_eta = grad_y * height * range;
         const V grad_n = grad_log_det / n, grad_p = grad_eta / d;  // eta = p / d

@@ -85,8 +85,7 @@ class Memory {
         uint64_t begin, end;
     };
     static constexpr uint64_t page_bytes = 4096;
-    static constexpr size_t most_arrays = 32, most_pages = 16384, kept_pages = 4096;  // 640 MB of words, of which 160
-                                                                                      // MB are kept
+    static constexpr size_t most_arrays = 32, most_pages = 16384, kept_pages = 4096;  // 640 MB, 160 MB of words
 
     bool find(uint64_t address);
 
