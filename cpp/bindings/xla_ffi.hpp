@@ -22,7 +22,7 @@ namespace headrace::xla {
 
 constexpr int first_minor = 1, last_minor = 3;  // supported minor versions of 0.x
 
-// ---- the binary interface: names differ from XLA's, order and types of fields do not ----------------------------
+// ---- the binary interface: names differ from XLA's, order and types of fields do not --------------------------------
 
 struct Extension {
     size_t size;

@@ -97,7 +97,7 @@ void tile_map_vjp(const CoordinateMap<T>& s, const Tape<T>& t, int step, T* para
     }
 }
 
-// ---- any map and direction of a step -------------------------------------------------------------------------
+// ---- any map and direction of a step --------------------------------------------------------------------------------
 
 template <class T>
 HR_FN void settle(const CoordinateMap<T>& s, const TileBuffers<T>& b, const T* params, int begin, int end) {

@@ -10,7 +10,7 @@
 namespace headrace {
 namespace {
 
-// ---- steps without ready parameters --------------------------------------------------------------------------
+// ---- steps without ready parameters ---------------------------------------------------------------------------------
 
 template <class S>
 HR_FN int ready_parts(const S&, int) {
@@ -22,7 +22,7 @@ HR_FN void prepare_part(const S&, int, int, const In&, const Out&) {}
 template <class S>
 constexpr bool needs_finish = false;
 
-// ---- a map of each coordinate, coordinate by coordinate; rows have gradients by raw parameters --------------------
+// ---- a map of each coordinate, coordinate by coordinate; rows have gradients by raw parameters ----------------------
 
 template <class T>
 HR_FN int ready_parts(const ElementwiseStep<T>&, int features) {

@@ -185,8 +185,7 @@ __device__ void back_conditioner(const Team& team, const MaskedNetwork<T>& c, co
     }
 }
 
-// ---- ends of the backward pass, and the run of a tile
-// -----------------------------------------------------------------------
+// ---- ends of the backward pass, and the run of a tile ---------------------------------------------------------------
 
 // Stores gradients by inputs and context, row by row; a row that is not finite has NaN as gradient.
 template <class T>

@@ -3,8 +3,7 @@
 //
 // A load of an input serves sums_at_once multiply-adds, and a load of four weights serves four terms of all rows of a
 // warp: 12 loads for 32 multiply-adds of a warp, where a cycle has one load and four multiply-adds. Tensor cores need a
-// different value in each lane: sixteen terms of 16 sums need 16 loads of inputs and 2 of weights for 256
-// multiply-adds.
+// different value in each lane: 16 terms of 16 sums are 18 loads for 256 multiply-adds.
 #pragma once
 
 #include <type_traits>
@@ -36,8 +35,7 @@ struct PartialSums {
 
 // The division of blocks of sums among warps: the number of blocks that a warp computes at once, and the multiple of
 // terms in a share. On a narrow tile warps are those of the block of threads, if the lanes of a warp work `together`.
-// Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have other work at the
-// same time.
+// Without shares, one warp computes each sum, in one order of terms. The first `taken` warps have other work, too.
 struct Rounds {
     int at_once = 1, terms = 8;
     bool together = false, has_shares = true;
@@ -105,8 +103,7 @@ __device__ void for_sums(const Team& team, T* partial, int blocks, int longest, 
 #pragma unroll 1
         for (int n = shares > 1 ? finished_at_once * team.warp : 0; n < end; n += step) {
             const int block = (shares > 1 ? 0 : own_block) + n / sums_at_once, i = n % sums_at_once;
-            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // index of the half, and index in the
-                                                                                // half
+            const int of = i * halves / sums_at_once, kept = i - of * of_part;  // half, and index in it
             const int begin = shares > 1 ? block * shares * parts + of : team.warp;
             const T* part = partial + (begin * sums_at_once + kept) * sum_line + team.lane;
             T total[finished_at_once] = {};
@@ -179,8 +176,7 @@ __device__ void sum_row_products(const T* weights, const uint32_t* row, int n, c
     partial.keep(total);
 }
 
-// Multiplies columns of a matrix by gradients: total[m] += sum over rows r of weights[row[r] + column + m] grad[r], for
-// n columns.
+// Multiplies n columns of a matrix by gradients: total[m] += sum over r of weights[row[r] + column + m] grad[r].
 template <int M, class T, bool in_shared>
 __device__ void add_column_products(const T* weights, const uint32_t* row, int column, int n,
                                     const Lines<T, in_shared>& grad, int lane, Terms terms, T (&total)[sums_at_once]) {
@@ -188,8 +184,7 @@ __device__ void add_column_products(const T* weights, const uint32_t* row, int c
     if constexpr (M >= 4) {
         const bool whole = column % M == 0;  // rows are padded to multiples of more than M
         for (; whole && r + rows_ahead <= terms.end; r += rows_ahead) {
-            // All loads come before the products: loads of a row wait for its offset, and rows do not wait for each
-            // other.
+            // Loads come before products: those of a row wait for its offset, and rows do not wait for each other.
             Four<T> w[rows_ahead][M / 4];
             T g[rows_ahead];
 #pragma unroll
@@ -232,17 +227,15 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 //
 // Rows of the tile are rows of the left matrix, and sums are columns of the right matrix; two products of 16 rows make
 // the tile. The order of terms is free: lane 4 g + t takes the four adjacent terms 4 t, ... of sixteen, so that one
-// load of 16 bytes reads the weights of a sum for these terms, without conversion. A float32 is split into its two
-// factors when it is loaded, because stored factors would take 8 bytes for each weight, and weights wait for the L2
-// cache.
+// load of 16 bytes reads a sum's weights, without conversion. A float32 is split into its two factors when it is
+// loaded, because stored factors would take 8 bytes a weight, and weights wait for the L2 cache.
 //
 // Sums of eight terms are added in float32, rounded to nearest, because tensor cores round toward zero, and over a long
 // sum that error would be far larger than float32's. Of the three products, the two small ones are added first. PTX
 // requires that all lanes of a warp execute a product together, so that no branch here depends on the lane.
 
-// The row of the tile that is row q of the four rows of lanes 4 g, .... Loads of a warp are then in 32 banks of shared
-// memory, because four lines are four values longer than four times the banks; in global memory they are 16 bytes for
-// each lane.
+// The row of the tile that is row q of the four rows of lanes 4 g, .... A warp's loads are in 32 banks of shared memory,
+// because four lines are four values longer than four times the banks, or in global memory 16 bytes a lane.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
     return in_shared ? g % 4 + 16 * (g / 4) + 4 * q : 4 * g + q;
@@ -275,8 +268,7 @@ struct FragmentSums {
         }
     }
     // Stores the sums of the first block for the lanes of rows, and those of the next block in the first n lines of
-    // `aside`, because they are no longer in registers when sums are finished. Lanes of the warp may still read values
-    // that were stored before.
+    // `aside`, because they are no longer in registers when sums are finished. Lanes may still read earlier values.
     template <bool in_shared>
     __device__ void keep(const PartialSums<float>& partial, int n, const Lines<float, in_shared>& aside) const {
         const int g = partial.lane / 4, t = partial.lane % 4;
@@ -296,8 +288,7 @@ struct BlockEnds {
 };
 
 // Adds eight terms of N blocks: x[h][q] is the lane's term of half h in row q, w[j][h] its weight of block j, and
-// sums[j] the lane's part of the sums, for both halves of the tile. If the factors are exchanged, so are the small
-// products.
+// sums[j] the lane's part of the sums, for both halves of the tile. Exchanged factors swap small products.
 template <bool changed_places = false, int N, int M>
 __device__ __forceinline__ void add_eight_terms(bool split_factors, const float (&x)[2][4], const float (&w)[N][2],
                                                 float (&sums)[M][2][4]) {
@@ -371,8 +362,7 @@ struct Existing {
     }
 };
 
-// Loads the lane's four of the sixteen terms from k on, in the lane's rows. Terms that do not exist are zero, and not
-// read.
+// Loads the lane's four of sixteen terms from k on, in its rows. Terms that do not exist are zero, and not read.
 template <bool in_shared, bool starts_inside>
 __device__ __forceinline__ void load_terms(const Lines<float, in_shared>& input, int lane, int k,
                                            const Existing<starts_inside>& exists, float (&x)[4][4]) {
@@ -449,8 +439,7 @@ __device__ void sum_on_narrow_tile(bool split_factors, const Lines<float, false>
                                    const Existing<true>& exists, const WeightsOf& weights,
                                    const PartialSums<float>& partial) {
     static_assert(narrow_warps == 4 && narrow_rows == 8);
-    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // index in the warp of the block of
-                                                                                // threads
+    const int lane = int(threadIdx.x) % warp_rows, g = lane / 4, t = lane % 4;  // in the block's warp
     float sums[1][2][4] = {};
     __syncwarp();  // some lanes of the warp may have finished more sums than others
     terms = exists.of(terms);
@@ -536,8 +525,7 @@ __device__ inline void sum_columns_on_narrow_tile(bool split_factors, const floa
         partial);
 }
 
-// ---- exact or on tensor cores
-// -----------------------------------------------------------------------------------------------------
+// ---- exact or on tensor cores ---------------------------------------------------------------------------------------
 
 // The number of `blocks` blocks that a warp computes at once on tensor cores. Loaded and split inputs serve all these
 // blocks; their number is limited so that other warps still have work.

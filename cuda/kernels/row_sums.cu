@@ -12,8 +12,7 @@
 namespace headrace {
 namespace {
 
-// ---- in the type of the program
-// --------------------------------------------------------------------------------------
+// ---- in the type of the program -------------------------------------------------------------------------------------
 
 // A block of threads computes one task for one share of the rows: sums[share][place] over the tapes of tiles [share
 // tiles_of_share, ...).

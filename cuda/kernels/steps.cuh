@@ -28,8 +28,7 @@
 namespace headrace {
 namespace {
 
-// ---- kinds that work in place, on lines alone
-// ------------------------------------------------------------------------
+// ---- kinds that work in place, on lines alone -----------------------------------------------------------------------
 
 template <class S, class T, bool in_shared>
 __device__ void run_step(const Team& team, const PlacedStep<S>& s, const Run<T>& run,

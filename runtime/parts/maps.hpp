@@ -11,8 +11,7 @@
 namespace headrace {
 namespace detail {
 
-// ---- settings: kind, and limits of slopes and of the interval
-// ---------------------------------------------------------
+// ---- settings: kind, and limits of slopes and of the interval -------------------------------------------------------
 
 enum class MapKind {
     // clang-format off

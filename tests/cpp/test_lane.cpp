@@ -24,7 +24,7 @@ namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// ---- the largest allowed errors, in units in the last place of the exact result, as in lane.hpp ----------
+// ---- the largest allowed errors, in units in the last place of the exact result, as in lane.hpp -------------------
 
 struct Range {
     double low, high;
@@ -94,8 +94,7 @@ W shift_of() {
     return std::log(std::expm1(W(1 - least)));
 }
 
-// The normal distribution function erfc(-x / sqrt 2) / 2. Far in the tail the rounding error of the argument would be
-// visible in long double.
+// The normal distribution function erfc(-x / sqrt 2) / 2, in whose far tail rounding x would be visible in long double.
 template <class W>
 W normal_cdf_of(W x) {
     const W root = W(0.707106781186547524400844362104849039L), t = -x * root;
@@ -202,8 +201,7 @@ Wide<T> units_of(Wide<T> x) {
     }
 }
 
-// The error of `got` in units in the last place; an infinity in place of a finite value counts as the next power of
-// two.
+// The error of `got` in units in the last place; a wrong infinity counts as the next power of two.
 template <class T>
 double error_of(T got, Wide<T> want, Wide<T> units) {
     if (std::isnan(want) || std::isnan(got)) return std::isnan(want) && std::isnan(got) ? 0 : inf;

@@ -16,8 +16,7 @@ namespace {
 
 using Words32 = std::vector<uint32_t>;
 
-// ---- a second implementation of Philox, from the paper
-// ---------------------------------------------------------------------
+// ---- a second implementation of Philox, from the paper ------------------------------------------------------------
 
 struct Four {
     uint32_t w[4];
@@ -89,7 +88,7 @@ void test_philox(const char* set, const char* lanes, decltype(Functions<float>::
     }
 }
 
-// ---- uniform values ----------------------------------------------------------------------------------------------
+// ---- uniform values -----------------------------------------------------------------------------------------------
 
 // Appends words for which every rounding occurs, and both ends of the interval.
 void interesting_words(Words32& high, Words32& low) {
@@ -135,7 +134,7 @@ void test_uniform(const NamedSet& named) {
     }
 }
 
-// ---- normal and logistic values ----------------------------------------------------------------------------------
+// ---- normal and logistic values -----------------------------------------------------------------------------------
 
 template <class T>
 std::vector<T> draw(const Functions<T>& functions, bool logistic, uint64_t seed, int64_t first_row, uint32_t block,

@@ -200,8 +200,7 @@ inline void fail(const std::string& what) {
     leave();
 }
 
-// ---- waits of threads for each other
-// ------------------------------------------------------------------------------------------
+// ---- waits of threads for each other -----------------------------------------------------------------------------
 
 inline Fiber& thread_of(unsigned warp, unsigned lane) {
     return block().pool[warp * warp_size + lane];

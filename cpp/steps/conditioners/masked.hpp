@@ -95,8 +95,7 @@ struct MaskedNetwork {
     int input_pairs, pairs, sums;  // first line of pairs of inputs; numbers of lines of pairs and of sums
 };
 
-// ---- functions of every kind of conditioner (steps/conditioners.hpp)
-// --------------------------------------------------
+// ---- functions of every kind of conditioner (steps/conditioners.hpp) ------------------------------------------------
 
 namespace {
 
