@@ -29,8 +29,8 @@
 #endif
 
 // HR_HAS_FMA: whether code has an instruction for a * b + c with one rounding (Clang for x86 defines only __FMA__). On
-// the host only kernels (HR_ISA) have it, because other code is compiled for plain x86-64. HR_REGISTER: the register
-// class of a value.
+// the host only kernels (HR_ISA) have the instruction, because other code is compiled for plain x86-64. HR_REGISTER:
+// the register class of a value.
 #if defined(__CUDA_ARCH__) || (defined(HR_ISA) && defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)) || \
     (defined(HR_ISA) && defined(__clang__) && defined(__FMA__))
 #define HR_HAS_FMA true
@@ -275,7 +275,7 @@ HR_FN bool any_lane(Int<V> x) {
     }
 }
 
-// Reads elements 0, ..., N - 1 of one row of a table for each lane, whose index is the row's; rows start every `stride`
+// Reads elements 0, ..., N - 1 of a row of a table for each lane, which has the row's index; rows start every `stride`
 // elements.
 template <int N, class V>
 HR_FN void gather_row(const Scalar<V>* table, Int<V> index, int stride, V (&out)[N]) {

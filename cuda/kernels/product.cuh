@@ -234,7 +234,7 @@ __device__ void sum_column_products(const T* weights, const uint32_t* row, int c
 // sum that error would be far larger than float32's. Of the three products, the two small ones are added first. PTX
 // requires that all lanes of a warp execute a product together, so that no branch here depends on the lane.
 
-// The row of the tile that is row q of the four rows of lanes 4 g, .... A warp's loads are in 32 banks of shared memory,
+// The row of the tile that is row q of the four rows of lanes 4 g, ... A warp's loads are in 32 banks of shared memory,
 // because four lines are four values longer than four times the banks, or in global memory 16 bytes a lane.
 template <bool in_shared>
 __device__ int row_of_lanes(int g, int q) {
