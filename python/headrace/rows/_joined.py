@@ -56,11 +56,6 @@ class Joined(Source):
         assert self.names is not None
         return [source.names.index(name) if source.names.count(name) == 1 else None for name in self.names]
 
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of the columns in all tables; see `Source`."""
-        return self._kinds
-
     def check(self, columns: Sequence[int]) -> None:
         for path, order in zip(self.paths, self._orders, strict=True):
             for column in columns:
