@@ -274,11 +274,12 @@ def distill_sequences(
         _take_over(teacher, student)
         student.parameters = learner.parameters
     is_whole = history.stopped != "interrupted"
-    kl, error, *figures = step.reported(of_report) if is_whole else (math.nan,) * 5
+    kl, error, distance, level, excess = step.reported(of_report) if is_whole else (math.nan,) * 5
     has_sides = is_whole and step.spectrum is not None and length >= 4 * LEVEL_FRAME
-    sides = _of_sides(step, of_report) if has_sides else (None, None)
+    sides: tuple[Sides | None, Sides | None] = _of_sides(step, of_report) if has_sides else (None, None)
     kind = "closed_form" if is_closed else "pathwise"
-    return student, SequenceDistillation(kl, error, kind, *figures, *sides, history, time.perf_counter() - begin)
+    figures = (distance, level, excess, *sides)
+    return student, SequenceDistillation(kl, error, kind, *figures, history, time.perf_counter() - begin)
 
 
 def _check_flows(teacher: Any, student: Any) -> None:
@@ -318,10 +319,8 @@ def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
     """
     student, teacher, length = step.divergence.student, step.divergence.teacher, step.inputs.length
     batch = step.inputs.draw(step.plan.samples, np.random.default_rng(seed))
-    first, end = length // 2, length  # covariates end there
-    if batch.signals is None:
-        first = min(max(student.field, length), 4 * length)
-        end = first + length
+    first = min(max(student.field, length), 4 * length) if batch.signals is None else length // 2
+    end = first + length if batch.signals is None else length  # of the covariates
     signals = step.inputs.frames(PITCH_FRAME, FRAMES) if batch.signals is None else batch.signals[:, first:]
     of = step.plan.samples, end, batch.context, batch.covariates, batch.seed
     sides = *(flow.sample(*of)[:, first:] for flow in (student, teacher)), signals
