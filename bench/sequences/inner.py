@@ -26,7 +26,7 @@ class Apart:
         self._flow, self._rows, self._steps = flow, rows, steps
         self._inner = flow.transforms[0].inner
         first = flow.transforms[0]
-        _, self._core, _ = first._link(flow.dtype, "exact")
+        self._core: Any = first._link(flow.dtype, "exact")[1]
         self._weights = first.parameters[: first._structure.n_weights]
         self._z = rng.standard_normal((rows, steps, flow.features)).astype(np.float32)
         self._x = flow.to_data(self._z)[0]

@@ -8,7 +8,7 @@ steps: by the divergence alone, and with the spectra of the training files, with
 four classes of frames, from the quietest to the loudest, in place of one mean. Each line of the output has KL in nats a
 sample, the distance of spectra, the power over that of real signals in decibels, and the teacher's log density of
 samples less that of real signals, in nats a sample. The line below has the range of levels of frames, in decibels, and
-the strength of the pitch, for the first 1024 steps of samples of the student and of the teacher, and of as many of real
+the strength of the pitch, for samples of the student and of the teacher without their first steps, and for all real
 signals. The last lines have both values for stationary noise with the signals' spectrum, whose other figures are good,
 and for one long sample of each. `--picture` draws spectrograms of the long samples. Where the package cannot be
 fetched, a simulated process replaces the voice.
@@ -60,8 +60,9 @@ class ClassesOfLevels(Spectrum):
 
 
 def coloured_noise(signals: Sequence[NDArray[Any]], rows: int, steps: int, rng: np.random.Generator) -> Floats:
-    """Stationary normal noise with the mean power spectrum of the signals' first LENGTH steps, (rows, steps, 1)."""
-    size = np.sqrt(np.mean([np.abs(np.fft.rfft(x[:LENGTH, 0])) ** 2 for x in signals], axis=0) / LENGTH)
+    """Stationary normal noise with the mean power spectrum of the signals, (rows, steps, 1)."""
+    parts = [x[end - LENGTH : end, 0] for x in signals for end in range(LENGTH, len(x) + 1, LENGTH)]
+    size = np.sqrt(np.mean([np.abs(np.fft.rfft(part)) ** 2 for part in parts], axis=0) / LENGTH)
     white = np.fft.rfft(rng.standard_normal((rows, steps)))
     between = np.interp(np.fft.rfftfreq(steps), np.fft.rfftfreq(LENGTH), size)
     return np.fft.irfft(between * white, steps)[..., None]

@@ -158,6 +158,25 @@ def test_products_and_the_schedule_are_those_of_python(folder, result):
     assert not np.array_equal(flows["bf16"].parameters, flows["exact"].parameters)
 
 
+def test_bounds_are_those_of_python(folder, run, result):
+    x = np.abs(values(600, 2))
+    write_wave("a.wav", x)
+    result("fit", "a.wav", "-o", "f.safetensors", "--bounds", "0=-0.5:,1=-0.5:40000", *SMALL)
+    flow = hr.WaveNet(2, layers=3, channels=6, bounds=[(-0.5, None), (-0.5, 40000)])
+    flow.fit([x], quantised=1, epochs=2, progress=False)
+    loaded = hr.load("f.safetensors")
+    assert loaded.transforms[-1].bounds == ((-0.5, None), (-0.5, 40000.0))
+    assert_array_equal(loaded.parameters, flow.parameters)
+    result("fit", "a.wav", "-o", "g.safetensors", "--bounds", "1=-1:", *SMALL)
+    assert hr.load("g.safetensors").transforms[-1].bounds == (None, (-1.0, None))
+    for bounds, words in (
+        ("2=0:", ["--bounds: expected a column of a.wav, got '2'; the file has 2 columns"]),
+        ("0=0:,0=1:", ["--bounds", "channel 0 twice"]),
+        ("0=0:", ["expected values between their bounds", "for counts bounds are half a step out"]),
+    ):
+        check_error(*run("fit", "a.wav", "-o", "h.safetensors", "--bounds", bounds, *SMALL), words)
+
+
 def test_a_checkpoint_is_resumed(folder, result, monkeypatch):
     write_wave("a.wav", values(1500))
     result("fit", "a.wav", "-o", "whole.safetensors", *SMALL)

@@ -205,14 +205,34 @@ def test_first_steps_have_the_scale_of_the_start(start):
 def test_a_fit_begins_with_the_size_of_first_residuals():
     rng = cases.rng("start")
     quiet = [np.concatenate([np.full(40, 0.01), np.ones(400)])[:, None] * rng.standard_normal((440, 1)) for _ in "abcd"]
-    found = hr.AdaptivePrediction().bounded(quiet, None)
+    found = hr.AdaptivePrediction().bounded(quiet, [0] * 4, None)
     mean = np.mean([np.abs(x[:40]).mean() for x in quiet])
     assert 3 * mean < found.start < 0.25  # the upper limit excludes the mean of all steps, which is about 0.8
-    whole = hr.AdaptivePrediction().bounded([np.concatenate(quiet)[40:440]], None)
+    whole = hr.AdaptivePrediction().bounded([np.concatenate(quiet)[40:440]], [0], None)
     assert 0.6 < whole.start < 1.0
-    short = hr.AdaptivePrediction().bounded([x[:30] for x in quiet], None)
+    short = hr.AdaptivePrediction().bounded([x[:30] for x in quiet], [0] * 4, None)
     assert short.start == short.ceiling or short.start < 0.01
     assert short.ceiling < 0.02
+
+
+def test_pieces_have_the_bounds_of_the_whole():
+    x, prediction = signal(4000, "pieces"), hr.AdaptivePrediction()
+    assert prediction.field < 840
+    whole, pieces = prediction.bounded([x], [0], None), prediction.bounded([x[:2000], x[1160:]], [0, 840], None)
+    for name in ("floor", "ceiling", "start"):
+        assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-9)
+
+
+def test_a_recording_that_begins_quietly_has_the_ceiling_of_all_of_it(monkeypatch):
+    x = np.concatenate([0.01 * signal(6000, "fade"), signal(6000, "fade")])
+    found = []
+    for most, piece in ((2**18, 2**13), (3000, 500)):
+        monkeypatch.setattr(sequence_fit, "_BOUNDING", most)
+        monkeypatch.setattr(sequence_fit, "_PIECE", piece)
+        flow = hr.WaveNet(adaptive=True, **SMALL)
+        flow.fit(x, epochs=0, progress=False)
+        found.append(flow.transforms[1].ceiling)
+    assert_allclose(found[1], found[0], rtol=0.5)
 
 
 def test_sizes_need_an_adaptive_prediction_next_to_the_network():
@@ -336,17 +356,35 @@ def test_batches_of_a_trial_are_hardly_filled_up(tries, monkeypatch):
     def counted(run, batch):
         if len(seen) == 2 * sequence_fit._SHORT:  # the trials with and without an adaptive prediction have ended
             raise RuntimeError("stop")
-        seen.append((int((batch.weights > 0).sum()), batch.weights.size))
+        seen.append((int((batch.weights > 0).sum()), int((batch.x != 0).sum()), batch.x.size))
         return own(run, batch)
 
     monkeypatch.setattr(sequence_fit.CropRun, "_loss_of", counted)
     monkeypatch.setattr(sequence_fit, "FIELDS", 0.25)  # crops are so short that an epoch has hundreds
     with pytest.raises(RuntimeError, match="stop"):
         hr.WaveNet(**SMALL).fit(x, **TRIED)
-    counts, steps = np.sum(seen, axis=0)
-    assert counts > 0.8 * steps
-    # The trials use some of the sequences: whole crops of all sequences would be 0.45.
-    assert steps < 0.2 * lengths.sum()
+    counts, filled, size = np.sum(seen, axis=0)
+    assert filled > 0.6 * size
+    assert counts < 0.25 * lengths.sum()  # of some crops, in both trials
+
+
+def test_a_trial_takes_steps_of_the_whole_recording(tries, monkeypatch):
+    x, own, taken = signal(30_000, "long"), sequence_fit.SequenceFit._trial_run_of, []
+
+    def noted(*arguments):
+        run = own(*arguments)
+        taken.append(run.source)
+        return run
+
+    monkeypatch.setattr(sequence_fit.SequenceFit, "_trial_run_of", noted)
+    monkeypatch.setattr(sequence_fit, "FIELDS", 0.25)
+    hr.WaveNet(**SMALL).fit(x, **TRIED | {"epochs": 1})
+    assert len(taken) == 2
+    for source in taken:
+        begins = [one.begin for one in source.stretches]
+        assert min(begins) == 0
+        assert 20_000 < max(begins) < 27_000
+        assert source.size < 15_000
 
 
 def test_trials_go_by_adam_for_any_optimizer_of_the_fit(tries, monkeypatch):

@@ -13,7 +13,7 @@ from headrace._fit.optimizer import Adam
 from headrace._fit.plan import MANY_FOR_COSINE
 from headrace._flow.fit_arguments import Arguments
 from headrace.sequences import fit as sequence_fit
-from headrace.sequences.crops import Crops, HeldSequences, Stretch
+from headrace.sequences.crops import Crops, HeldSequences, Stretch, spread
 from headrace.sequences.fit import _TRIAL
 from sequence_cases import SHORT, autoregression, fitted, opened
 
@@ -268,6 +268,13 @@ def test_long_epochs_are_judged_on_a_sample_every_few_steps(long_epochs, monkeyp
     short = fitted(hr.WaveNet(**SHORT), x, **LONG | {"validation": None})
     assert not own
     assert short.best_epoch == 2
+
+
+def test_pieces_are_spread_over_all_stretches():
+    stretches = [Stretch(0, 5, 105), Stretch(2, 0, 30), Stretch(3, 0, 50)]
+    assert spread(stretches, 40, 1) == stretches
+    assert spread(stretches, 40, 2) == [Stretch(0, 5, 45), Stretch(0, 85, 105), Stretch(3, 0, 40)]
+    assert spread(stretches, 200, 2) == [stretches[0], stretches[2]]
 
 
 def test_a_sample_of_held_out_steps_is_spread_over_them_and_given_the_steps_before():

@@ -294,6 +294,53 @@ def test_a_report_has_the_figures_of_student_teacher_and_signals():
     assert short.level_range is short.pitch is None
 
 
+def fading_pupil(**more):
+    """White noise whose first 300 steps are 40 dB quieter: a layer reads a constant, before which it has zeros."""
+    network = hr.CausalConvolution(channels=1, kernel=2, dilations=[300, 1], map="affine", reads="latent", **more)
+    weights = {name: np.zeros_like(array) for name, array in network.named_parameters().items()}
+    weights["input.bias"][0], weights["layers.0.gate.weight"][0, 0, 0], weights["layers.0.gate.bias"][1] = 10, 10, 10
+    weights["layers.0.out.weight"][1, 0] = weights["head.0.weight"][0, 0] = 1.0
+    weights["head.1.weight"][1, 0], weights["head.1.bias"][1] = 20.0, -20.0
+    for name, array in weights.items():
+        network.set_parameter(name, array)
+    return hr.SequenceFlow([network, hr.transforms.Standardize([0.0], [1.0])])
+
+
+FADING = {"length": 700, "steps": 1, "samples": 4, "learning_rate": 1e-9} | QUIET
+
+
+def test_samples_that_fade_in_have_the_range_of_levels_of_later_steps():
+    assert range_of_levels(fading_pupil().sample(4, 700, seed=0), 160) > 35.0
+    signals = autoregression().sample(4, steps=700, seed=1)
+    _, report = hr.distill_sequences(autoregression(), fading_pupil(), signals=signals, **FADING)
+    assert 0.0 < report.level_range.student < 3.0
+    assert report.pitch.student < 0.4
+
+
+def test_samples_with_covariates_fade_in_as_well():
+    """Their first half does not count, nor does that of the signals with the same covariates."""
+    teacher = small("fade", "data", covariates=1, hop=10)
+    signals, frames = cases.rng("fade").standard_normal((3, 700, 1)), np.zeros((3, 70, 1))
+    signals[:, :350] *= 1e-3
+    student = fading_pupil(covariates=1, hop=10)
+    _, report = hr.distill_sequences(teacher, student, covariates=frames, signals=signals, **FADING)
+    assert 0.0 < max(report.level_range.student, report.level_range.signals) < 3.0
+
+
+def test_the_range_of_levels_of_signals_is_that_of_all():
+    """Of ten short quiet ones beside a long loud one, which random crops of the length of the short ones missed."""
+    loud = autoregression().sample(1, steps=7000, seed=1)
+    quiet = 0.01 * autoregression().sample(10, steps=700, seed=2)
+    inputs = Inputs(autoregression(), 700, None, None, [*quiet, *loud])
+    frames = inputs.frames(320, 31)
+    assert frames.shape == (21, 320, 1)  # each second of two in each quiet one, and of 21 in the loud one
+    cases.assert_same_bits(frames[:11], np.concatenate([quiet[:, :320], loud[:, :320]]))
+    cases.assert_same_bits(frames[-1], loud[0, 6400:6720])
+    assert len(inputs.frames(320, 41)) == 41
+    _, report = hr.distill_sequences(autoregression(), pupil(layers=2), signals=[*quiet, *loud], **FADING)
+    assert report.level_range.signals > 35.0
+
+
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 

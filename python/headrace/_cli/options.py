@@ -138,7 +138,7 @@ def _add_fit(command: Callable[..., Parser]) -> None:
     _add(sub, "--seed", "N", help_text, type=integer(0), default=0)
     group = sub.add_argument_group("the columns")
     _add(group, "--weights", "COLUMN", "weights of the rows")
-    _add(group, "--bounds", "COLUMN=LOW:HIGH", "ends of features, as age=0:,share=0:1")
+    _add(group, "--bounds", "COLUMN=LOW:HIGH", "ends of features, as age=0:,share=0:1; of channels 0=-0.5:")
     _add(group, "--periodic", "COLUMN=LOW:HIGH", "features that go around, with one period of each: hour=0:24")
     help_text = "whole numbers, as in samples; by default those of such a type in .parquet and .npy; none for none"
     _add(group, "--discrete", "COLUMNS", help_text)

@@ -8,6 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import fitting, screen, writing
+from headrace._cli import bounds, fitting, screen, writing
 from headrace._cli.beside import Beside, Names
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
@@ -31,7 +32,7 @@ from headrace.sequences.quantised import has_cells
 STEP = 1  # spacing of integers
 STEPS_AT_ONCE = 4096  # steps of a drawn signal between two updates of the bar
 OF_TABLES = (
-    *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
+    *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
 )
 """Options that only tables have."""
@@ -132,6 +133,8 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
         signals = waves.read_all(files)
         near = Beside.of(arguments, files)
         settings |= {option: near.columns(option) for option in ("context", "covariates")}
+        if arguments.bounds:
+            settings["bounds"] = _bounds(arguments.bounds, signals[0])
         flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **settings)
         share = fitting.VALIDATION if arguments.validation is None else arguments.validation
         keywords: dict[str, Any] = {"validation": share, "seed": arguments.seed, "progress": not arguments.quiet}
@@ -144,6 +147,14 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
     signal = Signal(signals[0].rate, context=near.context_names, covariates=near.covariate_names)
     fitting._save(arguments.output, flow, signal.notes())
     return _report(arguments, flow, signals, history)
+
+
+def _bounds(text: str, wave: Wave) -> list[Any]:
+    """The ends of each channel, None for none, from a list such as ``0=-0.5:,1=:99.5`` by indices of channels."""
+    label = "channel {}".format
+    table: Any = SimpleNamespace(path=wave.path, names=None, n_columns=wave.channels, label=label)
+    ends, _ = bounds.read(table, range(wave.channels), text, None)
+    return [ends.get(i) for i in range(wave.channels)]
 
 
 def _foreseen(flow: Any, values: Sequence[Any], near: Beside, keywords: dict[str, Any]) -> str:

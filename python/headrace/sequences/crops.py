@@ -42,6 +42,14 @@ class Stretch:
         return self.end - self.begin
 
 
+def spread(stretches: Sequence[Stretch], piece: int, every: int) -> list[Stretch]:
+    """Each `every`-th piece of `piece` steps or fewer, in order; whole stretches where that is each one."""
+    if every <= 1:
+        return list(stretches)
+    borders = [(one, begin) for one in stretches for begin in range(one.begin, one.end, piece)]
+    return [Stretch(one.sequence, begin, min(begin + piece, one.end)) for one, begin in borders[::every]]
+
+
 class Batch(NamedTuple):
     """Arguments of `SequenceFlow.nll_and_grad`."""
 
@@ -320,15 +328,10 @@ class HeldSequences:
 
         If a density depends on all earlier steps, sequences stay whole.
         """
-        pieces = self._stretches
-        if self._before is not None:
-            pieces = [
-                Stretch(piece.sequence, begin, min(begin + crop, piece.end))
-                for piece in pieces
-                for begin in range(piece.begin, piece.end, crop)
-            ]
-        chosen = pieces[:: max(-(-self.size // max(most, 1)), 1)]
-        return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
+        every = max(-(-self.size // max(most, 1)), 1)
+        chosen = spread(self._stretches, self.size if self._before is None else crop, every)
+        same = chosen == self._stretches
+        return self if same else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
         """The mean negative log-likelihood of a step; infinity if it is not finite."""

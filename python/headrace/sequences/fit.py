@@ -26,7 +26,7 @@ from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch, spread
 from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
@@ -46,7 +46,7 @@ _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a 
 LEAST_TAILS = 1280  # least steps of a fit for a trial of a base, which takes a tenth of them at most
 LEAST_ADAPTIVE = 50_000  # least training steps for a trial of an adaptive prediction
 FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for such a trial, and steps that judge it
-_BOUNDING = 2**18  # most steps that set the bounds of an adaptive prediction
+_BOUNDING, _PIECE = 2**18, 2**13  # most steps that set the bounds of an adaptive prediction, and steps of a piece
 # Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps judge after each WORK or
 # 20th of all steps, or a sample of them if they are more than an EIGHTH of the steps trained on in between. Thus a
 # judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
@@ -279,15 +279,11 @@ class SequenceFit(Fit):
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
     ) -> CropRun:
-        """A short run of a copy with other starts or another base, on the beginnings of stretches; of only some of them
-        if beginnings would be shorter than a crop, because batches would be mostly padding.
-        """
-        tried, share, crop = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source.crop
+        """A short run of a copy, with other starts or another base, on crops that are spread over all."""
+        tried, share, source = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source
         tried._interior.set_starts(starts, context, base)
-        ends = [part.begin + max(math.ceil(share * part.steps), crop) for part in self.source.stretches]
-        some = [replace(part, end=min(part.end, end)) for part, end in zip(self.source.stretches, ends, strict=True)]
-        every = max(round(sum(part.steps for part in some) / (share * self.source.size)), 1)
-        crops = Crops(self.given, some[::every], crop, self.source.before)
+        some = spread(source.stretches, source.crop, round(1.0 / share))
+        crops = Crops(self.given, some, source.crop, source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
         if plan.optimizer != "adam":  # so that the optimiser does not decide
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
@@ -308,16 +304,15 @@ class SequenceFit(Fit):
         last = len(chain) - 1
         link, standardize = chain[last - 1] if last else None, starts[last]
         if isinstance(link, AdaptivePrediction) and link.is_identity:
-            left, values = _BOUNDING, []
-            for stretch in self.source.stretches:
-                steps = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
-                values.append((self.given.unbounded(steps) - standardize.mean) / standardize.std)
-                if (left := left - len(steps)) <= 0:
-                    break
+            pieces = spread(self.source.stretches, _PIECE, -(-self.source.size // _BOUNDING))
+            before = [piece.begin - self.given.start_of(piece, link.field) for piece in pieces]
+            pairs = zip(pieces, before, strict=True)
+            values = [self.given.steps(piece.begin - n, piece.end, piece.sequence, None) for piece, n in pairs]
+            values = [(self.given.unbounded(steps) - standardize.mean) / standardize.std for steps in values]
             step = None
             if self.quantised is not None and self.given.support is None:
                 step = self.quantised / float(standardize.std.max())
-            starts[last - 1] = link.bounded(values, step)
+            starts[last - 1] = link.bounded(values, before, step)
 
 
 class CropRun(Run):

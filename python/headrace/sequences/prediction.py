@@ -213,9 +213,9 @@ class AdaptivePrediction(OverTime):
         """Whether bounds and start have their defaults, which `SequenceFlow.fit` replaces."""
         return (self.floor, self.ceiling, self.start) == (1e-3, 10.0, 1.0)
 
-    def bounded(self, values: list[Array], step: float | None) -> Self:
-        """This transform with bounds and start for standardised sequences, each (steps, features), on a grid or
-        without.
+    def bounded(self, values: list[Array], before: list[int], step: float | None) -> Self:
+        """This transform with bounds and start for pieces of standardised sequences, (steps, features) each, after the
+        first `before` steps of each, on a grid or without.
 
         The ceiling is the running size of 40 steps that one step in a thousand exceeds: above it, a network has learned
         too little to bring a drawn signal back. The floor is a thousandth of the ceiling, or the size of rounding
@@ -227,10 +227,11 @@ class AdaptivePrediction(OverTime):
         core: Any = cpu.SequenceChainF64(self.features, [probe._link(np.dtype(np.float64), "exact")], None)
         weights = core.weights(np.zeros(0), [])
         logs = [core.run_link(weights, 0, True, x[None].astype(np.float64), None)[2][0, :, 1::RUNNING] for x in values]
-        sizes = np.exp(np.concatenate(logs))
+        sizes = np.exp(np.concatenate([own[n:] for own, n in zip(logs, before, strict=True)]))
         ceiling = float(np.quantile(sizes, 1.0 - BEYOND))
         floor = 1e-3 * ceiling if step is None else min(step / 6.0, ceiling)
-        first = [sizes.mean(), *(float(np.exp(log[_SCALE]).mean()) for log in logs if len(log) > _SCALE)]
+        fresh = [own[_SCALE] for own, n in zip(logs, before, strict=True) if not n and len(own) > _SCALE]
+        first = [sizes.mean(), *(float(np.exp(one).mean()) for one in fresh)]
         start = min(max(float(np.mean(first)), floor), ceiling)
         return type(self)(**settings | {"floor": floor, "ceiling": ceiling, "start": start})
 

@@ -118,6 +118,11 @@ class Inputs:
             crops.append(self.signals[i][begin : begin + self.length])
         return np.stack(crops)
 
+    def frames(self, steps: int, most: int) -> Array:
+        """At most this many frames, evenly spread over all signals, (frames, steps, features)."""
+        parts = [x[end - steps : end] for x in self.signals for end in range(steps, len(x) + 1, steps)]
+        return np.stack(parts[:: -(-len(parts) // most)])
+
 
 def _leading(covariates: Any) -> int:
     """The number of sequences: of an array (rows, frames, columns) or a list; 1 for an array (frames, columns)."""

@@ -30,6 +30,7 @@ RATE = 0.8  # a factor of the default of `SequenceFlow.fit`
 FIRST = 0.25  # the share of the steps that use spectra alone
 JUDGE_BY, REPORT_BY = 4, 16  # the batches of an evaluation and of the report
 LEVEL_FRAME, PITCH_FRAME = 160, 320  # in steps: 20 ms and 40 ms at 8 kHz
+FRAMES = 2048  # the most frames of signals in a report
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class SequenceDistillation:
     """The teacher's log density of the student's samples less that of `signals`, in nats a step: above 0, samples are
     more probable than the real signals; NaN without signals."""
     level_range: Sides | None
-    """The range from the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, for the student,
-    the teacher and `signals`: noise at a constant level has a range near 0, whatever its spectrum. None without
-    signals, and for samples of fewer than 640 steps."""
+    """The range from the 10 % to the 90 % quantile of the power of frames of 160 steps, in decibels, for samples of the
+    student and of the teacher without their first steps, in which a sample may fade in, and for all `signals`: noise at
+    a constant level has a range near 0, whatever its spectrum. None without signals, and for samples of fewer than 640
+    steps."""
     pitch: Sides | None
     """The mean over the louder half of frames of 320 steps of the highest autocorrelation at lags of 40 to 160, for the
     student, the teacher and `signals`: noise has a low value."""
@@ -167,17 +169,26 @@ class SequenceStep:
             return 0.0
         return self.spectrum.energy(x, self._target(batch), batch.same) if np.isfinite(x).all() else math.nan
 
-    def reported(self, seed: int) -> tuple[Floats, Floats, Floats]:
-        """The KL of each sequence, and for each batch the distance of spectra and the mean square, from one seed."""
-        rng, kl, heard, squares = np.random.default_rng(seed), [], [], []
+    def reported(self, seed: int) -> tuple[float, float, float, float, float]:
+        """KL and its error, and beside signals the distance of spectra, the level and the excess, for one seed."""
+        rng, kl, found = np.random.default_rng(seed), [], []
         for _ in range(REPORT_BY):
             batch = self.inputs.draw(self.plan.samples, rng)
             x, values = self.divergence.forth(None, batch, self.plan.samples)
             kl.append(values)
-            if self.spectrum is not None:
-                heard.append(self.spectrum.distance(x, self._target(batch)) if np.isfinite(x).all() else math.nan)
-            squares.append(np.square(x, dtype=np.float64).mean())
-        return np.concatenate(kl), np.array(heard), np.array(squares)
+            if self.spectrum is None:
+                continue
+            distance = self.spectrum.distance(x, self._target(batch)) if np.isfinite(x).all() else math.nan
+            both = x, self.inputs.crops(len(x), rng) if batch.signals is None else batch.signals
+            powers = [np.square(one, dtype=np.float64).mean() for one in both]
+            scores = [log_prob_of_steps(self.divergence.teacher, one, batch) for one in both]
+            found.append([distance, *powers, *scores])
+        each = np.concatenate(kl)
+        mean, error = mean_and_error(each[np.isfinite(each)])
+        if not found:
+            return mean, error, math.nan, math.nan, math.nan
+        distance, power, of_signals, score, of_real = np.mean(found, axis=0).tolist()
+        return mean, error, distance, 10.0 * math.log10(power / of_signals), score - of_real
 
 
 # ---- distillation ----------------------------------------------------------------------------------------------------
@@ -269,10 +280,9 @@ def distill_sequences(
         _take_over(teacher, student)
         student.parameters = learner.parameters
     is_whole = history.stopped != "interrupted"
-    kl, error, distance, level, excess = _reported(step, of_report) if is_whole else (math.nan,) * 5
-    sides: tuple[Sides | None, Sides | None] = (None, None)
-    if is_whole and step.spectrum is not None and length >= 4 * LEVEL_FRAME:
-        sides = _of_sides(step, of_report)
+    kl, error, distance, level, excess = step.reported(of_report) if is_whole else (math.nan,) * 5
+    has_sides = is_whole and step.spectrum is not None and length >= 4 * LEVEL_FRAME
+    sides: tuple[Sides | None, Sides | None] = _of_sides(step, of_report) if has_sides else (None, None)
     kind = "closed_form" if is_closed else "pathwise"
     figures = (distance, level, excess, *sides)
     return student, SequenceDistillation(kl, error, kind, *figures, history, time.perf_counter() - begin)
@@ -310,34 +320,15 @@ def _take_over(teacher: SequenceFlow, student: SequenceFlow) -> None:
 
 
 def _of_sides(step: SequenceStep, seed: int) -> tuple[Sides, Sides]:
-    """The range of levels and the strength of the pitch, for a batch of the student, the teacher and signals."""
-    inputs, divergence, rng = step.inputs, step.divergence, np.random.default_rng(seed)
-    batch = inputs.draw(step.plan.samples, rng)
-    x, _ = divergence.forth(None, batch, step.plan.samples)
-    draws = divergence.teacher.sample(len(x), inputs.length, batch.context, batch.covariates, seed)
-    signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
-    return (
-        Sides(*(range_of_levels(side, LEVEL_FRAME) for side in (x, draws, signals))),
-        Sides(*(strength_of_pitch(side, PITCH_FRAME) for side in (x, draws, signals))),
-    )
-
-
-def _reported(step: SequenceStep, seed: int) -> tuple[float, float, float, float, float]:
-    """The KL and its error, and with signals the distance of spectra, the level and the excess; otherwise NaN."""
-    kl, heard, squares = step.reported(seed)
-    mean, error = mean_and_error(kl[np.isfinite(kl)])
-    inputs, divergence = step.inputs, step.divergence
-    if step.spectrum is None:
-        return mean, error, math.nan, math.nan, math.nan
-    rng, real = np.random.default_rng(seed), []
-    log_prob: list[float] = []
-    of_real: list[float] = []
-    for _ in range(REPORT_BY):
-        batch = inputs.draw(step.plan.samples, rng)
-        x, _ = divergence.forth(None, batch, step.plan.samples)
-        signals = inputs.crops(len(x), rng) if batch.signals is None else batch.signals
-        for values, scores in ((x, log_prob), (signals, of_real)):
-            scores.append(log_prob_of_steps(divergence.teacher, values, batch))
-        real.append(np.square(signals, dtype=np.float64).mean())
-    level = 10.0 * math.log10(float(np.mean(squares)) / float(np.mean(real)))
-    return mean, error, float(np.mean(heard)), level, float(np.mean(log_prob) - np.mean(of_real))
+    """The range of levels and the strength of the pitch, of one batch of samples of each flow without its first steps,
+    and of all signals, or of those of the same covariates.
+    """
+    student, teacher, length = step.divergence.student, step.divergence.teacher, step.inputs.length
+    batch = step.inputs.draw(step.plan.samples, np.random.default_rng(seed))
+    first = min(max(student.field, length), 4 * length) if batch.signals is None else length // 2
+    end = first + length if batch.signals is None else length  # of the covariates
+    signals = step.inputs.frames(PITCH_FRAME, FRAMES) if batch.signals is None else batch.signals[:, first:]
+    of = step.plan.samples, end, batch.context, batch.covariates, batch.seed
+    sides = *(flow.sample(*of)[:, first:] for flow in (student, teacher)), signals
+    levels = Sides(*(range_of_levels(side, LEVEL_FRAME) for side in sides))
+    return levels, Sides(*(strength_of_pitch(side, PITCH_FRAME) for side in sides))
