@@ -1,4 +1,4 @@
-"""The command line and tables with text: columns with a probability for each value."""
+"""The command line gives columns of text in a table a probability for each value."""
 
 import csv
 import importlib.util
@@ -10,6 +10,7 @@ import pytest
 
 import headrace as hr
 from cli_cases import SHORT
+from headrace.rows import _text
 
 pytestmark = pytest.mark.programs
 KINDS = ("oak", "elm, wet", "fir")
@@ -40,12 +41,12 @@ def scores(run, table):
 
 
 def test_text_has_a_probability(folder, run, result):
-    """In a table with text scores, samples and diagnoses have its labels by default."""
+    """A table with text has its labels in scores, samples and diagnoses by default."""
     write("t.csv", lines())
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *SHORT)
     assert code == 0, err
     assert "left out: column 'name' (text)" in err
-    assert "Gaussian" not in out  # a Gaussian has a density of all columns
+    assert "Gaussian" not in out  # no Gaussian has a density of labels
     with pytest.warns(FutureWarning):
         table = hr.load("f")
     assert isinstance(table.flow, hr.MixedDensity)
@@ -63,8 +64,24 @@ def test_text_has_a_probability(folder, run, result):
     assert np.mean([row[0] == "oak" for row in drawn]) == pytest.approx(0.5, abs=0.1)
     assert np.isfinite(scores(run, "s.csv")).all()
     seen = result("diagnose", "f", "h.csv")
-    assert seen["rows"] == sum(float(row[1]) != 0.0 for row in held)
-    assert seen["discrete"] == ["kind", "rain"]
+    assert seen["rows"] == len(held)
+    assert seen["discrete"] == ["kind", "rain (frequent or missing values)"]
+
+
+def test_a_fit_reads_a_table_equally_often_for_any_number_of_columns(folder, run, monkeypatch):
+    """The kinds of all columns are found by one look at the first lines, for any number of columns."""
+    looks, cells = [], _text.Text._cells
+    monkeypatch.setattr(_text.Text, "_cells", lambda *rest: looks.append(rest) or cells(*rest))
+    counts = []
+    for columns in (3, 30):
+        rows = np.random.default_rng(0).standard_normal((80, columns))
+        write(
+            "t.csv", [["oak", *map("{:.6g}".format, row)] for row in rows], ["kind", *(f"x{i}" for i in range(columns))]
+        )
+        looks.clear()
+        assert run("fit", "t.csv", "-o", "f", *SHORT)[0] == 0
+        counts.append(len(looks))
+    assert counts[0] == counts[1] > 0
 
 
 def test_labels_that_no_row_of_the_fit_has(folder, run):
@@ -100,7 +117,7 @@ def test_missing_values_have_a_probability(folder, run):
 
 @pytest.mark.parametrize("missing", ["drop", "model"])
 def test_scores_are_those_of_python_to_the_last_bit(folder, run, missing):
-    """Labels, a frequent value, repeated values that are spread, and missing values."""
+    """Scores are those of Python for labels, a frequent value, repeated values that get noise, and missing values."""
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(1)
     rows = [[kind, rain, size, f"{rng.normal():.1f}"] for kind, rain, size, _ in lines()]
@@ -131,7 +148,7 @@ def test_text_is_left_out(folder, run, options):
 
 
 def test_text_has_a_probability_beside_a_chosen_density(folder, run):
-    """`--auto` searches for the density of the numbers given the labels, as `headrace.auto` does, and without gates."""
+    """`--auto` searches for a density of the numbers given the labels, as `headrace.auto` does, and without gates."""
     write("t.csv", lines(), ("kind", "rain", "size", "name"))
     short = ("--auto", "--time-budget", 0.5, "--quiet")
     code, out, err = run("fit", "t.csv", "-o", "f", "--held-out", "h.csv", *short)
@@ -198,7 +215,7 @@ def test_parquet(folder, run):
 
 
 def test_labels_of_several_files(folder, run):
-    """The labels of all files, in any order of their columns."""
+    """A fit of several files has the labels of all files, in any order of the columns."""
     rows = lines()
     write("a.csv", [row[:3] for row in rows[:300] if row[0] != "fir"], ("kind", "rain", "size"))
     write("b.csv", [row[2::-1] for row in rows[300:]], ("size", "rain", "kind"))
@@ -227,4 +244,4 @@ def test_the_script_of_a_report_fits_labels(folder, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "made_by_a_report", module)
     spec.loader.exec_module(module)
     assert isinstance(module.density.flow_, hr.MixedDensity)
-    assert module.diagnosis.features == 2
+    assert module.diagnosis.features == 3

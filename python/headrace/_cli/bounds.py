@@ -17,8 +17,8 @@ _ENDS = {"--bounds": "one end or both", "--periodic": "both ends"}
 
 
 def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: str | None) -> tuple[Ends, Ends]:
-    """The bounds and the periods of both options, by indices of features."""
-    pairs, periods = (_pairs(*one, source, columns) for one in (("--bounds", bounds), ("--periodic", periodic)))
+    """The bounds and the periods that both options give, by indices of features."""
+    pairs, periods = (_pairs(*option, source, columns) for option in (("--bounds", bounds), ("--periodic", periodic)))
     for place, period in periods.items():
         if None in period or place in pairs:
             wanted = "both ends of a period, got one for" if None in period else "columns without --bounds, got"
@@ -28,7 +28,7 @@ def read(source: Source, columns: Sequence[int], bounds: str | None, periodic: s
 
 def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]) -> Ends:
     """Features' ends from a list such as ``age=0:,share=0:1,3=:5``, by names or indices in the table."""
-    found: Ends = {}
+    by_column: Ends = {}
     for entry in _entries(text) if text is not None else ():
         name, equals, ends = entry.rpartition("=")
         low, colon, high = map(str.strip, ends.partition(":"))
@@ -40,14 +40,14 @@ def _pairs(option: str, text: str | None, source: Source, columns: Sequence[int]
         except ValueError:
             raise ValueError(f"{option}: expected finite numbers, LOW below HIGH, got {entry!r}") from None
         for place in places(source, columns, option, name.strip()):
-            if place in found:
+            if place in by_column:
                 raise ValueError(f"{option}: expected different columns, got {source.label(columns[place])} twice")
-            found[place] = pair
-    return found
+            by_column[place] = pair
+    return by_column
 
 
 def _entries(text: str) -> list[str]:
-    """The entries between commas; names may contain commas, too, because an entry ends after its ends."""
+    """The entries between commas; names may contain commas, because an entry continues until its bounds."""
     entries: list[str] = []
     for part in text.split(","):
         if entries and ":" not in entries[-1].rpartition("=")[2]:
@@ -58,22 +58,22 @@ def _entries(text: str) -> list[str]:
 
 
 def widths(source: Source, columns: Sequence[int], spread: str | None) -> Any:
-    """The widths of noise in a list such as ``age=1,mass=0.1``, by indices of features; auto and none unchanged."""
+    """The widths of noise in a list such as ``age=1,mass=0.1``, by indices of features; auto and none stay as texts."""
     if spread is None or spread in ("auto", "none"):
         return spread or "auto"
-    found: dict[int, float] = {}
+    by_column: dict[int, float] = {}
     for entry in spread.split(","):
         name, equals, width = entry.rpartition("=")
         if not equals or not is_number(width) or not 0.0 < float(width) < np.inf:
             raise ValueError(f"--spread: expected auto, none, or COLUMN=WIDTH with a width above 0, got {entry!r}")
-        found |= dict.fromkeys(places(source, columns, "--spread", name.strip()), float(width))
-    return found
+        by_column |= dict.fromkeys(places(source, columns, "--spread", name.strip()), float(width))
+    return by_column
 
 
 def places(source: Source, columns: Sequence[int], option: str, text: str) -> list[int]:
-    """The indices of columns among the features; a name may contain commas, too."""
+    """The indices of the columns in `text` among the features; a column's name may contain commas."""
     is_name = source.names is not None and text in source.names
     chosen = [_columns.find(source, option, text)] if is_name else _columns.select(source, option, text)
-    if others := [column for column in chosen if column not in columns]:
-        raise ValueError(f"{option}: expected columns of features, got {source.label(others[0])}")
+    if unknown := [column for column in chosen if column not in columns]:
+        raise ValueError(f"{option}: expected columns of features, got {source.label(unknown[0])}")
     return [columns.index(column) for column in chosen]

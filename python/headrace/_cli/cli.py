@@ -1,9 +1,9 @@
 """The command line: ``headrace info | fit | report | score | diagnose | sample | export | bench | demo | run``.
 
 Results go to the standard output, progress, notes and errors to the standard error. With ``--json`` the standard output
-is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, reported in one line; 2 for a
+is one JSON object; numbers that are not finite are null. Exit codes: 0; 1 for an error, with a line about it; 2 for a
 wrong command line, or none, which prints the help; 130 after Ctrl-C, which keeps the best weights and the scores so
-far; 141 where the reader of the output went away.
+far; 141 if the reader of the output has closed it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _run(given)
+        code = _run(words)
         sys.stdout.flush()
     except SystemExit as stop:  # raised by argparse, which has printed the reason
         return stop.code if isinstance(stop.code, int) else USAGE
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     """Parse and run a command line; returns the exit code."""
     parser = options.parser()
-    if not given:
+    if not words:
         parser.print_help()
-        return USAGE  # git's status is not 0 either: a script whose command is empty has not done its task
-    arguments, extra = parser.parse_known_args(given)
+        return USAGE  # not 0, because a script whose command is empty has not done its task
+    arguments, extra = parser.parse_known_args(words)
     if extra:
         arguments.refuse(extra)
     if arguments.run in (use.score, use.sample) and arguments.output == STANDARD:

@@ -29,15 +29,15 @@ Density = hr.Flow | hr.Ensemble | hr.MixedDensity
 
 def _open(arguments: Namespace, path: str | None = None) -> Source:
     how = {"array": arguments.array, "delimiter": arguments.delimiter, "header": arguments.header or "auto"}
-    given = arguments.data if path is None else path
-    files = [given] if isinstance(given, str) else tables.files_of(given, name="DATA")
+    paths = arguments.data if path is None else path
+    files = [paths] if isinstance(paths, str) else tables.files_of(paths, name="DATA")
     return tables.open_tables(files, dashes="--", **how)
 
 
 def _columns(
     source: Source, arguments: Namespace, *, weights: str | None = None, known: Columns | None = None
 ) -> list[list[int]]:
-    """The columns of features, context and weights; by default those with the names that they had in the fit, or, where
+    """The columns of features, context and weights; by default those with the names of the fit's columns, or, where
     a table has no names or one twice, all as features.
     """
     names = None if known is None or known.used_names is None else [*known.used_names, *(known.context_names or ())]
@@ -77,7 +77,7 @@ def _columns(
 
 
 def _whole(arguments: Namespace, stream: ColumnStream) -> RowBlock | None:
-    """All rows of a table, read with a bar; None where they do not fit in the buffer."""
+    """All rows of a table, read with a bar; None if they exceed the buffer."""
     with rows_bar(stream.rows, "read", not arguments.quiet) as stream.shown:
         whole = stream.whole()
     stream.shown = None
@@ -90,7 +90,7 @@ def _load(path: str) -> TableDensity:
 
 
 def _of_rows(path: str, flow: Any, notes: dict[str, str]) -> TableDensity:
-    """The density of rows, if the flow is one of these."""
+    """The density of rows in a file's contents; raises TypeError for other contents."""
     if isinstance(flow, hr.SequenceFlow):
         got = f"a {type(flow).__name__} of signals; score, diagnose and sample take it, with .wav files"
         raise TypeError(f"{path}: expected a flow of the rows of a table, got {got}")
@@ -109,13 +109,13 @@ def _load_any(path: str) -> tuple[Any, dict[str, str]]:
 
 
 def _check_output(arguments: Namespace, *inputs: str) -> None:
-    """Report errors that would prevent the output, before the work."""
+    """Raise errors that would prevent the output, before any work is done."""
     if arguments.output is None or arguments.output == STANDARD:
         return
     refuse_inputs("--output", arguments.output, [path for path in inputs if path != STANDARD])
     check_writable("--output", arguments.output)
     with suppress(OSError):  # no such file, or the standard output is no file
-        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # the report would overwrite it
+        if os.path.samestat(os.stat(arguments.output), os.fstat(sys.stdout.fileno())):  # a report would overwrite it
             raise ValueError(f"--output: expected another file than the standard output, or -, got {arguments.output}")
 
 
@@ -127,7 +127,7 @@ def _columns_for(
     columns = _columns(source, arguments, weights=weights, known=density.columns)
     table = density.columns.used
     source.missing = table.missing != "refuse"
-    source.labels = {i: one.labels for i, one in zip(columns[0], table.columns, strict=False) if one.labels}
+    source.labels = {i: column.labels for i, column in zip(columns[0], table.columns, strict=False) if column.labels}
     wanted = {"features": len(table.columns), "context": density.context}
     for (kind, count), chosen in zip(wanted.items(), columns, strict=False):
         if len(chosen) != count:
@@ -140,7 +140,7 @@ def _columns_for(
 def _rows_for(
     density: TableDensity, arguments: Namespace, data: str | None = None
 ) -> tuple[tuple[Any, ...], list[str] | None]:
-    """Rows of a table, x, context and weights; and their features' names."""
+    """Rows of a table (x, context and weights), and the names of their features."""
     source, columns = _columns_for(density, arguments, data=data, weights=arguments.weights)
     whole = _whole(arguments, ColumnStream(source, columns, sys.maxsize, source.path))
     assert whole is not None

@@ -41,24 +41,24 @@ def diagnose(arguments: Namespace) -> int:
     rows, names = _rows_for(density, arguments)
     training = None
     if training_table is not None:
-        fitted, given, _ = _rows_for(density, arguments, training_table)[0]
-        training = fitted if given is None else (fitted, given)
-    found = looked(arguments, replace(density, called=arguments.data), rows, training, names)
+        fitted, context, _ = _rows_for(density, arguments, training_table)[0]
+        training = fitted if context is None else (fitted, context)
+    diagnosis = looked(arguments, replace(density, called=arguments.data), rows, training, names)
     if _is_page(output):
-        write_text(output, found.to_html(Path(arguments.data).name))
+        write_text(output, diagnosis.to_html(Path(arguments.data).name))
     elif output is not None:
-        found.plot(output)
-    _tell(arguments, found, {}, found.blocks())
-    return INTERRUPTED if found.interrupted else OK
+        diagnosis.plot(output)
+    _tell(arguments, diagnosis, {}, diagnosis.blocks())
+    return INTERRUPTED if diagnosis.interrupted else OK
 
 
 def looked(arguments: Namespace, density: TableDensity, rows: Any, training: Any, names: Any) -> Diagnosis:
     """The diagnosis of a density by rows of its table: x, context and weights."""
     x, context, weights = rows
     of_context = None if density.columns.names is None else list(density.columns.context_names or ())
-    given = {"weights": weights, "training": training, "names": names, "context_names": of_context}
-    found = look(density, x, context, **given, seed=arguments.seed, progress=not arguments.quiet)
-    return replace(found, on_the_command_line=True)
+    keywords = {"weights": weights, "training": training, "names": names, "context_names": of_context}
+    diagnosis = look(density, x, context, **keywords, seed=arguments.seed, progress=not arguments.quiet)
+    return replace(diagnosis, on_the_command_line=True)
 
 
 def _is_page(output: str | None) -> bool:
@@ -66,33 +66,33 @@ def _is_page(output: str | None) -> bool:
 
 
 def _check(arguments: Namespace, *inputs: str) -> None:
-    """Report errors that would prevent the output, before the work."""
+    """Raise errors that would prevent the output, before any work is done."""
     if arguments.output is not None:
         _check_output(arguments, arguments.flow, *inputs)
         if not _is_page(arguments.output) and not can_draw():
             raise ImportError(f"--output: {NO_MATPLOTLIB}")
 
 
-def _tell(arguments: Namespace, found: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
+def _tell(arguments: Namespace, diagnosis: Any, entries: dict[str, Any], blocks: Sequence[Any]) -> None:
     saved = [] if arguments.output is None else ["", f"saved to {arguments.output}"]
-    say(arguments, {**found.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
+    say(arguments, {**diagnosis.summary(), **entries, "file": arguments.output}, [*blocks, *saved])
 
 
 def _signals(arguments: Namespace, files: Sequence[str]) -> int:
-    """Print the evidence against a density of signals, and draw it."""
+    """Print the evidence against a density of signals, and draw a picture."""
     if _is_page(arguments.output):
         usage(arguments, f"argument --output: expected a picture, as signals have no page, got {arguments.output}")
     _check(arguments, *files)
     flow, notes = _load_any(arguments.flow)
     signal = signal_of(arguments.flow, flow, notes)
-    # Integers have cells, and latent values are those of points: noise makes points of them, as in the fit.
+    # Latent values belong to points, and integers have cells: noise makes points of integers, as in the fit.
     rng = np.random.default_rng(arguments.seed)
     values = [load(arguments, file, signal, flow).values for file in files]
-    points = [one + STEP * (rng.random(one.shape) - 0.5) for one in values]
+    points = [signal_values + STEP * (rng.random(signal_values.shape) - 0.5) for signal_values in values]
     near = Beside.of_flow(arguments, files, signal, flow).arguments()
-    found = diagnose_sequences(flow, points, **near, seed=arguments.seed)
+    diagnosis = diagnose_sequences(flow, points, **near, seed=arguments.seed)
     if arguments.output is not None:
-        found.plot(arguments.output)
-    entries = {"signals": list(files), "bits": bits_of(found.nats, flow.features), "rate": signal.rate}
-    _tell(arguments, found, entries, str(found).splitlines())
+        diagnosis.plot(arguments.output)
+    entries = {"signals": list(files), "bits": bits_of(diagnosis.nats, flow.features), "rate": signal.rate}
+    _tell(arguments, diagnosis, entries, str(diagnosis).splitlines())
     return OK

@@ -1,6 +1,6 @@
 """The flows of ``headrace fit``, and their arguments as options, from the tables of arguments.
 
-An argument with a help in its table is taken by ``--set name=value``, and those of `OPTIONS` have an option as well.
+``--set name=value`` takes any argument with a help in its table, and arguments of `OPTIONS` have an option as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headrace._core.settings import MapShape
 
 _OF_FITS = ("epochs", "batch_size", "learning_rate", "time_budget", "effort", "checkpoint")
 OPTIONS = (*_OF_FITS, "transforms", "hidden", "base")
-"""Arguments of fits and of flows that have an option of their own."""
+"""Arguments of fits and of flows that have a separate option."""
 READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "None": ("none", "none", lambda text: {"none": None}[text.lower()]),
     "bool": ("TRUE", "true or false", lambda text: {"true": True, "false": False}[text.lower()]),
@@ -28,7 +28,7 @@ READERS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "os.PathLike[str]": ("FILE", "a file", str),
     "str": ("NAME", "a name", str),
 }
-"""The placeholder of each type's values, their description, and how they are read from text; "str" takes any."""
+"""The placeholder of each type's values, their description, and the reader of a text; "str" takes any text."""
 
 
 @dataclass(frozen=True)
@@ -37,36 +37,36 @@ class Argument:
 
     name: str
     entry: Any
-    """Of its table."""
+    """The entry of the argument in its table."""
     type: str
     default: Any
     meaning: str
 
     @property
     def help(self) -> str:
-        """Its help: that of the table, or the first sentence of its meaning."""
+        """The argument's help: that of the table, or the first sentence of its meaning."""
         text = self.entry.metadata["option"]
         return brief(self.meaning) if text is True else str(text)
 
     @property
     def types(self) -> list[str]:
-        """The parts of its type that a text can have."""
+        """The parts of the argument's type that can be read from a text."""
         parts = self.type.split(" | ")
         return [part for part in READERS if part in parts]
 
     @property
     def placeholder(self) -> str:
-        """The form of its values."""
+        """The form of the argument's values."""
         return READERS[next(part for part in self.types if part != "None")][0]
 
     def read(self, text: Any) -> Any:
         """The value of a text, by its type, checked as in Python; other values unchanged.
 
         Raises:
-            TypeError, ValueError: as in Python, where the message begins with the name.
+            TypeError, ValueError: as in Python, with a message that begins with the name.
         """
         value = self._value(text) if isinstance(text, str) else text
-        is_checked = "of_plan" in self.entry.metadata  # the checks of settings see each other: constructors call them
+        is_checked = "of_plan" in self.entry.metadata  # constructors check settings together
         return checked(self.name, self.entry, self.type, value) if is_checked else value
 
     def _value(self, text: str) -> Any:
@@ -78,11 +78,11 @@ class Argument:
 
 
 def _arguments(function: Callable[..., Any], without: frozenset[str] = frozenset()) -> dict[str, Argument]:
-    """The arguments of a function that have a help in its tables."""
+    """The arguments of a function that have a help in their table."""
     table, taken, texts = table_of(function), inspect.signature(function).parameters, meanings(function.__doc__)
     return {
-        name: Argument(name, table[name], type_text(one.annotation), one.default, texts.get(name, ""))
-        for name, one in taken.items()
+        name: Argument(name, table[name], type_text(argument.annotation), argument.default, texts.get(name, ""))
+        for name, argument in taken.items()
         if name in table and name not in without and table[name].metadata.get("option")
     }
 
@@ -100,7 +100,7 @@ class Kind:
     """The class that makes and fits a model; None: the flow's class makes it, and `Flow.fit` fits it."""
     takes_context: bool = True
     without: frozenset[str] = frozenset()
-    """Arguments that it does not take here."""
+    """Arguments of the flow that the command line does not take."""
 
     @property
     def settings(self) -> dict[str, Argument]:
@@ -110,7 +110,7 @@ class Kind:
     @property
     def takes(self) -> dict[str, Argument]:
         """The arguments of the constructor and of the fit."""
-        of_fit = {} if self.model else {name: one for name, one in FIT.items() if name not in self.without}
+        of_fit = {} if self.model else {name: argument for name, argument in FIT.items() if name not in self.without}
         return of_fit | self.settings
 
     def read(self, flow: str, options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -119,27 +119,27 @@ class Kind:
         Raises:
             TypeError, ValueError: an unknown argument, or a refused value; the message begins with the option.
         """
-        takes, found = self.takes, dict[str, Any]()
+        takes, values = self.takes, dict[str, Any]()
         for name, text in options.items():
             option = f"--{name.replace('_', '-')}"
             if name not in takes:
                 raise TypeError(f"{option}: --flow {flow} does not take it")
             try:
-                found[name] = takes[name].read(text)
+                values[name] = takes[name].read(text)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{option}: {str(error).removeprefix(f'{name}: ')}") from None
         for change in changes:
             name, equals, text = change.partition("=")
             name = name.strip().replace("-", "_")
-            if not equals or name in found:
+            if not equals or name in values:
                 expected = "an argument once" if equals else "NAME=VALUE"
                 raise ValueError(f"--set: expected {expected}, got {change!r}")
             try:
                 refuse_others(f"--flow {flow}", [name], list(takes))
-                found[name] = takes[name].read(text)
+                values[name] = takes[name].read(text)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"--set: {error}") from None
-        return found
+        return values
 
 
 FLOWS = {cls.__name__: Kind(cls) for cls in (hr.MAF, hr.IAF, hr.RealNVP, hr.NSF, hr.PlanarFlow, hr.RadialFlow)}
@@ -156,11 +156,11 @@ SIGNALS = {"WaveNet": Kind(hr.WaveNet, takes_context=False, without=frozenset(("
 @functools.cache  # the parser asks for it at each option
 def takers() -> dict[str, dict[str, Argument]]:
     """The flows that take each argument of a constructor."""
-    found: dict[str, dict[str, Argument]] = {}
+    by_name: dict[str, dict[str, Argument]] = {}
     for flow, kind in (FLOWS | SIGNALS).items():
         for name, argument in kind.settings.items():
-            found.setdefault(name, {})[flow] = argument
-    return found
+            by_name.setdefault(name, {})[flow] = argument
+    return by_name
 
 
 def placeholder_of(name: str) -> str:
@@ -171,12 +171,12 @@ def placeholder_of(name: str) -> str:
 def help_of(name: str) -> str:
     """The meaning of an argument for the fit and for each flow that takes it, where they differ, and the defaults."""
     each = takers().get(name, {})
-    texts = _grouped({flow: one.help for flow, one in each.items()})
-    defaults = _grouped({flow: shown for flow, one in each.items() if (shown := _shown(one.default))})
+    texts = _grouped({flow: argument.help for flow, argument in each.items()})
+    defaults = _grouped({flow: shown for flow, argument in each.items() if (shown := _shown(argument.default))})
     lines = [text if len(texts) == 1 else f"{', '.join(flows)}: {text}" for text, flows in texts.items()]
     if defaults:
         is_same = len(defaults) == 1 and len(each) == len(*defaults.values())
-        each_of = "; ".join(f"{one} of {', '.join(of)}" for one, of in defaults.items())
+        each_of = "; ".join(f"{text} of {', '.join(of)}" for text, of in defaults.items())
         listed = next(iter(defaults)) if is_same else each_of
         lines = [*lines, f"(default: {listed})"] if len(texts) > 1 else [f"{lines[0]} (default: {listed})"]
     if name in FIT:
@@ -198,10 +198,10 @@ def set_groups() -> dict[str, dict[str, str]]:
 
 def _grouped(texts: dict[str, str]) -> dict[str, list[str]]:
     """The names that have each text."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, text in texts.items():
-        found.setdefault(text, []).append(name)
-    return found
+        groups.setdefault(text, []).append(name)
+    return groups
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A parser of command lines: errors in one line with the option that may be meant, and help as wide as the terminal."""
+"""A parser of command lines: errors in one line with the option that may be meant, and help of the terminal's width."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.rows._files import STANDARD, suffix_of
 
 
 class _Help(argparse.Action):
-    """Print the help and end; `const`: whether it has every option."""
+    """Print the help and end; `const`: whether the help has every option."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         screen.show(parser.blocks(self.const), sys.stdout)  # type: ignore[attr-defined]
@@ -29,64 +29,64 @@ class _Help(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one command, or of all."""
+    """A parser of one command, or of all commands."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(add_help=False, **keywords)
         self.given: list[str] = []
         self.old: Mapping[str, str | Mapping[str, str]] = {}
-        """The successors of old options, one that ends in "=" with the value behind it, and of old values."""
-        self.brief: Sequence[str] = ()  # options that --help shows, where --help-all shows all
-        self.more: Mapping[str, Mapping[str, str]] = {}  # groups of entries of the whole help, beside options
+        """The successors of old options and of old values; a successor that ends in "=" is followed by the value."""
+        self.brief: Sequence[str] = ()  # options that --help shows, if there is --help-all
+        self.more: Mapping[str, Mapping[str, str]] = {}  # further groups of the whole help
         self.add_argument("-h", "--help", action=_Help, nargs=0, const=False, help="show this help and exit")
 
     def shorten(self, brief: Sequence[str], more: Mapping[str, Mapping[str, str]]) -> None:
-        """Let ``--help`` show some options, and ``--help-all`` all of them, and more."""
+        """Let ``--help`` show some options, and ``--help-all`` all options and further groups."""
         self.brief, self.more = (*brief, "help", "help_all"), more
         self.add_argument("--help-all", action=_Help, nargs=0, const=True, help="show all options and exit")
 
     def format_usage(self) -> str:
-        """One line: the required arguments, and a hint at the options; the help below it lists them."""
-        required = [one for one in self._actions if one.required and one.option_strings]
-        named = [f"{one.option_strings[0]} {one.metavar}" for one in required]
+        """The usage in one line: the required arguments, and a hint at the options, which the help lists."""
+        required = [action for action in self._actions if action.required and action.option_strings]
+        named = [f"{action.option_strings[0]} {action.metavar}" for action in required]
         forms = {"?": "[{}]", argparse.REMAINDER: "[{}]", "+": "{}..."}
-        placed = [forms.get(str(one.nargs), "{}").format(one.metavar) for one in self._get_positional_actions()]
+        placed = [forms.get(str(arg.nargs), "{}").format(arg.metavar) for arg in self._get_positional_actions()]
         return " ".join(["usage:", self.prog, *placed, *named, "[options]"])
 
     def print_help(self, file: Any = None) -> None:
-        """The help as the terminal can show it."""
+        """Print the whole help in a form that the terminal can show."""
         screen.show(self.blocks(True), sys.stdout if file is None else file)
 
     def blocks(self, everything: bool) -> list[Block]:
-        """The help: the usage, options in groups, and exit codes or advice; in short, one group of main clauses."""
+        """The help: the usage, options in groups, and exit codes or advice; the short help has one group of options."""
         brief = () if everything else self.brief
         groups: dict[tuple[str, str], dict[str, str]] = {}
         for group in self._action_groups:
             key = (f"{group.title}:", group.description or "") if not brief else ("options:", "")
             for action in group._group_actions:
-                for one in action._get_subactions() if hasattr(action, "_get_subactions") else [action]:
-                    if one.help and (not brief or not one.option_strings or one.dest in brief):
-                        form = f"{', '.join(one.option_strings)} {one.metavar or ''}".strip()
-                        text = re.split(r"; | \(default: [^)]*;", one.help)[0] if brief else one.help
+                for option in action._get_subactions() if hasattr(action, "_get_subactions") else [action]:
+                    if option.help and (not brief or not option.option_strings or option.dest in brief):
+                        form = f"{', '.join(option.option_strings)} {option.metavar or ''}".strip()
+                        text = re.split(r"; | \(default: [^)]*;", option.help)[0] if brief else option.help
                         groups.setdefault(key, {})[form] = text
         for of, entries in self.more.items() if everything else ():
             groups["--set:", of] = {**entries}
-        found: list[Block] = [self.format_usage(), "", self.description or ""]
+        blocks: list[Block] = [self.format_usage(), "", self.description or ""]
         for head, entries in groups.items():
             lines = [(name, line) for name, text in entries.items() for line in text.splitlines()]
             rows = [(f"  {name}" * (i == 0 or lines[i - 1][0] != name), line) for i, (name, line) in enumerate(lines)]
-            found += ["", Grid(head, rows, wraps=(1,))]
-        return [*found, *(["", self.epilog] if self.epilog else [])]
+            blocks += ["", Grid(head, rows, wraps=(1,))]
+        return [*blocks, *(["", self.epilog] if self.epilog else [])]
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of argparse, with successors of old names, each with a warning; errors name the given value."""
+        """Parse as argparse does, with successors of old names, each with a warning; errors name the given value."""
         self.given = self._renamed(list(sys.argv[1:] if args is None else args))
         return super().parse_known_args(self.given, namespace)
 
-    def _renamed(self, given: list[str]) -> list[str]:
+    def _renamed(self, arguments: list[str]) -> list[str]:
         """The command line with the successors of former options and values, each with a warning."""
-        end = given.index("--") if "--" in given else len(given)
-        found, names, words = list[str](), list[str](), iter(given[:end])
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        renamed, names, words = list[str](), list[str](), iter(arguments[:end])
         for word in words:
             option, equals, value = word.partition("=")
             new = self.old.get(option, option)
@@ -97,10 +97,10 @@ class Parser(argparse.ArgumentParser):
             else:
                 now = word.replace(option, new, 1)
             names += [now.replace("=", " ", 1) + f" for {word.replace('=', ' ', 1)}"] * (now != word)
-            found.append(now)
+            renamed.append(now)
         if names:
             screen.tell(f"headrace: warning: {', '.join(names)}: the old names end with {ENDS}")
-        return [*found, *given[end:]]
+        return [*renamed, *arguments[end:]]
 
     def error(self, message: str) -> NoReturn:
         """End with one line: the error, and the option that is probably meant."""
@@ -112,28 +112,28 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:
         """End because of arguments that no command takes."""
-        if options := [one for one in extra if one.startswith("-") and one != STANDARD]:
+        if options := [word for word in extra if word.startswith("-") and word != STANDARD]:
             self.given = options
         self.error(f"expected no further argument, got {extra[0]!r}; {self.prog} --help lists what there is")
 
     def _unknown(self) -> Iterator[str]:
         """Messages about options that the command does not have."""
         known = list(self._option_string_actions)
-        names = {one.lstrip("-").replace("-", "_"): one for one in known if one.startswith("--")}
+        names = {form.lstrip("-").replace("-", "_"): form for form in known if form.startswith("--")}
         for token in self.given:
             option = token.partition("=")[0]
-            if token == "--" or (token[:1] != "-" and any(one.metavar == "COMMAND" for one in self._actions)):
+            if token == "--" or (token[:1] != "-" and any(action.metavar == "COMMAND" for action in self._actions)):
                 return
-            if not option.startswith("--") or any(one.startswith(option) for one in known):
+            if not option.startswith("--") or any(name_of.startswith(option) for name_of in known):
                 continue
             close = meant(option[2:].replace("-", "_").lower(), names)
             more = f"did you mean {names[close]}?" if close else f"{self.prog} --help lists all"
             yield f"expected an option of {self.prog}, got {option}; {more}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Refuse a value that is not among the choices, and name the probably intended one."""
+        """Raise an error for a value that is not among the choices, with the probably intended choice."""
         if action.choices is not None and value not in action.choices:
-            names = [str(one) for one in action.choices]
+            names = [str(choice) for choice in action.choices]
             listed = " or ".join(", ".join(names).rsplit(", ", 1))
             raise argparse.ArgumentError(action, f"expected {listed}, got {value!r}{_meant(str(value), names)}")
 
@@ -169,7 +169,7 @@ def _argument(
 
 
 def integer(least: int, bits: int = 63) -> Reader:
-    """Integers from a least one on."""
+    """A reader of integers of at least `least`, and below 2^bits."""
     return _argument(int, lambda n: least <= n < 2**bits, f"an integer of at least {least} and below 2^{bits}")
 
 
@@ -200,10 +200,10 @@ _WAYS = {
 
 
 def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
-    """A path; "-" only if listed among the suffixes. `reads`: whether it is a table to read, which has ways out."""
-    named = [one for one in suffixes if one != STANDARD]
-    short = [one for one in named if not one.endswith(".gz")]
-    packed = f" ({', '.join(one.removesuffix('.gz') for one in named if one.endswith('.gz'))} also with .gz)"
+    """A reader of paths; "-" only if it is in `suffixes`. `reads`: whether errors advise how to read other tables."""
+    named = [suffix for suffix in suffixes if suffix != STANDARD]
+    short = [suffix for suffix in named if not suffix.endswith(".gz")]
+    packed = f" ({', '.join(suffix.removesuffix('.gz') for suffix in named if suffix.endswith('.gz'))} also with .gz)"
     return _argument(
         str,
         lambda text: (text if text == STANDARD else suffix_of(text)) in suffixes,
@@ -217,12 +217,12 @@ def file(suffixes: Sequence[str], reads: bool = False) -> Reader:
 
 
 def _way_out(path: str) -> str:
-    """How a table in a known but unsupported kind of file can be read; empty for unknown kinds."""
+    """Advice how to read a table in a known but unsupported kind of file; empty for unknown kinds."""
     suffix = Path(path).suffix.lower()
     way = next((way for suffixes, way in _WAYS.items() if suffix in suffixes), "")
     return way.format(path=path, unpack=_UNPACKED.get(suffix))
 
 
 def or_folder(read: Reader, is_one: Callable[[str], bool] = os.path.isdir) -> Reader:
-    """An argument of `read`, or a folder."""
+    """A reader of an argument of `read`, or of a folder's path."""
     return lambda text: text if is_one(text) else read(text)

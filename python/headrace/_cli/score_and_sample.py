@@ -25,11 +25,11 @@ from headrace.rows._files import STANDARD
 from headrace.rows._source import Source
 from headrace.rows._waves import SUFFIX
 
-VERBS = ("log_prob", "to_latent", "to_data")  # of `Flow.to_onnx`
+VERBS = ("log_prob", "to_latent", "to_data")  # values of `verb` in `Flow.to_onnx`
 
 
 def score(arguments: Namespace) -> int:
-    """Write the log density of each row, to one place or to a folder with a file for each table."""
+    """Write the log density of each row, to one output, or to a folder with a file for each table."""
     waves, to_folder = signals.found(arguments), is_folder(arguments.output)
     files = tables.files_of(arguments.data, name="DATA") if waves is None else waves
     if arguments.flow == STANDARD and STANDARD in files:
@@ -64,7 +64,7 @@ def score(arguments: Namespace) -> int:
 def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> int:
     """Write scores to one file; after Ctrl-C the scores of the finished rows are kept beside it."""
     output = os.path.realpath(arguments.output) if os.path.islink(arguments.output) else arguments.output
-    content = getattr(made.source, "content", None)  # of the standard input
+    content = getattr(made.source, "content", None)  # the bytes of the standard input
     marks = [digest(content)] if isinstance(content, bytes) else [mark(file) for file in files]
     kept = Kept(output, {**_inputs(arguments, made.density), "tables": marks})
     inputs = [path for path in (arguments.flow, *files) if path != STANDARD]
@@ -101,7 +101,7 @@ def _score_to_file(arguments: Namespace, made: _Made, files: Sequence[str]) -> i
 
 
 def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
-    """The inputs of scores, beside the tables."""
+    """The inputs on which scores depend, other than the tables."""
     table = {name: note for name, note in density.columns.notes().items() if name == "table"}
     inputs = {"flow": digest(hr.to_bytes(density.flow, table))}
     inputs |= {"--columns": str(arguments.columns), "--context": str(arguments.context)}
@@ -112,7 +112,7 @@ def _inputs(arguments: Namespace, density: TableDensity) -> dict[str, Any]:
 
 
 def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
-    """A file of scores for each table; existing ones of the same flow are kept."""
+    """Write a file of scores for each table; existing files of scores of the same flow are kept."""
     if STANDARD in files:
         usage(arguments, "argument --output: give a file, as a table from the standard input has no name")
     folder = Folder(arguments.output, files, arguments.format)
@@ -120,13 +120,13 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
     inputs = _inputs(arguments, density)
     _columns_for(density, arguments, data=files[0])  # options that fit no table leave no folder behind
     folder.open(inputs)
-    left, scores = folder.left(), Scores()
-    done = len(files) - len(left)
+    remaining, scores = folder.left(), Scores()
+    done = len(files) - len(remaining)
     if done:
         note(arguments, f"{counted(done, 'table')} of {len(files):,} had scores already")
-    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(left) > 1) as shown:
+    with _progress.bar(len(files), "score", "table", not arguments.quiet and len(remaining) > 1) as shown:
         for file in files:
-            if file in left:
+            if file in remaining:
                 made = _Made(density, *_columns_for(density, arguments, data=file), scores)
                 folder.write(file, _columns_of(density), made.counted(made.densities()))
             else:
@@ -139,7 +139,7 @@ def _score_to_folder(arguments: Namespace, files: Sequence[str]) -> int:
 
 
 def _columns_of(density: TableDensity) -> list[str]:
-    """Names of the columns of scores; those of an ensemble have the spread of its members as a second one."""
+    """Names of the columns of scores; scores of an ensemble have the spread of its members as a second column."""
     return ["log_prob", *["spread"] * density.has_members]
 
 
@@ -161,20 +161,20 @@ class _Made:
             if first and first >= len(block):
                 continue
             x, context = np.split(block, [len(self.columns[0])], axis=1)
-            given = (x, context if flow.context else None)
-            found = self.density.scores(*given, x_name=self.source.path).astype(flow.dtype)
+            parts = (x, context if flow.context else None)
+            scores = self.density.scores(*parts, x_name=self.source.path).astype(flow.dtype)
             if self.density.has_members:
-                found = np.stack([found, self.density.spread(*given)], axis=1)
-            yield found[first:]
+                scores = np.stack([scores, self.density.spread(*parts)], axis=1)
+            yield scores[first:]
 
     def counted(self, parts: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """The parts, added to the statistics."""
+        """The parts unchanged, after adding each to the statistics."""
         for part in parts:
             self.scores.add(part if part.ndim == 1 else part[:, 0])
             yield part
 
     def watched(self, parts: Iterable[NDArray[Any]], done: int, progress: bool) -> Iterator[NDArray[Any]]:
-        """The parts, with a bar of the finished rows, cleared at the end, because the statistics are printed then."""
+        """The parts unchanged, with a bar of the finished rows, which is cleared because statistics follow."""
         sizes = self.source.pieces()
         total = None if any(size is None for size in sizes) else sum(size for size in sizes if size is not None)
         with _progress.bar(total, "score", "row", progress, unit_scale=True, leave=False, initial=done) as shown:
@@ -212,16 +212,16 @@ def sample(arguments: Namespace) -> int:
     if arguments.output and tables.suffix_of(arguments.output) == SUFFIX:
         written = ", ".join(writing.WRITTEN)
         usage(arguments, f"argument --output: expected {written} for rows, got {arguments.output}")
-    given = arguments.context or []
-    if len(given) != flow.context:
+    numbers = arguments.context or []
+    if len(numbers) != flow.context:
         wanted = counted(flow.context, "number") if flow.context else "none"
-        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(given)}")
+        raise ValueError(f"--context: expected {wanted}, as {arguments.flow} needs, got {len(numbers)}")
     seed = int.from_bytes(os.urandom(4), "little") if arguments.seed is None else arguments.seed
-    conditions, columns = np.array(given) if given else None, density.columns
+    conditions, columns = np.array(numbers) if numbers else None, density.columns
     x = density.sample(arguments.rows, conditions, seed=seed, first_row=arguments.first_row)
-    kinds = [one.kind for one in columns.used.columns]
+    kinds = [column.kind for column in columns.used.columns]
     digits = writing.digits_of_samples(density) if x.dtype == np.float64 or "category" in kinds else None
-    x = writing.labelled(x, {i: one.labels for i, one in enumerate(columns.used.columns) if one.labels})
+    x = writing.labelled(x, {i: column.labels for i, column in enumerate(columns.used.columns) if column.labels})
     writing.write_table(arguments.output, x, columns.used_names, kinds=kinds, digits=digits)
     if arguments.output or arguments.seed is None:
         report = {"file": arguments.output, "rows": arguments.rows, "features": flow.features, "seed": seed}

@@ -1,4 +1,4 @@
-"""Signals on the command line: WAV files, the note in a flow's file, ``fit``, ``score`` and ``sample``."""
+"""Signals on the command line: WAV files, the note of signals in a flow's file, ``fit``, ``score`` and ``sample``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import headrace as hr
 from headrace._base import progress as _progress
-from headrace._cli import fitting, screen, writing
+from headrace._cli import bounds, fitting, screen, writing
 from headrace._cli.beside import Beside, Names
 from headrace._cli.commands import _check_output, _load_any
 from headrace._cli.flow_options import FIT, SIGNALS
@@ -31,21 +32,21 @@ from headrace.sequences.quantised import has_cells
 STEP = 1  # spacing of integers
 STEPS_AT_ONCE = 4096  # steps of a drawn signal between two updates of the bar
 OF_TABLES = (
-    *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "bounds", "periodic"),
+    *("columns", "array", "delimiter", "header", "weights", "training", "buffer", "periodic"),
     *("discrete", "spread", "missing", "ensemble", "keep", "held_out", "rows", "first_row", "auto"),
 )
-"""Options about tables."""
+"""Options that only tables have."""
 
 
 def found(arguments: Namespace) -> list[str] | None:
-    """The WAV files of paths, folders and patterns; None for tables. Options of the other kind of data are refused."""
+    """The WAV files of paths, folders and patterns; None for tables. Options for other data end the command."""
     signals = [path for path in arguments.data if _is_signal(path)]
     if not signals:
         why = "tables do not take it, because it is of signals; leave it out"
         refuse_options(arguments, ("covariates", "steps"), why)
         return None
-    if others := [path for path in arguments.data if path not in signals]:
-        raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signals[0]} and {others[0]}")
+    if unlike := [path for path in arguments.data if path not in signals]:
+        raise ValueError(f"DATA: expected signals ({SUFFIX}) or tables, got both, {signals[0]} and {unlike[0]}")
     refuse_options_of_tables(arguments)
     return tables.files_of(signals, (SUFFIX,), name="DATA")
 
@@ -58,7 +59,7 @@ def _is_signal(path: str) -> bool:
 
 
 def refuse_options_of_tables(arguments: Namespace) -> None:
-    """Refuse options about rows and columns."""
+    """End the command with an error if it has options about rows and columns."""
     refuse_options(arguments, OF_TABLES, "signals do not take it, because it is of tables; leave it out")
 
 
@@ -70,23 +71,23 @@ class Signal:
     """The signals of a flow: a note in its file (docs/files.md)."""
 
     rate: int
-    """Steps a second."""
+    """Steps in a second."""
     bits: int = BITS
-    """Of an integer."""
+    """Bits of an integer."""
     step: int = STEP
     """The gap between two neighbouring values, in units of the flow."""
     context: Names = None
-    """Names of the columns of its context, if they have some."""
+    """Names of the context's columns, if these have names."""
     covariates: Names = None
 
     def notes(self) -> dict[str, str]:
-        """The note by its name."""
+        """The note as an entry of a file's notes."""
         entries = {name: value for name, value in asdict(self).items() if value is not None}
         return {"signal": json.dumps(entries, separators=(",", ":"))}
 
     @classmethod
     def of_notes(cls, notes: dict[str, str]) -> Signal | None:
-        """The signal of a file's notes; None if the notes have none in this form."""
+        """The signal of a file's notes; None if the notes have no signal in this form."""
         try:
             recorded = json.loads(notes["signal"])
             names = {name: tuple(map(str, recorded[name])) for name in ("context", "covariates") if name in recorded}
@@ -97,7 +98,7 @@ class Signal:
 
 
 def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
-    """The note in the file of a flow of signals; flows of rows are refused, and files without it."""
+    """The note in the file of a flow of signals; raises an error for a flow of rows, or without the note."""
     if not isinstance(flow, hr.SequenceFlow):
         raise TypeError(f"{path}: expected a flow of signals, got a {type(flow).__name__}, which takes tables")
     signal = Signal.of_notes(notes)
@@ -107,7 +108,7 @@ def signal_of(path: str, flow: Any, notes: dict[str, str]) -> Signal:
 
 
 def bits_of(log_prob: float, features: int) -> float:
-    """Bits of a value at this log density of a step, in nats: those that a coder would need."""
+    """The bits that a coder needs for a value, from the log density of a step in nats."""
     return -log_prob / math.log(2.0) / features
 
 
@@ -127,28 +128,38 @@ def _fit(arguments: Namespace, files: Sequence[str]) -> int:
     kind = SIGNALS[arguments.flow]
     options = fitting._options(arguments, kind)
     fitting._check_files(arguments, options, files)
-    own = {name: value for name, value in options.items() if name not in FIT}
+    settings = {name: value for name, value in options.items() if name not in FIT}
     with fitting._nothing_saved(arguments.output):
         signals = waves.read_all(files)
         near = Beside.of(arguments, files)
-        own |= {option: near.columns(option) for option in ("context", "covariates")}
-        flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **own)
+        settings |= {option: near.columns(option) for option in ("context", "covariates")}
+        if arguments.bounds:
+            settings["bounds"] = _bounds(arguments.bounds, signals[0])
+        flow = kind.make(signals[0].channels, seed=arguments.seed, dtype=arguments.dtype, **settings)
         share = fitting.VALIDATION if arguments.validation is None else arguments.validation
-        given: dict[str, Any] = {"validation": share, "seed": arguments.seed, "progress": not arguments.quiet}
-        given |= {name: options[name] for name in FIT if name in options}
-        values = [one.values for one in signals]
-        if not arguments.quiet and given.get("time_budget") is None:
-            screen.tell(_foreseen(flow, values, near, given))
-        history = flow.fit(values, **near.arguments(), quantised=STEP, **given)
+        keywords: dict[str, Any] = {"validation": share, "seed": arguments.seed, "progress": not arguments.quiet}
+        keywords |= {name: options[name] for name in FIT if name in options}
+        values = [each.values for each in signals]
+        if not arguments.quiet and keywords.get("time_budget") is None:
+            screen.tell(_foreseen(flow, values, near, keywords))
+        history = flow.fit(values, **near.arguments(), quantised=STEP, **keywords)
         fitting._refuse_failed([history])
     signal = Signal(signals[0].rate, context=near.context_names, covariates=near.covariate_names)
     fitting._save(arguments.output, flow, signal.notes())
     return _report(arguments, flow, signals, history)
 
 
-def _foreseen(flow: Any, values: Sequence[Any], near: Beside, given: dict[str, Any]) -> str:
-    """How long the fit will take."""
-    fit = SequenceFit(flow, hr.training.History(), Arguments(**given), None, STEP)
+def _bounds(text: str, wave: Wave) -> list[Any]:
+    """The ends of each channel, None for none, from a list such as ``0=-0.5:,1=:99.5`` by indices of channels."""
+    label = "channel {}".format
+    table: Any = SimpleNamespace(path=wave.path, names=None, n_columns=wave.channels, label=label)
+    ends, _ = bounds.read(table, range(wave.channels), text, None)
+    return [ends.get(i) for i in range(wave.channels)]
+
+
+def _foreseen(flow: Any, values: Sequence[Any], near: Beside, keywords: dict[str, Any]) -> str:
+    """A message about the longest duration of the fit."""
+    fit = SequenceFit(flow, hr.training.History(), Arguments(**keywords), None, STEP)
     plan, seconds = fit.foreseen(values, **near.arguments())
     most = plan.epochs * plan.batches * seconds
     shown = f"{most / 60:,.0f} min" if most >= 120 else duration(most)
@@ -160,7 +171,7 @@ def _foreseen(flow: Any, values: Sequence[Any], near: Beside, given: dict[str, A
 
 def _report(arguments: Namespace, flow: Any, signals: Sequence[Wave], history: hr.training.History) -> int:
     outcome = fitting._outcome(history)
-    rate, steps = signals[0].rate, sum(len(one.values) for one in signals)
+    rate, steps = signals[0].rate, sum(len(signal.values) for signal in signals)
     reached = -history.best_loss if math.isfinite(history.best_loss) else math.nan
     report = {"file": arguments.output, "flow": arguments.flow, "signals": len(signals), "steps": steps, "rate": rate}
     report |= {"channels": flow.features, "field": flow.field, "judged_by": history.judged_by, "seed": arguments.seed}
@@ -187,10 +198,10 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
     near = Beside.of_flow(arguments, files, signal, flow)
     folder = Folder(arguments.output, files, arguments.format) if to_folder else None
     if folder is not None:
-        load(arguments, files[0], signal, flow)  # a file that does not fit leaves no folder behind
+        load(arguments, files[0], signal, flow)  # an unsuitable file leaves no folder behind
         inputs = {"flow": digest(hr.to_bytes(flow, signal.notes()))}
-        given = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
-        folder.open(inputs | {name: path for name, path in given.items() if path is not None})
+        paths = {f"--{name}": getattr(arguments, name) for name in ("context", "covariates")}
+        folder.open(inputs | {name: path for name, path in paths.items() if path is not None})
     log_prob = np.zeros(0, flow.dtype)
     for i, file in enumerate(_progress.each(files, "score", "signal", not arguments.quiet and len(files) > 1)):
         if folder is not None and os.path.exists(folder.place(file)):
@@ -204,7 +215,7 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
             if folder is not None:
                 folder.write(file, ["log_prob"], iter([log_prob]))
         scored.append((file, log_prob))
-    totals = np.array([one.sum(dtype=np.float64) for _, one in scored])
+    totals = np.array([densities.sum(dtype=np.float64) for _, densities in scored])
     if folder is None and (arguments.output or not arguments.json):
         values = log_prob if arguments.steps else totals
         writing.write_table(arguments.output, values, ["log_prob"] if arguments.output else None)
@@ -213,10 +224,10 @@ def score(arguments: Namespace, files: Sequence[str], to_folder: bool) -> int:
 
 
 def load(arguments: Namespace, file: str, signal: Signal, flow: Any) -> Wave:
-    """A signal of the flow's rate and channels."""
-    one = waves.read(file)
-    waves.check_like(one, signal.rate, flow.features, arguments.flow)
-    return one
+    """The signal in a file, which must have the flow's rate and channels."""
+    loaded = waves.read(file)
+    waves.check_like(loaded, signal.rate, flow.features, arguments.flow)
+    return loaded
 
 
 def _print_scores(arguments: Namespace, signal: Signal, flow: Any, scored: Sequence[tuple[str, NDArray[Any]]]) -> None:
@@ -224,7 +235,7 @@ def _print_scores(arguments: Namespace, signal: Signal, flow: Any, scored: Seque
     for _, log_prob in scored:
         every.add(log_prob)
     mean = every.report()["log_likelihood"]
-    signals = [{"file": file, "steps": len(own), "log_prob": float(own.sum(dtype=np.float64))} for file, own in scored]
+    signals = [{"file": file, "steps": len(log), "log_prob": float(log.sum(dtype=np.float64))} for file, log in scored]
     report = {"file": arguments.output, "signals": signals, "steps": every.rows, "rate": signal.rate}
     report |= {"not_finite": every.rows - every.finite, "log_likelihood": mean, "bits": bits_of(mean, flow.features)}
     of = f"{counted(len(scored), 'signal')}, {counted(every.rows, 'step')}"
@@ -244,8 +255,8 @@ def sample(arguments: Namespace, flow: Any, notes: dict[str, str]) -> int:
     steps = _steps_to_draw(arguments, signal)
     before = [] if arguments.prefix is None else [arguments.prefix]
     if arguments.output is None or tables.suffix_of(arguments.output) != SUFFIX:
-        given = "nothing" if arguments.output is None else arguments.output
-        usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {given}")
+        named = "nothing" if arguments.output is None else arguments.output
+        usage(arguments, f"argument --output: expected a {SUFFIX} file, because the flow is of signals, got {named}")
     _check_output(arguments, arguments.flow, *before)
     near = Beside.of_flow(arguments, [arguments.output], signal, flow).arguments(0)
     prefix = load(arguments, arguments.prefix, signal, flow).values if before else np.zeros((0, flow.features), "i2")

@@ -1,12 +1,12 @@
-"""Fits of few rows: where they begin, the number of epochs, and whether training helps at all, by cross-validation.
+"""Fits of few rows, whose initial density and number of epochs (0 if training does not help) cross-validation chooses.
 
-Such fits begin at the best density that needs no training. That is a Gaussian or a small mixture of normal densities,
-of the columns as they are or behind marginal curves (then the Gaussian is a Gaussian copula), with or without residuals
+A fit of few rows begins at the best density that needs no training: a Gaussian or a small mixture of normal densities
+of the columns, or of columns behind marginal curves (a Gaussian is then a Gaussian copula), with or without residuals
 in place of columns that others nearly determine.
 
-For clusters of different shapes a mixture of normal densities with a covariance for each component needs fewer rows
-than networks. No base is such a mixture, but a flow can approximate it: the mixture is a teacher, and the flow is
-trained on any number of its samples in place of the rows.
+For clusters of different shapes, a mixture of normal densities with a covariance for each component needs fewer rows
+than networks do. No base is a mixture of this kind, but it can be the teacher of a flow, its student, which is
+trained on any number of the mixture's samples in place of the rows.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ WAIT = 25  # epochs without a new best
 
 
 class Fold(RowPart):
-    """The rows of one fold, every fifth of the part, or the rows of all other folds."""
+    """The rows of one fold, which has every fifth row of a part, or the rows of all other folds."""
 
     def __init__(self, whole: RowPart, fold: int, *, out: bool) -> None:
         self.places = np.flatnonzero((np.arange(whole.size) % FOLDS == fold) == out).astype(np.int64)
         self.part, self.size = whole, self.places.size
 
     def at(self, places: Index) -> Index:
-        """The rows at these indices of the part."""
+        """The rows at given indices of the part."""
         return self.part.at(self.places[places])
 
 
 def clearly_better(losses: NDArray[np.float64], than: NDArray[np.float64], weights: NDArray[np.float64]) -> bool:
-    """Whether a mean loss is lower by more than its standard error: the one-standard-error rule (Breiman et al. 1984).
+    """Whether the mean of `losses` is below that of `than` by a standard error of the difference (Breiman et al. 1984).
 
-    Both losses are of the same rows.
+    Both arrays have the losses of the same rows. The test is known as the one-standard-error rule.
     """
     return mean_beyond(than - losses, weights / weights.sum(), 1.0) > 0.0
 
@@ -80,18 +80,18 @@ class Chosen:
     """The result of cross-validation: losses of rows left out, fold after fold."""
 
     epochs: int
-    """The number of epochs after which losses are lowest; 0: before the first."""
+    """The number of epochs after which the mean loss is lowest; 0 if it is lowest before the first epoch."""
     history: list[float]
-    """Their mean after each of these epochs."""
+    """The mean loss after each epoch up to the best one."""
     start: NDArray[np.float64]
-    """The loss of each row before the first epoch,"""
+    """The loss of each row before the first epoch."""
     best: NDArray[np.float64]
-    """after the best one,"""
+    """The loss of each row after the best epoch."""
     weights: NDArray[np.float64]
-    """and the weights of the rows."""
+    """The weight of each row."""
 
     def mean(self, losses: NDArray[np.float64]) -> float:
-        """The weighted mean of such losses; infinity where it is not finite."""
+        """The weighted mean of the rows' losses; infinity if that is not finite."""
         loss = float((losses * self.weights).sum() / self.weights.sum())
         return loss if math.isfinite(loss) else math.inf
 
@@ -104,9 +104,9 @@ def chosen_epochs(
     clock: Clock,
     progress: bool = False,
 ) -> Chosen:
-    """The best number of epochs on rows left out.
+    """The number of epochs with the lowest loss of rows left out.
 
-    Fits to all rows except a fold go side by side, an epoch at a time. `made` prepares a flow for rows and returns its
+    Fits to all folds but one advance side by side, an epoch at a time. `made` prepares a flow for rows and returns its
     run, which shares the clock.
     """
     runs, judges = [], []
@@ -119,7 +119,7 @@ def chosen_epochs(
         return -np.concatenate([j.log_probs(r.flow, parameters(r)) for r, j in zip(runs, judges, strict=True)])
 
     start = losses(lambda run: run.flow.parameters)
-    found = Chosen(0, [], start, start, weights)
+    chosen = Chosen(0, [], start, start, weights)
     history: list[float] = []
     with _progress.bar(most, "cross-validate", "epoch", progress, leave=False) as shown:
         for epoch in range(1, most + 1):
@@ -127,18 +127,18 @@ def chosen_epochs(
             if clock.ran_out or not all(map(math.isfinite, passed)):
                 break
             now = losses(Run.current)
-            history.append(found.mean(now))
+            history.append(chosen.mean(now))
             shown.update()
-            if history[-1] < found.mean(found.best):
-                found = Chosen(epoch, list(history), start, now, weights)
-            if epoch - found.epochs >= WAIT:
+            if history[-1] < chosen.mean(chosen.best):
+                chosen = Chosen(epoch, list(history), start, now, weights)
+            if epoch - chosen.epochs >= WAIT:
                 break
-    return found
+    return chosen
 
 
 Links = tuple[Transform, ...]
 
-MOST_ROWS = 2000  # for a mixture
+MOST_ROWS = 2000  # the most rows for a mixture as the base
 LEAST_ROWS = 40
 
 
@@ -147,10 +147,10 @@ class Beginning:
     """The kind of a density that needs no training."""
 
     limit: float = ALWAYS
-    """1 - R² below which columns are replaced by their residuals."""
+    """Columns with a 1 - R² below this limit are replaced by their residuals."""
     curves: bool = False
     components: int = 0
-    """The number of components of a mixture; 0: a Gaussian."""
+    """The number of components of a mixture; 0 for a Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Begun:
 
 
 def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any, kind: Beginning, seed: int) -> Begun:
-    """The density of training rows. `scale`, `context`: means and deviations of columns, and of the context's."""
+    """The density of training rows. `scale`, `context`: means and deviations of x's and of the context's columns."""
     z, share, _ = standardised(source, scale)
     circles = circles_of(source.support)
     curves, residuals = inner_links(z, share, kind.limit, kind.curves, circles, dtype)
@@ -172,8 +172,8 @@ def begun(source: ArrayRows, scale: Moments, context: Moments | None, dtype: Any
     base: Base | None = None
     outer: Links
     if kind.components:
-        found = _mixture.fitted(behind(z, inner), share, kind.components, seed)
-        outer, base = found.links(), found.base()
+        mixture = _mixture.fitted(behind(z, inner), share, kind.components, seed)
+        outer, base = mixture.links(), mixture.base()
     else:
         outer = _gaussian.decorrelating(source, *scale, context, dtype, inner)
     return Begun((*outer, *inner, Standardize(*scale)), base, residuals, bool(curves))
@@ -190,15 +190,15 @@ def best_beginnings(
     curves: Sequence[bool],
     mixes: bool,
 ) -> list[tuple[Beginning, Chosen]]:
-    """The densities from which to train, judged before the first epoch; first the best one on rows left out.
+    """Initial densities of the training, each with its losses of rows left out; the best one comes first.
 
-    The best Gaussian without curves is first unless another density is better by more than the standard error of the
+    The best Gaussian without curves comes first unless another density is better by more than the standard error of the
     difference.
 
-    The best Gaussian and the best density without curves follow: networks may do better over them. Without time
+    The best Gaussian and the best one without curves follow, because networks may do better over these. If no time is
     left, the result is the first Gaussian alone.
 
-    `made` sets a density fitted to rows in a flow. `curves`: whether columns have curves, in the order of trials.
+    `made` fits a density of a kind to rows, in a flow. `curves`: the values of `Beginning.curves` to try, in order.
     `mixes`: whether mixtures are tried, which replace the base.
     """
     z, share, _ = standardised(source, scale)
@@ -217,13 +217,13 @@ def best_beginnings(
     def loss(pair: tuple[Beginning, Chosen]) -> float:
         return pair[1].mean(pair[1].best)
 
-    kinds = [Beginning(limit, own) for limit in limits for own in curves]
+    kinds = [Beginning(limit, has_curves) for limit in limits for has_curves in curves]
     gaussians = sorted((judged(kind) for i, kind in enumerate(kinds) if not i or clock.has(0.0)), key=loss)
     best = gaussians[:1]
     if mixes and can_mix(flow, source) and clock.has(0.0):
         limit = best[0][0].limit
-        for own in curves:
-            kind = Beginning(limit, own)
+        for has_curves in curves:
+            kind = Beginning(limit, has_curves)
             components = _components(z, share, circles, dtype, kind, seed)
             best.append(judged(replace(kind, components=components)))
     best.sort(key=loss)
@@ -234,7 +234,7 @@ def best_beginnings(
 
 
 def standardised(source: ArrayRows, scale: Moments) -> tuple[Floats, Floats, Floats]:
-    """Standardised rows, their weights, and the log determinants of the way from the data to these."""
+    """Standardised rows, their weights, and the log determinants of the map from the data to them."""
     data, rows = source.data, source.library.asarray(source.part.all())
     x, slopes = _arrays.on_host(data.x[rows]).astype(np.float64), np.zeros(source.size)
     if source.support is not None:
@@ -262,14 +262,14 @@ def in_folds(values: Floats) -> Floats:
 def inner_links(
     z: Floats, share: Floats, limit: float, curves: bool, circles: Sequence[int], dtype: Any
 ) -> tuple[Links, Residuals]:
-    """Curves of standardised rows, if `curves`, and replacements of columns that others nearly determine."""
+    """Marginal curves of standardised rows, if `curves`, and residuals of columns that others nearly determine."""
     residuals = of_rows(z, share, limit, circles, dtype)
     return (_curves.of_few_rows(behind(z, residuals.links), share, circles) if curves else ()), residuals
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows of a fit behind links made of them, and the rows left out."""
+    """The rows that a mixture is fitted to, behind links that were made from them, and the rows left out."""
 
     seen: Floats
     share: Floats
@@ -281,17 +281,17 @@ class Seen:
     def of(
         cls, z: Floats, share: Floats, fold: int, limit: float, curves: bool, circles: Sequence[int], dtype: Any
     ) -> Seen:
-        """All rows but those of a fold, and these."""
+        """The rows outside a fold as those to fit to, and the rows of the fold as those left out."""
         out = np.arange(len(z)) % FOLDS == fold
-        found, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
-        links, unseen, slopes = (*found, *residuals.links), z[out], np.zeros(out.sum())
+        links_inside, residuals = inner_links(z[~out], share[~out], limit, curves, circles, dtype)
+        links, unseen, slopes = (*links_inside, *residuals.links), z[out], np.zeros(out.sum())
         for link in reversed(links):
             unseen, log_det = link.inverse(unseen)
             slopes = slopes + log_det
         return cls(behind(z[~out], links), share[~out], unseen, slopes)
 
     def losses(self, *arguments: Any, **settings: Any) -> Floats:
-        """Losses of the rows left out, under the mixture that is fitted by these arguments to the remaining ones."""
+        """Losses of the rows left out, under the mixture that is fitted by these arguments to the other rows."""
         return -_mixture.fitted(self.seen, self.share, *arguments, **settings).log_prob(self.unseen) - self.slopes
 
 
@@ -299,68 +299,68 @@ def _components(z: Floats, share: Floats, circles: Sequence[int], dtype: Any, ki
     """The number of components with the highest log density of rows left out."""
     folds = [Seen.of(z, share, fold, kind.limit, kind.curves, circles, dtype) for fold in range(FOLDS)]
     numbers = _mixture.COMPONENTS
-    losses = [in_folds(share) @ np.concatenate([fold.losses(one, seed) for fold in folds]) for one in numbers]
+    losses = [in_folds(share) @ np.concatenate([fold.losses(number, seed) for fold in folds]) for number in numbers]
     return numbers[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
 
 
-SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # of the student flow
-JUDGED = 4000  # further samples by which it is judged
+SAMPLES, BATCH, STEPS = 50_000, 512, 4000  # training of the student flow
+JUDGED = 4000  # samples that judge the student flow
 DECAY = 0.01
 STARTS = 3  # starts of a mixture in cross-validation
-UNGAINED = 1  # number of components without a gain, after which no more are tried
-NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row: in many columns, full covariances are noise
+UNGAINED = 1  # successive numbers of components without a gain, after which trials end
+NUMBERS_OF_A_ROW = 2  # the most parameters of a mixture for each row; beyond, full covariances overfit
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Settings of a mixture whose components have covariances of their own."""
+    """Settings of a mixture with a covariance for each component."""
 
     limit: float
-    """1 - R² below which columns are replaced by their residuals."""
+    """Columns with a 1 - R² below this limit are replaced by their residuals."""
     curves: bool
     components: int
     prior: float
-    """Rows of the common covariance that each component has beside its own."""
+    """The weight, in rows, of the common covariance in the covariance of each component."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of such a mixture to train on, and others to judge by."""
+    """Samples of a teacher mixture to train a student on, and others to judge it by."""
 
     train: ArrayRows
     judge: ArrayRows
     loss: float
-    """The mixture's own loss on the latter."""
+    """The mixture's own loss on `judge`."""
 
 
 def best_teacher(
     source: ArrayRows, scale: Moments, limit: float, curves: Sequence[bool], dtype: Any, seed: int, clock: Clock
 ) -> tuple[Teacher, Floats] | None:
-    """The mixture of the lowest loss of rows left out, and these losses, fold after fold, in the data's units.
+    """The mixture with the lowest loss of rows left out, and the losses of these, fold after fold, in the data's units.
 
-    None where there are too few rows for a mixture, or no time is left.
+    The result is None if there are too few rows for a mixture, or no time is left.
 
     Args:
-        source: The rows.
+        source: The training rows.
         scale: Means and standard deviations of their columns.
-        limit: 1 - R² below which columns are replaced by their residuals.
-        curves: Whether columns have curves, in the order of trials.
+        limit: Columns with a 1 - R² below this limit are replaced by their residuals.
+        curves: The values of `Teacher.curves` to try, in order.
         dtype: The dtype of the flow.
-        seed: Of the starts of each mixture.
-        clock: Ends the trials.
+        seed: The seed for the starts of each mixture.
+        clock: The clock that ends the trials.
     """
     z, share, slopes = standardised(source, scale)
     weights, best, lowest = in_folds(share), None, math.inf
-    for own in curves:
+    for has_curves in curves:
         waited, least = 0, math.inf
-        folds = [Seen.of(z, share, i, limit, own, (), dtype) for i in range(FOLDS)]
+        folds = [Seen.of(z, share, i, limit, has_curves, (), dtype) for i in range(FOLDS)]
         for components in _mixture.COMPONENTS_OF_FULL:
             numbers = components * z.shape[1] * (z.shape[1] + 3) // 2
             if waited == UNGAINED or numbers > NUMBERS_OF_A_ROW * len(z) or not clock.has(0.0):
                 break
             waited += 1
             for prior in _mixture.PRIORS_OF_FULL:
-                kind = Teacher(limit, own, components, prior)
+                kind = Teacher(limit, has_curves, components, prior)
                 each = [fold.losses(components, seed, prior, full=True, starts=STARTS) for fold in folds]
                 losses = np.concatenate(each) - in_folds(slopes)
                 loss = float(weights @ losses / weights.sum())
@@ -372,7 +372,7 @@ def best_teacher(
 
 
 def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, seed: int) -> Samples:
-    """Samples of the mixture of all rows, in the data's units."""
+    """Samples, in the data's units, of the teacher mixture that is fitted to all rows."""
     z, share, _ = standardised(source, scale)
     curves, residuals = inner_links(z, share, teacher.limit, teacher.curves, (), dtype)
     links, support = (*curves, *residuals.links), source.support
@@ -394,10 +394,10 @@ def samples_of(teacher: Teacher, source: ArrayRows, scale: Moments, dtype: Any, 
     return Samples(train, judge[0], -float(judge[1].mean()))
 
 
-def arguments_of_student(given: Arguments, size: int) -> Arguments:
-    """The arguments of a fit to this number of samples: the given values, where they are not the defaults."""
-    batch = BATCH if given.batch_size is None else given.batch_size
-    own: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
+def arguments_of_student(arguments: Arguments, size: int) -> Arguments:
+    """The arguments of a student's fit to `size` samples; arguments that differ from their defaults stay."""
+    batch = BATCH if arguments.batch_size is None else arguments.batch_size
+    chosen: dict[str, Any] = {"epochs": max(round(STEPS * BATCH / size), 1), "batch_size": min(batch, size)}
     defaults = {"schedule": "cosine", "weight_decay": DECAY, "patience": None}
-    own |= {name: value for name, value in defaults.items() if getattr(given, name) == getattr(Arguments, name)}
-    return replace(given, **own)
+    chosen |= {name: value for name, value in defaults.items() if getattr(arguments, name) == getattr(Arguments, name)}
+    return replace(arguments, **chosen)

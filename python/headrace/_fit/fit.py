@@ -1,4 +1,4 @@
-"""One fit from its arguments to its end: `headrace.training.fit` of rows from any source."""
+"""The course of a fit of rows from any source, from its arguments to its history."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from headrace.rows._stream import Stream
 
 TRYING = 0.1  # largest share of a time budget for a trial of marginals
-CHOOSING = 0.75  # the same of cross-validation: five fits to four fifths of the rows for one to all
-LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # of a history
+CHOOSING = 0.75  # largest share of a time budget for cross-validation: five fits to four fifths of the rows
+LISTS = ("train_loss", "validation_loss", "learning_rate", "seconds", "cpu_seconds")  # attributes of a history
 TRYING_ALL = 0.5  # largest share of a time budget for trials from which the fit goes on
 
 
@@ -63,18 +63,18 @@ class Fit:
     named: Names = Names()
     """Names of the columns of frames."""
     what = "fit"
-    """The name of its bar."""
+    """The name of the fit's progress bar."""
     decays = 1.0
     """The factor of weight decays that the fit chooses."""
     mixes = True
     """Whether a mixture may replace the base, where rows are few."""
     is_taught = False
-    """Whether the flow learns a mixture of few rows whatever they gain by it."""
+    """Whether the flow learns a mixture of few rows even without a gain in cross-validation."""
     judged: Chosen | None = None
-    """The result of cross-validation, where rows are few; `best` is that of the density with which the fit ends."""
+    """The result of cross-validation of few rows; its `best` has the losses of the density with which the fit ends."""
 
     def __init__(self, flow: Flow, history: History, arguments: Arguments) -> None:
-        """Prepare a fit; it fills in the history."""
+        """Prepare a fit, which fills in `history` when it runs."""
         self.flow, self.history, self.arguments, self.kept = flow, history, arguments, self._kept(arguments)
         self.progress = bool(arguments.progress)
         self.clock, self.seed = Clock(arguments.time_budget), check.integer("seed", arguments.seed)
@@ -107,7 +107,7 @@ class Fit:
             if whole is None:
                 from headrace._fit.streams import StreamRows
 
-                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # before the rows are read
+                Plan.of(flow, stream.buffer, self.arguments, judged=True)  # checks arguments before rows are read
                 return StreamRows(stream, flow.features, flow.context, support, checksums, self.progress)
             x, context, weights = whole.x, whole.context, whole.weights
         called = known.features or self.named.features
@@ -121,22 +121,21 @@ class Fit:
         """The names of the flow's columns after the fit: those of the flow, or else of the frames or of the stream."""
         called = None if self.stream is None else self.stream.called
         fits = called is not None and len(called) == self.flow.features
-        own = self.flow._interior.names.or_those_of(self.named)
-        return own.or_those_of(Names(called if fits else None))
+        return self.flow._interior.names.or_those_of(self.named).or_those_of(Names(called if fits else None))
 
     def planned(self) -> Plan:
-        """The plan of the fit, checked."""
+        """The checked plan of the fit."""
         plan = Plan.of(self.flow, self.source.size, self.arguments, judged=self.judge is not None)
         return replace(plan, constant_decay=self.decays * plan.constant_decay)
 
     def fingerprint(self) -> dict[str, str]:
-        """All inputs that have to be equal for a fit to go on, by name; rows by a checksum of all their values."""
-        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
+        """The inputs, by name, that must be equal for a fit to go on from its file; rows have a checksum."""
+        texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.source.fingerprint()}
         if self.judge is not None:
-            found["rows held out"] = str(self.judge.size)
+            texts["rows held out"] = str(self.judge.size)
             if not self._holds_out():
-                found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
-        return found
+                texts |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return texts
 
     def _holds_out(self) -> bool:
         """Whether the rows to judge by come from the table of the training rows."""
@@ -144,14 +143,14 @@ class Fit:
         return isinstance(source, ArrayRows) and isinstance(judge, ArrayRows) and judge.data is source.data
 
     def cross_validates(self, held: int) -> bool:
-        """Whether cross-validation replaces a small number of held-out rows; a warning if not."""
+        """Whether cross-validation replaces a small number of held-out rows; warns if not."""
         if self.flow._interior.is_fresh and self._holds_out():
             return True
         warn(f"fit: {held} held-out rows are too few to judge by; give more by `validation`, or a number of `epochs`")
         return False
 
     def run_of(self, flow: Flow, source: RowSource, arguments: RunArguments) -> Run:
-        """The run that takes the steps over rows."""
+        """The run that takes the optimiser's steps over the rows."""
         if source.is_stream:
             from headrace._fit.streams import StreamRun
 
@@ -160,13 +159,13 @@ class Fit:
 
     def _arguments_of(self, plan: Plan, held_out: HeldOut | None = None, judged_after: int = 0) -> RunArguments:
         """The arguments of the run that ends the fit."""
-        own = self.rng, self.caller, self.history, self.clock
-        return RunArguments(held_out, plan, *own, judged_after, self.kept, self.what)
+        state = self.rng, self.caller, self.history, self.clock
+        return RunArguments(held_out, plan, *state, judged_after, self.kept, self.what)
 
     # ---- the fit
 
     def go(self) -> None:
-        """Run the whole fit, once rows are open, and write the history."""
+        """Run the whole fit of the opened rows, and fill in the history."""
         fresh = self.flow._interior.is_fresh
         self._go()
         if fresh and self.source.is_first and not is_interrupted(self.history):
@@ -200,9 +199,9 @@ class Fit:
             tails = _marginals.tails_alone(standing, *start.x, start.linear) if source.is_first else ()
             marginals = shared_curves(source, tails, flow.features, None)
         start.set(flow, source, marginals)
-        gaussian, own = None, (*(marginals if checked.gaussianize else ()), *start.linear)
+        gaussian, links = None, (*(marginals if checked.gaussianize else ()), *start.linear)
         if held_out is not None and fresh and source.size <= MANY:
-            gaussian = flow._interior.vector(), gaussian_links(flow, source, own)
+            gaussian = flow._interior.vector(), gaussian_links(flow, source, links)
         flow.parameters = flow.parameters if weights is None else weights
         after = 0 if gaussian is None else 2
         run = self.run_of(flow, source, self._arguments_of(checked, held_out, after))
@@ -225,17 +224,17 @@ class Fit:
             history.best_loss = held_out.loss(flow)
 
     def _tried(self, start: Start, standing: ArrayRows, judge: RowSource, *, curves: bool) -> tuple[Choice, Run | None]:
-        """The best choice of trials and its run; only the former where a stopped fit had it."""
+        """The best choice of the trials, and its run, which is None if a stopped fit had made the choice."""
         flow, source, plan, kept = self.flow, self.source, self.checked, self.kept
         clock, both = self.clock.share(TRYING_ALL), (Residuals(), Residuals())
         if start.x is not None and _residuals.looked_for(flow._interior):
             both = candidates(standing, start.x, flow)
 
-        def choice(found: Residuals) -> Choice:
+        def choice(residuals: Residuals) -> Choice:
             if not curves or start.x is None or kept.known("gaussianized") is False:
-                return Choice(found)
-            own = Clock() if plan.gaussianize or kept.known("gaussianized") else clock
-            return Choice(found, _marginals.gaussianizing(standing, *start.x, own, self.progress, found.links))
+                return Choice(residuals)
+            time = Clock() if plan.gaussianize or kept.known("gaussianized") else clock
+            return Choice(residuals, _marginals.gaussianizing(standing, *start.x, time, self.progress, residuals.links))
 
         if kept.residuals is not None:
             return choice(both[set(both[1].shares) == set(kept.residuals)]), None
@@ -244,38 +243,39 @@ class Fit:
         held_out, batches = HeldOut(rest), -(-some.size * plan.batches // source.size)
         short = replace(plan, batches=batches, epochs=max(1, steps // batches))
 
-        def made(one: Choice) -> Run:
-            own = replace(short, learning_rate=one.rate, weight_decay=one.decay)
-            return self._trial_run(replace(start, linear=one.residuals.links), one.links, some, held_out, clock, own)
+        def made(setting: Choice) -> Run:
+            planned = replace(short, learning_rate=setting.rate, weight_decay=setting.decay)
+            begin = replace(start, linear=setting.residuals.links)
+            return self._trial_run(begin, setting.links, some, held_out, clock, planned)
 
         more = choice(both[1]) if set(both[0].shares) != set(both[1].shares) else None
         return searched(made, held_out, choice(both[0]), more, plan, self.progress)
 
     def _chosen(self, start: Start, judge: RowSource, *, curves: bool) -> tuple[Start, Links, Plan, Any]:
-        """The start, curves and plan that trials choose, and the weights from which the fit goes on; None for its own.
+        """The start, curves and plan that trials choose, and weights to go on from; None for the initial ones.
 
-        The history goes on from the best trial, too.
+        The history of the fit goes on from that of the best trial.
         """
         flow, source, plan, history = self.flow, self.source, self.checked, self.history
         standing, choice, run = source.standing(), Choice(), None
         if source.is_first:
-            # the others take its choice, because NumPy's rounding depends on its version and processor
+            # other ranks take the first rank's choice: NumPy's rounding depends on its version and processor
             choice, run = self._tried(start, standing, judge, curves=curves)
         if source.is_first:
             _residuals.warn_of_columns(source, choice.residuals)
-        found = shared(source, choice.residuals, flow.features)
+        residuals = shared(source, choice.residuals, flow.features)
         links = shared_curves(source, choice.links, flow.features, plan.gaussianize)
-        history.residuals, start = dict(found.shares), replace(start, linear=found.links)
+        history.residuals, start = dict(residuals.shares), replace(start, linear=residuals.links)
         if going_on := self.kept.chosen:
             return start, links, replace(plan, **going_on), None
-        one = History() if run is None else run.history
+        trial = History() if run is None else run.history
         share = choice.share if not overfits(run) else FEW if plan.bends else HALF * choice.share
-        begun = min(one.best_epoch, one.epochs)  # the time may have ended an epoch
+        begun = min(trial.best_epoch, trial.epochs)  # because the time budget may have ended an epoch early
         rate, decay, share, begun = source.broadcast(np.array([choice.rate, choice.decay, share, begun])).tolist()
         plan = replace(plan, learning_rate=rate, weight_decay=decay).after(int(begun), share)
         if not plan.begun:
             return start, links, plan, None
-        lists = np.array([np.resize(getattr(one, name), plan.begun) for name in LISTS], np.float64)
+        lists = np.array([np.resize(getattr(trial, name), plan.begun) for name in LISTS], np.float64)
         for name, values in zip(LISTS, source.broadcast(lists).tolist(), strict=True):
             setattr(history, name, values)
         return start, links, plan, source.broadcast(flow._interior.vector() if run is None else run.best)
@@ -299,46 +299,46 @@ class Fit:
         return [self._trial_run(*kind, some, held_out, clock) for kind in kinds], held_out
 
     def _replaced(self, start: Start, judge: RowSource | None, *, curves: bool = False) -> Start:
-        """The start with maps of the columns that others nearly determine; of more columns where held-out rows gain by
-        them.
+        """The start with residuals of the columns that others nearly determine, and of more if that lowers the loss
+        of held-out rows.
         """
         flow, source, plan, before = self.flow, self.source, self.checked, self.kept.residuals
         if (scale := start.x) is None or not _residuals.looked_for(flow._interior):
             return start
-        clock, standing, found = self.clock.share(TRYING), source.standing(), Residuals()
+        clock, standing, residuals = self.clock.share(TRYING), source.standing(), Residuals()
 
-        def kind(one: Residuals) -> tuple[Start, Links]:
-            links = _marginals.gaussianizing(standing, *scale, clock, self.progress, one.links) if curves else ()
-            return replace(start, linear=one.links), links
+        def kind(replaced: Residuals) -> tuple[Start, Links]:
+            links = _marginals.gaussianizing(standing, *scale, clock, self.progress, replaced.links) if curves else ()
+            return replace(start, linear=replaced.links), links
 
-        if source.is_first:  # the others take its links, because NumPy's rounding depends on its version and processor
-            found, more = candidates(standing, scale, flow)
+        if source.is_first:  # other ranks take its links: NumPy's rounding depends on its version and processor
+            residuals, more = candidates(standing, scale, flow)
             if before is not None:
-                found = more if set(more.shares) == set(before) else found
+                residuals = more if set(more.shares) == set(before) else residuals
             elif (
-                set(more.shares) != set(found.shares)
+                set(more.shares) != set(residuals.shares)
                 and judge is not None
                 and judge.size >= LEAST_HELD_OUT
                 and plan.epochs * plan.batches >= _marginals.TRIED
             ):
-                trials = self._trials(standing, judge, clock, map(kind, (found, more)))
-                found = decided(found, more, *trials, self.progress)
-        found = shared(source, found, flow.features)
+                trials = self._trials(standing, judge, clock, map(kind, (residuals, more)))
+                residuals = decided(residuals, more, *trials, self.progress)
+        residuals = shared(source, residuals, flow.features)
         if source.is_first:
-            _residuals.warn_of_columns(source, found)
-        self.history.residuals = dict(found.shares)
-        return replace(start, linear=found.links)
+            _residuals.warn_of_columns(source, residuals)
+        self.history.residuals = dict(residuals.shares)
+        return replace(start, linear=residuals.links)
 
     def _marginals(self, start: Start, judge: RowSource) -> Links:
-        """Links that make columns nearly normal, where a short fit is better on held-out rows by them."""
-        assert start.x is not None  # a fresh flow has it
+        """Links that make columns nearly normal, if the links lower a short fit's loss of held-out rows."""
+        assert start.x is not None  # because the flow is fresh
         source, clock, required = self.source, self.clock.share(TRYING), self.checked.gaussianize
         if (before := self.kept.known("gaussianized")) is False:
             return ()
         standing, links = source.standing(), tuple[Gaussianize, ...]()
         if source.is_first:  # the first rank decides, as for residual columns
-            own = Clock() if required or before else clock
-            links = _marginals.gaussianizing(standing, *start.x, own, self.progress, start.linear)
+            time = Clock() if required or before else clock
+            links = _marginals.gaussianizing(standing, *start.x, time, self.progress, start.linear)
             if links and not (required or before):
                 runs, held_out = self._trials(standing, judge, clock, [(start, links), (start, ())])
                 has_tails = _marginals.has_long_tails(links)
@@ -346,12 +346,12 @@ class Fit:
         return shared_curves(source, links, self.flow.features, required)
 
     def _few(self, asked: bool | None) -> None:
-        """Find where to begin, and the number of epochs, by cross-validation; then train on all rows."""
+        """Choose the initial density and the number of epochs by cross-validation, then train on all rows."""
         self.history.judged_by = "cross-validation"
         assert isinstance(self.source, ArrayRows)
         source, choosing = self.source.of(self.source.part.whole()), self.clock.share(CHOOSING)
         arguments = self.arguments
-        if arguments.weight_decay == "auto":  # held-out rows choose the decay
+        if arguments.weight_decay == "auto":  # because only held-out rows can choose the decay
             arguments = replace(arguments, weight_decay=None)
 
         def begin(flow: Flow, rows: ArrayRows, kind: Beginning) -> None:
@@ -359,28 +359,28 @@ class Fit:
 
         def made(kind: Beginning, clock: Clock, flow: Flow, rows: ArrayRows) -> Run:
             begin(flow, rows, kind)
-            own = Plan.of(flow, rows.size, arguments, judged=False)
-            return self.run_of(flow, rows, RunArguments(None, own, self.rng, self.caller, History(), clock))
+            plan = Plan.of(flow, rows.size, arguments, judged=False)
+            return self.run_of(flow, rows, RunArguments(None, plan, self.rng, self.caller, History(), clock))
 
         start, history, kind, chosen = Start.of(self.flow, source), self.history, Beginning(), None
         ran_out = False
-        assert start.x is not None  # a fresh flow has it
+        assert start.x is not None  # because the flow is fresh
         is_bell = self.flow._interior.is_over_a_bell
         curves = (True,) if asked else (False,) if asked is False or not is_bell else (False, True)
         if source.size >= LEAST:
-            own = self.flow, source, begin, start.x, self.seed, choosing
-            kinds = best_beginnings(*own, curves=curves, mixes=self.mixes)
+            data = self.flow, source, begin, start.x, self.seed, choosing
+            kinds = best_beginnings(*data, curves=curves, mixes=self.mixes)
             most = 0 if self.is_taught else Plan.of(self.flow, source.size, arguments, judged=False).epochs
-            found = []
-            for i, (one, untrained) in enumerate(kinds):
+            tried = []
+            for i, (origin, untrained) in enumerate(kinds):
                 clock = choosing.share(1.0 / (len(kinds) - i))
                 if not clock.has(0.0):
                     ran_out = True
-                    found.append(untrained)
+                    tried.append(untrained)
                     continue
-                found.append(chosen_epochs(self.flow, source, partial(made, one, clock), most, clock, self.progress))
+                tried.append(chosen_epochs(self.flow, source, partial(made, origin, clock), most, clock, self.progress))
                 ran_out |= clock.ran_out
-            kind, chosen = _best_of(kinds, found)
+            kind, chosen = _best_of(kinds, tried)
             self.judged = chosen
             if self._learns_a_mixture(start, source, chosen, kinds[0][0].limit, curves):
                 return
@@ -406,16 +406,16 @@ class Fit:
     def _learns_a_mixture(
         self, start: Start, source: ArrayRows, chosen: Chosen, limit: float, curves: Sequence[bool]
     ) -> bool:
-        """Fit the flow to samples of a mixture whose components have covariances of their own, if that is better.
+        """Fit the flow to samples of a mixture with a covariance for each component; return whether that is better.
 
-        The student has to be better on rows left out than the other density, `chosen`, by more than the standard error
-        of the difference and by more than the flow's loss to the mixture.
+        The student is better if the mixture's losses of rows left out, plus the student's loss to the mixture, are
+        below those of `chosen` by more than the standard error of the difference.
         """
         clock, history, seed = self.clock.share(CHOOSING), self.history, self.seed
         if not (self.mixes and _few_rows.can_mix(self.flow, source)) or start.x is None:
             return False
-        own = source, start.x
-        best = best_teacher(*own, limit, curves, self.flow.dtype, seed, clock)
+        data = source, start.x
+        best = best_teacher(*data, limit, curves, self.flow.dtype, seed, clock)
 
         def is_better(losses: Floats) -> bool:
             return self.is_taught or clearly_better(losses, chosen.best, chosen.weights)
@@ -423,7 +423,7 @@ class Fit:
         if best is None or not is_better(best[1]) or not clock.has(0.0):
             return False
         teacher, losses = best
-        samples = samples_of(teacher, *own, self.flow.dtype, seed)
+        samples = samples_of(teacher, *data, self.flow.dtype, seed)
         flow, learning = copy.copy(self.flow), History()
         kind = Beginning(limit, teacher.curves, min(teacher.components, max(COMPONENTS)))
         begun = start.begin(flow, source, kind, seed)
@@ -450,15 +450,15 @@ class Fit:
         return True
 
 
-def _best_of(kinds: list[tuple[Beginning, Chosen]], found: list[Chosen]) -> tuple[Beginning, Chosen]:
+def _best_of(kinds: list[tuple[Beginning, Chosen]], tried: list[Chosen]) -> tuple[Beginning, Chosen]:
     """The beginning and the number of epochs that are best on rows left out.
 
-    No epochs, and the first beginning, where no training is clearly better.
+    Where no training is clearly better, the result is the first beginning without epochs.
     """
-    best = min(range(len(kinds)), key=lambda i: found[i].mean(found[i].best))
-    if clearly_better(found[best].best, kinds[0][1].start, found[best].weights):
-        return kinds[best][0], found[best]
-    return kinds[0][0], replace(found[0], epochs=0, history=[], best=found[0].start)
+    best = min(range(len(kinds)), key=lambda i: tried[i].mean(tried[i].best))
+    if clearly_better(tried[best].best, kinds[0][1].start, tried[best].weights):
+        return kinds[best][0], tried[best]
+    return kinds[0][0], replace(tried[0], epochs=0, history=[], best=tried[0].start)
 
 
 def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History:
@@ -469,12 +469,12 @@ def finished(flow: Flow, history: History, opened: Callable[[], Fit]) -> History
     """
     with flow._interior.restored(unless=lambda: history.best_epoch > 0):
         try:
-            one = opened()
-            with one.caller.queue():
-                one.go()
-            flow._interior.name(one.names())
+            fit = opened()
+            with fit.caller.queue():
+                fit.go()
+            flow._interior.name(fit.names())
             if history.stopped not in ("interrupted", "time_budget"):
-                one.kept.remove()
+                fit.kept.remove()
         except KeyboardInterrupt:
             history.stopped = "interrupted"
         if history.stopped == "interrupted" and history.best_epoch == 0:

@@ -13,8 +13,8 @@ from headrace._arrays import caller as _arrays
 from headrace._arrays.sums import Sums
 from headrace._base.types import Floats
 
-GAP = 100.0  # times the distance of all others, at least, for the nearest of the cells far out
-SOME = 0.1  # the largest share of such cells: a larger one is a mode
+GAP = 100.0  # least distance of the nearest far cell, in distances of the furthest other cell
+SOME = 0.1  # the largest share of far cells in a column: a larger group is a mode
 
 
 def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, Any]]]) -> tuple[Floats, Floats, Floats]:
@@ -23,10 +23,10 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
     Deviations are taken from the middle of a column in units of its range, so that no square leaves float64.
 
     Args:
-        sums: Adds over the processes.
+        sums: Sums over the processes.
         columns: The number of columns.
-        parts: Returns this process's values, shape (rows, columns), and their weights, shape (rows,), part by part, in
-            each call.
+        parts: Each call returns this process's values, shape (rows, columns), and weights, shape (rows,), part by
+            part.
     """
     library = sums.library
     ends, weights = [], []
@@ -51,13 +51,13 @@ def measured(sums: Sums, columns: int, parts: Callable[[], Iterator[tuple[Any, A
 
     def mean_of(mean: Any) -> Any:
         """The mean, or the mean square of deviations from it."""
-        found = (summed(values, share, mean) for values, share in parts())
-        return sums.sum(found, library.zeros(columns)) / weight
+        parts_of = (summed(values, share, mean) for values, share in parts())
+        return sums.sum(parts_of, library.zeros(columns)) / weight
 
     mean = mean_of(None)
     square = mean_of(mean)
-    found = middle + unit * mean, unit * np.sqrt(square), half
-    mean, std, half = map(_arrays.on_host, found)
+    moments = middle + unit * mean, unit * np.sqrt(square), half
+    mean, std, half = map(_arrays.on_host, moments)
     return mean, std, half
 
 
@@ -79,9 +79,9 @@ class Moments:
         middle, half = low / 2 + high / 2, high / 2 - low / 2
         unit = np.where(half > 0, half, 1.0)
         away = (values - middle) / unit
-        own = (away * share[:, None]).sum(axis=0) / total
-        std = unit * np.sqrt((np.square(away - own) * share[:, None]).sum(axis=0) / total)
-        mean = middle + unit * own
+        offset = (away * share[:, None]).sum(axis=0) / total
+        std = unit * np.sqrt((np.square(away - offset) * share[:, None]).sum(axis=0) / total)
+        mean = middle + unit * offset
         if not self.weight:
             self.weight, self.mean, self.std, self.low, self.high = total, mean, std, low, high
             return
@@ -97,13 +97,13 @@ class Moments:
         return self.mean, self.std, self.high / 2 - self.low / 2
 
 
-def scale_of_context(given: NDArray[Any]) -> tuple[Floats, Floats]:
+def scale_of_context(context: NDArray[Any]) -> tuple[Floats, Floats]:
     """Means and deviations of context columns, 1 for columns of zeros and ones.
 
     Standardised columns of rare classes would be large, and networks overfit them.
     """
-    mean, std = given.mean(axis=0, dtype=np.float64), given.std(axis=0, dtype=np.float64)
-    std[np.isin(given, (0.0, 1.0)).all(axis=0) | (std == 0.0)] = 1.0
+    mean, std = context.mean(axis=0, dtype=np.float64), context.std(axis=0, dtype=np.float64)
+    std[np.isin(context, (0.0, 1.0)).all(axis=0) | (std == 0.0)] = 1.0
     return mean, std
 
 
@@ -115,7 +115,7 @@ class Far:
     middle: float
     """The median."""
     inner: float
-    """The largest distance of the other cells from it."""
+    """The largest distance of the other cells from the median."""
     rows: NDArray[np.int64]
     values: Floats
 
@@ -128,11 +128,11 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
     Args:
         some: Rows that represent all, shape (rows, columns).
         blocks: All rows, block by block.
-        limit: In units of the median distance of cells that are not at the median.
+        limit: The distance of far cells, in units of the median distance of cells off the median.
     """
     some = _arrays.on_host(some).astype(np.float64) / 2  # half distances, because whole ones may overflow
-    half, at, found = np.median(some, axis=0), 0, []
-    reach = limit * np.array([np.median(own[own > 0]) if own.any() else np.inf for own in np.abs(some - half).T])
+    half, at, far = np.median(some, axis=0), 0, []
+    reach = limit * np.array([np.median(away[away > 0]) if away.any() else np.inf for away in np.abs(some - half).T])
     inner, cells = np.zeros(reach.size), [np.empty((0, 3))]
     for block in blocks:
         values = _arrays.on_host(block).astype(np.float64)
@@ -143,26 +143,26 @@ def far_columns(some: Any, blocks: Iterable[Any], limit: float) -> list[Far]:
         at += len(values)
     beyond = np.concatenate(cells)
     for column in np.unique(beyond[:, 1]).astype(int).tolist():
-        own = beyond[beyond[:, 1] == column]
-        apart = np.abs(own[:, 2] / 2 - half[column])
+        out = beyond[beyond[:, 1] == column]
+        apart = np.abs(out[:, 2] / 2 - half[column])
         ends = np.append(inner[column], np.sort(apart))
         gaps = np.flatnonzero(ends[1:] > GAP * ends[:-1])
-        if gaps.size and (own := own[apart > ends[gaps[0]]]).shape[0] <= SOME * at:
-            found.append(Far(column, 2.0 * half[column], 2.0 * ends[gaps[0]], own[:, 0].astype(np.int64), own[:, 2]))
-    return found
+        if gaps.size and (out := out[apart > ends[gaps[0]]]).shape[0] <= SOME * at:
+            far.append(Far(column, 2.0 * half[column], 2.0 * ends[gaps[0]], out[:, 0].astype(np.int64), out[:, 2]))
+    return far
 
 
 class Effective:
     """The sums in Kish's effective number of rows, over weights that come in blocks."""
 
     def __init__(self, weights: Floats | None = None) -> None:
-        """The sums over these weights, or empty sums."""
-        self.most = self.total = self.square = 0.0  # the sums are in units of the largest weight and of its square
+        """The sums over weights, or empty sums."""
+        self.most = self.total = self.square = 0.0  # the sums have units of the largest weight and of its square
         if weights is not None:
             self.add(weights)
 
     def add(self, weights: Floats) -> None:
-        """Add weights, at least one."""
+        """Add an array of at least one weight."""
         most = max(self.most, float(weights.max()))
         if not most:
             return
@@ -172,6 +172,6 @@ class Effective:
         self.most = most
 
     def in_units_of(self, weight: float) -> Floats:
-        """The sums of weights and of their squares, in units of this weight."""
+        """The sums of weights and of their squares, in units of a weight."""
         share = self.most / weight
         return np.array([self.total * share, self.square * share**2])

@@ -38,10 +38,10 @@ def waiting(flow: Flow) -> list[int]:
 
 
 def start_act_norms(flow: Flow, source: RowSource) -> None:
-    """Set each of these ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
+    """Set each of the `waiting` ActNorms so that its outputs over training rows have mean 0 and standard deviation 1.
 
-    At most `CHUNK` rows represent all. They are set from the data's side on, because the inputs of each depend on those
-    before it.
+    At most `CHUNK` rows represent all. ActNorms are set from the data's side on, because the inputs of each depend on
+    earlier ones.
     """
     if not (places := waiting(flow)):
         return
@@ -98,45 +98,45 @@ class Start:
         return cls(x, context)
 
     def set(self, flow: Flow, source: RowSource, marginals: tuple[Transform, ...] = ()) -> None:
-        """Set it in a flow, with marginals before it, and initialise ActNorms on rows to train on."""
+        """Give a flow this standardisation behind marginal maps, and initialise its ActNorms on training rows."""
         links = None if self.x is None else (*marginals, *self.linear, Standardize(*self.x))
         if links is not None or self.context is not None:
             flow._interior.rescale(links, self.context)
         start_act_norms(flow, source)
 
     def begin(self, flow: Flow, source: ArrayRows, kind: Beginning, seed: int) -> Begun:
-        """Make a fresh flow the density of few rows that needs no training."""
+        """Make a fresh flow the density of kind `kind` of few rows, without training."""
         assert self.x is not None
         interior = flow._interior
         scale = flow.standardize_context if self.context is None else self.context
-        found = begun(source, self.x, scale, flow.dtype, kind, seed)
+        begun_at = begun(source, self.x, scale, flow.dtype, kind, seed)
         quiet = _gaussian.quietened(flow, interior.vector())
-        interior.rescale(found.links, self.context, quiet, base=found.base)
+        interior.rescale(begun_at.links, self.context, quiet, base=begun_at.base)
         start_act_norms(flow, source)
-        return found
+        return begun_at
 
 
 def shared_curves(
     source: RowSource, links: tuple[Gaussianize, ...], features: int, required: bool | None
 ) -> tuple[Gaussianize, ...]:
-    """The curves of the first process; an error where some are required and there are none."""
+    """The curves of the first process; raises ValueError if curves are required and there are none."""
     n = features
-    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row has the number of knots
-    for own, link in zip(numbers, links, strict=False):
-        own[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
-        own[-1] = link.latent.size
-    found = []
-    for own in source.broadcast(numbers):
-        if count := int(own[-1, 0]):
-            own = np.ascontiguousarray(own[:, :count])
-            found.append(Gaussianize(own[:n], own[-2], own[n : 2 * n]))
-    if required and not found:
+    numbers = np.zeros((_marginals.LINKS, 2 * n + 2, _marginals.MOST))  # the last row is the number of knots
+    for rows, link in zip(numbers, links, strict=False):
+        rows[:-1, : link.latent.size] = np.concatenate([link.data, link.slopes, link.latent[None]])
+        rows[-1] = link.latent.size
+    curves = []
+    for rows in source.broadcast(numbers):
+        if count := int(rows[-1, 0]):
+            rows = np.ascontiguousarray(rows[:, :count])
+            curves.append(Gaussianize(rows[:n], rows[-2], rows[n : 2 * n]))
+    if required and not curves:
         raise ValueError(_marginals.NO_GAIN)
-    return tuple(found)
+    return tuple(curves)
 
 
 def gaussian_links(flow: Flow, source: RowSource, curves: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Links that make a standardised flow the Gaussian of the training rows, after other links if there are some."""
+    """Links that make a standardised flow the Gaussian of the training rows, with `curves` and the standardisation."""
     standardize = flow._interior.standardize
     assert standardize is not None
     known = standardize.mean, standardize.std, flow.standardize_context, flow.dtype
@@ -154,9 +154,9 @@ def not_worse_than_a_gaussian(
     by_default: bool,
     has_curves: bool,
 ) -> None:
-    """Replace weights by the Gaussian of the training rows unless they are better by more than a standard error.
+    """Replace a flow by the Gaussian of the training rows unless it is better by more than a standard error.
 
-    That is the one-standard-error rule (Breiman et al. 1984). Weights that a given number of epochs has trained stay,
+    The criterion is the one-standard-error rule (Breiman et al. 1984). A flow from a given number of epochs stays,
     with a warning where the Gaussian is clearly better.
 
     Args:
@@ -166,15 +166,15 @@ def not_worse_than_a_gaussian(
         start: The parameters before the fit.
         links: The links of the Gaussian.
         own: The number of links that the fit has put at the data end.
-        by_default: False with epochs given: then the Gaussian has to be clearly better.
+        by_default: False if the caller gave epochs: the Gaussian must then be clearly better.
         has_curves: Whether links of the Gaussian are marginal maps.
     """
     other = copy.copy(flow)
     other._interior.rescale(links, None, _gaussian.quietened(other, start), replaced=own)
-    found, total, weight = list(held_out.losses(flow, other)), held_out.source.total, held_out.weight
-    if _is_kept(held_out, found, by_default):
+    losses, total, weight = list(held_out.losses(flow, other)), held_out.source.total, held_out.weight
+    if _is_kept(held_out, losses, by_default):
         return
-    loss, simple = (total(float((of[-1] * of[i]).sum()) for of in found) / weight for i in range(2))
+    loss, simple = (total(float((of[-1] * of[i]).sum()) for of in losses) / weight for i in range(2))
     if history.best_epoch and not by_default:
         if loss - simple > FALLING and flow._interior.is_over_a_bell and held_out.source.is_first:
             warn(
@@ -189,15 +189,15 @@ def not_worse_than_a_gaussian(
     history.best_loss = simple
 
 
-def _is_kept(held_out: HeldOut, found: list[tuple[Floats, ...]], by_default: bool) -> bool:
-    """Whether the fitted flow stays, from losses of rows under the flow and under the Gaussian, and weights, part by
-    part.
+def _is_kept(held_out: HeldOut, losses: list[tuple[Floats, ...]], by_default: bool) -> bool:
+    """Whether the fitted flow stays, from the losses of rows under the flow and under the Gaussian, and the rows'
+    weights, part by part.
     """
     total, weight = held_out.source.total, held_out.weight
-    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in found):
+    if total(float(not np.isfinite(fitted).all()) for fitted, _, _ in losses):
         return False
     with np.errstate(invalid="ignore"):  # for infinite losses of the Gaussian
-        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in found)
-        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in found)
+        mean = total(float((w / weight * (simple - fitted)).sum()) for fitted, simple, w in losses)
+        square = total(float(np.square(w / weight * (simple - fitted - mean)).sum()) for fitted, simple, w in losses)
     error = math.sqrt(square)
     return mean > error if by_default else not -mean > error

@@ -16,56 +16,56 @@ from headrace._tables.facts import Held, Seen
 if TYPE_CHECKING:
     from headrace._tables.table import Column, Table
 
-MOST = 128  # classes of a column
+MOST = 128  # the most classes of a column
 LEAST_ROWS = 50
 WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0)  # widths of kernels by which counts are smoothed, in units of their gaps
 UNIFORM = 0.01  # the uniform share of a smoothed distribution
-REPEATED = 0.5  # share of the numbers beside frequent values that may have the value of another one
+REPEATED = 0.5  # least share of repeated values among the other ones for which frequent values get no class
 
 
 def classified(table: Table, seen: Seen, how: Any) -> Table:
-    """The table with the columns of classes, which have no noise; rows of a stream have none. `how`: a `Treatment`."""
+    """The table with columns of classes, which have no noise; a stream has no classes. `how`: a `Treatment`."""
     asked = how.categories
     if isinstance(asked, str) and asked != "auto":
         raise ValueError(f"categories: expected 'auto', None or a list of columns, got {asked!r}")
     if asked is None or not isinstance(seen, Held):
         return table
-    own = "categories", asked, seen.features, how.names, how.x_name
-    named = set() if isinstance(asked, str) else set(_columns.chosen(*own))
-    found = []
-    for i, one in enumerate(table.columns):
+    places = "categories", asked, seen.features, how.names, how.x_name
+    named = set() if isinstance(asked, str) else set(_columns.chosen(*places))
+    columns = []
+    for i, column in enumerate(table.columns):
         x, is_free = seen.some[:, i], all(ends is None or ends[i] is None for ends in (how.bounds, how.periodic))
         labels = how.labels.get(i, how.labels.get(None if how.names is None else how.names[i], ()))
-        if one.left_out:
-            found.append(one)
+        if column.left_out:
+            columns.append(column)
             continue
-        values, rest = _values(one, x, is_free, bool(labels) or i in named, how)
+        values, rest = _values(column, x, is_free, bool(labels) or i in named, how)
         lost = (np.nan,) if np.isnan(x).any() else ()
-        if (values or lost) and not (one.constant is not None and not lost):
-            if not (rest and one.is_discrete):
-                one = replace(one, width=0.0, step=0.0, frequent=())
-            one = replace(one, constant=None, values=(*values, *lost), rest=rest)
-        found.append(replace(one, kind="category", labels=labels) if labels else one)
-    return replace(table, columns=tuple(found))
+        if (values or lost) and not (column.constant is not None and not lost):
+            if not (rest and column.is_discrete):
+                column = replace(column, width=0.0, step=0.0, frequent=())
+            column = replace(column, constant=None, values=(*values, *lost), rest=rest)
+        columns.append(replace(column, kind="category", labels=labels) if labels else column)
+    return replace(table, columns=tuple(columns))
 
 
-def _values(one: Column, x: NDArray[Any], is_free: bool, is_named: bool, how: Any) -> tuple[tuple[float, ...], bool]:
-    """Values with a probability each, and whether all other values have a density."""
+def _values(column: Column, x: NDArray[Any], is_free: bool, is_named: bool, how: Any) -> tuple[tuple[float, ...], bool]:
+    """The values that get a probability each, and whether all other values have a density."""
     x = x[~np.isnan(x)]
     different, counts = np.unique(x, return_counts=True)
     values = tuple(map(float, different))
-    if is_named or one.kind == "boolean" or one.constant is not None:
+    if is_named or column.kind == "boolean" or column.constant is not None:
         return values, False
-    if one.is_discrete:
-        steps = 1 + round((values[-1] - values[0]) / one.width)
-        if is_free and one.width and steps <= MOST and (steps <= 2 or has_spikes(x, one.width)):
-            return tuple((values[0] + one.width * np.arange(steps)).tolist()), False
+    if column.is_discrete:
+        steps = 1 + round((values[-1] - values[0]) / column.width)
+        if is_free and column.width and steps <= MOST and (steps <= 2 or has_spikes(x, column.width)):
+            return tuple((values[0] + column.width * np.arange(steps)).tolist()), False
         return (), True
     if not (how.gates and is_free) or len(x) < LEAST_ROWS:
         return (), True
     frequent = counts >= _columns.SPIKE * len(x)
-    others = counts[~frequent]
-    if others.size < 2 or others[others > 1].sum() >= REPEATED * others.sum():
+    rarer = counts[~frequent]
+    if rarer.size < 2 or rarer[rarer > 1].sum() >= REPEATED * rarer.sum():
         return (), True
     return tuple(map(float, different[frequent])), True
 
@@ -88,13 +88,13 @@ def has_spikes(x: NDArray[Any], step: float) -> bool:
 
 def discretes(columns: Sequence[Column], x: NDArray[Any]) -> list[Discrete]:
     """The discrete columns of rows of a density."""
-    found = []
-    for i, one in enumerate(columns):
-        if one.values:
-            gaps = np.diff(one.values)
-            has_gaps = one.kind == "integer" and not one.rest and not np.isnan(gaps).all()
+    discrete = []
+    for i, column in enumerate(columns):
+        if column.values:
+            gaps = np.diff(column.values)
+            has_gaps = column.kind == "integer" and not column.rest and not np.isnan(gaps).all()
             step = float(np.nanmin(gaps)) if has_gaps else 0.0
             there = x[:, i][~np.isnan(x[:, i])]
             scale = (float(there.mean()), float(there.std()) or 1.0) if step else (0.0, 1.0)
-            found.append(Discrete(i, one.values, one.rest, step, *scale))
-    return found
+            discrete.append(Discrete(i, column.values, column.rest, step, *scale))
+    return discrete

@@ -23,113 +23,113 @@ from headrace._flow.transforms.masked import logits_network
 from headrace._tables.discrete import Discrete
 
 STREAM = 0x636C6173736573  # key beside a seed: the uniform values that choose classes
-HIDDEN = (128, 128)  # of the network
-RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # of its fit
+HIDDEN = (128, 128)  # hidden units of the network
+RATE, AVERAGE, CLIP, PATIENCE, EPOCHS = 3e-3, 0.99, 5.0, 8, 200  # settings of the head's fit
 HELD_OUT, LEAST_HELD_OUT, BATCHES, BATCH = 0.1, 50, 64, 128
 
 
 class Head:
     """The probabilities of discrete columns: log-softmax of the outputs of a masked network, and their gradient.
 
-    The network is a flow of one additive transform, z = x + logits(x of the columns before, context), so that its
+    The network is a flow of one additive transform, z = x + logits(x of earlier columns, context), so that its
     files, dtypes and products are those of flows, and its gradient is one call of `to_latent_vjp`.
     """
 
     def __init__(self, columns: Sequence[Discrete], network: Flow, rows: int) -> None:
-        """`rows`: those of the fit, from which the probability of a new value follows."""
+        """`rows`: the number of rows of the fit, which determines the probability of a new value."""
         self.columns, self.network, self.rows = tuple(columns), network, rows
-        ends = np.cumsum([0, *(one.width for one in self.columns)]).tolist()
+        ends = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
         self.parts = [slice(a, b) for a, b in pairwise(ends)]
 
     @classmethod
     def fresh(cls, columns: Sequence[Discrete], rows: int, context: Any, seed: int, dtype: Any) -> Head:
         """A head with fresh weights; `context`: rows by which the context is standardised, or None."""
-        levels = [i for i, one in enumerate(columns, start=1) for _ in range(one.width)]
+        levels = [i for i, column in enumerate(columns, start=1) for _ in range(column.width)]
         width, scale = (0, None) if context is None else (context.shape[1], scale_of_context(context))
         network = logits_network(levels, HIDDEN, context=width, seed=seed, dtype=dtype)
         return cls(columns, Flow([network], standardize_context=scale), rows)
 
     def opened(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], Floats]:
         """Classes, shape (rows, discrete columns), and the inputs of the network."""
-        codes = np.stack([one.codes(x[:, one.column]) for one in self.columns], axis=1)
-        parts = [one.inputs(codes[:, i], x[:, one.column]) for i, one in enumerate(self.columns)]
+        codes = np.stack([column.codes(x[:, column.column]) for column in self.columns], axis=1)
+        parts = [column.inputs(codes[:, i], x[:, column.column]) for i, column in enumerate(self.columns)]
         return codes, np.concatenate(parts, axis=1)
 
     @property
     def given(self) -> list[int]:
-        """The inputs that the flow reads: for a count only the value, because columns for each value overfit."""
+        """The inputs that the flow reads: of a count only the value, because columns for each value overfit."""
         pairs = zip(self.columns, self.parts, strict=True)
-        return [i for one, part in pairs for i in range(part.stop - 1 if one.is_count else part.start, part.stop)]
+        return [i for column, part in pairs for i in range(part.stop - 1 if column.is_count else part.start, part.stop)]
 
     def log_probs(self, inputs: Floats, context: Any, parameters: Any = None) -> list[Floats]:
-        """Log probabilities of the classes of each column, given the inputs before it."""
+        """Log probabilities of the classes of each column, given the inputs of earlier columns."""
         logits = self.network.to_latent(inputs, context, parameters=parameters)[0] - inputs
-        return [one.log_probs(logits[:, part]) for one, part in zip(self.columns, self.parts, strict=True)]
+        return [column.log_probs(logits[:, part]) for column, part in zip(self.columns, self.parts, strict=True)]
 
     def of_rows(self, x: NDArray[Any], codes: NDArray[np.intp], inputs: Floats, context: Any) -> Floats:
         """Log probability of each row's classes, new values included."""
         total = np.zeros(len(x))
-        for i, (one, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
+        for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
             known = codes[:, i] >= 0
             picked = np.where(known, each[np.arange(len(x)), codes[:, i]], -np.inf)
-            if one.step:  # the estimator of Krichevsky and Trofimov for a value that no row had
+            if column.step:  # the estimator of Krichevsky and Trofimov for a value that no row had
                 new = 0.5 / (self.rows + 0.5)
-                picked = np.where(known, picked + np.log1p(-new), np.log(new) + one.beyond(x[:, one.column]))
+                picked = np.where(known, picked + np.log1p(-new), np.log(new) + column.beyond(x[:, column.column]))
             total += picked
         return total
 
     def tails(self, codes: NDArray[np.intp], inputs: Floats, context: Any, uniforms: Floats) -> tuple[Floats, Floats]:
         """The probabilities below and above a random point of each row's class, shape (rows, columns).
 
-        Values that no row to fit had are above all others.
+        Values that no training row had are above all others.
         """
         lower, upper = np.empty(codes.shape), np.empty(codes.shape)
-        for i, (one, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
-            new = 0.5 / (self.rows + 0.5) if one.step else 0.0
+        for i, (column, each) in enumerate(zip(self.columns, self.log_probs(inputs, context), strict=True)):
+            new = 0.5 / (self.rows + 0.5) if column.step else 0.0
             shares = np.concatenate([(1.0 - new) * np.exp(each), np.full((len(codes), 1), new)], axis=1)
-            at = np.where(codes[:, i] < 0, one.classes, codes[:, i])[:, None]
+            at = np.where(codes[:, i] < 0, column.classes, codes[:, i])[:, None]
             within = np.take_along_axis(shares, at, 1)[:, 0] * uniforms[:, i]
             lower[:, i] = np.take_along_axis(shares.cumsum(axis=1) - shares, at, 1)[:, 0] + within
             upper[:, i] = np.take_along_axis(shares[:, ::-1].cumsum(axis=1)[:, ::-1], at, 1)[:, 0] - within
         return lower, upper
 
     def log_prob_and_slopes(self, inputs: Floats, context: Any, parameters: Any = None) -> tuple[Floats, NDArray[Any]]:
-        """Log probability of each row's classes, which are known, and its gradient by the logits."""
+        """The log probability of each row's known classes, and its gradient with respect to the logits."""
         total, slopes = np.zeros(len(inputs)), np.zeros_like(inputs)
         each = self.log_probs(inputs, context, parameters)
-        for one, part, log_probs in zip(self.columns, self.parts, each, strict=True):
-            own = slice(part.start, part.start + one.logits)
-            classes = inputs[:, own]
-            if one.classes == 2:
+        for column, part, log_probs in zip(self.columns, self.parts, each, strict=True):
+            at = slice(part.start, part.start + column.logits)
+            classes = inputs[:, at]
+            if column.classes == 2:
                 classes = np.concatenate([1.0 - classes, classes], axis=1)
             total += (classes * log_probs).sum(axis=1)
-            slopes[:, own] = (classes - np.exp(log_probs))[:, -one.logits :]
+            slopes[:, at] = (classes - np.exp(log_probs))[:, -column.logits :]
         return total, slopes
 
     def log_prob(self, inputs: Floats, context: Any = None, *, parameters: Any = None) -> Floats:
-        """Log probability of each row's classes, which are known."""
+        """The log probability of each row's known classes."""
         return self.log_prob_and_slopes(inputs, context, parameters)[0]
 
     def gradient(self, inputs: Floats, slopes: NDArray[Any], context: Any = None) -> NDArray[Any]:
-        """The gradient by the parameters, from that by the logits."""
-        own = slopes.astype(self.network.dtype)
-        (found,) = self.network.to_latent_vjp(inputs, own, None, context, wrt="parameters")
-        return np.asarray(found)
+        """The gradient with respect to the parameters, from the gradient with respect to the logits."""
+        cotangents = slopes.astype(self.network.dtype)
+        (gradient,) = self.network.to_latent_vjp(inputs, cotangents, None, context, wrt="parameters")
+        return np.asarray(gradient)
 
     def _start(self, inputs: Floats) -> None:
-        """Biases by which fresh weights give each class its share of the rows."""
+        """Set the biases so that a fresh head gives each class its share of the rows."""
         name = list(self.network.named_parameters())[-1]
         bias = np.zeros(self.parts[-1].stop)
-        for one, part in zip(self.columns, self.parts, strict=True):
-            own = slice(part.start, part.start + one.logits)
-            counts = inputs[:, own].sum(axis=0) + 0.5
-            bias[own] = np.log(counts) - (np.log(len(inputs) + 1.0 - counts) if one.classes == 2 else 0.0)
+        for column, part in zip(self.columns, self.parts, strict=True):
+            at = slice(part.start, part.start + column.logits)
+            counts = inputs[:, at].sum(axis=0) + 0.5
+            bias[at] = np.log(counts) - (np.log(len(inputs) + 1.0 - counts) if column.classes == 2 else 0.0)
         self.network.set_parameter(name, bias.astype(self.network.dtype))
 
     def fit(
         self, inputs: Floats, context: Any, weights: Any, seed: int, clock: Clock, *, progress: bool = False
     ) -> History:
-        """Train until held-out rows stop gaining."""
+        """Train the head until held-out rows stop gaining."""
         self._start(inputs)
         n, network, rng = len(inputs), self.network, np.random.default_rng([seed, STREAM])
         rows, caller = ArrayRows(Data(inputs.astype(network.dtype), context, weights)), network._interior.caller()
@@ -140,19 +140,19 @@ class Head:
         how |= {"learning_rate": RATE, "weight_decay": constant_decay(n), "batch_size": size, "schedule": "constant"}
         held_out = None if judge is None else HeldOut(judge, density=self)
         plan, history = Plan.of(network, train.size, Arguments(**how), judged=judge is not None), History()
-        given = RunArguments(held_out, plan, rng, caller, history, clock, what="fit classes")
-        _Run(self, train, given).go(progress)
+        arguments = RunArguments(held_out, plan, rng, caller, history, clock, what="fit classes")
+        _Run(self, train, arguments).go(progress)
         return whole(history)
 
     def drawn(self, uniforms: Floats, context: Any) -> tuple[Floats, Floats]:
-        """Values of the columns, NaN for values of the last class, and inputs, from uniform values by inverse CDFs."""
+        """Samples of the columns, NaN for a class of other values, and inputs, from uniform values by inverse CDFs."""
         inputs = np.zeros((len(uniforms), self.parts[-1].stop))
         values = np.empty((len(uniforms), len(self.columns)))
-        for i, (one, part) in enumerate(zip(self.columns, self.parts, strict=True)):
+        for i, (column, part) in enumerate(zip(self.columns, self.parts, strict=True)):
             below = np.cumsum(np.exp(self.log_probs(inputs, context)[i]), axis=1)
-            codes = np.minimum((uniforms[:, i : i + 1] >= below).sum(axis=1), one.classes - 1)
-            values[:, i] = np.array([*one.values, *[np.nan] * one.rest])[codes]
-            inputs[:, part] = one.inputs(codes, values[:, i])
+            codes = np.minimum((uniforms[:, i : i + 1] >= below).sum(axis=1), column.classes - 1)
+            values[:, i] = np.array([*column.values, *[np.nan] * column.rest])[codes]
+            inputs[:, part] = column.inputs(codes, values[:, i])
         return values, inputs
 
 
@@ -164,7 +164,7 @@ class _Run(ArrayRun):
         super().__init__(head.network, source, arguments)
 
     def _find_gradient(self, index: Any, log_prob: NDArray[Any]) -> None:
-        """See `ArrayRun`; the gradient for the classes."""
+        """See `ArrayRun`; here with the gradient of the classes' log probabilities."""
         data = self.data.rows(index)
         log_prob[:], slopes = self.head.log_prob_and_slopes(data.x, data.context)
         slopes *= (-data.shares() / (self.mean_weight * index.size))[:, None]

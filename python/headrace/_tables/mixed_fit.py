@@ -26,11 +26,11 @@ from headrace._tables.mixed import Gate, MixedDensity, beyond
 from headrace._tables.table import Column
 from headrace.rows._stream import Block, Stream
 
-OF_HEAD = 0.5  # largest share of a time budget for the probabilities
+OF_HEAD = 0.5  # largest share of a time budget for the fit of probabilities
 
 
 def can_gate(flow: Flow | Ensemble) -> bool:
-    """Whether all transforms leave a far coordinate unchanged: splines with straight lines beyond their ends."""
+    """Whether all transforms leave a far coordinate unchanged: splines that are straight lines beyond their ends."""
     interior = (flow if isinstance(flow, Flow) else flow.flows[0])._interior
     inner = interior.chain[: len(interior.chain) - (interior.support is not None) - len(interior.links)]
     is_line = all(isinstance(t, _Masked) and t._settings.map == "rq_spline" for t in inner)
@@ -38,7 +38,7 @@ def can_gate(flow: Flow | Ensemble) -> bool:
 
 
 def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed: int) -> None:
-    """Standardise a flow by the values that are not missing, and give it marginal curves."""
+    """Standardise a flow by the values that are not missing, and add marginal curves."""
     rng, filled, support = np.random.default_rng([seed, STREAM]), x.copy(), flow._interior.support
     for c in range(x.shape[1]):
         there = x[exists[:, c], c]
@@ -46,38 +46,38 @@ def _start(flow: Flow, x: Floats, exists: NDArray[np.bool_], weights: Any, seed:
     line = filled if support is None else np.asarray(support.inverse(filled)[0], np.float64)
     mean, std = line.mean(axis=0), line.std(axis=0)
     std[std == 0.0] = 1.0
-    own = None if weights is None else np.asarray(weights, np.float64)
-    sample = marginals.Sample((line - mean) / std, own)
+    shares = None if weights is None else np.asarray(weights, np.float64)
+    sample = marginals.Sample((line - mean) / std, shares)
     tails = marginals.tails_of(sample)
     curves = marginals.of_sample(replace(sample, rows=behind(sample.rows, tails)))
     flow._interior.rescale((*curves, *tails, Standardize(mean, std)), None)
 
 
 def _gates_of(flow: Flow, columns: Mapping[int, int]) -> list[Gate]:
-    """The gates of columns of a started flow, by their discrete columns."""
+    """The gates of a started flow; `columns`: the discrete column of each column with a gate."""
     ends: list[Any] = [*flow._interior.links]
     if flow._interior.support is not None:
         ends.append(flow._interior.support)
     alone = Flow(ends, StandardNormal(flow.features), dtype=flow.dtype)
     value = np.asarray(alone.to_data(np.full((8, flow.features), beyond(flow)))[0], np.float64)
-    found = []
+    gates = []
     for column, discrete in columns.items():
         part = value[:, [column]]
         log_density = float(alone.marginal([column]).astype("float64").log_prob(part)[0])
-        found.append(Gate(column, discrete, float(part[0, 0]), log_density))
-    return found
+        gates.append(Gate(column, discrete, float(part[0, 0]), log_density))
+    return gates
 
 
 def fit_table(
     train: Block | Stream, columns: Sequence[Column], make: Callable[..., Any], seed: int, **how: Any
 ) -> tuple[Any, Any]:
-    """Fit the density of rows whose columns have been treated; its history too.
+    """Fit a density of rows whose columns have been treated; return it with its history.
 
     Args:
-        train: The rows.
-        columns: Their treatment.
-        make: As of `fitted`.
-        seed: Of the fit.
+        train: The training rows.
+        columns: The treatment of the columns.
+        make: As in `fitted`.
+        seed: The seed of the fit.
         **how: Other arguments of `fitted`, or of the flow's fit.
     """
     x: Any
@@ -102,14 +102,14 @@ def fitted(
     progress: bool = False,
     **how: Any,
 ) -> tuple[MixedDensity, Any]:
-    """Fit the probabilities of discrete columns, then the flow of the other columns; returns its history too.
+    """Fit the probabilities of discrete columns, then the flow of the other columns; return the density and a history.
 
     Args:
-        x, context, weights: Rows, as `Flow.fit` takes them; NaN where a column has the class of missing numbers.
+        x, context, weights: Rows as in `Flow.fit`, with NaN for values of the class of missing ones.
         columns: The discrete columns.
-        make: Makes a fresh flow, or an ensemble, of these columns and of this number of context columns.
-        seed: Of the fit.
-        time_budget, progress: As in `Flow.fit`, of both fits.
+        make: Returns a fresh flow, or an ensemble, from a list of columns and a number of context columns.
+        seed: The seed of the fit.
+        time_budget, progress: As in `Flow.fit`, for both fits together.
         **how: Other arguments of the flow's fit.
     """
     if weights is not None:
@@ -117,33 +117,33 @@ def fitted(
         x, weights = x[there], np.asarray(weights)[there]
         context = None if context is None else context[there]
     clock = Clock(time_budget)
-    taken = {one.column for one in columns if not one.rest}
+    taken = {column.column for column in columns if not column.rest}
     continuous = [c for c in range(x.shape[1]) if c not in taken]
-    given = sum(one.width if not one.is_count else 1 for one in columns)
-    flow = make(continuous or [0], given + (0 if context is None else context.shape[1]))
+    width = sum(column.width if not column.is_count else 1 for column in columns)
+    flow = make(continuous or [0], width + (0 if context is None else context.shape[1]))
     head = Head.fresh(columns, len(x), context, seed, flow.dtype)
     codes, inputs = head.opened(x)
     history = head.fit(inputs, context, weights, seed, clock.share(OF_HEAD), progress=progress)
     density = MixedDensity(head, flow if continuous else None, continuous)
     if not continuous:
         return density, history
-    gated = {continuous.index(one.column): i for i, one in enumerate(columns) if one.rest}
+    gated = {continuous.index(column.column): i for i, column in enumerate(columns) if column.rest}
     members = getattr(flow, "flows", (flow,))
     scale = scale_of_context(density.given(inputs, context))
-    for one in members:
+    for member in members:
         if gated:
             exists = np.ones((len(x), len(continuous)), bool)
             for c, i in gated.items():
                 exists[:, c] = codes[:, i] == columns[i].classes - 1
-            _start(one, x[:, continuous].astype(np.float64), exists, weights, seed)
-        one._interior.rescale(None, scale)
+            _start(member, x[:, continuous].astype(np.float64), exists, weights, seed)
+        member._interior.rescale(None, scale)
     density.gates = tuple(_gates_of(members[0], gated)) if gated else ()
     if isinstance(how.get("validation"), tuple):
         rows, *rest = how["validation"]
         how["validation"] = density.of_flow(rows, *rest)
-    own = density.of_flow(x, context)
-    left = max(clock.left(), 1e-9) if clock.is_limited else None
-    history = flow.fit(*own, weights=weights, seed=seed, time_budget=left, progress=progress, **how)
+    of_flow = density.of_flow(x, context)
+    budget = max(clock.left(), 1e-9) if clock.is_limited else None
+    history = flow.fit(*of_flow, weights=weights, seed=seed, time_budget=budget, progress=progress, **how)
     if isinstance(history, list):
         density.flow = flow[: len(history)]  # members that were fitted before Ctrl-C
     return density, history

@@ -11,7 +11,7 @@ from headrace._base.layout import Grid
 def described(columns: Sequence[Any], names: Sequence[str] | None) -> str:
     """A line for each `Column`: its name or index, its kind, and its treatment by a fit."""
     called = names or [str(i) for i in range(len(columns))]
-    rows = [(name, one.kind, _treatment(one)) for name, one in zip(called, columns, strict=True)]
+    rows = [(name, column.kind, _treatment(column)) for name, column in zip(called, columns, strict=True)]
     return "\n".join(Grid(("column", "kind", "in a fit"), rows, wraps=(0, 2)).lines())
 
 

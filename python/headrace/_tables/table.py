@@ -1,8 +1,8 @@
 """Preprocessing of discrete, constant and repeated columns, and its inverse.
 
 Whole numbers and truth values are spread by uniform noise over the gap to the next ones before a fit (dequantised:
-Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns with only one value
-are kept aside, and put back.
+Uria, Murray, Larochelle 2013; Theis, van den Oord, Bethge 2016), and draws are rounded. Columns of a single value
+are kept aside, and put back into samples.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace._tables.printed import described
 
 KINDS = ("float", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "model")
-NOISE = 0x6E6F697365  # key beside a seed: a stream of random values for this noise only
-FIT, LOOK = 0, 1  # which rows get noise: those of a fit, or other rows that are compared with its density
-CELLS_OF_TWO, CELLS = 16, 32  # points in a cell for the mean of a density: for at most two whole numbers, and for more
-LEAST_ROWS = 50  # below this number of rows there is no message about repeats
-REPEATED = 0.5  # share of rows with the value of another one
+NOISE = 0x6E6F697365  # key beside a seed, for a random stream of this noise alone
+FIT, LOOK = 0, 1  # purposes of noise: rows of a fit, or rows to compare with its density
+CELLS_OF_TWO, CELLS = 16, 32  # points per cell for the mean of a density: for at most two columns, and for more
+LEAST_ROWS = 50  # least number of rows for a message about repeats
+REPEATED = 0.5  # share of rows with a repeated value from which a column repeats
 
 LogProb = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
 
@@ -43,27 +43,27 @@ class Column:
     """The kind of a table's column, and its preprocessing."""
 
     kind: str = "float"
-    """"float", "integer", "boolean" or "category", whose values are codes of labels."""
+    """"float", "integer", "boolean" or, for codes of labels, "category"."""
     width: float = 0.0
     """Width of the uniform noise that is added before a fit; for whole numbers the gap between them."""
     offset: float = 0.0
-    """One of the whole numbers, or of the values on a grid."""
+    """A whole number of the column, or a value on its grid."""
     constant: float | None = None
-    """The only value, of a column that has no other."""
+    """The only value of a constant column; None for other columns."""
     bounds: Pair | None = None
-    """Ends of a column with noise; whole numbers may be equal to them."""
+    """Bounds of a column with noise, which whole numbers may reach."""
     period: tuple[float, float] | None = None
     """The period of periodic whole numbers."""
     step: float = 0.0
-    """The step of the grid of a column with noise; 0 without one."""
+    """The step of the grid of a column with noise; 0 without a grid."""
     frequent: tuple[float, ...] = ()
-    """Values of a column with noise that many rows share, where no other value is as near as the noise is wide."""
+    """Values of a column with noise that many rows share, if no other value is nearer than the width of the noise."""
     left_out: str = ""
     """The kind of a column that is left out, such as an identifier."""
     values: tuple[float, ...] = ()
-    """Values with a probability each; NaN, for missing values, is the last."""
+    """Values that have a probability each; NaN, for missing values, is the last."""
     rest: bool = False
-    """Whether all other values have a density."""
+    """Whether all values other than `values` have a density."""
     labels: tuple[str, ...] = ()
     """Labels of a category, by their codes."""
 
@@ -98,7 +98,7 @@ class Column:
         return np.asarray(rounded, x.dtype)
 
     def folded(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Noisy values beyond the bounds, reflected back inside."""
+        """Noisy values, of which those beyond the bounds are reflected inside."""
         if self.is_discrete or self.bounds is None:
             return x
         for end, sign in zip(self.bounds, (1.0, -1.0), strict=True):
@@ -113,13 +113,13 @@ class Column:
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """All columns of a table, with the maps between its rows and those of a density; print it."""
+    """All columns of a table, with the maps between its rows and those of a density; it can be printed."""
 
     columns: tuple[Column, ...]
     seed: int = 0
     """Seed of the noise."""
     missing: str = "refuse"
-    """Whether rows with missing values are left out, "drop", or not."""
+    """The treatment of rows with missing values: "refuse", "drop" or "model"."""
     names: tuple[str, ...] | None = field(default=None, compare=False)
     """Names of the columns, for the printed table."""
 
@@ -139,38 +139,38 @@ class Table:
         """Learn the columns from rows without missing values.
 
         Args:
-            x: Shape (rows, columns), or their statistics.
-            kinds: Of each column.
-            jitter: Widths of noise, None for none.
-            names: Of the columns.
-            bounds, periodic: Of each column, as of `Support`.
-            left_out: Columns that no density has, and their kinds.
+            x: Rows, shape (rows, columns), or their statistics.
+            kinds: The kind of each column.
+            jitter: The width of each column's noise, None without noise.
+            names: Names of the columns.
+            bounds, periodic: Bounds and period of each column, as in `Support`.
+            left_out: Columns that the density leaves out, and their kinds.
             x_name: The name of x in messages.
 
         Raises:
-            ValueError: a column of whole numbers has other values, or some beyond its bounds, or an invalid period.
+            ValueError: a column of whole numbers has other values, values beyond its bounds, or an invalid period.
         """
-        found = []
+        columns = []
         ends: list[Pair | None] = [None] * len(kinds) if bounds is None else list(bounds)
         periods: list[tuple[float, float] | None] = [None] * len(kinds) if periodic is None else list(periodic)
         seen = x if isinstance(x, Seen) else Held(x, ends)
         for i, (kind, width) in enumerate(zip(kinds, jitter, strict=True)):
             if left_out and i in left_out:
-                found.append(Column(kind, left_out=left_out[i]))
+                columns.append(Column(kind, left_out=left_out[i]))
                 continue
             facts = seen.facts(i, whole=kind != "float")
             if kind != "float":
                 _check_whole(f"{x_name}: {_columns.label(i, names)}", facts, ends[i], periods[i])
             if facts.low == facts.high:
-                found.append(Column(kind, constant=facts.low))
+                columns.append(Column(kind, constant=facts.low))
             elif kind == "float":
-                own = repeats.learn(seen.some[:, i], width) if width else {}
-                found.append(Column(kind, width, bounds=ends[i], **own) if width else Column(kind))
+                grid = repeats.learn(seen.some[:, i], width) if width else {}
+                columns.append(Column(kind, width, bounds=ends[i], **grid) if width else Column(kind))
             else:
                 period = periods[i]
                 gap = facts.gap if period is None else math.gcd(facts.gap, int(period[1] - period[0]))
-                found.append(Column(kind, float(gap), facts.low, None, ends[i], period))
-        return cls(tuple(found), names=None if names is None else tuple(map(str, names)))
+                columns.append(Column(kind, float(gap), facts.low, None, ends[i], period))
+        return cls(tuple(columns), names=None if names is None else tuple(map(str, names)))
 
     def __repr__(self) -> str:
         """A line for each column, with its name and its treatment by a fit."""
@@ -178,13 +178,13 @@ class Table:
 
     @property
     def kept(self) -> list[int]:
-        """The columns of the density: the used columns that are not constant, or all if all are."""
+        """The columns of the density: the used columns that are not constant, or all used ones if all are constant."""
         return [i for i in self.places if self.columns[i].constant is None] or self.places
 
     @property
     def places(self) -> list[int]:
-        """The columns that are used: those that are not left out."""
-        return [i for i, one in enumerate(self.columns) if not one.left_out]
+        """The indices of the used columns, which are not left out."""
+        return [i for i, column in enumerate(self.columns) if not column.left_out]
 
     def used(self) -> Table:
         """The table of the used columns."""
@@ -194,16 +194,16 @@ class Table:
     @property
     def is_plain(self) -> bool:
         """Whether all columns stay unchanged."""
-        return not any(one.width or one.constant is not None or one.left_out or one.values for one in self.columns)
+        return not any(c.width or c.constant is not None or c.left_out or c.values for c in self.columns)
 
     def without_constants(self, x: NDArray[Any]) -> NDArray[Any]:
         """Rows with only the columns that a density has."""
         return x if len(self.kept) == len(self.columns) else np.ascontiguousarray(x[:, self.kept])
 
     def spread(self, x: NDArray[Any], purpose: int = FIT, *, first_row: int = 0) -> NDArray[Any]:
-        """Rows of a density: without constant columns, and with noise in those that have some.
+        """Rows of a density: without constant columns, and with noise in the columns that have a width.
 
-        The noise depends on the seed, the purpose, and the index of the row; `first_row` is the index of the first one.
+        The noise depends on the seed, the purpose and the index of the row; `first_row` is the index of the first row.
         """
         if self.is_plain:
             return x
@@ -221,7 +221,7 @@ class Table:
     def to_look_at(
         self, x: NDArray[Any], *others: Any, names: Sequence[str] | None, x_name: str, purpose: int = LOOK
     ) -> tuple[Any, ...]:
-        """Rows that are compared with a density, and their other arrays, prepared like those of the fit.
+        """Rows to compare with a density, and their other arrays, prepared like those of the fit.
 
         Raises:
             ValueError: some rows have missing values, and the fit did not leave such rows out.
@@ -241,8 +241,8 @@ class Table:
             return x
         rows = np.empty((len(x), len(self.columns)), x.dtype)
         rows[:, self.kept] = x
-        for i, one in enumerate(self.columns):
-            rows[:, i] = one.back(rows[:, i])
+        for i, column in enumerate(self.columns):
+            rows[:, i] = column.back(rows[:, i])
         return rows
 
     def log_prob(
@@ -254,11 +254,11 @@ class Table:
         name: str = "x",
         names: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Log densities of rows; for whole numbers these are log probabilities, because counts have no width.
+        """Log densities of rows; log probabilities for whole numbers, because these have no width.
 
-        A density is averaged over 16 or 32 points in the cell of whole numbers, the same for each row. A row with
-        another value in a constant column, or one that is not whole in a column of whole numbers, has a log density of
-        -inf, with a warning. `name` is the name of x in messages, and `names` are those of the columns.
+        A density is averaged over 16 or 32 points in the cell of whole numbers, equal for all rows. A row with
+        a different value in a constant column, or a fraction in a column of whole numbers, has a log density of
+        -inf, with a warning. `name` is the name of x in messages, and `names` are the names of columns.
         """
         rows = self.without_constants(x)
         widths = np.array([self.columns[i].width if self.columns[i].is_discrete else 0.0 for i in self.kept])
@@ -282,12 +282,12 @@ class Table:
     def _impossible(
         self, x: NDArray[Any], x_name: str, names: Sequence[str] | None, of_others: str, of_fractions: str
     ) -> NDArray[np.bool_]:
-        """Rows that differ in a constant column, or are not whole where all fitted rows were, each kind with a warning.
+        """A mask of rows that differ in a constant column, or have fractions among whole numbers, with warnings.
 
-        Missing values are possible. `of_others`, `of_fractions`: the consequence, in words.
+        Missing values are possible. `of_others`, `of_fractions`: the consequence of either, in words.
         """
-        same = [i for i, one in enumerate(self.columns) if one.constant is not None]
-        whole = [i for i, one in enumerate(self.columns) if one.is_discrete and one.width]
+        same = [i for i, column in enumerate(self.columns) if column.constant is not None]
+        whole = [i for i, column in enumerate(self.columns) if column.is_discrete and column.width]
         kept, numbers = x[:, same], x[:, whole]
         differs = (kept != np.array([self.columns[i].constant for i in same], x.dtype)) & ~np.isnan(kept)
         broken = np.isfinite(numbers) & (np.trunc(numbers) != numbers)
@@ -303,35 +303,35 @@ class Table:
             warn(f"{x_name}: {count} of {len(x)} rows are not whole in {label}, as {value:g}, {alike}: {of_fractions}")
         return np.asarray(differs.any(axis=1) | broken.any(axis=1))
 
-    def bounds(self, given: Sequence[Any] | None) -> list[Any] | None:
-        """Bounds of the remaining columns, None for columns without: for whole numbers those of their cells."""
-        if given is None:
+    def bounds(self, bounds: Sequence[Any] | None) -> list[Any] | None:
+        """Bounds of the remaining columns, None for a column without; whole numbers have the bounds of their cells."""
+        if bounds is None:
             return None
-        check.length("bounds", list(given), len(self.columns))
-        found = list(given)
-        for i, one in enumerate(self.columns):
-            if found[i] is not None and one.is_discrete and one.width:
-                half, (low, high) = 0.5 * one.width, replace(one, bounds=tuple(found[i])).ends
-                found[i] = (None if low is None else low - half, None if high is None else high + half)
-        return ends_of(found, self.kept)
+        check.length("bounds", list(bounds), len(self.columns))
+        ends = list(bounds)
+        for i, column in enumerate(self.columns):
+            if ends[i] is not None and column.is_discrete and column.width:
+                half, (low, high) = 0.5 * column.width, replace(column, bounds=tuple(ends[i])).ends
+                ends[i] = (None if low is None else low - half, None if high is None else high + half)
+        return ends_of(ends, self.kept)
 
-    def periods(self, given: Sequence[Any] | None) -> list[Any] | None:
-        """Periods of the remaining columns; None for columns without."""
-        if given is not None:
-            check.length("periodic", list(given), len(self.columns))
-        return ends_of(given, self.kept)
+    def periods(self, periods: Sequence[Any] | None) -> list[Any] | None:
+        """Periods of the remaining columns; None for a column without a period."""
+        if periods is not None:
+            check.length("periodic", list(periods), len(self.columns))
+        return ends_of(periods, self.kept)
 
     def header(self) -> list[dict[str, Any]]:
         """The columns in JSON's types; `of_header` is the inverse."""
-        every = [{**vars(one), "values": [None if np.isnan(v) else v for v in one.values]} for one in self.columns]
-        return [{name: value for name, value in one.items() if name not in LATER or value} for one in every]
+        every = [{**vars(c), "values": [None if np.isnan(v) else v for v in c.values]} for c in self.columns]
+        return [{name: value for name, value in entry.items() if name not in LATER or value} for entry in every]
 
     @classmethod
     def of_header(cls, header: Any, seed: Any = 0, missing: Any = "refuse") -> Table:
         """Columns of a header; ValueError, TypeError or KeyError for other objects than those of `header`."""
         if not isinstance(header, list) or not header:
             raise TypeError("expected a list of columns")
-        found = []
+        columns = []
         for entry in header:
             kind = check.choice("kind", entry["kind"], KINDS)
             width = check.number("width", entry["width"], least=0.0, below=np.inf)
@@ -341,19 +341,19 @@ class Table:
                 constant = check.number("constant", constant, above=-np.inf, below=np.inf)
             support = Support([entry.get("bounds")], [entry.get("period")])
             step = check.number("step", entry.get("step", 0.0), least=0.0, below=np.inf)
-            frequent = [check.number("frequent", one, above=-np.inf, below=np.inf) for one in entry.get("frequent", ())]
+            frequent = [check.number("frequent", v, above=-np.inf, below=np.inf) for v in entry.get("frequent", ())]
             ends = support.bounds[0], support.periodic[0]
-            values = tuple(np.nan if one is None else float(one) for one in entry.get("values", ()))
+            values = tuple(np.nan if v is None else float(v) for v in entry.get("values", ()))
             labels, rest = tuple(map(str, entry.get("labels", ()))), entry.get("rest", False) is True
             more: dict[str, Any] = {"values": values, "rest": rest, "labels": labels}
-            found.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
-        return cls(tuple(found), check.integer("seed", seed), check.choice("missing", missing, MISSING))
+            columns.append(Column(kind, width, offset, constant, *ends, step, tuple(frequent), **more))
+        return cls(tuple(columns), check.integer("seed", seed), check.choice("missing", missing, MISSING))
 
 
-def ends_of(given: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
-    """Bounds or periods of some columns; None where there are none."""
-    found = [] if given is None else [given[i] for i in columns]
-    return found if any(pair is not None for pair in found) else None
+def ends_of(ends: Sequence[Any] | None, columns: Sequence[int]) -> list[Any] | None:
+    """Bounds or periods of some columns; None if no column has any."""
+    kept = [] if ends is None else [ends[i] for i in columns]
+    return kept if any(pair is not None for pair in kept) else None
 
 
 # Keys of a column in a file that are left out if the column lacks them.
@@ -364,34 +364,34 @@ LATER = ("bounds", "period", "step", "frequent", "left_out", "values", "rest", "
 
 
 def note(table: Table, names: Sequence[str] | None) -> str:
-    """The text of `notes["table"]`: the preprocessing of the columns, and all their names, or null."""
-    own = {"seed": table.seed, "missing": table.missing}
-    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **own})
+    """The text of `notes["table"]`: the preprocessing of the columns, and the columns' names, or null."""
+    settings = {"seed": table.seed, "missing": table.missing}
+    return json.dumps({"names": None if names is None else list(names), "columns": table.header(), **settings})
 
 
 def kept_in(notes: dict[str, str], features: int) -> Table | None:
-    """The table of a file's notes, with its names; None without one, or if it does not fit a flow of `features`."""
+    """The table of a file's notes, with its names; None without a table, or if it does not fit a flow of `features`."""
     try:
         recorded = json.loads(notes.get("table", "null"))
-        found = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
+        table = Table.of_header(recorded["columns"], recorded.get("seed", 0), recorded.get("missing", "refuse"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     names = recorded.get("names")
-    found = replace(found, names=tuple(names) if are_names(names, len(found.columns)) else None)
-    return found if len(found.kept) == features else None
+    table = replace(table, names=tuple(names) if are_names(names, len(table.columns)) else None)
+    return table if len(table.kept) == features else None
 
 
 # ---- kinds of columns ------------------------------------------------------------------------------------------------
 
 
 def _check_whole(column_name: str, facts: Facts, bounds: Pair | None, period: tuple[float, float] | None) -> None:
-    """Refuse values that are not whole, or beyond bounds, in a column of whole numbers."""
+    """Raise ValueError for fractions, or values beyond bounds, in a column of whole numbers."""
     low, high = bounds or (None, None)
-    for expected, found in (
+    for expected, wrong in (
         ("whole numbers, as discrete says", facts.odd), (f"whole numbers from {low} to {high}", facts.beyond)
     ):  # fmt: skip
-        if found is not None:
-            got = f"{found.first:g}; numbers like this: {found.count:,} of {facts.rows:,}"
+        if wrong is not None:
+            got = f"{wrong.first:g}; numbers like this: {wrong.count:,} of {facts.rows:,}"
             raise ValueError(f"{column_name}: expected {expected}, got {got}")
     if facts.high - facts.low >= FAR:
         apart = f"{facts.low:.17g} and {facts.high:.17g}; leave the column out, or take it for real numbers by discrete"
@@ -405,34 +405,34 @@ def _places(columns: int) -> NDArray[np.float64]:
     """Points spread evenly in (-1/2, 1/2)^columns, shape (places, columns): each column has the midpoints of equal
     parts.
 
-    Each point has a mirrored one, so that slopes leave no error; of 64 such designs it is the one whose columns are
-    least dependent. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
+    Each point has a mirror image, so that slopes leave no error; of 64 such designs the result is the one with the
+    least dependent columns. Source: K. Q. Ye, W. Li, A. Sudjianto, *Algorithmic construction of optimal symmetric Latin
     hypercube designs*, Journal of Statistical Planning and Inference 90, 2000.
     """
     cells = CELLS_OF_TWO if columns <= 2 else CELLS
     middles = (np.arange(cells // 2) + 0.5) / cells
-    best, found = np.inf, np.concatenate([middles, -middles])[:, None]
+    best, chosen = np.inf, np.concatenate([middles, -middles])[:, None]
     if columns == 1:
-        return found
+        return chosen
     for design in range(64):
         rng = np.random.default_rng([design, columns])
-        one = np.stack([rng.permutation(middles) * rng.choice([-1.0, 1.0], cells // 2) for _ in range(columns)], axis=1)
-        places = np.concatenate([one, -one])
+        top = np.stack([rng.permutation(middles) * rng.choice([-1.0, 1.0], cells // 2) for _ in range(columns)], axis=1)
+        places = np.concatenate([top, -top])
         together = np.corrcoef(np.concatenate([places, np.square(places)], axis=1).T)
         if (worst := float(np.abs(together - np.eye(2 * columns)).max())) < best:
-            best, found = worst, places
-    return found
+            best, chosen = worst, places
+    return chosen
 
 
 def without_missing(
     x: NDArray[Any], labels: Sequence[str], missing: str, name: str, dashes: str = ""
 ) -> NDArray[np.bool_]:
-    """A mask of rows without NaN; an error with counts unless they are to be dropped. `labels` name the columns.
+    """A mask of rows without NaN; raises an error with counts unless rows are dropped. `labels`: names of the columns.
 
     `dashes`: "--" in messages of the command line.
 
     Raises:
-        ValueError: some are missing, and `missing` is "refuse"; or all rows are.
+        ValueError: some values are missing, and `missing` is "refuse"; or all rows would be dropped.
     """
     absent = np.isnan(x)
     good: NDArray[np.bool_] = ~absent.any(axis=1)
@@ -458,37 +458,37 @@ def complete(x: NDArray[Any], *others: NDArray[Any] | None) -> NDArray[np.bool_]
 
 
 def repeating(x: NDArray[Any], table: Table) -> list[int]:
-    """Columns of floats without noise where half of all rows have repeated values, or a twentieth a single one."""
+    """Columns of floats without noise in which half of the rows repeat values, or a twentieth have one value."""
     if len(x) < LEAST_ROWS:
         return []
     some = x[:: -(-len(x) // LOOKED_AT)]
-    found = []
-    for i, one in enumerate(table.columns):
-        if one.constant is None and not (one.width or one.left_out or one.values):
+    repeated = []
+    for i, column in enumerate(table.columns):
+        if column.constant is None and not (column.width or column.left_out or column.values):
             counts = np.unique(some[:, i], return_counts=True)[1]
             shared = counts[counts > 1].sum() / len(some)
             if shared >= REPEATED or (counts.max() > 1 and counts.max() / len(some) >= _columns.SPIKE):
-                found.append(i)
-    return found
+                repeated.append(i)
+    return repeated
 
 
 def about_repeats(
     x: NDArray[Any], table: Table, names: Sequence[str] | None, dashes: str = "", *, spread: bool = False
 ) -> list[str]:
-    """Sentences about columns of floats with repeated values, and with one frequent value.
+    """Sentences about columns of floats with repeated values, and about columns with one frequent value.
 
-    `spread`: whether noise of the table is due to them, and reported. `dashes`: as of `without_missing`.
+    `spread`: whether the table has noise because values repeat, and reports it. `dashes`: as in `without_missing`.
     """
-    plain = tuple(replace(one, width=one.width * one.is_discrete) for one in table.columns)
-    found = repeating(x, replace(table, columns=plain) if spread else table)
-    some = x[:: -(-len(x) // LOOKED_AT)] if found else x
-    counts = {i: np.unique(some[:, i], return_counts=True) for i in found}
-    spiked = [i for i in found if _columns.is_spike(counts[i][1])]
+    plain = tuple(replace(column, width=column.width * column.is_discrete) for column in table.columns)
+    repeated = repeating(x, replace(table, columns=plain) if spread else table)
+    some = x[:: -(-len(x) // LOOKED_AT)] if repeated else x
+    counts = {i: np.unique(some[:, i], return_counts=True) for i in repeated}
+    spiked = [i for i in repeated if _columns.is_spike(counts[i][1])]
     none = "--spread none" if dashes else "spread='none'"
     sentences = []
-    if others := [i for i in found if i not in spiked]:
+    if milder := [i for i in repeated if i not in spiked]:
         then = f"spread by noise as wide as their gaps, {none} keeps them" if spread else SPREAD
-        sentences.append(f"values repeat in {listing([_columns.label(i, names) for i in others])}: {then}")
+        sentences.append(f"values repeat in {listing([_columns.label(i, names) for i in milder])}: {then}")
     if spiked:
         values, of_each = counts[spiked[0]]
         most = f"{values[of_each.argmax()]:g} in {of_each.max():,} of {len(some):,} rows"

@@ -15,7 +15,7 @@ BaseAndMaps = tuple[Base, list[Transform]]  # the maps are in order from the bas
 
 
 def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
-    """Uniform between the ends of each column, which are fixed."""
+    """A uniform base between fixed ends of each column."""
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise ValueError(f"{place.path}: expected finite lower ends below finite upper ends, got others")
     base = Uniform(low.size)
@@ -25,7 +25,7 @@ def box(place: Place, low: Numbers, high: Numbers) -> BaseAndMaps:
 
 
 def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """Student's t distribution with a location and a scale."""
+    """A base of Student's t distribution with a location and a scale."""
     base = StudentT(df.size, df, trainable=is_trained)
     if not is_trained and not loc.any() and (scale == 1).all():
         return base, []
@@ -33,7 +33,7 @@ def student(place: Place, df: Numbers, loc: Numbers, scale: Numbers, *, is_train
 
 
 def mixture(logits: Numbers, loc: Numbers, scale: Numbers, *, is_trained: bool) -> BaseAndMaps:
-    """Normal densities with weights by a softmax of `logits` (K,); `loc` and `scale` (K, D)."""
+    """A base that is a mixture of normal densities, with weights softmax(`logits` (K,)); `loc`, `scale`: (K, D)."""
     weights = np.exp(logits - logits.max())
     scale = np.broadcast_to(scale, loc.shape)
     components, features = loc.shape
@@ -44,9 +44,9 @@ TORCH = "a normal, uniform or Student's t distribution, or a mixture of diagonal
 
 
 def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
-    """A distribution of `torch.distributions` or zuko over rows.
+    """The base for a distribution of `torch.distributions` or zuko over rows.
 
-    An `Independent` of a Normal, a Uniform or a StudentT, also of a subclass, a MultivariateNormal, or a Mixture of
+    `made` is an `Independent` of a Normal, Uniform or StudentT, or of a subclass, a MultivariateNormal, or a Mixture of
     zuko.
     """
     package, kind = class_of(made)
@@ -56,15 +56,15 @@ def of_torch(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     if (package, kind) == ("zuko", "Mixture"):
         return _mixture(made, place, is_trained=is_trained)
     if kind in ("Independent", "DiagNormal", "BoxUniform") and getattr(made, "reinterpreted_batch_ndims", 1) == 1:
-        own = made.base_dist
-        inner = class_of(own)
-        if inner == ("torch", "Normal") and own.loc.ndim == 1:
-            return normal(numbers(own.loc), numbers(own.scale), is_trained=is_trained), []
-        if inner == ("torch", "Uniform") and own.low.ndim == 1:
-            return box(place, numbers(own.low), numbers(own.high))
-        if inner == ("torch", "StudentT") and own.df.ndim == 1:
-            return student(place, *(numbers(a) for a in (own.df, own.loc, own.scale)), is_trained=is_trained)
-        made = own
+        dist = made.base_dist
+        inner = class_of(dist)
+        if inner == ("torch", "Normal") and dist.loc.ndim == 1:
+            return normal(numbers(dist.loc), numbers(dist.scale), is_trained=is_trained), []
+        if inner == ("torch", "Uniform") and dist.low.ndim == 1:
+            return box(place, numbers(dist.low), numbers(dist.high))
+        if inner == ("torch", "StudentT") and dist.df.ndim == 1:
+            return student(place, *(numbers(a) for a in (dist.df, dist.loc, dist.scale)), is_trained=is_trained)
+        made = dist
     raise place.unknown(made, TORCH, OTHER_BASE)
 
 
@@ -73,5 +73,5 @@ def _mixture(made: Any, place: Place, *, is_trained: bool) -> BaseAndMaps:
     if class_of(inner) != ("zuko", "DiagNormal") or inner.base_dist.loc.ndim != 2:
         expected = "normal components without correlations, as by covariance_type='diagonal'"
         raise place.at("base").unknown(inner, expected, OTHER_BASE)
-    own = inner.base_dist
-    return mixture(numbers(made.logits), numbers(own.loc), numbers(own.scale), is_trained=is_trained)
+    normals = inner.base_dist
+    return mixture(numbers(made.logits), numbers(normals.loc), numbers(normals.scale), is_trained=is_trained)

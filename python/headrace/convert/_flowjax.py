@@ -1,4 +1,4 @@
-"""Flows of flowjax. Their bijections go from latent to data, unless inverted, as in its ready-made flows."""
+"""Flows of flowjax, whose bijections map latent rows to data, unless inverted as in flowjax' ready-made flows."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ _BASES = "StandardNormal, Normal, MultivariateNormal, Uniform, Logistic, Student
 def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow:
     """A trained flow of flowjax as a `headrace.Flow` with the same density, in the same dtype.
 
-    `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic spline transformers, a condition
+    Parts may be `masked_autoregressive_flow` and `coupling_flow` with affine or rational-quadratic splines, a condition
     or none, inverted or not; affine and triangular maps, permutations, `Chain`, `Scan` and `Invert`; `Sigmoid`, `Exp`
-    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may itself be a
+    and `Tanh`, also of single columns by `Stack` and `Concatenate`, which become a `Support`. The base may be another
     flow.
 
     Args:
         model: A `flowjax.distributions.Transformed`; or the arrays of a `masked_autoregressive_flow` or a
-            `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of them
-            in the order of its leaves.
+            `coupling_flow` without the model: the path of a file of `equinox.tree_serialise_leaves`, or a list of
+            arrays in the order of the model's leaves.
             Models of flowjax 18 or newer convert, and arrays of 14 to 17 with affine transformers.
-        verify: Whether to compare log densities of some rows with the model's. Arrays have none: for them, ``(x,
-            log_prob)`` or ``(x, log_prob, context)``, which flowjax has computed, or False.
-        **not_recorded: Only of arrays, arguments that made the model: `activation`, `transformer` ("affine", the
+        verify: Whether to compare log densities of some rows with the model's. Arrays have no density: give ``(x,
+            log_prob)`` or ``(x, log_prob, context)``, computed by flowjax, or False.
+        **not_recorded: For arrays alone, the arguments that made the model: `activation`, `transformer` ("affine", the
             arguments of the `RationalQuadraticSpline` as a dict, or the bijection) and `invert`.
 
     Raises:
-        TypeError: no such flow, or parameters of several dtypes.
-        NotImplementedError: a part without a counterpart in headrace; the message has its class and path.
-        ValueError: log densities that differ by more than rounding; a layer in
-            training mode that computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
+        TypeError: the model is no such flow, or has parameters of several dtypes.
+        NotImplementedError: a part has no counterpart in headrace; the message has its class and path.
+        ValueError: log densities differ by more than rounding; or a layer is in
+            training mode and computes otherwise in evaluation (batch norm, dropout, an act norm without a start).
     """
     place = Place("model", "to_data")
     if is_arrays(model):
@@ -80,13 +80,13 @@ def from_flowjax(model: Any, *, verify: Any = True, **not_recorded: Any) -> Flow
         base, maps = _base(wide.base_dist, place.at("base_dist"))
         flow = Flow([*maps, *_chain(wide.bijection, place.at("bijection"), base.features)], base)
         if verify:
-            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # for all calls
+            compiled = equinox.filter_jit(lambda model, x, context: model.log_prob(x, context))  # once for all calls
             compare(flow, lambda x, context: numbers(compiled(wide, x, context)))
     return flow if dtype == "float64" else flow.astype(dtype)
 
 
 def _call(function: Any, x: Numbers) -> Any:
-    """A function of JAX, in float64; if it has a copy for each unit, the first copy."""
+    """Call a function of JAX in float64; of a module with a copy for each unit, the first copy."""
     import equinox
     import jax
     import jax.numpy as jnp
@@ -102,7 +102,7 @@ def _call(function: Any, x: Numbers) -> Any:
 
 
 def _base(base: Any, place: Place) -> BaseAndMaps:
-    """A base, or a distribution that transforms one: most in flowjax are such, and flows may be bases."""
+    """The base and maps of a distribution, which may transform another one, like most of flowjax' and like flows."""
     package, kind = class_of(base)
     if package != "flowjax":
         raise place.unknown(base, _BASES)
@@ -112,8 +112,8 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
     if kind == "StandardNormal":
         return normal(np.zeros(n), np.ones(n), is_trained=False), []
     if kind == "Normal":
-        own = paramax_unwrap(base.bijection)
-        return normal(numbers(own.loc), numbers(own.scale), is_trained=not is_frozen(base.bijection)), []
+        affine = paramax_unwrap(base.bijection)
+        return normal(numbers(affine.loc), numbers(affine.scale), is_trained=not is_frozen(base.bijection)), []
     if kind in ("_StandardUniform", "_StandardLogistic"):
         return box(place, np.zeros(n), np.ones(n)) if kind == "_StandardUniform" else (Logistic(n), [])
     if kind in ("_StandardStudentT", "_StandardCauchy"):
@@ -121,9 +121,9 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
         df = np.ones(n) if kind == "_StandardCauchy" else numbers(paramax_unwrap(base.df))
         return StudentT(n, df, trainable=is_trained), []
     if kind == "VmapMixture" and class_of(base.dist) == ("flowjax", "Normal"):
-        own, logits = paramax_unwrap(base.dist.bijection), numbers(paramax_unwrap(base.log_normalized_weights))
+        affine, logits = paramax_unwrap(base.dist.bijection), numbers(paramax_unwrap(base.log_normalized_weights))
         is_trained = not is_frozen(base.dist.bijection)
-        return mixture(logits, numbers(own.loc), numbers(own.scale), is_trained=is_trained)
+        return mixture(logits, numbers(affine.loc), numbers(affine.scale), is_trained=is_trained)
     if hasattr(base, "base_dist") and hasattr(base, "bijection"):
         inner, maps = _base(base.base_dist, place.at("base_dist"))
         return inner, [*maps, *_chain(base.bijection, place.at("bijection"), n)]
@@ -131,34 +131,34 @@ def _base(base: Any, place: Place) -> BaseAndMaps:
 
 
 def _chain(t: Any, place: Place, features: int) -> list[Transform]:
-    """From latent to data."""
+    """The transforms of a bijection, from latent to data."""
     if class_of(t) == ("paramax", "NonTrainable"):
         return _chain(t.tree, place.at("tree"), features)
     return place.converted(t, features, ("flowjax",), CONVERTERS, lambda kind: INSTEAD.get(kind, OTHER_FLOW))
 
 
 def _all(t: Any, place: Place, features: int) -> list[Transform]:
-    return place.ordered([_chain(one, place.at("bijections").at(i), features) for i, one in enumerate(t.bijections)])
+    return place.ordered([_chain(part, place.at("bijections").at(i), features) for i, part in enumerate(t.bijections)])
 
 
 def _scan(t: Any, place: Place, features: int) -> list[Transform]:
-    """Layers with arrays stacked along a first axis."""
+    """The transforms of layers whose arrays are stacked along a first axis."""
     import equinox
     import jax
 
     arrays, rest = equinox.partition(t.bijection, equinox.is_array)
     count = len(jax.tree_util.tree_leaves(arrays)[0])
     layers = [equinox.combine(jax.tree_util.tree_map(lambda a, i=i: a[i], arrays), rest) for i in range(count)]
-    return place.ordered([_chain(one, place.at("bijection").at(i), features) for i, one in enumerate(layers)])
+    return place.ordered([_chain(part, place.at("bijection").at(i), features) for i, part in enumerate(layers)])
 
 
 def _triangular(t: Any, place: Place, features: int) -> list[Transform]:
-    own = paramax_unwrap(t)
-    return [linear(place, numbers(own.triangular), numbers(own.loc))]
+    affine = paramax_unwrap(t)
+    return [linear(place, numbers(affine.triangular), numbers(affine.loc))]
 
 
 def _network(mlp: Any, place: Place, inputs: int) -> Layers:
-    """Weights that are masked by `jnp.where`, or not masked."""
+    """The layers of an MLP whose weights `jnp.where` masks, or of one without masks."""
     import jax.numpy as jnp
     import paramax
 
@@ -169,10 +169,10 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
     activation = activation_of(place.at("activation"), mlp.activation, _call) if len(mlp.layers) > 1 else "identity"
     layers = Layers(int(mlp.in_size) - inputs)
     for i, layer in enumerate(mlp.layers):
-        own, mask = place.at("layers").at(i), None
+        inner, mask = place.at("layers").at(i), None
         if class_of(layer.weight) == ("paramax", "Parameterize"):
             if layer.weight.fn is not jnp.where or len(layer.weight.args) != 3:
-                raise own.differs("weight", "jnp.where of a mask, or an array", layer.weight)
+                raise inner.differs("weight", "jnp.where of a mask, or an array", layer.weight)
             mask = layer.weight.args[0]
         bias = None if layer.bias is None else numbers(paramax.unwrap(layer.bias))
         weight = numbers(paramax.unwrap(layer.weight))
@@ -184,7 +184,7 @@ def _network(mlp: Any, place: Place, inputs: int) -> Layers:
 
 
 def _head(made: Any, place: Place) -> Head:
-    """The map of a transformer, and the offsets that flowjax adds to its raw parameters."""
+    """The settings of a transformer's map, and the offsets that flowjax adds to raw parameters."""
     package, kind = class_of(made)
     if (package, kind) == ("flowjax", "Affine"):
         scale = made.scale
@@ -210,7 +210,7 @@ def _head(made: Any, place: Place) -> Head:
 
 
 def _settings_of(layers: Layers, constructor: Any, place: Place, active: int) -> dict[str, Any]:
-    """Settings of the map; flowjax's offsets of the outputs become part of their biases."""
+    """The settings of the map; flowjax' offsets of outputs are added to the last layer's biases."""
     count = len(layers.biases[-1]) // active
     import jax.numpy as jnp
 
@@ -238,10 +238,10 @@ def _planar(t: Any, place: Place, features: int) -> list[Transform]:
         raise place.at("conditioner").unknown(t.conditioner, "none", "train hr.transforms.Planar with context=")
     if t.negative_slope is None and place.way == "to_data":
         raise place.differs("negative_slope", "a number, or an inverted flow, whose density flowjax has", None)
-    own = t.get_planar()
+    formula = t.get_planar()
     slope = None if t.negative_slope is None else float(t.negative_slope)
-    w, moved = numbers(own.weight), numbers(own.get_act_scale())
-    return [planar(place, w, moved, float(own.bias), slope)]
+    w, moved = numbers(formula.weight), numbers(formula.get_act_scale())
+    return [planar(place, w, moved, float(formula.bias), slope)]
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -12,7 +12,7 @@ from headrace.convert._parts import OTHER_FLOW, Place, class_of, numbers
 from headrace.convert._simple import affine
 from headrace.transforms import Inverse, OnColumns, Support, Transform
 
-# onto the support, from all real numbers; tanh(x) = 2 / (1 + exp(-2 x)) - 1 has a factor before it
+# maps of all real numbers onto a support; a factor precedes tanh(x) = 2 / (1 + exp(-2 x)) - 1
 _ONTO: dict[str, tuple[float, tuple[float, float | None]]] = {
     "Sigmoid": (1.0, (0.0, 1.0)),
     "Exp": (1.0, (0.0, None)),
@@ -32,7 +32,7 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class _Line:
-    """scale * x + shift of one column, from latent to data."""
+    """The map scale * x + shift of one column, from latent to data."""
 
     scale: float
     shift: float
@@ -41,7 +41,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Onto:
-    """All real numbers onto a support, from latent to data, or the inverse."""
+    """The map of all real numbers onto a support, from latent to data, or its inverse."""
 
     bounds: tuple[float | None, float | None]
     is_inverted: bool
@@ -51,25 +51,25 @@ Column = list["_Line | _Onto"]
 
 
 def _rank(step: _Line | _Onto) -> int:
-    """Linear maps come first, so that maps onto supports of several columns are one transform."""
+    """The order of steps: linear maps come first, so that maps onto supports of several columns are one transform."""
     return int(step.is_trained) if isinstance(step, _Line) else 2 + int(step.is_inverted)
 
 
 def paramax_unwrap(tree: Any) -> Any:
-    """The bijection with the values of its parameters."""
+    """A bijection with the values of its parameters in place of their parametrisations."""
     import paramax
 
     return paramax.unwrap(tree)
 
 
 def is_frozen(t: Any) -> bool:
-    """Whether training keeps a location or a scale fixed."""
+    """Whether a bijection has a location or a scale that training keeps fixed."""
     parts = [getattr(t, name) for name in ("loc", "scale") if hasattr(t, name)]
     return any(class_of(part) == ("paramax", "NonTrainable") for part in parts)
 
 
 def columns_of(t: Any, place: Place, n: int) -> list[Column]:
-    """The map of each of n columns, from latent to data."""
+    """The steps of each of n columns, from latent to data."""
     kind = class_of(t)[1]
     if kind == "Identity":
         return [[] for _ in range(n)]
@@ -77,14 +77,14 @@ def columns_of(t: Any, place: Place, n: int) -> list[Column]:
         return _lines(t, place, n, is_trained=not is_frozen(t))
     if kind in _ONTO:
         factor, bounds = _ONTO[kind]
-        own: Column = [_Onto(bounds, place.way == "to_latent")]
+        onto: Column = [_Onto(bounds, place.way == "to_latent")]
         before: Column = [] if factor == 1 else [_Line(factor, 0.0)]
         after: Column = [] if factor == 1 else [_Line(1.0 / factor, 0.0)]
-        return [before + own if place.way == "to_data" else own + after for _ in range(n)]
+        return [before + onto if place.way == "to_data" else onto + after for _ in range(n)]
     if kind == "Invert":
         return columns_of(t.bijection, place.at("bijection").turned(), n)
     if kind == "Chain":
-        parts = [columns_of(one, place.at("bijections").at(i), n) for i, one in enumerate(t.bijections)]
+        parts = [columns_of(inner, place.at("bijections").at(i), n) for i, inner in enumerate(t.bijections)]
         if place.way == "to_latent":
             parts.reverse()
         return [[step for part in parts for step in part[c]] for c in range(n)]
@@ -98,16 +98,16 @@ def _side_by_side(t: Any, place: Place) -> list[Column]:
     if t.axis != 0 or len(t.shape) != 1:
         raise place.differs("axis", "0, of one dimension", t.axis)
     columns: list[Column] = []
-    for i, one in enumerate(t.bijections):
-        size = int(one.shape[0]) if one.shape else 1
-        columns += columns_of(one, place.at("bijections").at(i), size)
+    for i, part in enumerate(t.bijections):
+        size = int(part.shape[0]) if part.shape else 1
+        columns += columns_of(part, place.at("bijections").at(i), size)
     return columns
 
 
 def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
-    own = paramax_unwrap(t)
-    scale = np.broadcast_to(numbers(getattr(own, "scale", 1.0)), (n,))
-    shift = np.broadcast_to(numbers(getattr(own, "loc", 0.0)), (n,))
+    affine = paramax_unwrap(t)
+    scale = np.broadcast_to(numbers(getattr(affine, "scale", 1.0)), (n,))
+    shift = np.broadcast_to(numbers(getattr(affine, "loc", 0.0)), (n,))
     if not (np.isfinite(scale) & (scale != 0) & np.isfinite(shift)).all():
         raise ValueError(f"{place.path}: expected finite scales other than 0 and finite shifts, got others")
     if place.way == "to_latent":
@@ -116,21 +116,21 @@ def _lines(t: Any, place: Place, n: int, *, is_trained: bool) -> list[Column]:
 
 
 def stages(columns: list[Column], place: Place) -> list[Transform]:
-    """Transforms of all columns: linear maps of some of them, then maps onto supports of some, and so on."""
-    left, chain = [_folded(column) for column in columns], []
+    """Transforms of all columns: linear maps of some columns, then maps onto supports of some columns, and so on."""
+    remaining, chain = [_folded(column) for column in columns], []
     place = Place(place.path, "to_data")
-    while any(left):
-        ranks = {c: _rank(own[0]) for c, own in enumerate(left) if own}
+    while any(remaining):
+        ranks = {c: _rank(parts[0]) for c, parts in enumerate(remaining) if parts}
         chosen = [c for c, rank in ranks.items() if rank == min(ranks.values())]
-        steps = {c: left[c].pop(0) for c in chosen}
+        steps = {c: remaining[c].pop(0) for c in chosen}
         lines = {c: step for c, step in steps.items() if isinstance(step, _Line)}
         ends = {c: step for c, step in steps.items() if isinstance(step, _Onto)}
-        chain.append(_line_stage(lines, len(left), place) if lines else _support_stage(ends, len(left)))
+        chain.append(_line_stage(lines, len(remaining), place) if lines else _support_stage(ends, len(remaining)))
     return chain
 
 
 def _folded(column: Column) -> Column:
-    """Fixed lines behind a support move its ends: at the data end of a flow, a support keeps all digits of rows."""
+    """Merge fixed linear maps into the support before them: a support at the data end keeps all digits of rows."""
     steps: Column = []
     for step in column:
         last = steps[-1] if steps else None
@@ -149,16 +149,16 @@ def _folded(column: Column) -> Column:
 
 
 def _line_stage(lines: dict[int, _Line], features: int, place: Place) -> Transform:
-    """Linear maps of some columns, of which all or none are trained."""
+    """The transform of linear maps of some columns; all of these or none are trained."""
     is_trained = next(iter(lines.values())).is_trained
-    only = [*lines] if is_trained else [*range(features)]  # fixed maps may be combined with unchanged columns
-    own = [lines.get(c, _Line(1.0, 0.0)) for c in only]
-    scale, shift = np.array([one.scale for one in own]), np.array([one.shift for one in own])
+    only = [*lines] if is_trained else [*range(features)]  # fixed maps may include unchanged columns
+    each = [lines.get(c, _Line(1.0, 0.0)) for c in only]
+    scale, shift = np.array([line.scale for line in each]), np.array([line.shift for line in each])
     made = affine(place, scale, shift, is_trained=is_trained)
     return made if len(only) == features else OnColumns(made, only, features)
 
 
 def _support_stage(ends: dict[int, _Onto], features: int) -> Transform:
-    """Maps onto supports, all in one direction."""
+    """The transform of maps onto supports, which all have one direction."""
     support = Support([ends[c].bounds if c in ends else None for c in range(features)])
     return Inverse(support) if next(iter(ends.values())).is_inverted else support

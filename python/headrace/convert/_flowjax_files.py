@@ -1,6 +1,6 @@
-"""Arrays of a flow of flowjax as a flow again, without flowjax: in the order of its leaves, equinox's order in files.
+"""Flows from the arrays of a flow of flowjax, without flowjax; the order is that of leaves, as in equinox' files.
 
-The order and the shapes identify the ready-made flow, and the number of outputs the version: splines of flowjax 14 to
+The order and the shapes identify the ready-made flow, and the number of outputs its version: splines of flowjax 14 to
 17 have 3 knots + 2 parameters, those of flowjax 18 and newer 3 knots + 4.
 """
 
@@ -31,60 +31,60 @@ _SPLINE = ("knots", "interval", "min_derivative", "min_width", "softmax_adjust")
 
 Arrays = list[NDArray[Any]]
 Head = tuple[dict[str, Any], Numbers]
-"""Settings of a map, and flowjax's offsets of a network's outputs for a coordinate."""
+"""The settings of a map, and flowjax' offsets of a network's outputs for a coordinate."""
 Reader = Callable[[Any, Place], Head]
 
 
 def is_arrays(model: Any) -> bool:
-    """Whether a model is a file of equinox, or a list of arrays."""
+    """Whether `model` is the path of a file of equinox, or a list of arrays."""
     return isinstance(model, (str, os.PathLike, list, tuple))
 
 
 def leaves_of(model: Any) -> Arrays:
     """The arrays of a file that `equinox.tree_serialise_leaves` wrote, or of a list; scalars are left out."""
-    found: Arrays = []
+    leaves: Arrays = []
     if isinstance(model, (str, os.PathLike)):
         with open(model, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             while file.tell() < size:
-                found.append(np.load(file, allow_pickle=False))
+                leaves.append(np.load(file, allow_pickle=False))
     else:
-        for i, one in enumerate(model):
-            if not hasattr(one, "shape"):
-                raise TypeError(f"model[{i}]: expected an array, got {check.kind_of(one)}")
-            found.append(np.asarray(one))
-    return [one for one in found if one.ndim]
+        for i, leaf in enumerate(model):
+            if not hasattr(leaf, "shape"):
+                raise TypeError(f"model[{i}]: expected an array, got {check.kind_of(leaf)}")
+            leaves.append(np.asarray(leaf))
+    return [leaf for leaf in leaves if leaf.ndim]
 
 
-def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
-    """The flow, in float64; `bijection` reads a transformer of flowjax, and `call` calls a function of JAX."""
-    unrecorded = UnrecordedSettings(given, NOT_RECORDED)
+def flow_of(leaves: Arrays, settings: Mapping[str, Any], place: Place, bijection: Reader, call: Any) -> Flow:
+    """The flow, in float64; `bijection` reads a transformer of flowjax, `call` calls a function of JAX."""
+    unrecorded = UnrecordedSettings(settings, NOT_RECORDED)
     transformer, activation, invert = (unrecorded.take(name) for name in ("transformer", "activation", "invert"))
     activation = activation_of(place.at("activation"), activation, call)
     way = Place(place.path, "to_latent" if invert else "to_data")
     masks: Any
     kinds: Any = ((3, "f"), (2, "f"), (1, "f"), (3, "b"), (2, "iu"))
     weights, biases, base, masks, orders = (
-        [one for one in leaves if one.ndim == n and one.dtype.kind in kind] for n, kind in kinds
+        [leaf for leaf in leaves if leaf.ndim == n and leaf.dtype.kind in kind] for n, kind in kinds
     )
-    shapes = ", ".join(str(one.shape) for one in leaves)
+    shapes = ", ".join(str(leaf.shape) for leaf in leaves)
     if not weights:
         raise place.refused(f"weights (layers, units, inputs), got arrays of shapes {shapes}")
-    count = len(weights[0])  # of layers
-    expected = [*[one.shape[:2] for one in weights], *[one.shape for one in orders[:1]] * 2]
+    count = len(weights[0])  # the number of transforms
+    expected = [*[leaf.shape[:2] for leaf in weights], *[leaf.shape for leaf in orders[:1]] * 2]
     unlike = place.refused(
         f"leaves of a masked_autoregressive_flow or coupling_flow with this transformer, got {shapes}"
     )
-    if [one.shape for one in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
+    if [leaf.shape for leaf in (*biases, *orders)] != expected or len(base) not in (0, 2) or len(weights) < 2:
         raise unlike
     for features in [orders[0].shape[1]] if orders else [2, 1]:
-        sides = range(0 if masks else features // 2)  # that pass
+        sides = range(0 if masks else features // 2)  # coordinates that pass unchanged
         active, columns = features - len(sides), weights[0].shape[2] - (features if masks else len(sides))
         outputs, rest = divmod(weights[-1].shape[1], active)
         head = None if rest or columns < 0 or columns + features == 1 else _head(transformer, outputs, place, bijection)
-        if head is not None and masks and [one.shape for one in masks] != [one.shape for one in weights]:
+        if head is not None and masks and [leaf.shape for leaf in masks] != [leaf.shape for leaf in weights]:
             raise unlike
-        if head is None or any(one.shape != (features,) for one in base):
+        if head is None or any(leaf.shape != (features,) for leaf in base):
             continue
         chain = []
         for i in range(count):
@@ -108,19 +108,19 @@ def flow_of(leaves: Arrays, given: Mapping[str, Any], place: Place, bijection: R
 
 
 def _halve(layers: Layers, knots: int, active: int) -> None:
-    """Outputs of K widths and heights for K + 1 bins: the first one's half at each end."""
+    """Turn outputs of K widths and heights into those of K + 1 bins, with half of the first bin at each end."""
     half, k = [-math.log(2.0), *[0.0] * (knots - 1), -math.log(2.0)], knots
     rows = [*range(k), 0, *range(k, 2 * k), k, *range(2 * k, 3 * k + 2)]
     layers.spread_outputs(rows, np.array([*half, *half, *[0.0] * (k + 2)]), active)
 
 
 def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> Head | None:
-    """The map with this number of outputs for a coordinate; None where the transformer has another number."""
+    """The map of a transformer, if it has `outputs` outputs for a coordinate; else None."""
     if isinstance(transformer, str):
         check.choice("transformer", transformer, ("affine",))
-        own = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
+        options = {"map": "affine", "scale": "softplus", "slope": 1e-2}, np.array([0.0, softplus_inverse(1.0 - 1e-2)])
     elif isinstance(transformer, Mapping):
-        own = _spline(transformer, outputs)
+        options = _spline(transformer, outputs)
     else:
         knots = getattr(transformer, "knots", None)
         if knots is not None and outputs == 3 * knots + 2:
@@ -129,24 +129,24 @@ def _head(transformer: Any, outputs: int, place: Place, bijection: Reader) -> He
                 "'min_derivative': 1e-3, 'softmax_adjust': 1e-2}, for arrays of flowjax 14 to 17, which have "
                 f"3 knots + 2 parameters, got a {type(transformer).__name__} of another version"
             )
-        own = bijection(transformer, place.at("transformer"))
-    return own if len(own[1]) == outputs else None
+        options = bijection(transformer, place.at("transformer"))
+    return options if len(options[1]) == outputs else None
 
 
-def _spline(given: Mapping[str, Any], outputs: int) -> Head:
-    """A spline by its arguments in flowjax, where only knots and the interval have no default."""
-    if unknown := set(given) - set(_SPLINE):
+def _spline(keywords: Mapping[str, Any], outputs: int) -> Head:
+    """The spline with these arguments of flowjax, where only knots and the interval have no default."""
+    if unknown := set(keywords) - set(_SPLINE):
         raise TypeError(f"transformer: expected only {', '.join(_SPLINE)}, got {sorted(unknown)[0]!r}")
-    if missing := [name for name in _SPLINE[:2] if name not in given]:
+    if missing := [name for name in _SPLINE[:2] if name not in keywords]:
         raise ValueError(f"transformer: expected {missing[0]!r}, an argument of flowjax's RationalQuadraticSpline")
-    k, interval = check.integer("transformer['knots']", given["knots"], least=1), given["interval"]
+    k, interval = check.integer("transformer['knots']", keywords["knots"], least=1), keywords["interval"]
     low, high = (float(end) for end in (interval if np.ndim(interval) else (-interval, interval)))
-    slope = float(given.get("min_derivative", 1e-3))
+    slope = float(keywords.get("min_derivative", 1e-3))
     settings = {"bins": k + 1, "bound": (low, high), "slope": slope}
     ends = [softplus_inverse(1.0 - slope)] * (k + 2)
     if outputs == 3 * k + 2:
-        adjust = float(given.get("softmax_adjust", 1e-2))
-        own = {"map": "rq_spline_flowjax17", "min_bin": adjust / k / (1.0 + adjust)}
-        return {**own, **settings}, np.array([*[0.0] * 2 * k, *ends])
-    own = {"map": "rq_spline_flowjax", "min_bin": float(given.get("min_width", 1e-3)) / (high - low)}
-    return {**own, **settings}, np.array([*[0.0] * 2 * (k + 1), *ends])
+        adjust = float(keywords.get("softmax_adjust", 1e-2))
+        options = {"map": "rq_spline_flowjax17", "min_bin": adjust / k / (1.0 + adjust)}
+        return {**options, **settings}, np.array([*[0.0] * 2 * k, *ends])
+    options = {"map": "rq_spline_flowjax", "min_bin": float(keywords.get("min_width", 1e-3)) / (high - low)}
+    return {**options, **settings}, np.array([*[0.0] * 2 * (k + 1), *ends])

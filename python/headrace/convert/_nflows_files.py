@@ -1,4 +1,4 @@
-"""Objects for nflows' converter from a `state_dict` of nflows, or of its copy in glasflow."""
+"""Objects for the converter of nflows, made from a `state_dict` of nflows or of its copy in glasflow."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NOT_RECORDED = {
     "batch_norm_eps": "nflows has 1e-5 for its BatchNorm between transforms",
 }
 
-BLOCK_EPS = 1e-3  # of the batch norms in blocks, without an option
-MAF_EPS = 1e-3  # the least scale of an autoregressive transform has no option either
+BLOCK_EPS = 1e-3  # eps of batch norms in blocks, which nflows fixes
+MAF_EPS = 1e-3  # the least scale of an autoregressive transform, which nflows fixes
 
 
 def stand_of(
-    state: Node, given: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
+    state: Node, settings: Node, place: Place, known: Mapping[str, str] = NOT_RECORDED, library: str = "nflows"
 ) -> Stand:
-    """The flow; `known`: defaults of the settings that the library does not record."""
-    unrecorded, tree = UnrecordedSettings(given, known, library), tree_of(state)
+    """The object for a flow; `known`: defaults, as hints, of the settings that a `state_dict` does not record."""
+    unrecorded, tree = UnrecordedSettings(settings, known, library), tree_of(state)
     if "_transform" not in tree or not set(tree) <= {"_transform", "_distribution", "_embedding_net"}:
         raise TypeError(f"model: expected a state_dict of a flow of nflows or glasflow, got one with {sorted(tree)}")
-    own = place.at("_transform")
+    inner = place.at("_transform")
     features = _features(tree["_transform"])
     if not features:
         raise NotImplementedError("model._transform: expected parts that tell the number of features, got none")
@@ -43,12 +43,12 @@ def stand_of(
     else:
         raise NotImplementedError(f"model._distribution: expected a normal density, got one with {sorted(base)}")
     net = Stand("a state_dict", "embedding net") if tree.get("_embedding_net") else None
-    transform = _transform(tree["_transform"], unrecorded, own)
+    transform = _transform(tree["_transform"], unrecorded, inner)
     return Stand("nflows", "Flow", _transform=transform, _distribution=distribution, _embedding_net=net)
 
 
 def _features(node: Node) -> int:
-    """The number of features from the first part that has it."""
+    """The number of features, from the first part that determines it; 0 if none does."""
     if "autoregressive_net" in node:
         return int(node["autoregressive_net"]["initial_layer"]["weight"].shape[1])
     if "transform_net" in node:
@@ -69,8 +69,8 @@ def _transform(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stan
 
 
 def _composite(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    own = place.at("_transforms")
-    parts = [_transform(part, unrecorded, own.at(i)) for i, part in enumerate(listed(node["_transforms"], own))]
+    inner = place.at("_transforms")
+    parts = [_transform(part, unrecorded, inner.at(i)) for i, part in enumerate(listed(node["_transforms"], inner))]
     return Stand("nflows", "CompositeTransform", _transforms=parts)
 
 
@@ -80,7 +80,7 @@ def _inverse(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
 
 
 def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str, Any]:
-    """Attributes of a transform with this number of outputs a feature, if it is a spline."""
+    """The attributes of a spline's transform with `count` outputs for each feature."""
     bins, rest = divmod(count + 1, 3)
     if rest or bins < 2:
         raise place.refused(f"3 K - 1 outputs a feature, as linear tails have, got {count}")
@@ -90,7 +90,7 @@ def spline(count: int, unrecorded: UnrecordedSettings, place: Place) -> dict[str
 
 
 def made(node: Node, unrecorded: UnrecordedSettings, place: Place) -> tuple[Stand, int]:
-    """A MADE, and the number of its outputs for each feature."""
+    """The object for a MADE, and the number of its outputs for each feature."""
     features = int(node["initial_layer"]["weight"].shape[1])
     return _network("MADE", node, unrecorded, place), _outputs(node, features, place)
 
@@ -106,15 +106,15 @@ def _outputs(net: Node, features: int, place: Place) -> int:
 def _masked(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     net, count = made(node["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
     if count == 2:
-        # nflows has one scale for all; its copy in glasflow has an argument for it.
-        own = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
-        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **own)
+        # nflows has one formula of the scale; its copy in glasflow has an argument for the formula.
+        scale = {"scale_activation": unrecorded.take("scale_activation")} if unrecorded.library == "glasflow" else {}
+        return Stand("nflows", "MaskedAffineAutoregressiveTransform", autoregressive_net=net, _epsilon=MAF_EPS, **scale)
     name = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
     return Stand("nflows", name, autoregressive_net=net, **spline(count, unrecorded, place))
 
 
 def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """A coupling with a ResidualNet."""
+    """The object for a coupling with a ResidualNet."""
     net, sides = node["transform_net"], {name: node[name] for name in ("identity_features", "transform_features")}
     if "initial_layer" not in net:
         raise NotImplementedError(f"{place.path}.transform_net: expected a ResidualNet, got one with {sorted(net)}")
@@ -123,20 +123,20 @@ def coupling(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     context = inputs - len(node["identity_features"])
     sizes = {"context_features": context or None, "hidden_features": units}
     residual = _network("ResidualNet", net, unrecorded, place.at("transform_net"), **sizes)
-    own: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
+    parts: dict[str, Any] = {"transform_net": residual, "unconditional_transform": None, **sides}
     if count == 1:
-        return Stand("nflows", "AdditiveCouplingTransform", **own)
+        return Stand("nflows", "AdditiveCouplingTransform", **parts)
     if count == 2:
-        return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **own)
+        return Stand("nflows", "AffineCouplingTransform", scale_activation=unrecorded.take("scale_activation"), **parts)
     settings = spline(count, unrecorded, place)
-    own |= settings
+    parts |= settings
     if (kept := node.get("unconditional_transform")) is not None:
-        own["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **settings)
-    return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **own)
+        parts["unconditional_transform"] = Stand("nflows", "PiecewiseRationalQuadraticCDF", **kept, **settings)
+    return Stand("nflows", "PiecewiseRationalQuadraticCouplingTransform", **parts)
 
 
 def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place, **sizes: int | None) -> Stand:
-    """A MADE or a ResidualNet."""
+    """The object for a MADE or a ResidualNet."""
     activation = unrecorded.take("activation")
     blocks = [_block(part, activation, place) for part in listed(node.get("blocks", {}), place.at("blocks"))]
     ends = {end: linear("nflows", node[end]) for end in ("initial_layer", "final_layer")}
@@ -147,8 +147,8 @@ def _network(name: str, node: Node, unrecorded: UnrecordedSettings, place: Place
 def _block(node: Node, activation: Any, place: Place) -> Stand:
     if "linear" in node:
         norm = _block_norm(node["batch_norm"]) if "batch_norm" in node else None
-        own = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
-        return Stand("nflows", "MaskedFeedforwardBlock", activation=activation, **own)
+        parts = {"linear": linear("nflows", node["linear"]), "batch_norm": norm}
+        return Stand("nflows", "MaskedFeedforwardBlock", activation=activation, **parts)
     layers = [linear("nflows", node["linear_layers"][str(i)]) for i in range(2)]
     more: dict[str, Any] = {}
     if "batch_norm_layers" in node:
@@ -162,8 +162,8 @@ def _block(node: Node, activation: Any, place: Place) -> Stand:
 
 def _block_norm(node: Node) -> Stand:
     weight, bias = node.get("weight"), node.get("bias")
-    own = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
-    return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **own)
+    moments = {"running_mean": node["running_mean"], "running_var": node["running_var"]}
+    return Stand("torch", "BatchNorm1d", weight=weight, bias=bias, eps=BLOCK_EPS, **moments)
 
 
 def _softplus(a: Any) -> Numbers:
@@ -172,8 +172,8 @@ def _softplus(a: Any) -> Numbers:
 
 def _batch_norm(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
     eps = float(unrecorded.take("batch_norm_eps"))
-    own = {name: node[name] for name in ("running_mean", "running_var", "bias")}
-    return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **own)
+    parts = {name: node[name] for name in ("running_mean", "running_var", "bias")}
+    return Stand("nflows", "BatchNorm", weight=_softplus(node["unconstrained_weight"]) + eps, eps=eps, **parts)
 
 
 def lu_matrix(node: Node, eps: float) -> Numbers:

@@ -1,4 +1,4 @@
-"""A `state_dict` of normflows as objects that its converter takes."""
+"""Objects for the converter of normflows, made from a `state_dict` of normflows."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ NOT_RECORDED = {
 _FIXED = {"min_bin": 1e-3, "slope": 1e-3, "eps": 1e-3}
 
 
-def stand_of(state: Mapping[str, Any], given: Mapping[str, Any], place: Place) -> Stand:
-    """The flow."""
-    UnrecordedSettings(given, NOT_RECORDED)  # refuses others
-    unrecorded = UnrecordedSettings({**given, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
-    tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # of a target
+def stand_of(state: Mapping[str, Any], settings: Mapping[str, Any], place: Place) -> Stand:
+    """The object for a flow."""
+    UnrecordedSettings(settings, NOT_RECORDED)  # raises an error for unknown settings
+    unrecorded = UnrecordedSettings({**settings, **_FIXED}, {**NOT_RECORDED, **dict.fromkeys(_FIXED, "")})
+    tree = tree_of({key: value for key, value in state.items() if not key.startswith("p.")})  # p: a target density
     if set(tree) != {"q0", "flows"}:
         raise TypeError(f"model: expected a state_dict of a flow of normflows, got one with {sorted(tree)}")
     if set(tree["q0"]) != {"loc", "log_scale"}:
         raise NotImplementedError(f"model.q0: expected loc and log_scale of a normal density, got {sorted(tree['q0'])}")
     shape = tuple(tree["q0"]["loc"].shape[1:])
     base = Stand("normflows", "DiagGaussian", shape=shape, temperature=None, **tree["q0"])
-    own = place.at("flows")
+    flows = place.at("flows")
     features = int(np.prod(shape))
-    parts = [_flow(node, unrecorded, own.at(i), features) for i, node in enumerate(listed(tree["flows"], own))]
+    parts = [_flow(node, unrecorded, flows.at(i), features) for i, node in enumerate(listed(tree["flows"], flows))]
     return Stand("normflows", "NormalizingFlow", q0=base, flows=parts)
 
 
 def _flow(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
-    for needed, others, make in _KINDS:
-        if needed <= set(node) <= needed | others:
+    for needed, optional, make in _KINDS:
+        if needed <= set(node) <= needed | optional:
             return make(node, unrecorded, place, features)
     raise NotImplementedError(f"{place.path}: expected a flow that is known, got one with {sorted(node)}")
 
@@ -51,8 +51,8 @@ def _same(name: str, **more: Any) -> Callable[[Node, UnrecordedSettings, Place, 
 
 
 def _composite(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
-    own = place.at("_flows")
-    parts = [_flow(part, unrecorded, own.at(i), features) for i, part in enumerate(listed(node["_flows"], own))]
+    flows = place.at("_flows")
+    parts = [_flow(part, unrecorded, flows.at(i), features) for i, part in enumerate(listed(node["_flows"], flows))]
     return Stand("normflows", "Composite", _flows=parts)
 
 
@@ -70,8 +70,8 @@ def _invertible(node: Node, unrecorded: UnrecordedSettings, place: Place, featur
 
 def _lu(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     matrix = lu_matrix(node["linear"], unrecorded.take("eps"))
-    own = Stand("normflows", "_LULinear", weight=lambda: matrix, bias=node["linear"]["bias"])
-    return Stand("normflows", "LULinearPermute", permutation=Stand("normflows", "_", **node["permutation"]), linear=own)
+    lu = Stand("normflows", "_LULinear", weight=lambda: matrix, bias=node["linear"]["bias"])
+    return Stand("normflows", "LULinearPermute", permutation=Stand("normflows", "_", **node["permutation"]), linear=lu)
 
 
 def _masked_affine(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
@@ -84,17 +84,17 @@ def _masked_affine(node: Node, unrecorded: UnrecordedSettings, place: Place, fea
 def _masked_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
     place = place.at("mprqat")
     net, count = made(node["mprqat"]["autoregressive_net"], unrecorded, place.at("autoregressive_net"))
-    own = Stand("normflows", "_", autoregressive_net=net, **spline(count, unrecorded, place))
-    return Stand("normflows", "AutoregressiveRationalQuadraticSpline", mprqat=own)
+    spline_of = Stand("normflows", "_", autoregressive_net=net, **spline(count, unrecorded, place))
+    return Stand("normflows", "AutoregressiveRationalQuadraticSpline", mprqat=spline_of)
 
 
 def _coupled_spline(node: Node, unrecorded: UnrecordedSettings, place: Place, features: int) -> Stand:
-    own = coupling(node["prqct"], unrecorded, place.at("prqct"))
-    return Stand("normflows", "CoupledRationalQuadraticSpline", prqct=own)
+    coupled = coupling(node["prqct"], unrecorded, place.at("prqct"))
+    return Stand("normflows", "CoupledRationalQuadraticSpline", prqct=coupled)
 
 
 def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
-    """An MLP, or a sequence of linear layers; a part without tensors behind a layer is its activation."""
+    """The object for an MLP or a sequence of layers; a missing part behind a linear layer is an activation."""
     inner, place = (node["net"], place.at("net")) if "net" in node else (node, place)
     if not all(name.isdigit() and isinstance(part, dict) and "weight" in part for name, part in inner.items()):
         raise NotImplementedError(f"{place.path}: expected linear layers alone, got {sorted(inner)}")
@@ -103,7 +103,7 @@ def _net(node: Node, unrecorded: UnrecordedSettings, place: Place) -> Stand:
         if str(i) in inner:
             modules.append(linear("torch", inner[str(i)]))
         elif isinstance(modules[-1], Stand):
-            modules.append(unrecorded.take("activation"))  # a dropout may follow, which does nothing
+            modules.append(unrecorded.take("activation"))  # a dropout, which does nothing, may follow
     sequence = Stand("torch", "Sequential", modules)
     return Stand("normflows", "MLP", net=sequence) if "net" in node else sequence
 
@@ -134,7 +134,7 @@ def _masked_flow(node: Node, unrecorded: UnrecordedSettings, place: Place, featu
     return Stand("normflows", "MaskedAffineFlow", b=node["b"], **nets)
 
 
-# Names that a flow has, and those that it may have: other flows have some of the same.
+# Names that a kind of flow must have, and further names that it may have, because kinds share some names.
 _KINDS: list[tuple[set[str], set[str], Callable[[Node, UnrecordedSettings, Place, int], Stand]]] = [
     ({"_flows"}, set(), _composite),
     ({"flow"}, set(), _reverse),

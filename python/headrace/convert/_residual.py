@@ -1,6 +1,6 @@
-"""Networks of the family that began with nflows: masked or not, of plain layers or of blocks with skips.
+"""Networks of nflows and its relatives: masked or not, of plain layers or of blocks with skips.
 
-normflows and glasflow have copies of these networks, which differ in where and how the context is read.
+normflows and glasflow have copies of nflows' networks, which read the context differently.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class _Linear:
     join: Join | None = None
 
     def rescaled(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """Followed by a batch norm."""
+        """This layer followed by a batch norm with a factor and a shift."""
         join = None if self.join is None else self.join.scaled(factor)
         return _Linear(factor[:, None] * self.weight, factor * self.bias + shift, self.mask, join)
 
     def reading(self, factor: Numbers, shift: Numbers) -> _Linear:
-        """The layers that read a batch norm's outputs."""
+        """This layer as a reader of a batch norm's outputs."""
         counts = self.weight if self.mask is None else self.weight * (numbers(self.mask) != 0)
         return _Linear(self.weight * factor, self.bias + counts @ shift, self.mask, self.join)
 
 
 @dataclass
 class _Block:
-    """h + second(σ(norm1(first(σ(norm0(h))))))."""
+    """A residual block: h + second(σ(norm1(first(σ(norm0(h))))))."""
 
     first: _Linear
     second: _Linear
     activation: str
-    norms: tuple[tuple[Numbers, Numbers], ...]  # empty or two, each a factor and a shift
+    norms: tuple[tuple[Numbers, Numbers], ...]  # no batch norms or two, each a factor and a shift
     dropout: Any = None
 
 
@@ -56,14 +56,14 @@ def _linear(module: Any, place: Place, join: Join | None = None) -> _Linear:
 
 
 def _joined(how: str, module: Any, place: Place, activation: str | None = None) -> Join:
-    own = _linear(module, place)
+    linear = _linear(module, place)
     if isinstance(activation, Leaky):
         raise place.differs("activation", "one of headrace's for a context", activation, "train without the context")
-    return Join(how, own.weight, own.bias, activation)
+    return Join(how, linear.weight, linear.bias, activation)
 
 
 def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
-    """A batch norm in evaluation: a factor and a shift of each unit."""
+    """The factor and the shift of each unit by a batch norm in evaluation."""
     if class_of(module) != ("torch", "BatchNorm1d"):
         raise place.unknown(module, "torch's BatchNorm1d")
     if module.running_mean is None:
@@ -79,22 +79,22 @@ def _norm(module: Any, place: Place) -> tuple[Numbers, Numbers]:
 def _blocks_of(net: Any, place: Place, gate: bool) -> list[_Block]:
     blocks = []
     for i, block in enumerate(net.blocks):
-        own = place.at("blocks").at(i)
+        inner = place.at("blocks").at(i)
         if class_of(block)[1] not in ("MaskedResidualBlock", "ResidualBlock"):
-            raise own.unknown(block, "blocks of one kind")
+            raise inner.unknown(block, "blocks of one kind")
         joins: list[Join | None] = [None, None]
         if hasattr(block, "context_layer"):
-            joins[gate] = _joined("gate" if gate else "add", block.context_layer, own.at("context_layer"))
-        parts = [_linear(layer, own.at("linear_layers").at(j), joins[j]) for j, layer in enumerate(block.linear_layers)]
+            joins[gate] = _joined("gate" if gate else "add", block.context_layer, inner.at("context_layer"))
+        parts = [_linear(m, inner.at("linear_layers").at(j), joins[j]) for j, m in enumerate(block.linear_layers)]
         listed = enumerate(getattr(block, "batch_norm_layers", ()))
-        norms = [_norm(m, own.at("batch_norm_layers").at(j)) for j, m in listed]
-        activation = activation_of(own.at("activation"), block.activation)
+        norms = [_norm(m, inner.at("batch_norm_layers").at(j)) for j, m in listed]
+        activation = activation_of(inner.at("activation"), block.activation)
         blocks.append(_Block(parts[0], parts[1], activation, tuple(norms), getattr(block, "dropout", None)))
     return blocks
 
 
 def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _Linear) -> None:
-    """A linear layer, blocks, and a linear layer."""
+    """Add a linear layer, blocks, and a linear layer to `layers`."""
     for block in blocks:
         if block.norms:
             block.first = block.first.rescaled(*block.norms[1])
@@ -104,12 +104,12 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
     if folds and not gated:
         last = _folded(first, blocks, last)
     for block in blocks:
-        if isinstance(block.activation, Leaky) and not block.norms:  # its units are two each, and those of sums one
+        if isinstance(block.activation, Leaky) and not block.norms:  # because it has two units each, and sums one
             block.norms = ((np.ones_like(first.bias), np.zeros_like(first.bias)),)
     activations = [*("identity" if block.norms else block.activation for block in blocks), "identity"]
     skip = layers.hidden(first.weight, first.bias, first.mask, activation=activations[0], join=first.join)
     for block, activation in zip(blocks, activations[1:], strict=True):
-        if block.norms:  # the sum is used without normalisation, in addition to its normalised values
+        if block.norms:  # the skip needs the sum without normalisation
             factor, shift = block.norms[0]
             layers.hidden(np.diag(factor), shift, np.eye(len(factor)), activation=block.activation)
         one, two = block.first, block.second
@@ -119,9 +119,9 @@ def _pre_activated(layers: Layers, first: _Linear, blocks: list[_Block], last: _
 
 
 def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
-    """Batch norms at the entries of blocks vanish: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
+    """Fold batch norms at the entries of blocks: σ(k h + c) = k σ(h + c / k), and the skip carries h + c / k.
 
-    Shifts move into the biases of the added layers, factors into the weights behind.
+    Shifts move into the biases of the added layers, factors into the weights of the next layers.
     """
     carried = np.zeros(len(first.bias))
 
@@ -142,7 +142,7 @@ def _folded(first: _Linear, blocks: list[_Block], last: _Linear) -> _Linear:
 
 
 def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
-    """A MADE: of nflows, where the context passes the activation (`context_activation`), or of normflows."""
+    """The layers of a MADE, of nflows, which applies the activation to the context, or of normflows."""
     if class_of(net)[1] != "MADE":
         raise place.unknown(net, "a MADE")
     if class_of(getattr(net, "preprocessing", None)) not in (("builtins", "NoneType"), ("torch", "Identity")):
@@ -167,21 +167,21 @@ def masked_network(net: Any, place: Place, context_activation: bool) -> Layers:
 
 
 def _plain_blocks(layers: Layers, net: Any, place: Place, first: _Linear, is_activated: bool) -> None:
-    """Feed-forward blocks; of nflows the first layer has the activation too."""
+    """Add the first layer and feed-forward blocks; in nflows the first layer has the activation, too."""
     activation = activation_of(place.at("activation"), net.activation) if is_activated else "identity"
     layers.hidden(first.weight, first.bias, first.mask, activation=activation, join=first.join)
     for i, block in enumerate(net.blocks):
-        own = place.at("blocks").at(i)
-        linear = _linear(block.linear, own.at("linear"))
+        inner = place.at("blocks").at(i)
+        linear = _linear(block.linear, inner.at("linear"))
         if block.batch_norm is not None:
-            linear = linear.reading(*_norm(block.batch_norm, own.at("batch_norm")))
-        named = activation_of(own.at("activation"), block.activation)
+            linear = linear.reading(*_norm(block.batch_norm, inner.at("batch_norm")))
+        named = activation_of(inner.at("activation"), block.activation)
         dropout = getattr(block, "dropout", None)
         layers.hidden(linear.weight, linear.bias, linear.mask, activation=named, dropout=dropout)
 
 
 def residual_network(net: Any, place: Place) -> Layers:
-    """A ResidualNet: inputs and context side by side, and gates by the context."""
+    """The layers of a ResidualNet, which reads inputs and context side by side, and has gates by the context."""
     if class_of(getattr(net, "preprocessing", None)) != ("builtins", "NoneType"):
         raise place.at("preprocessing").unknown(net.preprocessing, "no preprocessing")
     layers = Layers(int(net.context_features or 0))
@@ -192,37 +192,37 @@ def residual_network(net: Any, place: Place) -> Layers:
 
 
 def plain_network(modules: Any, place: Place, inputs: int) -> Layers:
-    """Linear layers, each followed by an activation but the last one."""
-    modules = [*modules]  # of a file they can only be gone through
-    found = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
-    if not found or class_of(found[-1][1])[1] != "Linear":
-        i, module = found[-1] if found else (0, None)
+    """The layers of a plain network: linear layers, of which each but the last is followed by an activation."""
+    modules = [*modules]  # the container of a file has no indices
+    kept = [(i, m) for i, m in enumerate(modules) if class_of(m) not in (("torch", "Dropout"), ("torch", "Identity"))]
+    if not kept or class_of(kept[-1][1])[1] != "Linear":
+        i, module = kept[-1] if kept else (0, None)
         raise place.at(i).unknown(module, "a linear layer at the end")
-    layers = Layers(int(found[0][1].weight.shape[1]) - inputs)
-    for i, module in found[:-1]:
+    layers = Layers(int(kept[0][1].weight.shape[1]) - inputs)
+    for i, module in kept[:-1]:
         if class_of(module)[1] == "Linear":
-            own = _linear(module, place.at(i))
-            layers.hidden(own.weight, own.bias)
+            linear = _linear(module, place.at(i))
+            layers.hidden(linear.weight, linear.bias)
         elif not layers.layers or layers.layers[-1].activation != "identity":
             raise place.at(i).unknown(module, "a linear layer before each activation")
         else:
             layers.activate(activation_of(place.at(i), module))
             layers.drop(modules[i + 1])
-    own = _linear(found[-1][1], place.at(found[-1][0]))
-    layers.outputs(own.weight, own.bias)
+    linear = _linear(kept[-1][1], place.at(kept[-1][0]))
+    layers.outputs(linear.weight, linear.bias)
     return layers
 
 
 def modules_of(net: Any, inputs: int) -> Any:
-    """The layers of a plain network, also inside a module of the caller's class that does nothing else; or None."""
+    """The layers of a plain network, perhaps inside a module of the caller's class that does nothing else; or None."""
     return _plain_modules(net) or _wrapped(net, inputs)
 
 
 def _wrapped(net: Any, inputs: int) -> Any:
     """The layers inside a module of the caller's class.
 
-    The module holds one plain network and no other parameters. Whether it only passes its inputs on, if there are any,
-    and the context beside them if the inner network is wide enough, is found by its values.
+    The module must hold one plain network and no other parameters. Values show whether it only passes on its inputs, if
+    there are any, followed by the context, if the inner network is wide enough.
     """
     if not callable(getattr(net, "children", None)) or [*net.parameters(recurse=False), *net.buffers(recurse=False)]:
         return None
@@ -234,17 +234,17 @@ def _wrapped(net: Any, inputs: int) -> Any:
     import torch
 
     rows = torch.from_numpy(np.random.default_rng(22).standard_normal((16, first.in_features))).to(first.weight)
-    given = [columns for columns in (rows[:, :inputs], rows[:, inputs:]) if columns.shape[1]]
+    parts = [columns for columns in (rows[:, :inputs], rows[:, inputs:]) if columns.shape[1]]
     try:
         with torch.no_grad():
-            same = torch.equal(net(*given), children[0](rows))
-    except Exception:  # an error of the caller's code means that it is another network
+            same = torch.equal(net(*parts), children[0](rows))
+    except Exception:  # the caller's code has an error: the network is a different one
         return None
     return modules if same else None
 
 
 def _plain_modules(net: Any) -> Any:
-    """A linear layer, those of a Sequential, or of nflows' MLP without an activation at its end; or None."""
+    """The layers of a linear layer, a Sequential, or nflows' MLP without an activation at its end; or None."""
     if class_of(net) == ("torch", "Linear"):
         return [net]
     if class_of(net) == ("torch", "Sequential"):

@@ -1,4 +1,4 @@
-"""Flows of headrace as flows of zuko, where zuko has the same."""
+"""Flows of headrace as flows of zuko, if zuko has the same parts."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ ACTIVATIONS = {
 }  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "gelu_tanh": {"approximate": "tanh"},
-    "softplus": {"threshold": 40.0},  # PyTorch's softplus is linear beyond 20, with an error of 2e-9
+    "softplus": {"threshold": 40.0},  # PyTorch's default, linear beyond 20, has an error of 2e-9
 }
 
 
 def to_zuko(flow: Flow, *, verify: bool = True) -> Any:
     """A flow as a `zuko.lazy.Flow` with the same density, in the same dtype.
 
-    MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with the scale "soft_clamp"),
-    "additive" and "rq_spline", networks of plain layers and residual blocks as zuko has them; `Elementwise`,
+    Parts may be MAF, IAF, NSF, RealNVP and chains of their transforms with the maps "affine" (with scale "soft_clamp"),
+    "additive" and "rq_spline", networks of plain layers and residual blocks as in zuko; `Elementwise`,
     `Permutation`, `Standardize`, `Gaussianize`, `ActNorm`, `Linear`, `Rotation` and inverses; normal and uniform bases.
-    A standardised context becomes part of the first layers, and means and standard deviations of the data tensors in
-    the flow's dtype: of float32 rows far from zero some digits go. A pickle of the model needs only zuko and PyTorch,
-    but that of a `MAF` or an `IAF`, which have the inverse of zuko's formula, and of a `Gaussianize` needs
+    A standardised context becomes part of the first layers; means and standard deviations of the data become tensors in
+    the flow's dtype, so that float32 rows far from zero lose digits. A pickle of the model needs only zuko and PyTorch,
+    but a pickle of a `MAF` or an `IAF`, which have the inverse of zuko's formula, or of a `Gaussianize` needs
     headrace, too.
 
     Args:
-        flow: Any but an `Ensemble`.
+        flow: Any flow, but no `Ensemble`.
         verify: Whether to compare log densities of some rows with the flow's.
 
     Raises:
-        TypeError: no flow, or a part of a class that files do not support.
-        NotImplementedError: a part that zuko does not have, by its path; `to_torch` has all.
-        ValueError: densities that differ by more than rounding.
+        TypeError: `flow` is no flow, or has a part of a class that files do not support.
+        NotImplementedError: zuko lacks a part; the message has its path, and `to_torch` converts all parts.
+        ValueError: densities differ by more than rounding.
     """
     import torch
     from zuko.lazy import Flow as ZukoFlow
@@ -111,7 +111,7 @@ class _Maker:
         self.context, self.scale = context, scale
 
     def chain(self, header: Header, arrays: Arrays, place: str, flipped: bool) -> list[Any]:
-        """The list of zuko's transforms for one transform."""
+        """The list of zuko's transforms for one transform of headrace."""
         kind = header["kind"]
         if kind == "Inverse":
             return self.chain(header["transform"], arrays, place, not flipped)
@@ -138,7 +138,7 @@ class _Maker:
         return UnconditionalTransform(getattr(transforms, name), *map(_tensor, tensors), buffer=not trained, **options)
 
     def _affine(self, shift: Any, scale: Any, trained: bool) -> list[Any]:
-        """x = shift + scale z."""
+        """The transform x = shift + scale z."""
         return [self._fixed("AffineTransform", shift, scale, trained=trained, event_dim=1).inv]
 
     def _permutation(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
@@ -152,9 +152,9 @@ class _Maker:
         return self._affine(arrays["shift"], np.exp(arrays["log_scale"]), True)
 
     def _linear(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
-        """x = signs · y[order] + shift, y = L E U z; L E is one triangle of zuko's, U the other."""
-        one, order = np.eye(header["features"]), list(header["order"])
-        lower = (np.tril(arrays["lower"], -1) + one) * np.exp(arrays["log_diagonal"].astype(np.float64))
+        """The transform x = signs · y[order] + shift, y = L E U z; zuko has L E as one triangle, and U as the other."""
+        unit, order = np.eye(header["features"]), list(header["order"])
+        lower = (np.tril(arrays["lower"], -1) + unit) * np.exp(arrays["log_diagonal"].astype(np.float64))
         both = lower + np.triu(arrays["upper"], 1)
         ends = self._affine(arrays["shift"], np.array(header["signs"], np.float64), False)
         return [*ends, self._fixed("PermutationTransform", np.argsort(order)),
@@ -166,8 +166,8 @@ class _Maker:
         univariate, shapes = _univariate(header, place)
         groups = MAPS[header["map"]].groups(header["bins"])
         raw = np.concatenate([arrays[name] for name in groups], axis=1)
-        own = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
-        return [own if header["formula"] == "to_latent" else own.inv]
+        transform = self._of_context(header["features"], univariate, shapes, raw.reshape(-1), None)
+        return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _gaussianize(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
         from zuko.lazy import UnconditionalTransform
@@ -175,26 +175,26 @@ class _Maker:
         from headrace.convert._zuko_marginal import Marginal
 
         tensors = (_tensor(arrays[name]) for name in ("width", "height", "derivative"))
-        own = UnconditionalTransform(functools.partial(Marginal, dict(header)), *tensors, buffer=True)
-        return [*self._standardize(header, arrays, place), own]
+        marginal = UnconditionalTransform(functools.partial(Marginal, dict(header)), *tensors, buffer=True)
+        return [*self._standardize(header, arrays, place), marginal]
 
     def _of_context(self, n: int, univariate: Any, shapes: Any, constants: Any, hyper: Any) -> Any:
         """Maps with constant parameters, or with parameters from a network that reads only the context."""
         import torch
         from zuko.flows import ElementWiseTransform
 
-        own = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
+        transform = ElementWiseTransform(n, self.context, univariate, shapes, hidden_features=())
         if hyper is not None:
-            own.hyper = hyper
-        elif self.context:  # zuko's are all given the context of a flow that has one
+            transform.hyper = hyper
+        elif self.context:  # zuko passes a flow's context to all its transforms
             weight = np.zeros((len(constants), self.context), constants.dtype)
-            own.hyper = torch.nn.Sequential(_layer(weight, constants, None))
+            transform.hyper = torch.nn.Sequential(_layer(weight, constants, None))
         else:
             sizes = [int(np.prod(shape)) for shape in shapes]
             parts = np.split(constants.reshape(n, -1), np.cumsum(sizes)[:-1], axis=1)
             tensors = [_tensor(part.reshape(n, *shape)) for part, shape in zip(parts, shapes, strict=True)]
-            own.phi = torch.nn.ParameterList(tensors)
-        return own
+            transform.phi = torch.nn.ParameterList(tensors)
+        return transform
 
     def _coupling(self, header: Header, arrays: Arrays, place: str) -> list[Any]:
         from zuko.flows.coupling import GeneralCouplingTransform
@@ -202,17 +202,17 @@ class _Maker:
         univariate, shapes = _univariate(header, place)
         n, passive = header["features"], list(header["passive"])
         order = np.argsort(passive)
-        own: Any
+        transform: Any
         if passive:
             mask = np.isin(np.arange(n), passive)
-            own = GeneralCouplingTransform(n, self.context, _tensor(mask), univariate, shapes, hidden_features=())
-            own.hyper = self._hyper(header, arrays, place, order, n - len(passive), False)
+            transform = GeneralCouplingTransform(n, self.context, _tensor(mask), univariate, shapes, hidden_features=())
+            transform.hyper = self._hyper(header, arrays, place, order, n - len(passive), False)
         else:
-            own = self._without_coordinates(header, arrays, place, univariate, shapes)
-        return [own if header["formula"] == "to_latent" else own.inv]
+            transform = self._without_coordinates(header, arrays, place, univariate, shapes)
+        return [transform if header["formula"] == "to_latent" else transform.inv]
 
     def _without_coordinates(self, header: Header, arrays: Arrays, place: str, univariate: Any, shapes: Any) -> Any:
-        """The transform of a network without inputs, or with the context alone."""
+        """The transform of a network that reads no coordinate: the context alone, or nothing."""
         import torch
 
         n = header["features"]
@@ -228,20 +228,20 @@ class _Maker:
         from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
         n = header["features"]
-        call = "to_latent" if header["reads"] == "data" else "to_data"  # of a network that reads its own input
+        call = "to_latent" if header["reads"] == "data" else "to_data"  # the call in which a network reads its input
         univariate, shapes = _univariate(header, place, inverted=header["formula"] != call)
-        own: Any
+        transform: Any
         if n == 1:
-            own = self._without_coordinates(header, arrays, place, univariate, shapes)
+            transform = self._without_coordinates(header, arrays, place, univariate, shapes)
         else:
             adjacency = np.eye(n, dtype=bool)
             for i, read in enumerate(reads_of(np.eye, header, arrays)):
                 adjacency[i, [c for c in read if c < n]] = True
             hyper = self._hyper(header, arrays, place, np.arange(n), n, True)
             masks = {"adjacency": _tensor(adjacency), "univariate": univariate, "shapes": shapes}
-            own = MaskedAutoregressiveTransform(n, self.context, **masks, hidden_features=())
-            own.hyper = hyper
-        return [own if call == "to_latent" else own.inv]
+            transform = MaskedAutoregressiveTransform(n, self.context, **masks, hidden_features=())
+            transform.hyper = hyper
+        return [transform if call == "to_latent" else transform.inv]
 
     # ---- networks ----------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class _Maker:
 
         layers = self._layers(header, arrays, order, active, drop)
         hidden = header.get("network") or [{"activation": header["activation"]}] * (len(layers) - 1)
-        if any(one.get("context") for one in hidden):
+        if any(layer.get("context") for layer in hidden):
             raise _lacks(f"{place}.network", "a context that the first layer alone reads", "one that joins layers")
         made = [_layer(weight, bias, mask if masked else None) for weight, bias, mask in layers]
         modules: list[Any] = []
@@ -273,16 +273,16 @@ class _Maker:
         return torch.nn.Sequential(*modules, made[-1])
 
     def _layers(self, header: Header, arrays: Arrays, order: Any, active: int, drop: int) -> list[Any]:
-        """``(weight, bias, mask)``."""
-        found: list[Any] = []
-        while f"layers.{len(found)}.weight" in arrays:
-            name = f"layers.{len(found)}"
-            found.append(tuple(arrays[f"{name}.{what}"] for what in ("weight", "bias", "mask")))
-        weight, bias, mask = found[0]
+        """The layers as ``(weight, bias, mask)``, with a standardised context folded in and rows in zuko's order."""
+        layers: list[Any] = []
+        while f"layers.{len(layers)}.weight" in arrays:
+            name = f"layers.{len(layers)}"
+            layers.append(tuple(arrays[f"{name}.{what}"] for what in ("weight", "bias", "mask")))
+        weight, bias, mask = layers[0]
         columns = np.r_[drop + np.asarray(order, int), np.arange(drop + len(order), weight.shape[1])]
         weight, mask = weight[:, columns], mask[:, columns]
         context = weight.shape[1] - len(order)
-        if not context and (self.context or not len(order)):  # zuko's networks read all of it
+        if not context and (self.context or not len(order)):  # because zuko's networks read the whole context
             more = np.zeros((len(weight), max(self.context, 1)), weight.dtype)
             weight, mask = np.hstack([weight, more]), np.hstack([mask, more != 0])
         elif context and self.scale is not None:
@@ -291,11 +291,11 @@ class _Maker:
             wide[:, len(order) :] /= std
             bias = (bias - wide[:, len(order) :] @ mean).astype(bias.dtype)
             weight = wide.astype(weight.dtype)
-        found[0] = weight, bias, mask
+        layers[0] = weight, bias, mask
         by_name = rows_of(header, active)
         rows = np.concatenate([np.array(by_name[name]) for name in MAPS[header["map"]].groups(header["bins"])], axis=1)
-        found[-1] = tuple(one[rows.reshape(-1)] for one in found[-1])
-        return found
+        layers[-1] = tuple(array[rows.reshape(-1)] for array in layers[-1])
+        return layers
 
 
 def _layer(weight: Any, bias: Any, mask: Any) -> Any:
@@ -320,25 +320,25 @@ def _univariate(header: Header, place: str, inverted: bool = False) -> tuple[Any
 
     name, bins = header["map"], header["bins"]
     if name == "affine" and header["scale"] == "soft_clamp":
-        found: Any = functools.partial(transforms.MonotonicAffineTransform, slope=float(header["slope"]))
+        make: Any = functools.partial(transforms.MonotonicAffineTransform, slope=float(header["slope"]))
         shapes: Any = ((), ())
     elif name == "additive":
-        found, shapes = transforms.AdditiveTransform, ((),)
+        make, shapes = transforms.AdditiveTransform, ((),)
     elif name == "rq_spline":
         options = {"bound": float(header["bound"]), "slope": float(header["slope"])}
-        found, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
+        make, shapes = functools.partial(transforms.MonotonicRQSTransform, **options), ((bins,), (bins,), (bins - 1,))
     else:
-        given = f"{name} with the scale {header['scale']}" if name == "affine" else name
-        raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", given)
-    return (Inverted(found) if inverted else found), shapes
+        called = f"{name} with the scale {header['scale']}" if name == "affine" else name
+        raise _lacks(f"{place}.map", "affine with the scale soft_clamp, additive or rq_spline", called)
+    return (Inverted(make) if inverted else make), shapes
 
 
 @dataclass(frozen=True)
 class Inverted:
-    """A constructor of the inverse of zuko's univariate transforms, for which zuko has no name."""
+    """A constructor of the inverse of a univariate transform of zuko, for which zuko has no name."""
 
     univariate: Any
 
     def __call__(self, *raw: Any) -> Any:
-        """The inverse of the transform with these parameters."""
+        """The inverse of the transform with given parameters."""
         return self.univariate(*raw).inv

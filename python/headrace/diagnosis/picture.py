@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from headrace.diagnosis.record import Record
 
-MOST_CURVES = 60  # of coordinates
+MOST_CURVES = 60  # the most curves of coordinates in a panel
 MOST_COLUMNS = 12  # columns that a page shows, those in which rows and draws differ most
-SMALL = 9  # points: of legends; at least 10 px where a page shows three panels beside each other
+SMALL = 9  # font size of legends, in points: at least 10 px on a page with three panels in a row
 _TIGHT: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.03}
 BINS, COARSE_BINS, COARSE_BELOW = 20, 10, 200  # bins of histograms, and of histograms of few rows
 
@@ -48,7 +48,7 @@ def figure_of(path: str, height: float) -> Iterator[Any]:
 
 
 def draw(diagnosis: Record, path: str) -> None:
-    """All panels in one file."""
+    """Draw all panels of a diagnosis to one file."""
     with figure_of(path, 12) as figure:
         for panel, axis in zip(_PANELS, figure.subplots(3, 2).flat, strict=True):
             panel(axis, diagnosis)
@@ -57,21 +57,21 @@ def draw(diagnosis: Record, path: str) -> None:
 
 
 def vector_panels(diagnosis: Record) -> list[str]:
-    """Each panel as an SVG element of a page."""
+    """An SVG element for each panel, for a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    found = []
+    panels = []
     with mpl.rc_context(STYLE):
         for i, panel in enumerate(_PANELS):
             figure = Figure(figsize=(4.3, 3.5), layout="constrained")
             panel(figure.subplots(), diagnosis)
-            found.append(_svg(figure, f"headrace{i}"))
-    return found
+            panels.append(_svg(figure, f"headrace{i}"))
+    return panels
 
 
 def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
-    """Each column as an SVG element, held-out rows beside draws, and the number of columns that are left out."""
+    """SVG histograms of held-out rows and draws for columns, and the number of columns that are left out."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
     if held is None or samples is None:
         return [], 0
     chosen = _most_different(held, samples)[:MOST_COLUMNS]
-    found = []
+    panels = []
     with mpl.rc_context(STYLE):
         for i in sorted(chosen.tolist()):
             figure = Figure(figsize=(4.3, 2.6), layout="constrained")
@@ -93,12 +93,12 @@ def vector_columns(diagnosis: Record) -> tuple[list[str], int]:
                 axis.stairs(share, edges, label="rows held out" if part is held else "draws", **style)
             axis.set(xlabel=_columns_of(diagnosis)[i], ylabel="% of rows", ylim=(0.0, None))
             axis.legend(frameon=False, fontsize=SMALL)
-            found.append(_svg(figure, f"headrace-column{i}"))
-    return found, held.shape[1] - len(found)
+            panels.append(_svg(figure, f"headrace-column{i}"))
+    return panels, held.shape[1] - len(panels)
 
 
 def _most_different(held: NDArray[Any], samples: NDArray[Any]) -> NDArray[np.int64]:
-    """Columns by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
+    """The indices of columns, by Kolmogorov and Smirnov's distance between rows and draws, the largest first."""
     away = []
     for a, b in zip(np.sort(held, axis=0).T, np.sort(samples, axis=0).T, strict=True):
         at = np.concatenate([a, b])
@@ -131,7 +131,7 @@ def _band(axis: Axes, width: NDArray[Any], label: str) -> NDArray[Any]:
 
 
 def _uniform(axis: Axes, diagnosis: Record, title: str) -> NDArray[Any] | None:
-    """Probability integral transforms of latent rows; without any, the panel shows a text."""
+    """Probability integral transforms of latent rows; without latent rows the panel gets a text."""
     if diagnosis.scores is None or not len(diagnosis.scores):
         _empty(axis, title, "a mixture has no latent rows" if diagnosis.kind == "Ensemble" else "no latent rows")
         return None
@@ -157,8 +157,8 @@ def _ranks(axis: Axes, diagnosis: Record) -> None:
 
 
 def _coordinate(diagnosis: Record, i: int) -> str:
-    """The name of a latent coordinate in a legend: that of its column, or of the column that is most correlated with
-    it.
+    """The name of a latent coordinate in a legend, after its column or the column that is most correlated with
+    the coordinate.
     """
     label = diagnosis.labels[i] if i < len(diagnosis.labels) else ""
     if label.startswith(COLUMN):
@@ -168,7 +168,7 @@ def _coordinate(diagnosis: Record, i: int) -> str:
 
 
 def _transforms(axis: Axes, diagnosis: Record) -> None:
-    """Probability integral transforms of each latent coordinate in bins."""
+    """Draw a histogram of the probability integral transforms of each latent coordinate."""
     title = "Latent rows in bins"
     if (uniform := _uniform(axis, diagnosis, title)) is not None:
         _histograms(axis, uniform, [_coordinate(diagnosis, i) for i in range(uniform.shape[1])])
@@ -176,7 +176,7 @@ def _transforms(axis: Axes, diagnosis: Record) -> None:
 
 
 def _calibration(axis: Axes, diagnosis: Record) -> None:
-    """Ranks of columns, and with no context of log densities, among draws, in bins."""
+    """Draw histograms of the ranks of columns among draws or, without context, of log densities among draws."""
     if diagnosis.column_ranks is not None and len(diagnosis.column_ranks):
         _histograms(axis, diagnosis.column_ranks, _columns_of(diagnosis))
         axis.set(title="Columns among draws, in bins", xlabel="rank among draws with the same context")
@@ -201,7 +201,7 @@ def _short(name: str) -> str:
 
 
 def _histograms(axis: Axes, uniform: NDArray[Any], names: list[str]) -> None:
-    """Draw a histogram for each column, with the band that contains all bins of all columns, and mark the oddest."""
+    """Draw a histogram for each column with a band around all bins of all columns, and colour the most extreme ones."""
     rows, count = uniform.shape
     bins = BINS if rows >= COARSE_BELOW else COARSE_BINS
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -230,8 +230,8 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
         return
     width = bands.curve_band(len(diagnosis.regions), curves)
     at = _band(axis, width, "where the curve lies, 95 %" if curves == 1 else "where both lie, 95 %")
-    own = "rows held out" if diagnosis.point_ranks is None else "of highest density"
-    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=own)
+    label = "rows held out" if diagnosis.point_ranks is None else "of highest density"
+    axis.plot(at, bands.curve(diagnosis.regions) - at, color=BLUE, linewidth=1.8, label=label)
     if diagnosis.point_ranks is not None:
         away = bands.curve(diagnosis.point_ranks) - at
         axis.plot(at, away, color=ORANGE, linewidth=1.6, linestyle="--", label="around random points")
@@ -240,7 +240,7 @@ def _coverage(axis: Axes, diagnosis: Record) -> None:
 
 
 def _legend(axis: Axes) -> None:
-    """Below the curves, which the legend does not cover."""
+    """Add a legend below the curves."""
     low, high = axis.get_ylim()
     most = max(abs(low), abs(high))
     axis.set_ylim(-1.45 * most, most)
@@ -248,7 +248,7 @@ def _legend(axis: Axes) -> None:
 
 
 def _log_densities(axis: Axes, diagnosis: Record) -> None:
-    """Draw log densities of rows held out, beside those of rows drawn."""
+    """Draw log densities of rows held out, and of draws."""
     title = "Log densities of rows and of draws"
     held = diagnosis.log_prob[np.isfinite(diagnosis.log_prob)]
     drawn = None if diagnosis.drawn is None else diagnosis.drawn[np.isfinite(diagnosis.drawn)]
@@ -271,12 +271,12 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     if not diagnosis.tests:
         _empty(axis, title, "nothing was tested")
         return
-    tests = sorted(diagnosis.tests, key=lambda one: one.p_value, reverse=True)
+    tests = sorted(diagnosis.tests, key=lambda test: test.p_value, reverse=True)
     least = 1e-6
-    for i, one in enumerate(tests):
-        value, colour = max(one.adjusted, least), ORANGE if one.misses else BLUE
+    for i, test in enumerate(tests):
+        value, colour = max(test.adjusted, least), ORANGE if test.misses else BLUE
         axis.plot([value, 1.0], [i, i], color=colour, linewidth=1.2, alpha=0.6)
-        marker = "<" if one.adjusted < least else "X" if one.misses else "o"
+        marker = "<" if test.adjusted < least else "X" if test.misses else "o"
         axis.plot(value, i, marker, color=colour, markersize=8, clip_on=False)
     axis.axvline(LEVEL, color=INK, linewidth=0.9, linestyle=":")
     axis.text(0.85 * LEVEL, -0.5, "5 %", ha="right", va="bottom", fontsize=SMALL, color=INK)
@@ -284,7 +284,7 @@ def _p_values(axis: Axes, diagnosis: Record) -> None:
     axis.set_xticks([1e-6, 1e-4, 1e-2, 1.0], ["1e-6", "1e-4", "0.01", "1"])  # exponents are too small on a page
     axis.set(title=title, xlim=(least / 1.6, 1.5), ylim=(-0.6, len(tests) - 0.4))
     axis.set_xlabel("p-value")
-    axis.set_yticks(range(len(tests)), [one.name for one in tests])
+    axis.set_yticks(range(len(tests)), [test.name for test in tests])
     axis.tick_params(axis="y", length=0)
     axis.minorticks_off()
 
@@ -296,7 +296,7 @@ SPREAD = 1.96  # standard deviations that contain 95 % of a normal distribution
 
 
 def draw_sequences(diagnosis: Any, path: str) -> None:
-    """All panels of a `SequenceDiagnosis` in one file."""
+    """Draw all panels of a `SequenceDiagnosis` to one file."""
     with figure_of(path, 8) as figure:
         first, second, third, fourth = figure.subplots(2, 2).flat
         _shares(first, diagnosis.integral_transform)
@@ -306,7 +306,7 @@ def draw_sequences(diagnosis: Any, path: str) -> None:
 
 
 def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
-    """Shares of latent steps in cells that have equal probabilities."""
+    """Draw the shares of latent steps in cells of equal probability."""
     cells = len(counts)
     total = counts.sum(axis=0)
     width = SPREAD * np.sqrt((1.0 - 1.0 / cells) / (cells * total.min()))
@@ -319,18 +319,18 @@ def _shares(axis: Axes, counts: NDArray[np.float64]) -> None:
 
 
 def _lags(axis: Axes, values: NDArray[np.float64], pairs: NDArray[np.int64], title: str) -> None:
-    """Correlations by lag."""
+    """Draw correlations by lag, with the band of independent steps."""
     lags = np.arange(1, len(values) + 1)
     width = SPREAD / np.sqrt(np.maximum(pairs, 1))
     axis.fill_between(lags, -width, width, color=BAND, linewidth=0)
-    for i, one in enumerate(values.T):
-        axis.plot(lags, one, color=BLUE if i == 0 else GREY, marker=".", linewidth=0.8)
+    for i, line in enumerate(values.T):
+        axis.plot(lags, line, color=BLUE if i == 0 else GREY, marker=".", linewidth=0.8)
     axis.axhline(0.0, color=GREY, linewidth=0.8)
     axis.set(title=title, xlabel="steps between", ylabel="correlation")
 
 
 def _loudness(axis: Axes, classes: tuple[tuple[float, float, float], ...]) -> None:
-    """Nats a step of quiet and of loud steps."""
+    """Draw the mean log density of a step for classes of loudness."""
     names = [f"{low:.2g} to {high:.2g}" for low, high, _ in classes]
     axis.plot(names, [nats for *_, nats in classes], color=BLUE, marker="o", linewidth=0.8)
     axis.set(title="Log density by loudness", ylabel="nats a step")

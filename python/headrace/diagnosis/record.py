@@ -1,4 +1,4 @@
-"""The record of a diagnosis: numbers, and one screen of plain English."""
+"""The record of a diagnosis: its values, and a text that fits one screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.diagnosis.sizes import Size, listed
 
 @dataclass(frozen=True)
 class Worst:
-    """A row that fits badly."""
+    """A row of low log density."""
 
     row: int
     log_prob: float
@@ -40,20 +40,20 @@ class Record(Tested):
     """The flow's class."""
     rows: int
     looked_at: int
-    """The number of rows in the tests: all, or with weights those that were drawn."""
+    """The number of rows in the tests: all, or with weights the random part that was kept."""
     features: int
     context: int
     likelihoods: tuple[Likelihood, ...]
-    """The flow's likelihood, those of a Gaussian and of kernels if they exist, and that of columns with classes."""
+    """The likelihoods of the flow, of a Gaussian and kernels if they exist, and of columns with classes."""
     fitted_to: str
-    """The rows that the simple densities were fitted to."""
+    """A text that names the rows that the simple densities were fitted to."""
     tests: tuple[Finding, ...]
     worst: tuple[Worst, ...]
-    """Ten rows, the worst first."""
+    """The ten rows of lowest log density, the lowest first."""
     copies: int
     """The number of rows of x that are training rows."""
     of_training: bool
-    """Whether these are more than half of x, without copies that are explained by repeated values."""
+    """Whether more than half of x are training rows, apart from copies that repeated values explain."""
     interrupted: bool
     """Whether Ctrl-C left tests out."""
     log_prob: Floats
@@ -63,12 +63,12 @@ class Record(Tested):
     regions: Floats | None = field(default=None, compare=False)
     """For each of at most 2000 rows, the share of the smallest region of highest density that contains it."""
     column_ranks: Floats | None = field(default=None, compare=False)
-    """For the same rows, the ranks of each column among draws with the same context, as shares; None without context.
+    """For the rows of `regions`, ranks of each column among draws with the same context, as shares; or None.
     """
     point_ranks: Floats | None = field(default=None, compare=False)
-    """Ranks of their distances to random points."""
+    """Ranks of the distances of the rows of `regions` to random points, as shares; None without context."""
     drawn: Floats | None = field(default=None, compare=False)
-    """Log densities of draws."""
+    """Log densities of draws, for a picture."""
     names: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     """Names of latent coordinates: those of the columns where no transform mixes columns, or else by index, and by the
@@ -76,13 +76,13 @@ class Record(Tested):
     held: Floats | None = field(default=None, compare=False)
     """At most 5,000 of the tested rows, shape (rows, features)."""
     samples: Floats | None = field(default=None, compare=False)
-    """The same number of draws with the same context, in the same columns."""
+    """As many draws as `held` has rows, with the same context and columns."""
     made: tuple[tuple[str, str], ...] = ()
     """The origin and the date of the diagnosis: pairs of a name and a value."""
     on_the_command_line: bool = False
     """Whether advice names options of the command line, and not arguments of Python."""
     size: Size = field(default_factory=Size)
-    """The sizes of the misfit, by which it has its grade."""
+    """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
     discrete: tuple[str, ...] = ()
     """Columns of a table that have a probability for each value, or for some."""
@@ -91,14 +91,14 @@ class Record(Tested):
 
     @property
     def sentences(self) -> list[str]:
-        """The sentences of the verdict, the p-value last."""
+        """The sentences of the verdict; the last one has the p-value."""
         if self.tests and self.of_training:
             known = f"{self.copies:,} of {_counted(self.rows, 'row')}"
             return [f"Nothing can be said of new rows: {known} were trained on."]
         return super().sentences
 
     def rank_histogram(self, coordinate: int, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The number of probability integral transforms of a latent coordinate in each of equal bins, and the band.
+        """The counts of a latent coordinate's probability integral transforms in bins of equal width, and their band.
 
         Under the right density all bins lie within the band, ends included, with a probability of at least 95 %.
 
@@ -110,7 +110,7 @@ class Record(Tested):
         return _histogram(normal_tail(-self.scores[:, coordinate]), bins)
 
     def column_histogram(self, column: int | str, bins: int = 20) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The number of ranks of a column among draws with the same context in each of equal bins, and the band.
+        """The counts of a column's ranks among draws with the same context in bins of equal width, and their band.
 
         The histogram is that of simulation-based calibration. The column is given by its index or its name.
 
@@ -125,14 +125,14 @@ class Record(Tested):
         return _histogram(self.column_ranks[:, place], bins)
 
     def summary(self) -> dict[str, Any]:
-        """The whole record without rows, in plain numbers and texts for JSON."""
-        found = super().summary()
-        for one, test in zip(self.tests, found["tests"], strict=True):
-            test["next"] = self.next_step(one) if one.misses else None
+        """The whole record without rows, as values and texts for JSON."""
+        summary = super().summary()
+        for tested, test in zip(self.tests, summary["tests"], strict=True):
+            test["next"] = self.next_step(tested) if tested.misses else None
         plain = ("kind", "rows", "looked_at", "fitted_to", "copies", "of_training", "discrete", "interrupted")
-        found |= {name: getattr(self, name) for name in plain}
-        found |= {name: [dict(vars(one)) for one in getattr(self, name)] for name in ("likelihoods", "worst")}
-        return {**found, "made": dict(self.made)}
+        summary |= {name: getattr(self, name) for name in plain}
+        summary |= {name: [dict(vars(part)) for part in getattr(self, name)] for name in ("likelihoods", "worst")}
+        return {**summary, "made": dict(self.made)}
 
     def __repr__(self) -> str:
         """The verdict."""
@@ -141,58 +141,58 @@ class Record(Tested):
     def blocks(self) -> list[Block]:
         """The paragraphs and tables of the printed text."""
         given = f" given {_counted(self.context, 'number')} of context" if self.context else ""
-        found: list[Block] = [
+        blocks: list[Block] = [
             f"{self.kind} of {_counted(self.features, 'feature')}{given}, looked at with {_counted(self.rows, 'row')}",
             "",
             *self.sentences,
             *self.notes(),
             "",
             "mean log-likelihood, nats a row",
-            Grid((), [self._likelihood(one) for one in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
+            Grid((), [self._likelihood(density) for density in self.likelihoods], right=(1,), wraps=(2,), indent="  "),
         ]
         if self.fitted_to and len(self.likelihoods) > 1:
-            found.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
-        found += self.evidence(self.next_steps())
-        return [*found, "", "rows that fit worst", *(Item(self._worst(one)) for one in self.worst[:3])]
+            blocks.append(Item(f"the simple densities were fitted to {self.fitted_to}"))
+        blocks += self.evidence(self.next_steps())
+        return [*blocks, "", "rows that fit worst", *(Item(self._worst(row)) for row in self.worst[:3])]
 
     def next_step(self, finding: Finding, on_a_page: bool = False, splines: bool = True) -> str:
-        """Advice about a finding; `on_a_page`: beside the pictures; `splines`: whether to propose these."""
+        """Advice about a finding; `on_a_page`: whether pictures are beside it; `splines`: whether to name splines."""
         advice, splines = advice_for(finding.name), splines and not self.has_splines
         return advice.text(self.on_the_command_line, splines=splines, pictures=not on_a_page)
 
     def next_steps(self, on_a_page: bool = False) -> list[str]:
-        """Advice on all findings that speak against the density, each step once."""
-        first = next((one for one in self.misses if advice_for(one.name).has_splines), None)
-        return [*dict.fromkeys(self.next_step(one, on_a_page, one is first) for one in self.misses)]
+        """Advice on all findings that reject the density, without repetitions."""
+        first = next((test for test in self.misses if advice_for(test.name).has_splines), None)
+        return [*dict.fromkeys(self.next_step(test, on_a_page, test is first) for test in self.misses)]
 
     def notes(self) -> list[str]:
         """Notes beside the verdict."""
-        found = []
+        notes = []
         if self.interrupted:
-            found.append("Interrupted: these are the tests done so far.")
+            notes.append("Interrupted: these are the tests done so far.")
         if self.looked_at < self.rows:
-            found.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
+            notes.append(f"The tests took {self.looked_at:,} of {self.rows:,} rows, kept by their weights.")
         if self.discrete and self.names:
-            found.append(f"Coverage, ranks and distances are of {listed(self.names)} alone, in rows that have them.")
+            notes.append(f"Coverage, ranks and distances are of {listed(self.names)} alone, in rows that have them.")
         if self.copies:
-            found.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
+            notes.append(f"{_counted(self.copies, 'row')} of x can be found in the training rows: give held-out ones.")
         if 0 < self.looked_at < 100:
-            found.append("With so few rows only coarse faults are found.")
+            notes.append("With so few rows only coarse faults are found.")
         if self.rows >= 100_000 and self.misses:
-            found.append("With so many rows the smallest faults are found: see how large they are.")
-        return found
+            notes.append("With so many rows the smallest faults are found: see how large they are.")
+        return notes
 
     @staticmethod
-    def _likelihood(one: Likelihood) -> tuple[str, str, str]:
-        comparison, more = "", "more" if not one.gain < 0 else "less"
-        if one.name != "flow" and not np.isnan(one.gain):  # for two densities that are 0 at some row
-            comparison = f"the flow has {abs(one.gain):.4f}{with_error(one.gain_error)} {more} on {one.rows:,} rows"
-        return one.name, f"{one.mean:.4f}{with_error(one.error)}", comparison
+    def _likelihood(peer: Likelihood) -> tuple[str, str, str]:
+        comparison, more = "", "more" if not peer.gain < 0 else "less"
+        if peer.name != "flow" and not np.isnan(peer.gain):  # NaN: both densities are 0 at some row
+            comparison = f"the flow has {abs(peer.gain):.4f}{with_error(peer.gain_error)} {more} on {peer.rows:,} rows"
+        return peer.name, f"{peer.mean:.4f}{with_error(peer.error)}", comparison
 
     @staticmethod
-    def _worst(one: Worst) -> str:
-        text = f"row {one.row}: log density {number(one.log_prob)}"
-        return text if one.label is None else f"{text}; {one.label} at {number(one.value)} standard deviations"
+    def _worst(row: Worst) -> str:
+        text = f"row {row.row}: log density {number(row.log_prob)}"
+        return text if row.label is None else f"{text}; {row.label} at {number(row.value)} standard deviations"
 
 
 def _histogram(ranks: Floats, bins: int) -> tuple[NDArray[np.int64], tuple[int, int]]:

@@ -1,7 +1,7 @@
-"""Looking at a density of sequences: its latent steps have to be independent draws of the base.
+"""Tests of a density of sequences, whose latent steps have to be independent draws of the base.
 
-Autocorrelations of latent values show the part of the past that a network has not learned, and autocorrelations of
-their sizes that part of the level; their distribution shows whether the shape of a step's density is right.
+Autocorrelations of latent values show what a network has not learned of the past's effect on values, autocorrelations
+of their sizes that on levels; their distribution shows whether the shape of a step's density is right.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WINDOW = 400  # the most steps with a common loudness
 @public("headrace.diagnosis")
 @dataclass(frozen=True, repr=False)
 class SequenceDiagnosis(Tested):
-    """The result of `headrace.diagnose_sequences`; print it."""
+    """The result of `headrace.diagnose_sequences`, to be printed."""
 
     kind: str
     """The flow's class."""
@@ -45,12 +45,12 @@ class SequenceDiagnosis(Tested):
     nats: float
     """The mean log density of a step."""
     error: float
-    """Its standard error, from the sequences, or from ten parts of a single one."""
+    """The standard error of `nats`, from the sequences, or from ten parts of a single sequence."""
     tests: tuple[Finding, ...]
     autocorrelation: Floats = field(compare=False)
     """Autocorrelations of latent values as standard normal scores, shape (lags, features), from lag 1 on."""
     autocorrelation_of_sizes: Floats = field(compare=False)
-    """Autocorrelations of their sizes, converted to standard normal values: in place of squares, whose products have
+    """Autocorrelations of latent values' sizes as standard normal scores, in place of squares, whose products have
     long tails.
     """
     integral_transform: Floats = field(compare=False)
@@ -58,19 +58,19 @@ class SequenceDiagnosis(Tested):
     pairs: NDArray[np.int64] = field(compare=False)
     """The number of pairs of steps at each lag, shape (lags,)."""
     loudness: tuple[tuple[float, float, float], ...]
-    """Parts with equal numbers of steps, from quiet to loud: the lowest and the highest loudness, and the mean log
+    """Classes of equally many steps, from quiet to loud: the lowest and the highest loudness, and the mean log
     density.
     """
     size: Size = field(default_factory=partial(Size, unit="step"))
-    """The sizes of the misfit, by which it has its grade."""
+    """The sizes of the misfit, which determine the grade."""
     least_right: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """The whole record in plain numbers and texts for JSON."""
+        """The whole record as values and texts for JSON."""
         arrays = ("autocorrelation", "autocorrelation_of_sizes", "integral_transform")
-        found = {name: getattr(self, name) for name in ("kind", "sequences", "steps", "nats", "error")}
-        found |= {name: getattr(self, name).tolist() for name in arrays}
-        return {**super().summary(), **found, "loudness": [list(one) for one in self.loudness]}
+        results = {name: getattr(self, name) for name in ("kind", "sequences", "steps", "nats", "error")}
+        results |= {name: getattr(self, name).tolist() for name in arrays}
+        return {**super().summary(), **results, "loudness": [list(pair) for pair in self.loudness]}
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw distribution, autocorrelations and loudness to a file that matplotlib can write, such as signal.png.
@@ -107,41 +107,41 @@ def diagnose_sequences(
 ) -> SequenceDiagnosis:
     """Test a fitted density of sequences with sequences that it has not seen.
 
-    Latent steps have to be independent draws of the base: their distribution, their autocorrelations and those of their
-    sizes are tested, and judged together by Holm's method at 5 %.
+    Latent steps have to be independent draws of the base: tests of their distribution, autocorrelations and those of
+    sizes are judged together by Holm's method at 5 %.
 
     Args:
-        flow: A `SequenceFlow`, on any device; it is looked at on the CPU.
+        flow: A `SequenceFlow`, on any device, which is tested on the CPU.
         x: Sequences held out, as in `SequenceFlow.log_prob`.
         context: As in `SequenceFlow.log_prob`.
         covariates: As in `SequenceFlow.log_prob`.
-        seed: Of all draws.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of all draws.
+        rng: A generator instead of `seed`; see `Flow.sample`.
 
     Returns:
-        A `SequenceDiagnosis`; print it. The result also has nats a step by loudness.
+        A `SequenceDiagnosis`, to be printed, which also has the nats of a step by loudness.
 
     Raises:
-        TypeError, ValueError: As in `SequenceFlow.log_prob`; integers, which have no density.
+        TypeError, ValueError: As in `SequenceFlow.log_prob`; or x has integers, which have no density.
     """
     flow, seed = flow if flow.device == "cpu" else flow.to("cpu"), check.integer("seed", seed)
-    arrays = [np.asarray(one) for one in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
-    if any(one.dtype.kind in "iub" for one in arrays):
+    arrays = [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else _three_axes(x))]
+    if any(array.dtype.kind in "iub" for array in arrays):
         raise TypeError("x: expected floats, because latent values are those of a density, got integers; call .astype")
     steps = flow.log_prob_steps(arrays, context, covariates)
     z, _ = flow.to_latent(arrays, context, covariates)
-    own = [scores(flow.base, np.asarray(one), seed) for one in z]
-    score = np.concatenate(own)
+    of_sequence = [scores(flow.base, np.asarray(latents), seed) for latents in z]
+    score = np.concatenate(of_sequence)
     if not np.isfinite(score).all():
         raise ValueError("x: expected sequences with finite latent values, got some without")
     labels, called = ["a latent value"], ["a step given the past"]
     if (values := score.shape[1]) > 1:
         labels = [f"latent value {i + 1}" for i in range(values)]
         called = [f"value {i + 1} of a step given the past" for i in range(values)]
-    own_sizes = [latent.sizes(one) for one in own]
-    signed, sized = _autocorrelations(own), _autocorrelations(own_sizes)
-    found = [missing_nats(score, seed), gain_of_the_past(own), gain_of_the_past(own_sizes)]
-    nats, gain_error = max(found, key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])
+    own_sizes = [latent.sizes(values_of) for values_of in of_sequence]
+    signed, sized = _autocorrelations(of_sequence), _autocorrelations(own_sizes)
+    gains = [missing_nats(score, seed), gain_of_the_past(of_sequence), gain_of_the_past(own_sizes)]
+    nats, gain_error = max(gains, key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])
     tests = [
         latent.coordinates(score, labels),
         _of_lags("autocorrelation", "{} and that {} steps before have correlation {:.4f}", signed, labels),
@@ -149,15 +149,15 @@ def diagnose_sequences(
     ]
     if values > 1:
         tests.append(latent.correlations(score, labels)[0])
-    adjusted = holm([one.p_value for one in tests])
-    log_prob = np.concatenate([np.asarray(one, np.float64) for one in steps])
+    adjusted = holm([test.p_value for test in tests])
+    log_prob = np.concatenate([np.asarray(densities, np.float64) for densities in steps])
     return SequenceDiagnosis(
         kind=type(flow).__name__,
         sequences=len(arrays),
         steps=len(log_prob),
         nats=float(log_prob.mean()),
         error=_error(steps),
-        tests=tuple(replace(one, adjusted=p) for one, p in zip(tests, adjusted, strict=True)),
+        tests=tuple(replace(test, adjusted=p) for test, p in zip(tests, adjusted, strict=True)),
         autocorrelation=signed[0],
         autocorrelation_of_sizes=sized[0],
         integral_transform=_cells(score),
@@ -175,24 +175,24 @@ def _three_axes(x: Any) -> NDArray[Any]:
     return array[None] if array.ndim == 2 else array
 
 
-def _autocorrelations(own: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
-    """Correlations at lags from 1 on, with known means and variances, and the number of pairs of each."""
-    most = min(LAGS, max(map(len, own)) - 1)
-    sums, pairs = np.zeros((most, own[0].shape[1])), np.zeros(most, np.int64)
-    for one in own:
-        for lag in range(1, min(most, len(one) - 1) + 1):
-            sums[lag - 1] += (one[lag:] * one[:-lag]).sum(axis=0)
-            pairs[lag - 1] += len(one) - lag
+def _autocorrelations(sequences: list[Floats]) -> tuple[Floats, NDArray[np.int64]]:
+    """Autocorrelations at lags from 1 on, with mean 0 and variance 1, and the number of pairs of steps at each lag."""
+    most = min(LAGS, max(map(len, sequences)) - 1)
+    sums, pairs = np.zeros((most, sequences[0].shape[1])), np.zeros(most, np.int64)
+    for z in sequences:
+        for lag in range(1, min(most, len(z) - 1) + 1):
+            sums[lag - 1] += (z[lag:] * z[:-lag]).sum(axis=0)
+            pairs[lag - 1] += len(z) - lag
     return sums / np.maximum(pairs, 1)[:, None], pairs
 
 
-def gain_of_the_past(own: list[Floats]) -> tuple[float, float]:
-    """The mean gain of a regression of each value on those before it, and its error: fitted to the first half."""
-    long = [one for one in own if len(one) > REGRESSED]
-    if sum(len(one) - REGRESSED for one in long) < 10 * REGRESSED:
+def gain_of_the_past(sequences: list[Floats]) -> tuple[float, float]:
+    """The mean gain of a regression of each value on earlier ones, fitted to the first half, and its standard error."""
+    long = [z for z in sequences if len(z) > REGRESSED]
+    if sum(len(z) - REGRESSED for z in long) < 10 * REGRESSED:
         return math.nan, math.nan
-    now = np.concatenate([one[REGRESSED:] for one in long])
-    past = np.concatenate([sliding_window_view(one[:-1], REGRESSED, axis=0) for one in long])
+    now = np.concatenate([z[REGRESSED:] for z in long])
+    past = np.concatenate([sliding_window_view(z[:-1], REGRESSED, axis=0) for z in long])
     half, gained = len(now) // 2, 0.0
     for value, before in zip(now.T, past.transpose(1, 0, 2), strict=True):
         slopes = np.linalg.lstsq(before[:half], value[:half], rcond=None)[0]
@@ -203,9 +203,9 @@ def gain_of_the_past(own: list[Floats]) -> tuple[float, float]:
     return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
-def _of_lags(name: str, text: str, found: tuple[Floats, NDArray[np.int64]], labels: list[str]) -> Finding:
-    """The largest of all lags; a mean of products of independent standard normal values is nearly normal."""
-    values, pairs = found
+def _of_lags(name: str, text: str, by_lag: tuple[Floats, NDArray[np.int64]], labels: list[str]) -> Finding:
+    """The test of the largest autocorrelation: a mean of products of independent normal values is nearly normal."""
+    values, pairs = by_lag
     if not values.size:
         return Finding(name, 1.0, 1, "there is no second step")
     p = 2.0 * of.normal_tail(np.abs(values) * np.sqrt(pairs)[:, None])
@@ -215,13 +215,13 @@ def _of_lags(name: str, text: str, found: tuple[Floats, NDArray[np.int64]], labe
 
 
 def _error(steps: Any) -> float:
-    """The standard error of the mean over steps."""
-    parts = [np.asarray(one, np.float64) for one in steps]
+    """The standard error of the mean log density of a step; NaN for one step."""
+    parts = [np.asarray(part, np.float64) for part in steps]
     if len(parts) == 1:
         parts = np.array_split(parts[0], min(10, len(parts[0])))
-    sizes = np.array([len(one) for one in parts])
+    sizes = np.array([len(part) for part in parts])
     mean = np.concatenate(parts).mean()
-    away = np.array([(one - mean).sum() for one in parts])
+    away = np.array([(part - mean).sum() for part in parts])
     n = len(parts)
     return float(math.sqrt(np.square(away).sum() * n / max(n - 1, 1)) / sizes.sum()) if n > 1 else math.nan
 
@@ -232,12 +232,12 @@ def _cells(score: Floats) -> Floats:
 
 
 def _by_loudness(arrays: list[NDArray[Any]], log_prob: Floats) -> tuple[tuple[float, float, float], ...]:
-    """Classes of equally many steps by the root of the mean square around them."""
+    """Classes of equally many steps, by the root of the mean square over the steps around each."""
     joined = np.concatenate(arrays).astype(np.float64)
     mean, std = joined.mean(axis=0), np.maximum(joined.std(axis=0), of.TINY)
     loud = []
-    for one in arrays:
-        square = np.square((one - mean) / std).mean(axis=1)
+    for array in arrays:
+        square = np.square((array - mean) / std).mean(axis=1)
         width = min(WINDOW, len(square))
         total = np.concatenate([[0.0], np.cumsum(square)])
         begin = np.clip(np.arange(len(square)) - width // 2, 0, len(square) - width)

@@ -1,4 +1,4 @@
-"""Sequences in a call: arrays of any leading dimensions, or lists of different lengths."""
+"""The sequences of a call: an array with any leading dimensions, or a list of arrays of different lengths."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from headrace._core import cpu
 
 
 class Sequences:
-    """Values of sequences in a call, each (steps, features): of an array in `array`, (rows, steps, features).
+    """The sequences of a call, each (steps, features); an array of them is `array`, (rows, steps, features).
 
     Args:
-        caller: Of the call.
-        name: Of the argument.
-        value: Shape (rows, steps, features), (steps, features) for one, any leading dimensions, or a list of arrays
+        caller: The caller of the call.
+        name: The name of the argument.
+        value: An array (rows, steps, features), (steps, features) or of more leading dimensions, or a list of arrays
             (steps, features), of any lengths.
-        features: Number of values in a step.
-        lengths: Steps of each sequence of an array that count; None for all.
-        integers: Whether integers are taken too.
+        features: The number of values in a step.
+        lengths: The number of steps that count in each sequence of an array; None for all.
+        integers: Whether the call also takes integers.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Sequences:
         if self.is_list:
             if lengths is not None:
                 raise ValueError("lengths: expected None beside a list, whose arrays have their own, got some")
-            self._arrays = [self._opened(f"{name}[{i}]", one, integers) for i, one in enumerate(value)]
+            self._arrays = [self._opened(f"{name}[{i}]", part, integers) for i, part in enumerate(value)]
             if not self._arrays:
                 raise ValueError(f"{name}: expected at least one sequence, got an empty list")
             for i, array in enumerate(self._arrays):
                 if array.ndim != 2 or array.shape[1] != features:
                     raise ValueError(f"{name}[{i}]: expected shape (steps, {features}), got {array.shape}")
             self.batch: tuple[int, ...] = (len(self._arrays),)
-            found = [len(array) for array in self._arrays]
+            counts = [len(array) for array in self._arrays]
         else:
             array = self._opened(name, value, integers)
             if array.ndim < 2 or array.shape[-1] != features:
@@ -55,11 +55,11 @@ class Sequences:
             self.batch = array.shape[:-2]
             with caller.queue():
                 self.array = array.reshape(math.prod(self.batch), *array.shape[-2:])
-            found = [array.shape[-2]] * len(self.array)
-        self.steps = max(found) if self.is_list else array.shape[-2]
-        self.lengths, self.rows = np.array(found, np.intp), len(found)
-        if not self.steps or 0 in found:
-            place = f"{name}[{found.index(0)}]" if self.is_list else name
+            counts = [array.shape[-2]] * len(self.array)
+        self.steps = max(counts) if self.is_list else array.shape[-2]
+        self.lengths, self.rows = np.array(counts, np.intp), len(counts)
+        if not self.steps or 0 in counts:
+            place = f"{name}[{counts.index(0)}]" if self.is_list else name
             raise ValueError(f"{place}: expected at least one step, got a sequence of none")
         if lengths is not None:
             self.lengths = self._counted(lengths)
@@ -73,57 +73,57 @@ class Sequences:
         return self._caller.open(name, value, whole=integers)
 
     def _counted(self, lengths: Any) -> NDArray[np.intp]:
-        given = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)
+        counts = check.integers("lengths", np.asarray(lengths).reshape(-1).tolist(), least=1, most=self.steps)
         if np.shape(lengths) != self.batch:
             raise ValueError(f"lengths: expected shape {self.batch}, got {np.shape(lengths)}")
-        return np.array(given, np.intp)
+        return np.array(counts, np.intp)
 
     @property
     def arrays(self) -> list[Array]:
-        """Each sequence, (steps, features)."""
+        """The sequences as arrays (steps, features), without steps that do not count."""
         if self.is_list:
             return list(self._arrays)
         return [array[:n] for array, n in zip(self.array, self.lengths.tolist(), strict=True)]
 
     @cached_property
     def core(self) -> Any:
-        """The sequences in the form of the core."""
+        """The sequences in the core's form."""
         arrays = self._arrays if self.is_list else self.array
         return cpu.GivenSequences(self.name, arrays, self.features, self.lengths)
 
     def check(self, dtype: np.dtype[Any] | None = None) -> None:
-        """Refuse values that are not finite, or beyond those of a dtype."""
+        """Raise ValueError for values that are not finite, or beyond the range of a dtype."""
         self.core.check(dtype == np.float32)
 
     # ---- results -----------------------------------------------------------------------------------------------------
 
     def like(self, dtype: np.dtype[Any], *columns: int) -> Any:
-        """Memory for results of each step in the shape of the sequences; results after an end become zero."""
+        """Memory for results of each step, in the shape of the sequences; results after a sequence's end become 0."""
         empty = self._caller.empty
         if self.is_list:
             return [empty((n, *columns), dtype) for n in self.lengths.tolist()]
         return empty((*self.batch, self.steps, *columns), dtype)
 
     def give(self, results: Any) -> Any:
-        """Convert such results for the caller."""
+        """Convert results in memory of `like` for the caller."""
         return [self._caller.give(array) for array in results] if self.is_list else self._caller.give(results)
 
 
 def given_as(caller: Any, values: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
-    """Values of the core for the caller, in memory of its framework."""
+    """Values of the core for the caller, in memory of the caller's framework."""
     result = caller.empty(values.shape if shape is None else shape, values.dtype if dtype is None else dtype)
     result[...] = values.reshape(result.shape)
     return caller.give(result)
 
 
 class Covariates:
-    """Covariates over time: frames, one every `hop` steps, of each sequence or of all, in `arrays`.
+    """Covariates over time: `arrays` has the frames, one every `hop` steps, of each sequence or of all sequences.
 
     Args:
-        flow: Which has their number of columns, 0 for none, the steps of a frame, and the dtype.
-        caller: Of the call.
-        value: Shape (rows, frames, columns), (frames, columns) for all sequences, or with a list of sequences a list.
-        batch: The shape of the sequences.
+        flow: The flow, with the number of covariates, 0 for none, the steps of a frame, and the dtype.
+        caller: The caller of the call.
+        value: An array (rows, frames, columns), or (frames, columns) for all sequences, or a list of arrays.
+        batch: The leading dimensions of the sequences.
     """
 
     def __init__(self, flow: Any, caller: Caller, value: Any, batch: tuple[int, ...]) -> None:
@@ -136,16 +136,16 @@ class Covariates:
             if len(value) != self._rows or len(batch) != 1:
                 raise ValueError(f"covariates: expected one array for each of {self._rows} sequences, got {len(value)}")
             self.arrays = [
-                self._finite(f"covariates[{i}]", _arrays.matrix(f"covariates[{i}]", one, columns, caller))
-                for i, one in enumerate(value)
+                self._finite(f"covariates[{i}]", _arrays.matrix(f"covariates[{i}]", frames, columns, caller))
+                for i, frames in enumerate(value)
             ]
             return
         if not columns:
             if value is not None:
                 raise ValueError("covariates: expected None, because this takes no covariates, got some")
             return
-        own = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
-        expected = f"(frames, {columns}) for all sequences, or {own}"
+        per_sequence = "(" + ", ".join([*map(str, batch), "frames", str(columns)]) + ")"
+        expected = f"(frames, {columns}) for all sequences, or {per_sequence}"
         if value is None:
             raise ValueError(f"covariates: expected shape {expected}, got None")
         array = caller.open("covariates", value)
@@ -154,7 +154,7 @@ class Covariates:
         with caller.queue():
             stacked = array.reshape(math.prod(array.shape[:-2]), *array.shape[-2:])
             if caller.device is not None:
-                self._on_device, stacked = stacked, stacked[:1]  # all have as many frames
+                self._on_device, stacked = stacked, stacked[:1]  # because all sequences have as many frames
             else:
                 self._finite("covariates", array)
             self.arrays = list(stacked)
@@ -166,35 +166,35 @@ class Covariates:
         return array
 
     def check_steps(self, steps: int) -> None:
-        """Refuse too few frames for sequences of this many steps each."""
+        """Raise ValueError if there are too few frames for sequences of `steps` steps each."""
         if self.arrays:
             self.check(np.full(self._rows, steps, np.intp))
 
     def check(self, lengths: NDArray[np.intp]) -> None:
-        """Refuse too few frames for sequences of these lengths."""
-        for i, own in enumerate(self.arrays):
+        """Raise ValueError if there are too few frames for sequences of these lengths."""
+        for i, frames in enumerate(self.arrays):
             steps = int(lengths.max(initial=0) if len(self.arrays) == 1 else lengths[i])
-            if len(own) < (least := -(-steps // self._hop)):
+            if len(frames) < (least := -(-steps // self._hop)):
                 of = f" of sequence {i}" if len(self.arrays) > 1 else ""
                 raise ValueError(
                     f"covariates: expected at least {least} frames for {steps} steps{of} at {self._hop} steps a "
-                    f"frame, got {len(own)}"
+                    f"frame, got {len(frames)}"
                 )
 
     def of_program(self) -> Any:
-        """Frames of each sequence, or of all: a list, or on a device an array."""
+        """The frames of each sequence, or of all sequences, as a list, or on a device as an array."""
         if self._on_device is not None:
             return self._on_device
         return [np.ascontiguousarray(array, self._dtype) for array in self.arrays] if self._columns else None
 
     def stacked(self) -> Array | None:
-        """Frames of each sequence, (rows, frames, columns); the last frame of a short one is repeated."""
+        """The frames of each sequence, (rows, frames, columns), with the last frame of a short sequence repeated."""
         if not self._columns:
             return None
-        own = self.arrays * (self._rows if len(self.arrays) == 1 else 1)
-        frames = max(map(len, own), default=0)
-        values = np.empty((len(own), frames, self._columns), self._dtype)
-        for row, array in zip(values, own, strict=True):
+        arrays = self.arrays * (self._rows if len(self.arrays) == 1 else 1)
+        frames = max(map(len, arrays), default=0)
+        values = np.empty((len(arrays), frames, self._columns), self._dtype)
+        for row, array in zip(values, arrays, strict=True):
             row[: len(array)] = array
             row[len(array) :] = array[-1:]
         return values

@@ -1,7 +1,7 @@
 """Sequences of a fit: crops to train on, and held-out steps.
 
-Crops are no `RowSource` (`headrace._fit.source`): they are no independent rows of a table, but overlap in the steps
-before them, and moments are those of all steps.
+Crops are no `RowSource` (`headrace._fit.source`), because they are no independent rows of a table: they overlap in
+earlier steps, and moments are those of all steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 2**18  # steps of a sum of products in one piece
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps of a sequence that count, from `begin` to before `end`."""
+    """The steps of a sequence that count in a fit, from `begin` to before `end`."""
 
     sequence: int
     begin: int
@@ -38,8 +38,16 @@ class Stretch:
 
     @property
     def steps(self) -> int:
-        """Their number."""
+        """The number of steps in the stretch."""
         return self.end - self.begin
+
+
+def spread(stretches: Sequence[Stretch], piece: int, every: int) -> list[Stretch]:
+    """Each `every`-th piece of `piece` steps or fewer, in order; whole stretches where that is each one."""
+    if every <= 1:
+        return list(stretches)
+    borders = [(one, begin) for one in stretches for begin in range(one.begin, one.end, piece)]
+    return [Stretch(one.sequence, begin, min(begin + piece, one.end)) for one, begin in borders[::every]]
 
 
 class Batch(NamedTuple):
@@ -55,14 +63,14 @@ class OpenSequences:
     """Checked sequences with their contexts, covariates and weights.
 
     Args:
-        arrays: Shape (steps, features) each.
-        context: Shape (sequences, columns), or (1, columns) for all; None for none.
-        covariates: Frames of each, or of all.
-        weights: Shape (sequences,).
-        hop: Steps of a frame.
-        quantised: The step of the grid on which values lie, each of which gets noise of its cell; None for none.
-        dtype: Of the flow.
-        support: Its bounds.
+        arrays: The sequences, each of shape (steps, features).
+        context: Context rows, (sequences, columns), or (1, columns) for all sequences; None for none.
+        covariates: The frames of each sequence, or of all sequences.
+        weights: Weights of the sequences, shape (sequences,); all 1 by default.
+        hop: The number of steps of a frame.
+        quantised: The step of the grid of all values, each of which gets noise of its cell; None for values off a grid.
+        dtype: The dtype of the flow.
+        support: The bounds of the flow; None without bounds.
     """
 
     def __init__(
@@ -80,14 +88,14 @@ class OpenSequences:
         self.weights = np.ones(len(arrays)) if weights is None else np.asarray(weights, np.float64)
         self.has_weights = weights is not None
         self.quantised, self.dtype, self.support = quantised, dtype, support
-        # Steps become float32 after they are standardised, so that steps far from zero stay precise.
+        # Steps become float32 only after they are standardised, so that steps far from zero stay precise.
         self.width = np.result_type(np.float32, dtype, *{array.dtype for array in arrays})
         self.hop = hop if self.covariates else 1
-        self.every = 1  # steps from one solution of an adaptive prediction to the next, which crops keep
+        self.every = 1  # crops begin at multiples of this: steps between solutions of an adaptive prediction
 
     @property
     def lengths(self) -> list[int]:
-        """Steps of each sequence."""
+        """The number of steps of each sequence."""
         return [len(array) for array in self.arrays]
 
     def whole(self) -> list[Stretch]:
@@ -95,51 +103,51 @@ class OpenSequences:
         return [Stretch(i, 0, n) for i, n in enumerate(self.lengths) if self.weights[i] > 0]
 
     def split(self, share: Any, rng: np.random.Generator) -> tuple[list[Stretch], list[Stretch]]:
-        """Steps to train on, and steps to hold out: whole sequences, or else the end of each.
+        """Steps to train on, and steps to hold out: whole sequences, or else the end of each sequence.
 
-        Whole sequences in random order, at most half of them, if these have the share of the steps without more than
-        twice as many.
+        Whole sequences are held out, at random and at most half of them, if these have `share` of the steps and at
+        most twice that.
         """
         stretches = self.whole()
-        total = sum(one.steps for one in stretches)
+        total = sum(part.steps for part in stretches)
         held = held_of("validation", share, total)
         if not held:
             return stretches, []
-        most, left = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
+        most, missing = max(held, min(int(2 * share * total + 1e-9), total - 1)), held
         chosen: set[int] = set()
         for i in rng.permutation(len(stretches)).tolist():
-            if left > 0 and stretches[i].steps <= most - held + left and len(chosen) < len(stretches) // 2:
+            if missing > 0 and stretches[i].steps <= most - held + missing and len(chosen) < len(stretches) // 2:
                 chosen.add(i)
-                left -= stretches[i].steps
-        if left <= 0:
-            return [one for i, one in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
-        ends = [min(round(share * one.steps), one.steps - 1) for one in stretches]
+                missing -= stretches[i].steps
+        if missing <= 0:
+            return [part for i, part in enumerate(stretches) if i not in chosen], [stretches[i] for i in sorted(chosen)]
+        ends = [min(round(share * part.steps), part.steps - 1) for part in stretches]
         if not any(ends):
-            ends[int(np.argmax([one.steps for one in stretches]))] = 1
-        borders = [(one, one.end - n) for one, n in zip(stretches, ends, strict=True)]
-        kept = [Stretch(one.sequence, one.begin, border) for one, border in borders]
-        return kept, [Stretch(one.sequence, border, one.end) for one, border in borders if border < one.end]
+            ends[int(np.argmax([part.steps for part in stretches]))] = 1
+        borders = [(part, part.end - n) for part, n in zip(stretches, ends, strict=True)]
+        kept = [Stretch(part.sequence, part.begin, border) for part, border in borders]
+        return kept, [Stretch(part.sequence, border, part.end) for part, border in borders if border < part.end]
 
     def limit(self, of: str) -> None:
-        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost of these,
+        """Limit the few values of a feature that are far from all others, such as clicks, to the outermost others,
         with a warning.
 
-        As inputs of networks they would hide the differences of the other values, and in held-out steps they would
+        Far values as inputs of networks would hide the differences of the others, and in held-out steps they would
         decide alone.
         """
         stretches = self.whole()
-        ends = np.cumsum([one.steps for one in stretches])
+        ends = np.cumsum([part.steps for part in stretches])
         every = max(int(ends[-1]) // LOOKED_AT, 1)
-        blocks = [self.arrays[one.sequence] for one in stretches]
-        found = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
-        found = [one for one in found if len(one.rows) <= FEW * ends[-1]]
-        if not found:
+        blocks = [self.arrays[part.sequence] for part in stretches]
+        far = far_columns(np.concatenate([array[::every] for array in blocks]), blocks, FAR["context"])
+        far = [column for column in far if len(column.rows) <= FEW * ends[-1]]
+        if not far:
             return
         middle, reach = np.zeros(self.arrays[0].shape[1]), np.full(self.arrays[0].shape[1], np.inf)
-        for one in found:
-            middle[one.column], reach[one.column] = one.middle, one.inner
+        for column in far:
+            middle[column.column], reach[column.column] = column.middle, column.inner
         self.arrays = [np.clip(array, middle - reach, middle + reach).astype(array.dtype) for array in self.arrays]
-        count, first = sum(len(one.rows) for one in found), found[0]
+        count, first = sum(len(column.rows) for column in far), far[0]
         i = int(np.searchsorted(ends, first.rows[0], side="right"))
         step = first.rows[0] - ends[i] + stretches[i].steps
         warn(
@@ -150,7 +158,7 @@ class OpenSequences:
         )
 
     def check_inside(self, of: str, support: Support) -> None:
-        """Refuse values on a bound or beyond."""
+        """Raise ValueError for values on a bound or beyond it."""
         for i, array in enumerate(self.arrays):
             bad = np.argwhere(outside(array, support))
             if len(bad):
@@ -163,40 +171,40 @@ class OpenSequences:
 
     def moments(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Mean, deviation and half the range of the features over steps; weights are those of sequences."""
-        found = Moments()
-        for one in stretches:
-            values = self.unbounded(self.arrays[one.sequence][one.begin : one.end])
-            found.add(values, np.full(len(values), self.weights[one.sequence]))
-        return found.found()
+        moments = Moments()
+        for part in stretches:
+            values = self.unbounded(self.arrays[part.sequence][part.begin : part.end])
+            moments.add(values, np.full(len(values), self.weights[part.sequence]))
+        return moments.found()
 
     def moments_of_context(self, stretches: Sequence[Stretch]) -> tuple[Array, Array, Array]:
         """Moments of the context's columns over sequences."""
         assert self.context is not None
-        found, index = Moments(), [one.sequence for one in stretches]
-        found.add(self.context[index].astype(np.float64), self.weights[index])
-        return found.found()
+        moments, index = Moments(), [part.sequence for part in stretches]
+        moments.add(self.context[index].astype(np.float64), self.weights[index])
+        return moments.found()
 
     def autocorrelation(self, stretches: Sequence[Stretch], most: int, mean: Array, std: Array) -> Array:
-        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features); with the noise of
+        """Autocorrelation of standardised features, at lags 0 to `most`, shape (most + 1, features), with the noise of
         cells.
         """
-        found = np.zeros((most + 1, len(mean)))
-        for one in stretches:
-            for begin in range(one.begin, one.end, _LONGEST):
-                end = min(begin + _LONGEST, one.end)
-                first = max(begin - most, one.begin)
-                values = (self.unbounded(self.arrays[one.sequence][first:end]) - mean) / std
-                own = values[begin - first :]
+        sums = np.zeros((most + 1, len(mean)))
+        for part in stretches:
+            for begin in range(part.begin, part.end, _LONGEST):
+                end = min(begin + _LONGEST, part.end)
+                first = max(begin - most, part.begin)
+                values = (self.unbounded(self.arrays[part.sequence][first:end]) - mean) / std
+                later = values[begin - first :]
                 for lag in range(min(most, len(values)) + 1):
                     before = values[max(begin - first - lag, 0) : len(values) - lag]
-                    found[lag] += self.weights[one.sequence] * (own[len(own) - len(before) :] * before).sum(axis=0)
+                    sums[lag] += self.weights[part.sequence] * (later[len(later) - len(before) :] * before).sum(axis=0)
         if self.quantised is not None and self.support is None:
-            steps = sum(self.weights[one.sequence] * one.steps for one in stretches)
-            found[0] += steps * np.square(self.quantised / std) / 12.0
-        return found
+            steps = sum(self.weights[part.sequence] * part.steps for part in stretches)
+            sums[0] += steps * np.square(self.quantised / std) / 12.0
+        return sums
 
     def steps(self, begin: int, end: int, sequence: int, noise: np.random.Generator | None) -> Array:
-        """Steps of a sequence, with noise of their cells."""
+        """Steps of a sequence, with noise of their grid cells if `noise` is a generator."""
         values = self.arrays[sequence][begin:end].astype(self.width)
         if self.quantised is not None and noise is not None:
             values += self.quantised * (noise.random(values.shape) - 0.5)
@@ -205,30 +213,30 @@ class OpenSequences:
         return values
 
     def unbounded(self, values: Array) -> Array:
-        """Values in float64, off their support."""
+        """Values in float64, mapped from their bounds to the real line."""
         wide = values.astype(np.float64)
         return wide if self.support is None else np.asarray(self.support.inverse(wide)[0])
 
-    def start_of(self, one: Stretch, before: int | None) -> int:
-        """The first step that densities of a stretch need, at the beginning of a frame; `before` None: all steps
-        before.
+    def start_of(self, stretch: Stretch, before: int | None) -> int:
+        """The first step, at the beginning of a frame, that densities of a stretch need; `before`: None for all earlier
+        steps.
         """
-        begin = 0 if before is None else max(one.begin - before, 0)
+        begin = 0 if before is None else max(stretch.begin - before, 0)
         return begin - begin % math.lcm(self.hop, self.every)
 
     def context_of(self, stretches: Sequence[Stretch]) -> Array | None:
-        """The context of each."""
+        """The context of each stretch's sequence."""
         if self.context is None or len(self.context) == 1:
             return self.context
-        return self.context[[one.sequence for one in stretches]]
+        return self.context[[stretch.sequence for stretch in stretches]]
 
-    def frames_of(self, one: Stretch, first: int) -> Array:
-        """Frames of the steps from `first` on, and the next one, to which the last is interpolated."""
-        own = self.covariates[0 if len(self.covariates) == 1 else one.sequence]
-        return own[first // self.hop : (one.end - 1) // self.hop + 2]
+    def frames_of(self, stretch: Stretch, first: int) -> Array:
+        """The frames of a stretch's steps from `first` on, and the next frame, for interpolation."""
+        frames = self.covariates[0 if len(self.covariates) == 1 else stretch.sequence]
+        return frames[first // self.hop : (stretch.end - 1) // self.hop + 2]
 
     def fingerprint(self) -> dict[str, str]:
-        """The fingerprint of everything given, by name."""
+        """The fingerprints of x, context, covariates and weights, by name."""
         kinds: dict[str, list[Array]] = {
             "x": self.arrays,
             "context": [] if self.context is None else [self.context],
@@ -249,94 +257,89 @@ def _text_of(arrays: list[Array]) -> str:
 
 
 class Crops:
-    """Steps to train on, in crops of at most this many steps; an epoch has each step once.
+    """Steps to train on, in crops of at most `crop` steps; an epoch has each step once.
 
-    A crop begins with the steps before it on which its densities depend, which do not count. Its gradient is
-    therefore exactly that of its steps in the whole sequence, and each step has the same share in an epoch.
+    A crop is preceded by the steps on which its densities depend, which do not count. The crop's gradient is
+    therefore exactly that of the same steps in the whole sequence, and all steps count equally in an epoch.
 
     Args:
         given: The sequences.
-        stretches: The steps of them to train on.
-        crop: Steps of a crop, at most.
-        before: Steps on which the density of a step depends; None: all.
+        stretches: The steps to train on.
+        crop: The largest number of steps in a crop.
+        before: The number of earlier steps on which the density of a step depends; None for all.
     """
 
-    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
-        self.given, self.stretches, self.crop, self.before = given, list(stretches), crop, before
-        self.size = sum(one.steps for one in stretches)
-        self.count = sum(-(-one.steps // crop) for one in stretches)
+    def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], crop: int, before: int | None) -> None:
+        self.given, self.stretches, self.crop, self.before = sequences, list(stretches), crop, before
+        self.size = sum(part.steps for part in stretches)
+        self.count = sum(-(-part.steps // crop) for part in stretches)
 
     def epoch(self, key: int, batches: int) -> Iterator[list[Stretch]]:
-        """All crops in a new order, in this many batches. Borders between the crops of a sequence move."""
+        """All crops in a new order, as `batches` batches. Borders between the crops of a sequence move each time."""
         rng = np.random.default_rng([key, 0])
         crops: list[Stretch] = []
-        for one in self.stretches:
-            n = -(-one.steps // self.crop)
-            first = one.begin - int(rng.integers(n * self.crop - one.steps + 1))
+        for part in self.stretches:
+            n = -(-part.steps // self.crop)
+            first = part.begin - int(rng.integers(n * self.crop - part.steps + 1))
             for begin in range(first, first + n * self.crop, self.crop):
-                crops.append(Stretch(one.sequence, max(begin, one.begin), min(begin + self.crop, one.end)))
+                crops.append(Stretch(part.sequence, max(begin, part.begin), min(begin + self.crop, part.end)))
         order = rng.permutation(len(crops))
         for begin, end in pairwise(len(crops) * i // batches for i in range(batches + 1)):
             yield [crops[i] for i in order[begin:end]]
 
     def batch(self, crops: Sequence[Stretch], noise: np.random.Generator) -> Batch:
-        """The arguments of a step. Short crops are filled up behind their end, where weights are zero."""
+        """The arguments of a training step. Short crops are filled up behind their end, where weights are zero."""
         given = self.given
-        starts = [given.start_of(one, self.before) for one in crops]
-        longest = max(one.end - start for one, start in zip(crops, starts, strict=True))
+        starts = [given.start_of(crop, self.before) for crop in crops]
+        longest = max(crop.end - start for crop, start in zip(crops, starts, strict=True))
         features = given.arrays[0].shape[1]
         x = np.zeros((len(crops), longest, features), given.width)
         weights = np.zeros((len(crops), longest), given.dtype)
-        for row, (one, start) in enumerate(zip(crops, starts, strict=True)):
-            values = given.steps(start, one.end, one.sequence, noise)
-            x[row, : one.end - start] = values
-            if given.support is not None:  # zero may be no value of theirs
-                x[row, one.end - start :] = values[-1]
-            weights[row, one.begin - start : one.end - start] = given.weights[one.sequence]
+        for row, (crop, start) in enumerate(zip(crops, starts, strict=True)):
+            values = given.steps(start, crop.end, crop.sequence, noise)
+            x[row, : crop.end - start] = values
+            if given.support is not None:  # because zero may be out of bounds
+                x[row, crop.end - start :] = values[-1]
+            weights[row, crop.begin - start : crop.end - start] = given.weights[crop.sequence]
         if not given.covariates:
             return Batch(x, given.context_of(crops), None, weights)
-        frames = [given.frames_of(one, start) for one, start in zip(crops, starts, strict=True)]
+        frames = [given.frames_of(crop, start) for crop, start in zip(crops, starts, strict=True)]
         most = max(-(-longest // given.hop), *map(len, frames))  # the last frame of a shorter crop is repeated
-        filled = [np.concatenate([own, np.repeat(own[-1:], most - len(own), axis=0)]) for own in frames]
+        filled = [np.concatenate([rows, np.repeat(rows[-1:], most - len(rows), axis=0)]) for rows in frames]
         return Batch(x, given.context_of(crops), filled, weights)
 
 
 class HeldSequences:
-    """Steps to judge by, each given all steps before it."""
+    """Steps to judge by, each given all earlier steps."""
 
     copied = True
 
-    def __init__(self, given: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
-        """`before`: as of `Crops`; `seed`: of noise of cells, which is the same in each trial."""
-        self._stretches, self._given, self._before, self._seed = list(stretches), given, before, seed
-        self.size = sum(one.steps for one in stretches)
-        self._pairs = [(one, given.start_of(one, before)) for one in stretches]
+    def __init__(self, sequences: OpenSequences, stretches: Sequence[Stretch], before: int | None, seed: int) -> None:
+        """`before`: as in `Crops`; `seed`: the seed of the noise of cells, which is the same in each trial."""
+        self._stretches, self._given, self._before, self._seed = list(stretches), sequences, before, seed
+        self.size = sum(part.steps for part in stretches)
+        self._pairs = [(part, sequences.start_of(part, before)) for part in stretches]
         noise = np.random.default_rng([seed, 1])
-        self._x = [given.steps(start, one.end, one.sequence, noise) for one, start in self._pairs]
-        self._covariates = [given.frames_of(*pair) for pair in self._pairs] if given.covariates else None
+        self._x = [sequences.steps(start, part.end, part.sequence, noise) for part, start in self._pairs]
+        self._covariates = [sequences.frames_of(*pair) for pair in self._pairs] if sequences.covariates else None
 
     def sample(self, crop: int, most: int) -> HeldSequences:
-        """Pieces of at most `crop` steps, spread evenly over all, of about `most` steps together; all if these are few.
+        """Pieces of at most `crop` steps, about `most` steps together, spread evenly over all; all if these are few.
 
-        If a density depends on all steps before, sequences stay whole.
+        If a density depends on all earlier steps, sequences stay whole.
         """
-        pieces = self._stretches
-        if self._before is not None:
-            pieces = [
-                Stretch(one.sequence, begin, min(begin + crop, one.end))
-                for one in pieces
-                for begin in range(one.begin, one.end, crop)
-            ]
-        chosen = pieces[:: max(-(-self.size // max(most, 1)), 1)]
-        return self if len(chosen) == len(pieces) else HeldSequences(self._given, chosen, self._before, self._seed)
+        every = max(-(-self.size // max(most, 1)), 1)
+        chosen = spread(self._stretches, self.size if self._before is None else crop, every)
+        same = chosen == self._stretches
+        return self if same else HeldSequences(self._given, chosen, self._before, self._seed)
 
     def loss(self, flow: Any, parameters: Array | None = None) -> float:
-        """The mean negative log-likelihood of a step; infinity where it is not finite."""
+        """The mean negative log-likelihood of a step; infinity if it is not finite."""
         total = weight = 0.0
-        for one, own in zip(self._stretches, self._scored(flow, parameters), strict=True):
-            share = float(self._given.weights[one.sequence])
-            total -= share * float(own.sum(dtype=np.float64))
-            weight += share * one.steps
+        for part, scores in zip(self._stretches, self._scored(flow, parameters), strict=True):
+            share = float(self._given.weights[part.sequence])
+            total -= share * float(scores.sum(dtype=np.float64))
+            weight += share * part.steps
         return total / weight if math.isfinite(total) else math.inf
 
     def log_probs(self, flow: Any, parameters: Array | None = None) -> Array:
@@ -345,12 +348,12 @@ class HeldSequences:
 
     def weights(self) -> Array:
         """The weights of all steps."""
-        return np.concatenate([np.full(one.steps, self._given.weights[one.sequence]) for one in self._stretches])
+        return np.concatenate([np.full(part.steps, self._given.weights[part.sequence]) for part in self._stretches])
 
     def _scored(self, flow: Any, parameters: Array | None) -> list[Array]:
         context = self._given.context_of(self._stretches)
-        found = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
-        return [own[one.begin - start :] for (one, start), own in zip(self._pairs, found, strict=True)]
+        scored = flow.log_prob_steps(self._x, context, self._covariates, parameters=parameters)
+        return [scores[part.begin - start :] for (part, start), scores in zip(self._pairs, scored, strict=True)]
 
     def fingerprint(self) -> dict[str, str]:
         """The fingerprint of the given sequences."""

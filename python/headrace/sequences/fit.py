@@ -26,7 +26,7 @@ from headrace._flow.tails import StudentT
 from headrace._flow.transforms.fixed import Standardize
 from headrace.sequences.arrays import Covariates, Sequences
 from headrace.sequences.convolution import CausalConvolution
-from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch
+from headrace.sequences.crops import Batch, Crops, HeldSequences, OpenSequences, Stretch, spread
 from headrace.sequences.prediction import AdaptivePrediction, LinearPrediction, levinson
 from headrace.sequences.runs import context_of
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from headrace._flow.program.evaluation import Pair
     from headrace.sequences.internals import SequenceInterior
 
-# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series have 64 crops, but
-# with at least half of these steps. A step has the gradient of 2^14 steps of sequences or so, like recipes for audio.
+# A crop is preceded by a fourth of its steps, so that four fifths of the work counts; short series get 64 crops, but
+# of at least half a field. A step of the optimiser takes some 2^14 steps of sequences, like recipes for audio.
 FIELDS, LEAST_FIELDS, CROPS, LEAST_CROP = 4.0, 0.5, 64, 32
 STEPS_OF_A_BATCH, LEAST_BATCH = 2**14, 4
 _TRIAL, _SHORT = 64, 16  # steps of the optimiser, in trials of a base and of a prediction
-LEAST_TAILS = 1280  # steps of the optimiser for the former: its trials take a tenth of them, at most
-LEAST_ADAPTIVE = 50_000  # steps to train on for the latter
-FRONT, JUDGING = 0.25, 2**15  # the share of a budget's steps for it, at most; steps that judge it
-_BOUNDING = 2**18  # steps that bound the scale of an adaptive prediction
-# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps are judged after each WORK
-# or 20th of all steps; a sample of them, where they are more than an EIGHTH of the steps trained on in between. Thus a
+LEAST_TAILS = 1280  # least steps of a fit for a trial of a base, which takes a tenth of them at most
+LEAST_ADAPTIVE = 50_000  # least training steps for a trial of an adaptive prediction
+FRONT, JUDGING = 0.25, 2**15  # largest share of a budget for such a trial, and steps that judge it
+_BOUNDING, _PIECE = 2**18, 2**13  # most steps that set the bounds of an adaptive prediction, and steps of a piece
+# Within an epoch of more multiply-adds than WORK, some ten seconds of a core, held-out steps judge after each WORK or
+# 20th of all steps, or a sample of them if they are more than an EIGHTH of the steps trained on in between. Thus a
 # judgement takes a 25th of the time. A gradient costs as much as GRADIENT densities.
 WORK, JUDGEMENTS, EIGHTH, GRADIENT = 4e11, 20, 8, 3
 
@@ -75,7 +75,7 @@ class SequenceFit(Fit):
         self.quantised = None if quantised is None else check.number("quantised", quantised, above=0.0, below=np.inf)
 
     def open(self, x: Any, context: Any, covariates: Any = None) -> None:
-        """Check sequences, and hold some out."""
+        """Check sequences, and hold out some of their steps."""
         given = self._sequences("", x, context, covariates, self.arguments.weights)
         validation, stretches, judges = self.arguments.validation, given.whole(), given
         out: list[Stretch] = []
@@ -84,13 +84,13 @@ class SequenceFit(Fit):
         elif validation is not None:
             judges = self._of_caller(validation)
             out = judges.whole()
-        self.given, self.is_end = given, any(one.begin for one in out)
-        self.history.held_out = {one.sequence: one.steps for one in out if judges is given}
+        self.given, self.is_end = given, any(part.begin for part in out)
+        self.history.held_out = {part.sequence: part.steps for part in out if judges is given}
         self.parts = stretches, judges, out
         self._cut(self.flow._interior)
 
     def _cut(self, interior: SequenceInterior) -> None:
-        """Cut training steps into crops, and prepare those held out, for the field of a flow."""
+        """Cut training steps into crops, and prepare held-out steps, for the field of a flow."""
         stretches, judges, out = self.parts
         longest, every = max(self.given.lengths), interior.every
         before = interior.check_field(self.crop, longest)
@@ -100,7 +100,7 @@ class SequenceFit(Fit):
         self.judge = HeldSequences(judges, out, before, self.seed) if out else None
 
     def _of_caller(self, validation: Any) -> OpenSequences:
-        """The sequences of `validation`."""
+        """The sequences that the caller gives as `validation`."""
         parts = validation if isinstance(validation, tuple) else (validation,)
         if not 1 <= len(parts) <= 4 or not (_arrays.is_array(parts[0]) or isinstance(parts[0], list)):
             kinds = ", ".join(check.kind_of(part) for part in parts)
@@ -109,18 +109,18 @@ class SequenceFit(Fit):
 
     def _sequences(self, of: str, x: Any, context: Any, covariates: Any, weights: Any) -> OpenSequences:
         flow, caller = self.flow, self.caller
-        given = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
-        if not given.rows:
+        sequences = Sequences(caller, f"{of}x", x, flow.features, integers=self.quantised is not None)
+        if not sequences.rows:
             raise ValueError(f"{of}x: expected at least one sequence, got none")
-        given.check()
-        rows = context_of(caller, context, flow.context, given.batch)
+        sequences.check()
+        rows = context_of(caller, context, flow.context, sequences.batch)
         if rows is not None and not np.isfinite(rows).all():
             raise ValueError(f"{of}context: expected finite numbers, got a NaN or an infinity")
-        own = Covariates(flow, caller, covariates, given.batch)
-        own.check(given.lengths)
-        share, _ = _arrays.row_weights(f"{of}weights", weights, given.rows, caller)
+        frames = Covariates(flow, caller, covariates, sequences.batch)
+        frames.check(sequences.lengths)
+        share, _ = _arrays.row_weights(f"{of}weights", weights, sequences.rows, caller)
         support = flow._interior.support
-        opened = OpenSequences(given.arrays, rows, own, share, flow.hop, self.quantised, flow.dtype, support)
+        opened = OpenSequences(sequences.arrays, rows, frames, share, flow.hop, self.quantised, flow.dtype, support)
         if support is None:
             opened.limit(of)
         else:
@@ -128,14 +128,14 @@ class SequenceFit(Fit):
         return opened
 
     def _usual_crop(self, stretches: list[Stretch], before: int | None) -> int:
-        """The default of `crop`."""
+        """The default number of steps of a crop."""
         if before is None:
-            return int(max(one.end for one in stretches))
-        total = sum(one.steps for one in stretches)
+            return int(max(part.end for part in stretches))
+        total = sum(part.steps for part in stretches)
         return round(max(min(FIELDS * before, max(LEAST_FIELDS * before, total / CROPS)), LEAST_CROP))
 
     def planned(self) -> Plan:
-        """See `Fit`; the batch size is one of crops, and weight decay depends on steps."""
+        """See `Fit`; a batch consists of crops, and weight decay depends on the number of steps."""
         source, checked = self.source, self.arguments.checked()
         usual = max(min(STEPS_OF_A_BATCH // source.crop, source.count // CROPS), LEAST_BATCH)
         size = usual if checked.batch_size is None else checked.batch_size
@@ -144,12 +144,12 @@ class SequenceFit(Fit):
 
     def fingerprint(self) -> dict[str, str]:
         """See `Fit`."""
-        found = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.given.fingerprint()}
-        found |= {"crop": str(self.source.crop), "quantised": str(self.quantised)}
+        texts = {**of_settings(self.flow, self.checked, self.seed, self.arguments.plan), **self.given.fingerprint()}
+        texts |= {"crop": str(self.source.crop), "quantised": str(self.quantised)}
         if self.judge is not None:
-            found["steps held out"] = str(self.judge.size)
-            found |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
-        return found
+            texts["steps held out"] = str(self.judge.size)
+            texts |= {f"validation {name}": value for name, value in self.judge.fingerprint().items()}
+        return texts
 
     def go(self) -> None:
         """See `Fit`."""
@@ -171,25 +171,25 @@ class SequenceFit(Fit):
             warn_of_no_gain(history)
 
     def foreseen(self, x: Any, context: Any = None, covariates: Any = None) -> tuple[Plan, float]:
-        """The plan of a fit to sequences, and the seconds of a step here."""
+        """The plan of a fit to sequences, and the seconds of a step on this machine."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the fit warns
+            warnings.simplefilter("ignore")  # because the fit itself warns
             self.open(x, context, covariates)
         plan = self.planned()
         return plan, self._seconds_of_step(plan.batches)
 
     def _seconds_of_step(self, batches: int) -> float:
-        """The seconds of a step here, by two that are timed."""
+        """The seconds of a step on this machine, from the second of two steps."""
         batch = self.source.batch(next(self.source.epoch(0, batches)), np.random.default_rng(0))
         batch = batch._replace(x=batch.x / max(float(np.abs(batch.x).max()), 1.0))
         begins = []
-        for _ in range(2):  # the first one is slower
+        for _ in range(2):  # because the first step is slower
             begins.append(_clock.now())
             self.flow.nll_and_grad(*batch)
         return _clock.now() - begins[-1]
 
     def _judged_every(self) -> int:
-        """Steps of the optimiser between two judgements: an epoch's, or fewer."""
+        """The number of steps of the optimiser between two judgements: an epoch's steps, or fewer."""
         plan, source = self.checked, self.source
         whole = 1.0 + (0 if source.before is None else source.before) / source.crop
         each = GRADIENT * whole * self.flow.n_parameters * source.size / plan.batches
@@ -198,7 +198,7 @@ class SequenceFit(Fit):
         return max(min(int(WORK / each), plan.epochs * plan.batches // JUDGEMENTS, plan.batches), 1)
 
     def _start(self) -> None:
-        """Standardise features and context by the training steps, unless an earlier fit has."""
+        """Standardise features and context by the training steps, unless an earlier fit has done so."""
         interior, stretches = self.flow._interior, self.source.stretches
         starts: dict[int, Any] = {}
         context = None
@@ -220,25 +220,25 @@ class SequenceFit(Fit):
             self._try_tails()
 
     def _may_try(self, steps: int) -> bool:
-        """Whether enough steps are held out for a trial, in a fit of at least this many steps of the optimiser."""
+        """Whether enough steps are held out for a trial, in a fit of at least `steps` steps of the optimiser."""
         plan, judge = self.checked, self.judge
         is_judged = judge is not None and judge.size >= LEAST_HELD_OUT
         return is_judged and plan.gaussianize is None and plan.epochs * plan.batches >= steps
 
     def _tries_tails(self) -> bool:
-        """Whether a trial may give the values of steps heavy tails, which no spline of an inner flow has."""
+        """Whether a trial may give steps heavy tails, which splines of an inner flow lack."""
         has_inner = any(t._settings.inner is not None for t in self.flow._chain if isinstance(t, CausalConvolution))
         is_bell = type(self.flow.base) is StandardNormal and self.source.before is not None
         return has_inner and is_bell and self._may_try(LEAST_TAILS)
 
     def _try_tails(self) -> None:
-        """Take `StudentT` for the base unless steps held out lose by it clearly, after the same short fits."""
+        """Replace the base by `StudentT` unless held-out steps clearly lose, after short fits with both."""
         flow, clock, is_heavy = self.flow, self.clock.share(TRYING), self.kept.known("heavy_tails")
         base = StudentT(flow.features)
         if is_heavy is None:
             heavy, other = (self._trial_run_of({}, None, clock, base=kind) for kind in (base, None))
-            own = True, self.progress, _TRIAL, "try heavy tails"
-            is_heavy = _marginals.gain(heavy, other, self.judge, *own)
+            rule = True, self.progress, _TRIAL, "try heavy tails"
+            is_heavy = _marginals.gain(heavy, other, self.judge, *rule)
         if is_heavy:
             flow._interior.set_starts({}, None, base)
         self.history.heavy_tails = is_heavy
@@ -246,32 +246,32 @@ class SequenceFit(Fit):
     def _tries_adaptive(self) -> bool:
         """Whether a trial may replace a linear prediction by an adaptive one."""
         flow = self.flow
-        network, *others = flow._chain
-        is_one = flow.features == 1 and [type(t) for t in others] == [LinearPrediction, Standardize]
+        network, *following = flow._chain
+        is_one = flow.features == 1 and [type(t) for t in following] == [LinearPrediction, Standardize]
         is_plain = is_one and flow.transforms[1].is_identity and not network.covariates
-        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be chosen for a closed form
+        is_plain = is_plain and network._settings.map == "logistic_mixture"  # others may be for a closed form
         is_free = flow._chooses_prediction and self.crop is None and self.source.size >= LEAST_ADAPTIVE
         return bool(is_plain and is_free and self._may_try(_marginals.TRIED))
 
     def _try_adaptive(self, starts: dict[int, Any], context: Pair | None) -> None:
-        """Take an adaptive prediction among the `starts` if steps held out gain by it, after the same short fits."""
-        network, found = self.flow._chain[0], self.kept.known("adaptive")
+        """Put an adaptive prediction into `starts` if held-out steps gain, after short fits with both predictions."""
+        network, gains = self.flow._chain[0], self.kept.known("adaptive")
         chain = [network._with_sizes(self.seed), AdaptivePrediction(1), starts[2]]
         other = dict(enumerate(chain))
         self._start_adaptive(other, chain)
         tried = copy.copy(self.flow)
         tried._interior.set_starts(other, context)
-        self._cut(tried._interior)  # both are judged by the same steps
+        self._cut(tried._interior)  # so that the same steps judge both
         whole, self.checked = self.checked, self.planned()
         least = self._seconds_of_step(self.checked.batches) * 2 * _SHORT / FRONT if self.clock.is_limited else 0.0
-        if found is None and self.clock.left() >= least:
+        if gains is None and self.clock.left() >= least:
             self.judge = self.judge.sample(self.source.crop, JUDGING)
-            own, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
-            what = False, self.progress, _SHORT, "try adaptive prediction"
-            found = not _marginals.gain(linear, own, self.judge, *what)
-        self.history.adaptive = found = bool(found)
-        self._cut((tried if found else self.flow)._interior)
-        if found:
+            adaptive, linear = (self._trial_run_of(kind, context, Clock(), _SHORT) for kind in (other, starts))
+            rule = False, self.progress, _SHORT, "try adaptive prediction"
+            gains = not _marginals.gain(linear, adaptive, self.judge, *rule)
+        self.history.adaptive = gains = bool(gains)
+        self._cut((tried if gains else self.flow)._interior)
+        if gains:
             starts.update(other)
         else:
             self.checked = whole
@@ -279,45 +279,40 @@ class SequenceFit(Fit):
     def _trial_run_of(
         self, starts: dict[int, Any], context: Pair | None, clock: Clock, steps: int = _TRIAL, base: Base | None = None
     ) -> CropRun:
-        """A short run of a copy, with other starts or another base, on the beginnings of stretches: of some of them,
-        where these would be shorter than a crop, because batches would then be filled up mostly.
-        """
-        tried, share, crop = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source.crop
+        """A short run of a copy, with other starts or another base, on crops that are spread over all."""
+        tried, share, source = copy.copy(self.flow), min(steps / self.checked.batches, 1.0), self.source
         tried._interior.set_starts(starts, context, base)
-        ends = [one.begin + max(math.ceil(share * one.steps), crop) for one in self.source.stretches]
-        some = [replace(one, end=min(one.end, end)) for one, end in zip(self.source.stretches, ends, strict=True)]
-        every = max(round(sum(one.steps for one in some) / (share * self.source.size)), 1)
-        crops = Crops(self.given, some[::every], crop, self.source.before)
+        some = spread(source.stretches, source.crop, round(1.0 / share))
+        crops = Crops(self.given, some, source.crop, source.before)
         plan = replace(self.checked, batches=min(math.ceil(share * self.checked.batches), crops.count))
-        if plan.optimizer != "adam":  # so that the optimiser decides nothing
+        if plan.optimizer != "adam":  # so that the optimiser does not decide
             plan = replace(plan, optimizer="adam", learning_rate=default_rate(tried))
-        own = copy.deepcopy(self.rng), self.caller, History(), clock
-        return CropRun(tried, crops, RunArguments(self.judge, plan, *own))
+        state = copy.deepcopy(self.rng), self.caller, History(), clock
+        return CropRun(tried, crops, RunArguments(self.judge, plan, *state))
 
     def _start_predictions(self, starts: dict[int, Any]) -> None:
-        """Linear predictions before the `Standardize` begin with Levinson's solution for the training steps."""
+        """Set a linear prediction before the `Standardize` to Levinson's solution for the training steps."""
         chain, last = self.flow._interior.chain, self.flow._interior.end
         if last and isinstance(chain[last - 1], LinearPrediction) and self.flow.transforms[last - 1].is_identity:
             order, scale = chain[last - 1].order, starts[last]
-            found = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
-            reflections = np.array([levinson(own) for own in found.T])
+            correlations = self.given.autocorrelation(self.source.stretches, order, scale.mean, scale.std)
+            reflections = np.array([levinson(column) for column in correlations.T])
             starts[last - 1] = LinearPrediction.of_reflections(reflections, self.flow.dtype)
 
     def _start_adaptive(self, starts: dict[int, Any], chain: Sequence[Any]) -> None:
-        """Adaptive predictions before the `Standardize` get bounds from some of the training steps."""
+        """Set the bounds of an adaptive prediction before the `Standardize` by some of the training steps."""
         last = len(chain) - 1
-        one, standardize = chain[last - 1] if last else None, starts[last]
-        if isinstance(one, AdaptivePrediction) and one.is_identity:
-            left, values = _BOUNDING, []
-            for stretch in self.source.stretches:
-                own = self.given.steps(stretch.begin, min(stretch.begin + left, stretch.end), stretch.sequence, None)
-                values.append((self.given.unbounded(own) - standardize.mean) / standardize.std)
-                if (left := left - len(own)) <= 0:
-                    break
+        link, standardize = chain[last - 1] if last else None, starts[last]
+        if isinstance(link, AdaptivePrediction) and link.is_identity:
+            pieces = spread(self.source.stretches, _PIECE, -(-self.source.size // _BOUNDING))
+            before = [piece.begin - self.given.start_of(piece, link.field) for piece in pieces]
+            pairs = zip(pieces, before, strict=True)
+            values = [self.given.steps(piece.begin - n, piece.end, piece.sequence, None) for piece, n in pairs]
+            values = [(self.given.unbounded(steps) - standardize.mean) / standardize.std for steps in values]
             step = None
             if self.quantised is not None and self.given.support is None:
                 step = self.quantised / float(standardize.std.max())
-            starts[last - 1] = one.bounded(values, step)
+            starts[last - 1] = link.bounded(values, before, step)
 
 
 class CropRun(Run):
@@ -326,7 +321,7 @@ class CropRun(Run):
     source: Crops
     shows_steps = True
     every = 0
-    """Steps between two judgements; 0: only at the end of an epoch."""
+    """The number of steps between two judgements; 0 for only one at the end of an epoch."""
 
     def _prepare(self) -> None:
         self.library = np
@@ -352,11 +347,11 @@ class CropRun(Run):
             self.bar.trained(loss / self.share)
 
     def _before(self, batch: int) -> None:
-        """See `Run`: judge the weights before this batch, if it is time. A fit that resumes here judges again."""
+        """See `Run`: judge the weights before this batch, if that is due. A fit that resumes here judges again."""
         after = self.clock.left() >= 2.0 * (self.judge_seconds or 0.0)
         if self.bar is None or not self.every or not batch or batch % self.every or not after:
             return
-        self.tick = 0.0  # because a step takes less
+        self.tick = 0.0  # because the judgement is no part of a step's duration
         loss = self._keep_if_best(self.history.epochs + 1)
         if math.isfinite(loss):
             self.bar.show({"held out": f"{loss:.3f}"})

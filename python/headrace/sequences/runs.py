@@ -1,4 +1,4 @@
-"""Calls on sequences: their checked arguments, results for the caller, and gradients."""
+"""Calls of flows of sequences: checked arguments, results for the caller, and gradients."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headrace.sequences.arrays import Covariates, Sequences, given_as
 
 
 class Run:
-    """One checked call: sequences, context, covariates, and the parameters from its start."""
+    """One checked call: sequences, context, covariates, and the parameters at its start."""
 
-    given: Sequences  # for a call with several sequences of different lengths
-    shapes: dict[str, Any]  # original shapes of the context and the covariates of such a call; None for lists
+    given: Sequences  # the sequences, if the call has some
+    shapes: dict[str, Any]  # original shapes of context and covariates of such a call; None for lists
     cells: Any = None  # a `Cells`, which scores steps instead of their density
 
     def __init__(
@@ -32,7 +32,7 @@ class Run:
         covariates: Covariates,
         vector: Any = None,
     ) -> None:
-        """`program`: that of the CPU, or of a device."""
+        """`program`: the flow's program, on the CPU or on a device."""
         self.program, self.caller, self.batch, self.dtype = program, caller, batch, program.dtype
         self.context, self.covariates, self.shapes = context, covariates, {}
         with caller.queue():
@@ -51,23 +51,23 @@ class Run:
         *,
         integers: bool = False,
     ) -> Run:
-        """The checked arguments of a call of a flow, the first of which has this name."""
+        """The checked arguments of a call of a flow, of which the first, `value`, is called `name`."""
         caller, program, where = flow._caller(), flow._program, flow.device
         is_list = isinstance(value, (list, tuple))
         if caller.device is not None and (is_list or lengths is not None):
             what = f"{name}: expected an array of sequences on {where}, no list"
             what = what if is_list else f"lengths: expected None for sequences on {where}"
             raise ValueError(f"{what}; call once for those of each length, or .to('cpu') of the flow")
-        given = Sequences(caller, name, value, flow.features, lengths=lengths, integers=integers)
-        rows = context_of(caller, context, flow.context, given.batch)
-        frames = Covariates(flow, caller, covariates, given.batch)
-        frames.check(given.lengths)
+        opened = Sequences(caller, name, value, flow.features, lengths=lengths, integers=integers)
+        rows = context_of(caller, context, flow.context, opened.batch)
+        frames = Covariates(flow, caller, covariates, opened.batch)
+        frames.check(opened.lengths)
         vector = None
         if parameters is not None:
             array = _arrays.shaped("parameters", parameters, (program.n_weights,), caller)
             vector = program.read_by_calls(_arrays.ready(array, flow.dtype, caller))
-        run = cls(program, caller, given.batch, rows, frames, vector)
-        run.given, beside = given, {"context": context, "covariates": covariates}
+        run = cls(program, caller, opened.batch, rows, frames, vector)
+        run.given, beside = opened, {"context": context, "covariates": covariates}
         run.shapes = {name: getattr(array, "shape", None) for name, array in beside.items()}
         return run
 
@@ -84,13 +84,13 @@ class Run:
         return np.array(rows, self.dtype if self.program.scale is None else None, order="C")
 
     def stream(self, state: Any = None) -> Any:
-        """The core's stream of all sequences, before their first step or with the state that they have."""
+        """The core's stream of all sequences, before their first step or with a `state`."""
         program = self.program
         state = program.states(math.prod(self.batch)) if state is None else state
         return program.stream(self.vector, state, self.context_rows(), self.covariates.stacked())
 
     def totals(self) -> Any:
-        """Log densities of sequences, for the caller: sums over steps in order."""
+        """Log densities of sequences for the caller, as sums over the steps in order."""
         with self.caller.queue():
             return self._sums(True)
 
@@ -102,7 +102,7 @@ class Run:
         return self.given.give(result)
 
     def both(self, inverse: bool) -> tuple[Any, Any]:
-        """The other side and its log-determinant, for the caller."""
+        """The transformed sequences and log-determinants for the caller; `inverse`: from data to latent."""
         given = self.given
         with self.caller.queue():
             values = given.like(self.dtype, given.features)
@@ -110,7 +110,7 @@ class Run:
         return given.give(values), sums
 
     def drawn(self, steps: int, key: int) -> Any:
-        """Samples of this many steps, (rows, steps, features), for the caller."""
+        """Samples of `steps` steps, (rows, steps, features), for the caller; `key`: the seed."""
         self.covariates.check_steps(steps)
         with self.caller.queue():
             x = self.caller.empty((*self.batch, steps, self.program.features), self.dtype)
@@ -124,34 +124,34 @@ class Run:
 
 
 def tiled(rows: NDArray[Any] | None, n: int) -> NDArray[Any] | None:
-    """All rows n times."""
+    """All rows, repeated n times; None without rows."""
     return None if rows is None else np.concatenate([rows] * n)
 
 
 def context_of(caller: Any, context: Any, columns: int, batch: tuple[int, ...]) -> NDArray[Any] | None:
-    """One row for each sequence, or one for all."""
+    """The context rows: one for each sequence, or one for all sequences."""
     rows = int(np.prod(batch))
     if len(batch) > 1 and columns and context is not None:
         array = caller.open("context", context, whole=True)
         if array.shape == (*batch, columns):
             with caller.queue():
-                own: NDArray[Any] = array.reshape(rows, columns)
-            return own
+                rows_of_context: NDArray[Any] = array.reshape(rows, columns)
+            return rows_of_context
     return _arrays.context_rows(context, rows, columns, caller=caller)
 
 
 Cotangents = dict[str, Array]
-"""By name: `by_rows` (rows,), of each sequence's result, or `by_steps` (rows, steps)."""
+"""Cotangents by name: `by_rows`, (rows,), for results of sequences, or `by_steps`, (rows, steps), for steps."""
 
 
 class Backward:
-    """The gradients of one call, of these kinds; `inverse`: from data to latent."""
+    """The gradients of one call with respect to `kinds`, such as "inputs"; `inverse`: whether data become latent."""
 
     def __init__(self, run: Run, kinds: tuple[str, ...], inverse: bool) -> None:
         self.run, self._kinds, self._inverse = run, kinds, inverse
         self._given = given = run.given
-        for kind, found in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):
-            if kind in kinds and not found:
+        for kind, is_there in (("context", run.context is not None), ("covariates", bool(run.covariates.arrays))):
+            if kind in kinds and not is_there:
                 raise ValueError(f"wrt: expected no {kind!r}, because this flow has none, got {kinds}")
         made: dict[str, Callable[[], Any]] = {
             "inputs": lambda: given.like(run.dtype, given.features),
@@ -162,7 +162,7 @@ class Backward:
         self._found: dict[str, Any] = {kind: make() if kind in kinds else None for kind, make in made.items()}
 
     def log_prob(self, name: str, value: Any) -> Any:
-        """The log densities of sequences or of steps, for the caller, after their gradients from cotangents."""
+        """Compute gradients from cotangents `value` of log densities, and return the log densities for the caller."""
         by = self._by_log_prob(name, value)
         if "by_steps" in by:
             steps = self._given.like(self.run.dtype)
@@ -173,7 +173,7 @@ class Backward:
         return self._give(totals, self._given.batch)
 
     def mean(self, name: str, value: Any) -> float:
-        """Minus the mean log density of steps with these weights."""
+        """The negative mean log density of steps with weights `value`, an argument `name`; also adds its gradients."""
         given = self._given
         if not given.rows:
             raise ValueError(f"{given.name}: expected at least one sequence, got none")
@@ -189,17 +189,17 @@ class Backward:
         return self.add(True, {kind: -wide / total})
 
     def of_sides(self, name: str, values: Any, log_det: Any) -> tuple[Any, ...]:
-        """The gradients from cotangents of values, an argument of this name, and log-determinants."""
+        """The gradients from cotangents of `values`, an argument called `name`, and of log-determinants."""
         given, caller = self._given, self.run.caller
-        own = None
+        grads = None
         if values is not None:
-            own = Sequences(caller, name, values, given.features)
-            if own.is_list != given.is_list or own.batch != given.batch or (own.lengths != given.lengths).any():
+            grads = Sequences(caller, name, values, given.features)
+            if grads.is_list != given.is_list or grads.batch != given.batch or (grads.lengths != given.lengths).any():
                 raise ValueError(f"{name}: expected the shape of {given.name}, got another one")
         by = {}
         if log_det is not None:
             by["by_rows"] = _arrays.shaped("grad_log_det", log_det, given.batch, caller).reshape(given.rows)
-        self.add(False, by, own)
+        self.add(False, by, grads)
         return self.gradients()
 
     def gradients(self) -> tuple[Any, ...]:
@@ -207,38 +207,38 @@ class Backward:
         return tuple(map(self._gradient, self._kinds))
 
     def _gradient(self, kind: str) -> Any:
-        found, shape = self._found[kind], self.run.shapes.get(kind)
+        gradient, shape = self._found[kind], self.run.shapes.get(kind)
         if kind == "inputs":
-            return self._given.give(found)
+            return self._given.give(gradient)
         if kind == "covariates" and shape is None:
-            return [self._give(array) for array in found]
-        return self._give(np.asarray(found), shape)
+            return [self._give(array) for array in gradient]
+        return self._give(np.asarray(gradient), shape)
 
     def add(self, is_density: bool, by: Cotangents, values: Sequences | None = None, **results: Any) -> float:
         """Add the gradients from cotangents of log densities, or of log-derivatives and of values.
 
         Returns the sum of log densities times their cotangents, unless they are among the `results`.
         """
-        run, given, found = self.run, self._given, self._found
-        own: dict[str, Any] = {"by_values": None if values is None else values.core}
+        run, given, gradients = self.run, self._given, self._found
+        keywords: dict[str, Any] = {"by_values": None if values is None else values.core}
         if "by_rows" in by:
-            own["by_rows"] = np.ascontiguousarray(by["by_rows"], np.float64)
+            keywords["by_rows"] = np.ascontiguousarray(by["by_rows"], np.float64)
         if "by_steps" in by:
-            own["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
+            keywords["by_steps"] = cpu.GivenSequences("", by["by_steps"][..., None], 1, given.lengths)
         scale = run.program.scale
         return run.program.core.back(
             *(run.vector.core, self._inverse, given.core, *run.inputs(), is_density),
-            **own,
+            **keywords,
             std=None if scale is None else np.ascontiguousarray(scale[1], np.float64),
-            inputs=found["inputs"],
-            parameters=found["parameters"],
-            of_context=found["context"],
-            of_frames=found["covariates"],
+            inputs=gradients["inputs"],
+            parameters=gradients["parameters"],
+            of_context=gradients["context"],
+            of_frames=gradients["covariates"],
             **results,
         )
 
     def _by_log_prob(self, name: str, value: Any) -> Cotangents:
-        """Cotangents of log densities of sequences, or of steps; None: ones of sequences."""
+        """Cotangents of log densities of sequences or of steps, from `value`; None: ones for sequences."""
         given = self._given
         if value is None:
             return {"by_rows": np.ones(given.rows)}
@@ -251,5 +251,5 @@ class Backward:
         raise ValueError(f"{name}: expected shape {given.batch}{more}, got {array.shape}")
 
     def _give(self, sums: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """Sums in the dtype of the flow and this shape, for the caller."""
+        """Sums for the caller, in the dtype of the flow and in `shape`."""
         return given_as(self.run.caller, sums, shape, self.run.dtype)

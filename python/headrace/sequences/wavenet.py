@@ -1,4 +1,4 @@
-"""WaveNet, ready-made: a teacher, or a student that samples all steps at once."""
+"""A ready-made WaveNet: a teacher, or a student that samples all steps at once."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -49,42 +49,42 @@ class WaveNetKeywords(OverTime, MapShape, total=False):
 @storable
 @documented
 class WaveNet(SequenceFlow):
-    """A flow of `CausalConvolution`, and with it of `LinearPrediction`, over a `Standardize` at the data end.
+    """A flow of `CausalConvolution` and `LinearPrediction`, with a `Standardize` at the data end.
 
-    With ``reads="data"`` (van den Oord et al. 2016) it is one convolution: densities of all steps at once, samples step
-    after step. It reads, and models, the residual of a linear prediction, at two scales. With ``reads="latent"`` (van
-    den Oord et al. 2017, Ping et al. 2019) it is three convolutions: samples of all steps at once, densities step after
+    With ``reads="data"`` (van den Oord et al. 2016) one convolution models the residual of a linear prediction, at two
+    scales: densities of all steps at once, samples step by step. With ``reads="latent"`` (van
+    den Oord et al. 2017, Ping et al. 2019) there are three: samples of all steps at once, densities step by
     step. By default the distribution of a step of one value is a mixture of 10 logistic ones (Salimans et al. 2017),
-    and that of a step of several values a neural spline flow, the context of which the network computes from the past
+    and that of a step of several values a neural spline flow, whose context the network computes from the past
     (Rasul et al. 2021).
 
     Args:
-        layers: Of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
+        layers: Layers of each convolution, with dilations 1, 2, 4, ..., 128 and again; by default 16, or as many as
             `dilations` has.
         dilations: Steps between two taps, one for each layer.
         inner: The flow of a step's values given the past: "nsf" or "maf", of two transforms and with as many context
-            columns as the network has skip units, or a flow of your own with context (see `CausalConvolution`), of
+            columns as the network has skip units, or any other flow with context (see `CausalConvolution`), of
             which each convolution has a copy. By default "nsf" for several features. If any setting of the map is
             given, each value has that map, and values of one step are independent given the past.
-        transforms: Number of convolutions; by default 1, and 3 with ``reads="latent"``.
-        prediction: Steps before a step from which a linear prediction at the data end predicts it; 0 for none. By
-            default 32 (``reads="latent"``: 0). `fit` starts with the prediction of the training steps.
+        transforms: The number of convolutions; by default 1, and 3 with ``reads="latent"``.
+        prediction: Earlier steps in the linear prediction of a step at the data end; 0 for none. By
+            default 32 steps, with ``reads="latent"`` none. `fit` starts with the best prediction of the training steps.
         adaptive: Whether an `AdaptivePrediction` is at the data end in place of the linear prediction; the network then
             reads running sizes. By default `fit` decides.
-        companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which shows them levels that
-            lie decades apart. By default true (``reads="latent"``, or adaptive: false).
-        level: Whether the networks also give each value a level, the logarithm of its scale; see `CausalConvolution`.
-            By default true without an inner flow (``reads="latent"``: false).
-        standardize: ``(mean, std)`` of the data, shape (features,) each or numbers; the identity by default.
+        companded: Whether the networks also read each value as asinh(512 v) / asinh(512), which resolves levels that
+            lie decades apart. By default true, but false with ``reads="latent"`` or `adaptive`.
+        level: Whether the networks also output a level of each value, the log of its scale; see `CausalConvolution`.
+            By default true, but false with an inner flow or ``reads="latent"``.
+        standardize: ``(mean, std)`` of the data, each of shape (features,) or a single value; the identity by default.
         bounds: For each feature ``(low, high)``, with None for an end without a bound, or None: a
-            `headrace.transforms.Support` at the data end. `standardize` is then of its unbounded side. For counts the
+            `headrace.transforms.Support` at the data end. `standardize` is then for unbounded values. For counts the
             bounds are half a step out: ``(-0.5, None)``. A step on a bound or beyond has the log density NaN.
-        standardize_context: ``(mean, std)`` of the context, shape (context,) each: the networks read
+        standardize_context: ``(mean, std)`` of the context, each of shape (context,): the networks read
             (context - mean) / std.
-        base: Of one step; by default `Logistic` with a logistic mixture, so that the mixture is the density, and
+        base: The base of one step; by default `Logistic` with a logistic mixture, which then is the density, and
             `StandardNormal` otherwise.
-        seed: Of the fresh weights.
-        rng: Instead of `seed`; see `Flow.sample`.
+        seed: The seed of the fresh weights.
+        rng: A generator instead of `seed`; see `Flow.sample`.
         dtype: "float32" or "float64".
         matmul: "exact", or for float32 "bf16", which rounds the networks' weights: single streams are drawn faster
             (docs/sequences.md).
@@ -104,19 +104,19 @@ class WaveNet(SequenceFlow):
 
     @takes(WaveNetKeywords, CausalSettings, Settings, **dict.fromkeys(MapShape.__annotations__))
     def __init__(self, features: int = 1, **keywords: "Unpack[WaveNetKeywords]") -> None:
-        own, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
+        settings, rest = taken_from(WaveNetKeywords, keywords), dict[str, Any](keywords)
         n = check.integer("features", features, least=1)
-        spread = doubling(own.layers or _LAYERS) if own.dilations is None else tuple(own.dilations)
-        if own.layers is not None and len(spread) != own.layers:
-            raise ValueError(f"dilations: expected {own.layers} of them, one for each of the layers, got {len(spread)}")
+        inner, dtype, layers = settings.inner, settings.dtype, settings.layers
+        spread = doubling(layers or _LAYERS) if settings.dilations is None else tuple(settings.dilations)
+        if layers is not None and len(spread) != layers:
+            raise ValueError(f"dilations: expected {layers} of them, one for each of the layers, got {len(spread)}")
         is_teacher = check.choice("reads", rest.get("reads", "data"), ("data", "latent")) == "data"
-        count = own.transforms or (1 if is_teacher else 3)
-        if own.adaptive and (not is_teacher or own.prediction or rest.get("covariates")):
+        count = settings.transforms or (1 if is_teacher else 3)
+        if settings.adaptive and (not is_teacher or settings.prediction or rest.get("covariates")):
             raise ValueError("adaptive: expected False beside reads='latent', prediction or covariates, got True")
-        reads_all = is_teacher and not own.adaptive
-        order = (32 if reads_all else 0) if own.prediction is None else own.prediction
+        reads_all = is_teacher and not settings.adaptive
+        order = (32 if reads_all else 0) if settings.prediction is None else settings.prediction
         of_map = {name: value for name in MapShape.__annotations__ if (value := rest.pop(name)) is not None}
-        inner = own.inner
         if inner is None and n > 1 and not of_map:
             inner = "nsf"
         if inner is None:
@@ -126,37 +126,37 @@ class WaveNet(SequenceFlow):
             CausalConvolution(
                 n,
                 dilations=spread,
-                inner=_flow_of_steps(inner, n, units, own.seed + i, own.dtype) if isinstance(inner, str) else inner,
-                companded=reads_all if own.companded is None else own.companded,
-                sizes=own.adaptive and i + 1 == count,
-                level=is_teacher and inner is None if own.level is None else own.level,
-                seed=(own.seed, i),
-                dtype=own.dtype,
+                inner=_flow_of_steps(inner, n, units, settings.seed + i, dtype) if isinstance(inner, str) else inner,
+                companded=reads_all if settings.companded is None else settings.companded,
+                sizes=settings.adaptive and i + 1 == count,
+                level=is_teacher and inner is None if settings.level is None else settings.level,
+                seed=(settings.seed, i),
+                dtype=dtype,
                 **rest,
                 **of_map,
             )
             for i in range(count)
         ]
-        if own.adaptive:
+        if settings.adaptive:
             chain.append(AdaptivePrediction(n))
         if order:
-            chain.append(LinearPrediction(n, order=order, dtype=own.dtype))
-        scale = (np.zeros(n), np.ones(n)) if own.standardize is None else own.standardize
+            chain.append(LinearPrediction(n, order=order, dtype=dtype))
+        scale = (np.zeros(n), np.ones(n)) if settings.standardize is None else settings.standardize
         standardize = Standardize(*check.mean_and_std("standardize", scale, n))
-        base = own.base
+        base = settings.base
         if base is None:
             base = Logistic(n) if of_map.get("map") == "logistic_mixture" else StandardNormal(n)
-        support = support_or_none(own.bounds, n)
+        support = support_or_none(settings.bounds, n)
         super().__init__(
             [*chain, standardize, *([] if support is None else [support])],
             base,
-            dtype=own.dtype,
-            standardize_context=own.standardize_context,
-            matmul=own.matmul,
+            dtype=dtype,
+            standardize_context=settings.standardize_context,
+            matmul=settings.matmul,
         )
 
 
 def _flow_of_steps(name: str, features: int, context: int, seed: int, dtype: DTypeLike) -> Flow:
-    """A flow by its name."""
+    """A fresh inner flow, "nsf" or "maf", for the values of a step."""
     kind: type[NSF] | type[MAF] = NSF if check.choice("inner", name, ("nsf", "maf")) == "nsf" else MAF
     return kind(features, check.integer("skip", context, least=1), transforms=2, hidden=(64,), seed=seed, dtype=dtype)

@@ -111,10 +111,10 @@ class Curve:
 
         `spread`: knots that are too close, such as at a sharp edge, are moved outwards, from the middle on.
         """
-        own = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
+        curve = Curve(*_spread(self.x, self.z, self.slope)) if spread else self
         try:
-            x = Gaussianize(own.x[None], own.z, own.slope[None]).forward(latent[:, None])[0][:, 0]
-            slope = np.exp(own.at(x)[1])
+            x = Gaussianize(curve.x[None], curve.z, curve.slope[None]).forward(latent[:, None])[0][:, 0]
+            slope = np.exp(curve.at(x)[1])
             if spread:
                 x, _, slope = _spread(x, latent, slope)
             Gaussianize(x[None], latent, slope[None])
@@ -123,7 +123,7 @@ class Curve:
         return Curve(x, latent, slope)
 
     def is_longer(self, latent: Floats) -> bool:
-        """Whether the curve has knots beyond these."""
+        """Whether the curve has knots beyond the outermost quantiles."""
         return bool(self.z[0] < latent[0] or self.z[-1] > latent[-1])
 
     def mirrored(self) -> Curve:
@@ -274,7 +274,7 @@ def of_few_rows(rows: Floats, share: Floats, circles: Sequence[int] = ()) -> tup
 
 @lru_cache(maxsize=16)
 def _kept(bytes_: bytes, shape: tuple[int, ...], shares: bytes, circles: tuple[int, ...]) -> tuple[Gaussianize, ...]:
-    """Kept, because cross-validation uses the curves of each fold again and again."""
+    """The curves are kept, because cross-validation uses those of each fold again and again."""
     rows, share = np.frombuffer(bytes_).reshape(shape), np.frombuffer(shares)
     size = float(share.sum() ** 2 / np.square(share).sum())
     if size < LEAST_ROWS:
@@ -288,7 +288,7 @@ def _kept(bytes_: bytes, shape: tuple[int, ...], shares: bytes, circles: tuple[i
         if c in circles or np.unique(column.x).size < DIFFERENT * column.x.size:
             continue
         best = best_of(column, kinds, CLEARLY)
-        found = None if best is None else kinds[best[0]](column)
-        if found is not None and (placed := found.placed(latent, spread=True)) is not None:
+        curve = None if best is None else kinds[best[0]](column)
+        if curve is not None and (placed := curve.placed(latent, spread=True)) is not None:
             data[c], slopes[c], any_gains = placed.x, placed.slope, True
     return (Gaussianize(data, latent, slopes),) if any_gains else ()

@@ -92,7 +92,7 @@ def _log_sums(
     points, asked = (np.ascontiguousarray(part.T, np.float32) for part in (white, rows))
     shares = weights.astype(np.float32)
     absent = np.flatnonzero(weights == 0.0)
-    found = np.empty((len(bandwidths), len(rows)))
+    sums = np.empty((len(bandwidths), len(rows)))
     for begin in range(0, len(rows), _TILE):
         tile = asked[:, begin : begin + _TILE, None]
         with np.errstate(over="ignore"):  # for rows very far out
@@ -107,5 +107,5 @@ def _log_sums(
             with np.errstate(divide="ignore"):
                 total = np.log((np.exp(np.float32(scale) * away) * shares).sum(axis=1, dtype=np.float64))
             log_volume = len(points) * np.log(bandwidth)
-            found[i, begin : begin + _TILE] = total + scale * nearest.astype(np.float64) - log_volume
-    return found
+            sums[i, begin : begin + _TILE] = total + scale * nearest.astype(np.float64) - log_volume
+    return sums

@@ -43,7 +43,7 @@ class LongTail:
         There are fewer knots where the curve would leave `room` before the last value of `beyond`; after them it is
         straight. None where the curve leaves `room` even without knots.
         """
-        scale = self.scale + self.shape * (knot - self.threshold)  # beyond it the distribution is of the same kind
+        scale = self.scale + self.shape * (knot - self.threshold)  # beyond a knot the distribution is of the same kind
         if not knot >= self.threshold:
             return None
         rest = _NORMAL.cdf(-end)
@@ -67,7 +67,7 @@ def tail_of(x: Floats, share: Floats, standard: bool = False) -> LongTail | None
     """The upper tail of ascending values and their shares; None where a power law is not supported.
 
     `standard`: whether a standard normal tail is the alternative, in place of an exponential one. Where rows support no
-    power, the smallest shape stands for the latter.
+    power, the smallest shape stands for an exponential one.
     """
     below = np.cumsum(share)
     first = int(np.searchsorted(below, (1.0 - SHARE) * below[-1])) + 1

@@ -77,8 +77,8 @@ class Mixture:
 
     def links(self) -> tuple[Transform, ...]:
         """From u to z."""
-        left, values, right = np.linalg.svd(np.linalg.inv(self.root).T)
-        return Rotation(right), Standardize(np.zeros(values.size), values), Rotation(left)
+        outer, values, inner = np.linalg.svd(np.linalg.inv(self.root).T)
+        return Rotation(inner), Standardize(np.zeros(values.size), values), Rotation(outer)
 
 
 def fitted(
@@ -112,9 +112,9 @@ def _with_own(z: Floats, weights: Floats, common: Mixture, prior: float, full: b
     root = vectors / np.sqrt(np.maximum(values, LEAST_VARIANCE))
     unit = np.eye(z.shape[1])[None] if full else np.ones(common.loc.shape)
     begun = replace(common, loc=common.loc @ root, roots=unit)
-    value, found = _maximised(z @ root, weights, begun, prior)
+    value, mixture = _maximised(z @ root, weights, begun, prior)
     volume = float(np.linalg.slogdet(root)[1])
-    return value + volume * (1.0 + prior * len(common.loc) / weights.sum()), replace(found, root=root)
+    return value + volume * (1.0 + prior * len(common.loc) / weights.sum()), replace(mixture, root=root)
 
 
 def _of_common_covariance(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]:
@@ -140,21 +140,21 @@ def _clustered(z: Floats, weights: Floats, loc: Floats) -> tuple[float, Mixture]
 
 def _maximised(u: Floats, weights: Floats, begun: Mixture, prior: float | None) -> tuple[float, Mixture]:
     """The likeliest mixture from an initial one, and its mean log density; `prior`: see `_from_members`."""
-    size, last, found, full = weights.sum(), -math.inf, begun, begun.roots.ndim == 3
+    size, last, mixture, full = weights.sum(), -math.inf, begun, begun.roots.ndim == 3
     gain = GAIN if prior is None or not full else GAIN_OF_FULL
     for _ in range(STEPS):
-        logs = found.logs(u)
+        logs = mixture.logs(u)
         each = _log_sum(logs)
         now = float(weights @ each)
         if prior is not None:
-            volumes = np.broadcast_to(found.volumes(), len(found.loc))
-            squares = np.square(found.roots).sum() * len(volumes) / len(found.roots)
+            volumes = np.broadcast_to(mixture.volumes(), len(mixture.loc))
+            squares = np.square(mixture.roots).sum() * len(volumes) / len(mixture.roots)
             now += prior * float(volumes.sum() - 0.5 * squares)
         if now < last + gain * size:
             break
         last = now
-        found = _from_members(u, weights, np.exp(logs - each[:, None]), prior, full=full)
-    return last / size, found
+        mixture = _from_members(u, weights, np.exp(logs - each[:, None]), prior, full=full)
+    return last / size, mixture
 
 
 def _from_members(u: Floats, weights: Floats, members: Floats, prior: float | None, *, full: bool) -> Mixture:

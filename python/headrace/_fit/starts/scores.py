@@ -61,8 +61,8 @@ class Shares:
     @classmethod
     def of(cls, weights: Floats | None, rows: int) -> Shares:
         """Shares from weights, shape (rows,), of which one is above 0; or from None."""
-        found, (counts,) = cls.over([weights], rows, PlainSums())
-        return replace(found, of_rows=counts)
+        shares, (counts,) = cls.over([weights], rows, PlainSums())
+        return replace(shares, of_rows=counts)
 
     @classmethod
     def over(cls, weights: Sequence[Any], rows: int, sums: Sums) -> tuple[Shares, list[Any]]:
@@ -101,13 +101,13 @@ def normal_scores(
     group = None if source is None else source.group
     ordered = [_ascending(parts, counts) for parts in columns]
     if group is None:
-        summaries = [_summary(x, own, shares.total, quantiles_for(shares.rows)) for x, own in ordered]
+        summaries = [_summary(x, counts_of, shares.total, quantiles_for(shares.rows)) for x, counts_of in ordered]
     else:
         summaries = _shared_summaries(source, columns, ordered, counts, shares)
 
-    def masses_on(x: Floats, own: Any, first: float, step: float, cells: int) -> tuple[float, Floats]:
-        found = before(x, own, first, step, cells) if x.size else np.zeros((2, cells), np.int64)
-        return masses(found if group is None else group.sum(found), shares.total)
+    def masses_on(x: Floats, counts_of: Any, first: float, step: float, cells: int) -> tuple[float, Floats]:
+        parts_of = before(x, counts_of, first, step, cells) if x.size else np.zeros((2, cells), np.int64)
+        return masses(parts_of if group is None else group.sum(parts_of), shares.total)
 
     pairs = zip(ordered, summaries, strict=True)
     return [_score(summary, partial(masses_on, *column), shares.rows, bandwidth) for column, summary in pairs]
@@ -170,7 +170,7 @@ def smoothed(mass: Floats, width: float) -> Floats:
 
 
 def _summary(x: Floats, counts: Any, total: int, shares: list[float]) -> list[float]:
-    """The quantiles of ascending values at these shares, and the variance.
+    """The quantiles of ascending values at given shares, and the variance.
 
     A quantile is a value up to which there is that share, the mean of the first and the last such value: the same for
     any order of equal values, mirrored for mirrored ones, and never a value of weight 0.
@@ -266,5 +266,5 @@ def _key(x: Floats) -> NDArray[np.int64]:
 
 
 def _number(key: NDArray[np.int64]) -> Floats:
-    """The floating-point values of such integers."""
+    """The floating-point values whose sortable integers are given."""
     return (key ^ ((key >> 63) & np.int64(2**63 - 1))).view(np.float64)

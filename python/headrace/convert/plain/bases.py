@@ -23,7 +23,7 @@ def log_prob(o: Any, header: Mapping[str, Any], tensors: Mapping[str, Any], z: A
     if kind == "Independent":
         names, parts = header["densities"], []
         for name in dict.fromkeys(names):
-            parts.append(COLUMNS[name](o, o.columns(z, [c for c, own in enumerate(names) if own == name])))
+            parts.append(COLUMNS[name](o, o.columns(z, [c for c, density in enumerate(names) if density == name])))
         return o.sum(o.joined(parts))
     if kind == "StudentT":
         df, constant = o.student(header, tensors, z)

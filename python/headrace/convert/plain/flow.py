@@ -52,12 +52,12 @@ class _Part(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """The current tensors by their names in the file."""
-        found: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         for name in self._names:
-            found[name] = self
+            parts[name] = self
             for part in name.split("."):
-                found[name] = getattr(found[name], part)
-        return found
+                parts[name] = getattr(parts[name], part)
+        return parts
 
 
 class _Transform(_Part):
@@ -100,7 +100,7 @@ class _Base(_Part):
             if kind == "NormalMixture":
                 weights = o.log_weights(self.header, self.tensors(), like.double()).exp()
                 chosen = torch.multinomial(weights, math.prod(shape[:-1]), replacement=True)
-                loc, log_scale = (one[chosen].reshape(*shape) for one in (loc, log_scale))
+                loc, log_scale = (part[chosen].reshape(*shape) for part in (loc, log_scale))
             return loc + log_scale.exp() * normal
         names = self.header.get("densities") or [bases.NAMES[kind]] * shape[-1]
         uniform = torch.rand(*shape, **options).clamp(torch.finfo(like.dtype).tiny, 1.0 - torch.finfo(like.dtype).eps)
@@ -116,7 +116,7 @@ class PlainFlow(nn.Module):
 
     Args:
         header: The JSON object under the key "headrace" of the file's metadata.
-        tensors: Those of the file by name.
+        tensors: Arrays of the file by name.
     """
 
     _like: Tensor
@@ -164,8 +164,8 @@ class PlainFlow(nn.Module):
     def to_data(self, z: Tensor, context: Tensor | None = None) -> Pair:
         """``(x, log_det)``: shapes (..., features) and (...)."""
         x, log_det = self._run(z, context, True)
-        found = self.support_of_rows
-        return (x if found is None else inside(Operators(x.dtype), found[0], x)), log_det
+        support = self.support_of_rows
+        return (x if support is None else inside(Operators(x.dtype), support[0], x)), log_det
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """Draws by PyTorch's generator: shape (n, features), and (n, ..., features) for a context (..., columns)."""
@@ -174,26 +174,26 @@ class PlainFlow(nn.Module):
             return self.to_data(self.base.draw((n, *batch, self.features), self._like), context)[0]
 
     def _run(self, value: Tensor, context: Tensor | None, to_data: bool) -> Pair:
-        own = self._like.dtype
+        dtype = self._like.dtype
         if value.shape[-1] != self.features:
             raise ValueError(f"rows: expected shape (..., {self.features}), got {tuple(value.shape)}")
         columns = None if context is None else context.shape[-1]
         if columns != (self.context_features or None):
             raise ValueError(f"context: expected {self.context_features or None} columns, got {columns}")
-        bad = (value - value).sum(-1).to(own)  # NaN in rows that are not finite, else 0
+        bad = (value - value).sum(-1).to(dtype)  # NaN in rows that are not finite, else 0
         if context is not None:
             batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
-            bad = bad + (context - context).sum(-1).to(own)
+            bad = bad + (context - context).sum(-1).to(dtype)
             value, context = value.expand(*batch, -1), context.expand(*batch, -1)
             if (scale := self.standardize_context) is not None:
-                context = transforms.standardized(Operators(own), scale["mean"], scale["std"], context, False)
-            context = context.to(own)
-        log_det = torch.zeros_like(value[..., 0], dtype=own)
+                context = transforms.standardized(Operators(dtype), scale["mean"], scale["std"], context, False)
+            context = context.to(dtype)
+        log_det = torch.zeros_like(value[..., 0], dtype=dtype)
         for t in self.transforms if to_data else reversed(self.transforms):
-            value, more = t(value, context, to_data, own)
-            log_det = log_det + (more.to(own) if isinstance(more, Tensor) else more)
-        bad = bad + (value - value).sum(-1).to(own) + (log_det - log_det)  # rows that overflowed are NaN altogether
-        return value.to(own) + bad[..., None], log_det + bad
+            value, more = t(value, context, to_data, dtype)
+            log_det = log_det + (more.to(dtype) if isinstance(more, Tensor) else more)
+        bad = bad + (value - value).sum(-1).to(dtype) + (log_det - log_det)  # rows that overflowed are NaN altogether
+        return value.to(dtype) + bad[..., None], log_det + bad
 
     def _outside(self, x: Tensor) -> Tensor | None:
         """A mask of rows with a value on a bound or beyond; None without bounds at the data's side."""

@@ -40,8 +40,8 @@ def network(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
     for i, layer in enumerate(hidden_of(header, tensors)):
         total = _product(o, tensors, f"layers.{i}", value)
         if (join := layer.get("context")) is not None:
-            own = _product(o, tensors, f"layers.{i}.context", context)
-            joined = o.activation(layer["context_activation"], own)
+            of_context = _product(o, tensors, f"layers.{i}.context", context)
+            joined = o.activation(layer["context_activation"], of_context)
             total = total * joined if join == "gate" else total + joined
         if (adds := layer.get("adds")) is not None:
             total = total + sums[adds]
@@ -64,12 +64,12 @@ def by_coordinate(o: Any, header: Header, out: Any, active: int) -> dict[str, An
 def rows_of(header: Header, active: int) -> dict[str, list[list[int]]]:
     """For each name of a parameter and each coordinate the last layer's rows."""
     sizes = sizes_of(header)
-    total, start, found = sum(sizes.values()), 0, {}
+    total, start, rows = sum(sizes.values()), 0, {}
     for name, size in sizes.items():
         first, step = (start, total) if header["layout"] == "interleaved" else (active * start, size)
-        found[name] = [[first + i * step + k for k in range(size)] for i in range(active)]
+        rows[name] = [[first + i * step + k for k in range(size)] for i in range(active)]
         start += size
-    return found
+    return rows
 
 
 def knot_rows(header: Header, active: int) -> Rows:

@@ -74,7 +74,7 @@ class Operators:
         return torch.tensor(which, device=like.device)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
-        """The sum of their logarithms."""
+        """The sum of the logarithms of numbers."""
         return math.fsum(map(math.log, numbers))
 
     def tiny(self, like: Tensor) -> float:
@@ -98,7 +98,7 @@ class Operators:
     within = clip  # used where the result for NaN is not read
 
     def kept_within(self, x: Tensor, low: float, high: float) -> Tensor:
-        """As `within`, with the derivative 1."""
+        """x between low and high, as by `within`, with the derivative 1."""
         return x + (x.clamp(low, high) - x).detach()
 
     def zero_unless(self, condition: Tensor, x: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Operators:
         return first, second
 
     def row(self, table: Tensor, i: int) -> Tensor:
-        """One row."""
+        """Row i of a table."""
         return table[..., i, :]
 
     # ---- columns -----------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Operators:
 
     def settled(self, levels: Sequence[int], level: int, new: Tensor, old: Tensor) -> Tensor:
         """The new values of coordinates of one level, and the old values of the other coordinates."""
-        return torch.where(torch.tensor([own == level for own in levels], device=new.device), new, old)
+        return torch.where(torch.tensor([each == level for each in levels], device=new.device), new, old)
 
     # ---- products ----------------------------------------------------------------------------------------------------
 
@@ -238,15 +238,15 @@ class Operators:
 
     def linear(self, x: Tensor, header: Header, tensors: Tensors, to_data: bool) -> Pair:
         """x = signs · y[order] + shift, y = lower · diagonal · upper · z."""
-        own = {name: tensors[name].to(x.dtype) for name in ("lower", "upper", "log_diagonal", "shift")}  # or float64
-        order, log_diagonal = list(header["order"]), own["log_diagonal"]
-        one = torch.eye(len(order), dtype=x.dtype, device=x.device)
-        lower, upper = one + own["lower"].tril(-1), one + own["upper"].triu(1)
+        wide = {name: tensors[name].to(x.dtype) for name in ("lower", "upper", "log_diagonal", "shift")}  # or float64
+        order, log_diagonal = list(header["order"]), wide["log_diagonal"]
+        unit = torch.eye(len(order), dtype=x.dtype, device=x.device)
+        lower, upper = unit + wide["lower"].tril(-1), unit + wide["upper"].triu(1)
         signs, log_det = self.rounded(header["signs"], x), log_diagonal.sum()
         if to_data:
             y = functional.linear(functional.linear(x, upper) * log_diagonal.exp(), lower)
-            return signs * y[..., order] + own["shift"], log_det
-        y = (signs * (x - own["shift"]))[..., sorted(range(len(order)), key=order.__getitem__)]
+            return signs * y[..., order] + wide["shift"], log_det
+        y = (signs * (x - wide["shift"]))[..., sorted(range(len(order)), key=order.__getitem__)]
         rows = y.reshape(-1, len(order)).T
         rows = torch.linalg.solve_triangular(lower, rows, upper=False, unitriangular=True)
         rows = rows * (-log_diagonal).exp()[:, None]

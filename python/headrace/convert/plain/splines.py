@@ -33,15 +33,15 @@ def soft_clamp(raw: Any, slope: float) -> Any:
     return raw / (abs(raw) * (1.0 / math.log(1.0 / slope)) + 1.0)
 
 
-def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], given: Any, inverse: bool) -> Pair:
+def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], side: Any, inverse: bool) -> Pair:
     """The spline that a header names, and the log of its derivative, in the direction that runs.
 
     `params` are width, height and derivative, or "knots": the four rows of all bins, from `knots_of`.
     """
     kind, bound = SPLINES[header["map"]], header["bound"]
     low, high = bound if isinstance(bound, (list, tuple)) else (-bound, bound)
-    given = o.lifted(given)
-    span, value, beyond = high - low, given, None
+    side = o.lifted(side)
+    span, value, beyond = high - low, side, None
     if kind.tails == "linear":
         beyond = value - o.within(value, low, high)
     elif kind.tails == "periodic":
@@ -77,7 +77,7 @@ def spline(o: Any, header: Mapping[str, Any], params: Mapping[str, Any], given: 
         result = result + beyond
     else:
         is_inside = o.equal(place, clipped)
-        result, log_slope = o.where(is_inside, result, given), o.zero_unless(is_inside, log_slope)
+        result, log_slope = o.where(is_inside, result, side), o.zero_unless(is_inside, log_slope)
     return o.lowered(result), o.lowered(-log_slope if inverse else log_slope)
 
 

@@ -36,7 +36,7 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
     (kinds, bounds), rules = _columns(header), _TO_DATA if to_data else _TO_LATENT
     parts, logs, order = [], [], []
     for kind in dict.fromkeys(kinds):  # columns of one kind together, then all in their order again
-        columns = [c for c, own in enumerate(kinds) if own == kind]
+        columns = [c for c, kind_of in enumerate(kinds) if kind_of == kind]
         order += columns
         part = o.columns(value, columns)
         if kind != "any":
@@ -50,8 +50,8 @@ def to_support(o: Any, header: Header, value: Any, to_data: bool) -> Pair:
 def _ends(o: Any, header: Header, with_low: Sequence[str], with_high: Sequence[str], like: Any) -> Pair:
     """Both ends of each column in the rows' dtype, infinite for missing ends."""
     kinds, bounds = _columns(header)
-    low = [own[0] if kind in with_low else -math.inf for kind, own in zip(kinds, bounds, strict=True)]
-    high = [own[1] if kind in with_high else math.inf for kind, own in zip(kinds, bounds, strict=True)]
+    low = [ends[0] if kind in with_low else -math.inf for kind, ends in zip(kinds, bounds, strict=True)]
+    high = [ends[1] if kind in with_high else math.inf for kind, ends in zip(kinds, bounds, strict=True)]
     return o.rounded(low, like), o.rounded(high, like)
 
 
@@ -70,7 +70,7 @@ def inside(o: Any, header: Header, rows: Any) -> Any:
     low, high = _ends(o, header, ("lower", *both), ("upper", *both), rows)
     kinds, bounds = _columns(header)
     is_closed = o.flags([kind == "circle" for kind in kinds], rows)
-    is_closed = is_closed & (low >= o.wide_constant([own[0] for own in bounds], rows))
+    is_closed = is_closed & (low >= o.wide_constant([ends[0] for ends in bounds], rows))
     least = xp.where(is_closed, low, xp.nextafter(low, xp.full_like(low, math.inf)))
     least = xp.where(xp.isinf(low), low, least)
     most = xp.where(xp.isinf(high), high, xp.nextafter(high, xp.full_like(high, -math.inf)))

@@ -21,7 +21,7 @@ Pair = tuple[Any, Any]  # rows, and the logarithm of the determinant: one of eac
 
 def below(tensors: Tensors, prefix: str) -> dict[str, Any]:
     """The tensors whose names start with a prefix, by the remainders of their names."""
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def inner_of(header: Header, *around: str) -> tuple[Header, bool]:
@@ -116,7 +116,7 @@ def _linear(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
 
 
 def _elementwise(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
-    params = {name: o.param(one if is_spline(header) else one[:, 0], value) for name, one in tensors.items()}
+    params = {name: o.param(tensor if is_spline(header) else tensor[:, 0], value) for name, tensor in tensors.items()}
     return _mapped(o, header, params, value, to_data)
 
 
@@ -139,16 +139,16 @@ def _gaussianize(o: Any, header: Header, tensors: Tensors, value: Any, context: 
 def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, to_data: bool) -> Pair:
     n, passive = header["features"], header.get("passive")
     active = [c for c in range(n) if c not in set(passive or ())]
-    own = context if header["context"] else None
+    condition = context if header["context"] else None
 
-    def mapped(read: Any, given: Any) -> Pair:
-        read = read if own is None else o.joined([read, own])
+    def mapped(read: Any, side: Any) -> Pair:
+        read = read if condition is None else o.joined([read, condition])
         if is_spline(header) and o.is_fixed:
-            out = network(o, header, tensors, read, own, knot_rows(header, len(active)))
-            return _mapped(o, header, {"knots": o.reshaped(out, len(active), 4, header["bins"])}, given, to_data)
-        parts = by_coordinate(o, header, network(o, header, tensors, read, own), len(active))
+            out = network(o, header, tensors, read, condition, knot_rows(header, len(active)))
+            return _mapped(o, header, {"knots": o.reshaped(out, len(active), 4, header["bins"])}, side, to_data)
+        parts = by_coordinate(o, header, network(o, header, tensors, read, condition), len(active))
         params = parts if is_spline(header) else {name: o.without_last(part) for name, part in parts.items()}
-        return _mapped(o, header, params, given, to_data)
+        return _mapped(o, header, params, side, to_data)
 
     if passive is not None:
         read = o.columns(value, passive)
@@ -158,8 +158,8 @@ def _masked(o: Any, header: Header, tensors: Tensors, value: Any, context: Any, 
         return mapped(value, value)
     built, levels = value * 0.0, o.levels(header, tensors)
     for level in range(1, max(levels) + 1):  # coordinates that are not final yet stay 0
-        found, log = mapped(built, value)
-        built = o.settled(levels, level, found, built)
+        moved, log = mapped(built, value)
+        built = o.settled(levels, level, moved, built)
     return built, log
 
 
