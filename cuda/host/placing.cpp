@@ -162,6 +162,7 @@ template <class T>
 Placed<T> place_chain(Arena& arena, const Structure& structure, const Compiled<T>& compiled) {
     Placing<T> placing(arena, structure, compiled);
     const DeviceChain<T> chain = placing.chain();
+    // NOLINTNEXTLINE(clang-analyzer-core.StackAddressEscape): addresses of a chain are in the arena
     return {chain, placing.sums()};
 }
 
