@@ -47,7 +47,7 @@ class RowPart:
         return chosen if self.kept is None else self.kept[chosen].astype(np.int64)
 
     def all(self) -> Index:
-        """All of them."""
+        """All rows of the part."""
         return self.at(np.arange(self.size, dtype=np.int64))
 
     def chunks(self, rows: int = CHUNK) -> Iterator[Index]:

@@ -76,7 +76,7 @@ def refuse_inputs(option: str, output: str, inputs: Sequence[str]) -> None:
     """Refuse an output that is one of the inputs, by any name or link.
 
     Raises:
-        ValueError: it is.
+        ValueError: the output is one of the inputs.
     """
     for path in inputs:
         if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):

@@ -48,4 +48,4 @@ class OfSearch(TypedDict, total=False):
 
 
 class AutoKeywords(OfTable, OfSearch, total=False):
-    """All of them."""
+    """All keywords of `auto`."""

@@ -200,7 +200,7 @@ class Trial:
     """The reason why the last fit ended."""
     rounds: int = 0
     dropped: bool = False
-    """Whether the search continued without it."""
+    """Whether the search continued without this candidate."""
     members: Ensemble | None = None
     """The mixture that the flow has learnt, if it is kept."""
 

@@ -41,7 +41,7 @@ class Tried:
     error: float
     """The standard error of the mean."""
     behind: float
-    """The best mean minus this one."""
+    """The best mean minus this candidate's."""
     behind_error: float
     """The standard error of the difference, on the same rows."""
     seconds: float
@@ -75,7 +75,7 @@ class Choice:
     judged_by: str
     """The rows of the table, in words."""
     interrupted: bool
-    """Whether Ctrl-C ended it."""
+    """Whether Ctrl-C ended the search."""
     seconds: float
     members: Ensemble | MixedDensity | None = field(default=None, compare=False)
     """With ``keep=True``: the mixture that the `NSF` of high effort has learnt, from the rows to fit; else None."""

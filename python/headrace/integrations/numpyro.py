@@ -122,12 +122,12 @@ class FlowDistribution(Distribution):
 
     @property
     def mean(self) -> Any:
-        """Refused: no formula gives it."""
+        """Refused: no formula gives the mean."""
         raise NotImplementedError("mean: a flow has no formula for its mean; average draws of sample(key, (n,))")
 
     @property
     def variance(self) -> Any:
-        """Refused: no formula gives it."""
+        """Refused: no formula gives the variance."""
         raise NotImplementedError("variance: a flow has no formula for its variance; take that of sample(key, (n,))")
 
 

@@ -20,7 +20,7 @@ class Graph:
     """Nodes, constants, inputs and outputs."""
 
     def __init__(self) -> None:
-        """An empty one."""
+        """Start with an empty graph."""
         self._nodes: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[Any] = []

@@ -127,7 +127,7 @@ class Operators:
         return np.array(which, bool)
 
     def log_of_numbers(self, numbers: Sequence[float]) -> float:
-        """The sum of their logarithms."""
+        """The sum of the logarithms of `numbers`."""
         return float(np.log(numbers).sum())
 
     def fixed(self, x: Value) -> Value:
@@ -168,11 +168,11 @@ class Operators:
         return x * condition.number()
 
     def highest(self, x: Any, other: Any) -> Any:
-        """The larger one."""
+        """The larger of `x` and `other`."""
         return highest(x, other) if isinstance(x, Value) else np.maximum(x, other)
 
     def lowest(self, x: Any, other: Any) -> Any:
-        """The smaller one."""
+        """The smaller of `x` and `other`."""
         return where(x > other, other, x) if isinstance(x, Value) else np.minimum(x, other)
 
     def any(self, x: Value) -> Value:
@@ -234,7 +234,7 @@ class Operators:
         return table.split([2, 2], axis=-2)
 
     def row(self, table: Value, i: int) -> Value:
-        """One row, as a table."""
+        """Row `i` of `table`, as a table."""
         return self.graph.node("Gather", table, self.graph.constant([i], np.int64), axis=-2)[0]
 
     def scaled_rows(self, x: NDArray[Any], indices: Sequence[int], factors: Sequence[float]) -> Floats:

@@ -258,7 +258,7 @@ class Descent:
     judge: Judge
     """Evaluates weights."""
     history: StepHistory = field(default_factory=StepHistory)
-    """An empty one, which is filled in."""
+    """A history that starts empty and is filled in."""
 
     def __post_init__(self) -> None:
         """Begin with the flow's weights."""

@@ -46,7 +46,7 @@ class Alone:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
+        """Whether Ctrl-C ended the last fit."""
         return bool(self.histories) and self.histories[-1].stopped == "interrupted"
 
 
